@@ -1,0 +1,1 @@
+"""The engine: everything that touches Ray, files and people."""

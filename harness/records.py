@@ -1,0 +1,110 @@
+"""The run record: the schema of `run.json`, the one truth that tables are made from.
+
+Written by the trial at every evaluation, read by the sweep (what is done?) and by the
+results. Knows no Ray and no tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT = 1
+
+Status = Literal["running", "interrupted", "finished", "diverged", "failed"]
+"""`finished` and `diverged` are final; the others are continued by the next sweep."""
+
+
+class Evaluation(BaseModel):
+    """One measurement of the score during training; losses are means since the one before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: int
+    """Number of the stage, from 1."""
+    epoch: int
+    """Epochs of this stage trained so far."""
+    epochs_spent: int
+    """Epochs of the whole run trained so far, epochs undone by a rewind included."""
+    steps: int
+    """Generator updates of the whole run so far."""
+    score: float
+    score_std: float
+    """Standard deviation of the score over its splits."""
+    metrics: dict[str, float] = {}
+    """Further metrics that were only reported."""
+    loss_d: float
+    loss_g: float
+    d_real: float
+    """Mean of D's probability that a real image is real."""
+    d_fake: float
+    """Mean of D's probability that a generated image is real."""
+    images_per_second: float
+    """Real images trained on per second of training time since the evaluation before."""
+
+
+class StageRecord(BaseModel):
+    """One stage and its peak; of a stage under way, the peak so far."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: int
+    groups: list[int]
+    """Numbers of the feature groups trained on, in the order they were added."""
+    images: int
+    epochs: int
+    """Epochs trained in this stage so far."""
+    peak_epoch: int | None
+    """Epoch of this stage at its peak; None before the first evaluation."""
+    peak_score: float | None
+
+
+class Seconds(BaseModel):
+    """Where the time of a run went, in seconds, over all its continuations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: float = 0.0
+    score: float = 0.0
+    io: float = 0.0
+    wait: float = 0.0
+    """Start-up: loading libraries, images and classifier."""
+
+
+class RunRecord(BaseModel):
+    """Everything about one run; `run.json` is this model as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = FORMAT
+    run: str
+    """Name of the run and of its directory: `<data set>-<mode>-seed<n>[-<axis>…]-<signature>`."""
+    signature: str
+    """Hash of all that can change the result."""
+    cell: dict[str, Any]
+    """The run's place in the grid: `data`, `mode`, `seed` and any further axis by dotted key."""
+    settings: dict[str, Any]
+    """The run's resolved settings, as the sweep file spells them."""
+    status: Status
+    reason: str | None = None
+    """Why a run failed, diverged or was interrupted."""
+    score_protocol: str
+    stages: list[StageRecord]
+    epochs_to_peak: int
+    """Sum of the stages' peak epochs: the paper's "total training epochs"."""
+    epochs_spent: int
+    final_score: float | None
+    """The peak of the last stage begun."""
+    best_score: float | None
+    """The highest score of the whole run."""
+    evaluations: list[Evaluation]
+    seconds: Seconds
+    device: str
+    precision: str
+    versions: dict[str, str]
+    continued: int = 0
+    """How often the run was continued from a checkpoint."""
+    started: str
+    updated: str
+    """ISO 8601, UTC."""
