@@ -1,0 +1,38 @@
+"""Which number format a network computes in: the one place that knows what hardware has.
+
+The trainer and the scores resolve `auto` here; both name the result in what they report.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16", "auto"]
+
+
+def resolve(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return `torch.float32` or `torch.bfloat16`; `auto` is bf16 where `device` computes in it.
+
+    A CPU without bf16 instructions emulates them, about 20 times slower than fp32, so
+    there `auto` is fp32. A plain `bf16` is granted everywhere.
+    """
+    if precision == "bf16" or (precision == "auto" and has_bf16(device)):
+        return torch.bfloat16
+    return torch.float32
+
+
+def name(dtype: torch.dtype) -> str:
+    """Return how settings and protocols spell `dtype`: `fp32` or `bf16`."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether `device` has instructions for bf16, not merely an emulation."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        instructions = torch.cpu.get_capabilities()
+        return bool(instructions.get("amx_bf16") or instructions.get("avx512_bf16"))
+    return False
