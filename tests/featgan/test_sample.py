@@ -1,0 +1,67 @@
+"""Images from a trained generator: the command, the grid, the walk."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from featgan import sample
+from featgan.networks import GanSettings, build, generator_bytes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    generator, _ = build(GanSettings(width=4, latent=8), 32, seed=0)
+    (folder / sample.GENERATOR).write_bytes(generator_bytes(generator))
+    return folder
+
+
+def test_grid_places_images_row_by_row_with_white_gaps():
+    images = np.zeros((3, 3, 4, 4), np.uint8)
+    images[1], images[2] = 100, 200
+    pixels = np.asarray(sample.grid(images))
+    assert pixels.shape == (10, 10, 3)
+    assert [pixels[0, 0, 0], pixels[0, 6, 0], pixels[6, 0, 0], pixels[6, 6, 0]] == [
+        0,
+        100,
+        200,
+        255,
+    ]
+    assert (pixels[:, 4:6] == 255).all()
+
+
+def test_command_writes_the_same_grid_for_the_same_seed(run, tmp_path, capsys):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        out = str(tmp_path / f"{name}.png")
+        source = run if name == "a" else run / sample.GENERATOR
+        assert sample.main([str(source), "--count", "5", "--seed", seed, "--out", out]) == 0
+    a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
+    assert a.shape == (2 * 32 + 2, 3 * 32 + 2 * 2, 3)
+    assert (a == b).all()
+    assert (a != c).any()
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "a.png")
+
+
+def test_separate_files_are_the_grids_images(run, tmp_path):
+    sample.main([str(run), "--count", "12", "--out", str(tmp_path / "many")])
+    sample.main([str(run), "--count", "12", "--columns", "12", "--out", str(tmp_path / "g.png")])
+    files = sorted((tmp_path / "many").iterdir())
+    assert [file.name for file in files][::11] == ["00.png", "11.png"]
+    whole = np.asarray(Image.open(tmp_path / "g.png"))
+    assert (np.asarray(Image.open(files[3])) == whole[:, 3 * 34 : 3 * 34 + 32]).all()
+
+
+def test_walk_goes_from_one_noise_vector_to_another_on_the_arc(run):
+    generator = sample.load_generator(run / sample.GENERATOR)
+    start, end = sample.noise(generator, 2, seed=3)
+    walk = sample.walk(generator, 5, seed=3)
+    torch.testing.assert_close(walk[0], start)
+    torch.testing.assert_close(walk[-1], end)
+    angle = torch.nn.functional.cosine_similarity(start, end, dim=0).acos()
+    torch.testing.assert_close(walk[2], (start + end) / (2 * torch.cos(angle / 2)))
+
+
+def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert sample.main([str(tmp_path)]) == 2
+    assert "no such file; give a run's folder" in capsys.readouterr().err
