@@ -1,0 +1,136 @@
+"""TensorBoard curves: a projection of the run record, with epochs spent on the x axis.
+
+When a run continues, its old event files are removed and its record is written again, so
+that its curves have neither gaps nor double points. Only the sample grids, which the record
+does not hold, are taken over from the old files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from featgan.sample import grid, png
+from harness.records import Evaluation, RunRecord, StageRecord
+
+EVENTS = "events.out.tfevents.*"
+SAMPLES = "samples"
+
+
+class Curves:
+    """The event file of one run: its record so far, then what is added."""
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        grids = [(step, value) for step, value in _grids(folder) if step <= record.epochs_spent]
+        self._writer = _fresh(folder)
+        self._summaries = self._writer._get_file_writer()
+        self._writer.add_text("score_protocol", record.score_protocol, 0)
+        for step, value in grids:
+            self._summaries.add_summary(Summary(value=[value]), step)
+        for evaluation in record.evaluations:
+            self.add(evaluation, record.stages[evaluation.stage - 1])
+        self._writer.flush()
+
+    def add(self, evaluation: Evaluation, stage: StageRecord) -> None:
+        """One evaluation of a stage, as a point of every curve."""
+        points = {
+            "score": evaluation.score,
+            "spread": evaluation.spread,
+            "score_std": evaluation.score_std,
+            "loss/discriminator": evaluation.loss_d,
+            "loss/generator": evaluation.loss_g,
+            "probability_real/of_real_images": evaluation.d_real,
+            "probability_real/of_generated_images": evaluation.d_fake,
+            "stage/number": evaluation.stage,
+            "stage/groups": len(stage.groups),
+            "stage/images": stage.images,
+            "stage/epoch": evaluation.epoch,
+            "images_per_second": evaluation.images_per_second,
+            **{f"metrics/{name}": value for name, value in evaluation.metrics.items()},
+        }
+        for tag, value in points.items():
+            self._writer.add_scalar(tag, value, evaluation.epochs_spent)
+
+    def grid(self, images: NDArray[np.uint8], epochs_spent: int) -> None:
+        """Images uint8 [n, 3, S, S] of the fixed noise as one picture."""
+        picture = grid(images)
+        image = Summary.Image(
+            height=picture.height,
+            width=picture.width,
+            colorspace=3,
+            encoded_image_string=png(picture),
+        )
+        value = Summary.Value(tag=SAMPLES, image=image)
+        self._summaries.add_summary(Summary(value=[value]), epochs_spent)
+        self._writer.flush()
+
+    def finish(self, record: RunRecord) -> None:
+        """Hyperparameters and final metrics, for the tab that compares runs; then close."""
+        metrics: dict[str, float | None] = {
+            "final/score": record.final_score,
+            "final/best_score": record.best_score,
+            "final/epochs_to_peak": record.epochs_to_peak,
+            "final/epochs_spent": record.epochs_spent,
+            "final/training_seconds": record.seconds.train,
+        }
+        known = {tag: value for tag, value in metrics.items() if value is not None}
+        settings = dict(_flat({**record.settings, **record.cell}))
+        for summary in hparams({**settings, "status": record.status}, known):
+            self._summaries.add_summary(summary)
+        for tag, value in known.items():
+            self._writer.add_scalar(tag, value, record.epochs_spent)
+        self.close()
+
+    def close(self) -> None:
+        """Write what is pending; a run that goes on later starts a new file."""
+        self._writer.close()
+
+
+def write_histogram(folder: Path, histogram: dict[int, int]) -> None:
+    """The feature counts of a data set (count -> images) as the one event file of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = _fresh(folder)
+    counts = np.repeat(list(histogram), list(histogram.values()))
+    writer.add_histogram("feature_counts", counts, 0)
+    writer.close()
+
+
+def _fresh(folder: Path) -> SummaryWriter:
+    """A writer to a folder without event files."""
+    for old in folder.glob(EVENTS):
+        old.unlink()
+    return SummaryWriter(str(folder), flush_secs=10)
+
+
+def _grids(folder: Path) -> Iterator[tuple[int, Summary.Value]]:
+    """Epochs spent and picture of every sample grid in a folder's event files; the last wins."""
+    found = {}
+    for path in sorted(folder.glob(EVENTS)):
+        for data in RawEventFileLoader(str(path)).Load():
+            event = Event.FromString(data)
+            for value in event.summary.value:
+                if value.tag == SAMPLES:
+                    found[event.step] = value
+    yield from sorted(found.items())
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
+    """A tree of settings by dotted keys, as numbers and text."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            yield prefix + key, value
+        else:
+            yield prefix + key, json.dumps(value)

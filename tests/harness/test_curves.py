@@ -1,0 +1,80 @@
+"""TensorBoard curves, read back from the event files."""
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from harness.curves import Curves, write_histogram
+
+GROUPS = [[3], [3, 2]]
+SCORES = [[1.0, 2.0], [1.5, 3.0]]
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    return events.Reload()
+
+
+def points(folder, tag):
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+@pytest.fixture
+def run(make_run):
+    cell = {"data": "a", "mode": "descending", "seed": 0}
+    return make_run(cell, SCORES, GROUPS, images=[100, 200])
+
+
+def part(run, evaluations):
+    """The run's record as it was after that many evaluations."""
+    some = run.evaluations[:evaluations]
+    spent = some[-1].epochs_spent if some else 0
+    return run.model_copy(update={"evaluations": some, "epochs_spent": spent})
+
+
+def test_epochs_spent_on_the_x_axis(tmp_path, run):
+    Curves(tmp_path, run).close()
+    assert points(tmp_path, "score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
+    assert points(tmp_path, "stage/images") == [(10, 100), (20, 100), (30, 200), (40, 200)]
+
+
+def test_a_continued_run_has_no_gap_and_no_double_points(tmp_path, run):
+    first = Curves(tmp_path, part(run, 1))
+    for evaluation in run.evaluations[1:3]:
+        first.add(evaluation, run.stages[evaluation.stage - 1])
+        first.grid(
+            np.full((4, 3, 8, 8), evaluation.epochs_spent, np.uint8), evaluation.epochs_spent
+        )
+    first.close()
+    # The record reaches to the second evaluation: the third will be trained again.
+    second = Curves(tmp_path, part(run, 2))
+    for evaluation in run.evaluations[2:]:
+        second.add(evaluation, run.stages[evaluation.stage - 1])
+    second.finish(run)
+    assert points(tmp_path, "score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
+    events = read(tmp_path)
+    assert [image.step for image in events.Images("samples")] == [20]
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_final_metrics_and_hyperparameters(tmp_path, run):
+    Curves(tmp_path, run).finish(run)
+    assert points(tmp_path, "final/score") == [(40, 3.0)]
+    assert points(tmp_path, "final/epochs_to_peak") == [(40, 40.0)]
+    tags = read(tmp_path).PluginTagToContent("hparams")
+    start = tags["_hparams_/session_start_info"]
+    for name in (b"mode", b"seed", b"training.stage_epochs"):
+        assert name in start
+
+
+def test_a_run_without_evaluations_has_no_points(tmp_path, run):
+    Curves(tmp_path, part(run, 0)).close()
+    assert read(tmp_path).Tags()["scalars"] == []
+
+
+def test_histogram_of_feature_counts(tmp_path):
+    for _ in range(2):  # the second replaces the first
+        write_histogram(tmp_path, {700: 3, 900: 1})
+    (event,) = read(tmp_path).Histograms("feature_counts")
+    value = event.histogram_value
+    assert (value.num, value.min, value.max, value.sum) == (4, 700, 900, 3000)
