@@ -1,0 +1,258 @@
+"""What a sweep has written so far, read back: run records, groups, data records, samples.
+
+Reads files and judges nothing; a file that cannot be read is named, not skipped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from featgan.errors import UserError
+from harness.records import RunRecord
+
+Cell = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+PAPER_MODES = ("descending", "ascending", "conventional")
+"""The order of the paper's tables; further modes follow in the order of the sweep."""
+
+
+class GroupRecord(BaseModel):
+    """One feature group, as `groups/*.json` tells it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    number: int
+    centroid: float
+    size: int
+    lowest: int
+    highest: int
+
+
+class GroupsRecord(BaseModel):
+    """The feature groups of one data set, and how many images have each feature count."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    method: str
+    k: int
+    groups: list[GroupRecord]
+    histogram: dict[int, int]
+
+
+class DataRecord(BaseModel):
+    """How one data set of the sweep was made."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    source: dict[str, Any] = {}
+    key: str = ""
+    digest: str = ""
+    images: int
+    rejected: int = 0
+    duplicates: int = 0
+    matched: int | None = None
+    protocol: dict[str, Any] = {}
+    classes: list[str] = []
+    rejections: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The runs that differ in their seed alone, in the order of their seeds."""
+
+    data: str
+    mode: str
+    axes: tuple[tuple[str, Any], ...]
+    """Further axes of the grid by dotted key, such as `("groups.k", 4)`."""
+    protocol: str
+    runs: tuple[RunRecord, ...]
+    planned: int
+    """How many seeds the sweep asks for."""
+
+    @property
+    def finished(self) -> list[RunRecord]:
+        """The runs that count in means and in best of n."""
+        return [run for run in self.runs if run.status == "finished" and run.best_score is not None]
+
+    @property
+    def representative(self) -> RunRecord | None:
+        """Best of n: the finished run with the highest best score; the first of equals."""
+        return max(self.finished, key=lambda run: run.best_score or 0.0, default=None)
+
+    @property
+    def label(self) -> str:
+        """The mode and the further axes, for legends."""
+        return ", ".join([self.mode, *(f"{key}={value}" for key, value in self.axes)])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything below one sweep's folder that tables and figures are made from."""
+
+    folder: Path
+    name: str
+    cells: list[Cell]
+    """The runs the sweep asks for; of a folder without `sweep.json`, those that are there."""
+    notes: list[str]
+    runs: list[RunRecord]
+    data: dict[str, DataRecord]
+    groups: dict[tuple[str, str, int], GroupsRecord]
+    """By data set, method and k."""
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path, expected: list[Cell] | None = None) -> Outcome:
+        """Read a sweep's folder, finished or not; a UserError where there is none."""
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give the folder of a sweep")
+        problems: list[str] = []
+        plan = _json(folder / "sweep.json", problems) or {}
+        runs = _latest(
+            [
+                run
+                for path in sorted(folder.glob("runs/*/run.json"))
+                if (run := _parsed(path, RunRecord, problems)) is not None
+            ],
+            plan.get("runs"),
+            problems,
+        )
+        groups = {}
+        for path in sorted(folder.glob("groups/*.json")):
+            named = re.fullmatch(r"(.+)-([a-z]+)-k(\d+)", path.stem)
+            if named and (record := _parsed(path, GroupsRecord, problems)):
+                groups[named[1], named[2], int(named[3])] = record
+        data = [_parsed(path, DataRecord, problems) for path in sorted(folder.glob("data/*.json"))]
+        cells = expected if expected is not None else plan.get("cells")
+        if not runs and not cells and not groups:
+            raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
+        return cls(
+            folder=folder,
+            name=plan.get("name", folder.resolve().name),
+            cells=cells if cells is not None else [run.cell for run in runs],
+            notes=list(plan.get("notes", [])),
+            runs=runs,
+            data={record.name: record for record in data if record is not None},
+            groups=groups,
+            problems=problems,
+        )
+
+    @cached_property
+    def data_sets(self) -> list[str]:
+        """Names in the order of the sweep."""
+        known = [cell["data"] for cell in [*self.cells, *(run.cell for run in self.runs)]]
+        return list(dict.fromkeys([*known, *(key[0] for key in self.groups)]))
+
+    @cached_property
+    def modes(self) -> list[str]:
+        """The paper's modes in the paper's order, then the others."""
+        known = dict.fromkeys(cell["mode"] for cell in [*self.cells, *(r.cell for r in self.runs)])
+        return [m for m in PAPER_MODES if m in known] + [m for m in known if m not in PAPER_MODES]
+
+    @cached_property
+    def missing(self) -> list[Cell]:
+        """Cells of the grid that have no run record yet."""
+        there = {_key(run.cell) for run in self.runs}
+        return [cell for cell in self.cells if _key(cell) not in there]
+
+    @cached_property
+    def patterns(self) -> list[Pattern]:
+        """The runs by data set, mode, further axes and score protocol; scores never mix those."""
+        found: dict[tuple[str, str], list[RunRecord]] = {}
+        for run in sorted(self.runs, key=lambda run: run.cell["seed"]):
+            found.setdefault((_pattern(run.cell), run.score_protocol), []).append(run)
+        planned = [_pattern(cell) for cell in self.cells]
+        patterns = [
+            Pattern(
+                data=runs[0].cell["data"],
+                mode=runs[0].cell["mode"],
+                axes=_axes(runs[0].cell),
+                protocol=protocol,
+                runs=tuple(runs),
+                planned=max(planned.count(key), len(runs)),
+            )
+            for (key, protocol), runs in found.items()
+        ]
+        axes = list(dict.fromkeys(_axes(cell) for cell in [r.cell for r in self.runs]))
+        return sorted(
+            patterns,
+            key=lambda p: (
+                self.data_sets.index(p.data),
+                p.protocol,
+                axes.index(p.axes),
+                self.modes.index(p.mode),
+            ),
+        )
+
+    def blocks(self) -> list[tuple[str, str, list[Pattern]]]:
+        """The patterns by data set and score protocol: what may stand in one table."""
+        pairs = dict.fromkeys((p.data, p.protocol) for p in self.patterns)
+        return [
+            (d, s, [p for p in self.patterns if (p.data, p.protocol) == (d, s)]) for d, s in pairs
+        ]
+
+    def run_folder(self, run: RunRecord) -> Path:
+        """Where a run keeps its files."""
+        return self.folder / "runs" / run.run
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell as people name it: `apples-descending-seed0`, further axes appended."""
+    axes = "".join(f"-{key}={value}" for key, value in _axes(cell))
+    return f"{cell['data']}-{cell['mode']}-seed{cell['seed']}{axes}"
+
+
+def _axes(cell: Cell) -> tuple[tuple[str, Any], ...]:
+    extra = ((key, cell[key]) for key in cell if key not in ("data", "mode", "seed"))
+    return tuple((key, json.dumps(v) if isinstance(v, list | dict) else v) for key, v in extra)
+
+
+def _key(cell: Cell) -> str:
+    return json.dumps(cell, sort_keys=True)
+
+
+def _pattern(cell: Cell) -> str:
+    return _key({key: value for key, value in cell.items() if key != "seed"})
+
+
+def _latest(
+    runs: list[RunRecord], wanted: list[str] | None, problems: list[str]
+) -> list[RunRecord]:
+    """The sweep's own runs; without a list of them, the last written of each cell."""
+    if wanted is not None:
+        keep = [run for run in runs if run.run in set(wanted)]
+    else:
+        by_cell = {_key(run.cell): run for run in sorted(runs, key=lambda run: run.updated)}
+        keep = [run for run in runs if by_cell[_key(run.cell)] is run]
+    left = [run.run for run in runs if run not in keep]
+    if left:
+        problems.append(f"left out, of other settings than the sweep's: {', '.join(left)}")
+    return keep
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        problems.append(f"{path}: cannot be read: {error}")
+        return None
+
+
+def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        problems.append(f"{path}: cannot be read: {where}: {first['msg']}")
+        return None

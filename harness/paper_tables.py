@@ -1,0 +1,181 @@
+"""The paper's tables for any grid: feature groups (2, 3), epochs and scores (4, 5), every run."""
+
+from __future__ import annotations
+
+from harness.outcome import Outcome, Pattern, cell_name
+from harness.records import RunRecord
+from harness.table import MISSING, Column, Table, Value
+
+
+def paper_tables(outcome: Outcome) -> list[Table]:
+    """What the paper prints, for every data set, and the runs behind it."""
+    return [*group_tables(outcome), *score_tables(outcome), *run_tables(outcome)]
+
+
+def group_tables(outcome: Outcome) -> list[Table]:
+    """Centroid, size and range of every feature group: the paper's tables 2 and 3."""
+    tables = []
+    for data in outcome.data_sets:
+        for (name, method, k), record in outcome.groups.items():
+            if name != data:
+                continue
+            centroids: list[Value] = [group.centroid for group in record.groups]
+            sizes = [group.size for group in record.groups]
+            ranges = [f"{group.lowest} to {group.highest}" for group in record.groups]
+            table = Table(
+                key=f"groups-{data}-{method}-k{k}",
+                title=f"{data}: feature groups by {method}, k = {k}",
+                columns=[Column("")]
+                + [Column(f"group {group.number}", digits=1) for group in record.groups]
+                + [Column("all")],
+                rows=[
+                    ["centroid (positive features)", *centroids, None],
+                    ["feature counts", *ranges, _span(record.histogram)],
+                    ["images", *sizes, sum(sizes)],
+                ],
+                notes=_group_notes(outcome, data, sizes),
+            )
+            tables.append(table)
+    return tables
+
+
+def score_tables(outcome: Outcome) -> list[Table]:
+    """Epochs to peak and final score of each pattern's best run: the paper's tables 4 and 5.
+
+    One table for each data set and score protocol, one column for each mode, and a block of
+    rows for each combination of further axes.
+    """
+    tables = []
+    for number, (data, protocol, patterns) in enumerate(outcome.blocks()):
+        modes = [mode for mode in outcome.modes if any(p.mode == mode for p in patterns)]
+        keys = list(dict.fromkeys(key for p in patterns for key, _ in p.axes))
+        rows: list[list[Value]] = []
+        for axes in dict.fromkeys(p.axes for p in patterns):
+            by_mode = {p.mode: p for p in patterns if p.axes == axes}
+            values: list[Value] = [dict(axes).get(key) for key in keys]
+            for title, of in _QUANTITIES:
+                cells = [of(by_mode[mode]) if mode in by_mode else None for mode in modes]
+                rows.append([*values, title, *cells])
+        tables.append(
+            Table(
+                key=f"scores-{data}" + _suffix(outcome, data, number),
+                title=f"{data}: epochs to peak and final score, best of n",
+                columns=[*map(Column, keys), Column(""), *(Column(m, digits=3) for m in modes)],
+                rows=rows,
+                notes=[f"Score: {protocol}.", *_unfinished(patterns)],
+            )
+        )
+    return tables
+
+
+def run_tables(outcome: Outcome) -> list[Table]:
+    """Every run of the sweep, whatever became of it, and the cells that have no run yet."""
+    tables = []
+    for number, (data, protocol, patterns) in enumerate(outcome.blocks()):
+        stages = max((len(run.stages) for p in patterns for run in p.runs), default=0)
+        rows: list[list[Value]] = []
+        for pattern in patterns:
+            for run in pattern.runs:
+                peaks: list[Value] = [_peak(stage.peak_epoch, stage.epochs) for stage in run.stages]
+                seconds = run.seconds.train + run.seconds.score + run.seconds.io + run.seconds.wait
+                rows.append(
+                    [
+                        cell_name(run.cell) + (" ★" if run is pattern.representative else ""),
+                        status(run),
+                        *peaks,
+                        *[None] * (stages - len(peaks)),
+                        run.epochs_to_peak,
+                        run.epochs_spent,
+                        run.final_score,
+                        run.best_score,
+                        seconds,
+                    ]
+                )
+        columns = [
+            Column("run"),
+            Column("status"),
+            *(Column(f"peak of stage {n}") for n in range(1, stages + 1)),
+            Column("epochs to peak"),
+            Column("epochs spent"),
+            Column("final score", digits=3),
+            Column("best score", digits=3),
+            Column("seconds"),
+        ]
+        tables.append(
+            Table(
+                key=f"runs-{data}" + _suffix(outcome, data, number),
+                title=f"{data}: every run",
+                columns=columns,
+                rows=rows,
+                notes=[f"Score: {protocol}.", "★ stands for its pattern: the best of n."],
+            )
+        )
+    if outcome.missing:
+        missing: list[list[Value]] = [[cell_name(cell), "missing"] for cell in outcome.missing]
+        columns = [Column("run"), Column("status")]
+        tables.append(Table("runs-missing", "Runs that have not begun", columns, missing))
+    return tables
+
+
+def status(run: RunRecord) -> str:
+    """What became of a run, and why."""
+    return f"{run.status}: {run.reason}" if run.reason else run.status
+
+
+def _epochs_to_peak(pattern: Pattern) -> Value:
+    best = pattern.representative
+    return best.epochs_to_peak if best else None
+
+
+def _final_score(pattern: Pattern) -> Value:
+    best = pattern.representative
+    return best.final_score if best else None
+
+
+def _runs(pattern: Pattern) -> Value:
+    return f"{len(pattern.finished)} of {pattern.planned}"
+
+
+_QUANTITIES = (
+    ("epochs to peak", _epochs_to_peak),
+    ("final score", _final_score),
+    ("finished runs", _runs),
+)
+
+
+def _unfinished(patterns: list[Pattern]) -> list[str]:
+    """A sentence for each run that a best of n could not choose from."""
+    return [
+        f"{cell_name(run.cell)} is left out: {status(run)}."
+        for pattern in patterns
+        for run in pattern.runs
+        if run not in pattern.finished
+    ]
+
+
+def _group_notes(outcome: Outcome, data: str, sizes: list[int]) -> list[str]:
+    notes = [f"The largest group is {max(sizes) / max(min(sizes), 1):.1f} times the smallest."]
+    if record := outcome.data.get(data):
+        made = f"{record.images:,} images; {record.rejected:,} rejected"
+        made += f", {record.duplicates:,} duplicates" if record.duplicates else ""
+        made += f"; {record.matched:,} matched the rule" if record.matched is not None else ""
+        notes.append(made + ".")
+        if weights := record.protocol.get("weights"):
+            notes.append(f"Feature counts by VGG16 fc1, weights: {weights}.")
+    return notes
+
+
+def _span(histogram: dict[int, int]) -> str:
+    counts = [count for count, images in histogram.items() if images]
+    return f"{min(counts)} to {max(counts)}" if counts else MISSING
+
+
+def _peak(peak: int | None, epochs: int) -> Value:
+    return None if peak is None else f"{peak:,} of {epochs:,}"
+
+
+def _suffix(outcome: Outcome, data: str, number: int) -> str:
+    """Tells the tables of one data set under several score protocols apart."""
+    blocks = outcome.blocks()
+    same = [i for i, (name, _, _) in enumerate(blocks) if name == data]
+    return f"-protocol{same.index(number) + 1}" if len(same) > 1 else ""

@@ -1,0 +1,54 @@
+"""From a sweep's folder to its tables and figures: whole, half-finished, without Ray."""
+
+import subprocess
+import sys
+
+from harness import results
+
+
+def test_make_writes_tables_and_figures(sweep_folder):
+    folder = sweep_folder(seeds=2, length=3)
+    main = results.make(folder)
+    assert main == folder / "tables" / "tables.md"
+    text = main.read_text()
+    assert "12 of 12 runs finished." in text
+    assert "- VGG16 has random weights." in text
+    assert "### apples: epochs to peak and final score, best of n" in text
+    names = {path.name for path in (folder / "tables").iterdir()}
+    assert {"tables.md", "tables.tex", "scores-apples.csv", "groups-digits-kmeans-k3.csv"} <= names
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    stems = ["feature-counts", "samples-apples", "samples-digits", "curves-apples", "curves-digits"]
+    assert figures == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+
+
+def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
+    folder = sweep_folder(seeds=1, length=2)
+    for path in folder.glob("runs/digits-*/run.json"):
+        path.unlink()
+    assert results.main([str(folder)]) == 0
+    screen = capsys.readouterr().out
+    assert "3 of 6 runs finished." in screen
+    assert "Not begun: digits-descending-seed0, digits-ascending-seed0" in screen
+
+
+def test_made_again_the_tables_and_figures_are_the_same_bytes(sweep_folder):
+    folder = sweep_folder(seeds=1, length=2)
+
+    def made():
+        results.make(folder)
+        files = [*(folder / "tables").iterdir(), *(folder / "figures").iterdir()]
+        return {path.name: path.read_bytes() for path in files}
+
+    assert made() == made()
+
+
+def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert results.main([str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_results_need_no_ray():
+    code = (
+        "import sys, harness.results; sys.exit(any(m.split('.')[0] == 'ray' for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
