@@ -32,6 +32,8 @@ class Evaluation(BaseModel):
     score: float
     score_std: float
     """Standard deviation of the score over its splits."""
+    spread: float
+    """Standard deviation over generated images, in grey levels; near 0: stuck on one image."""
     metrics: dict[str, float] = {}
     """Further metrics that were only reported."""
     loss_d: float

@@ -1,0 +1,105 @@
+"""The real images of a run: where they lie, and in which batches an epoch meets them.
+
+Images stay uint8, on the device where they fit, and become floats one batch at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featgan.seeds import stream
+from featgan.stages import Stage
+
+RESIDENT_SHARE = 0.25
+"""Share of a GPU's free memory that images may take; beyond it they stay memory-mapped."""
+
+
+class Images(Protocol):
+    """Rows of uint8 images, as `featgan.images.ImagePack` has them."""
+
+    size: int
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 [len(rows), 3, size, size]."""
+
+
+class Batches:
+    """Batches of the images whose group a stage trains on."""
+
+    def __init__(
+        self,
+        images: Images,
+        groups: np.ndarray,
+        *,
+        batch_size: int,
+        epoch_steps: int | None,
+        horizontal_flip: bool,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """`groups` [len(images)] holds the group number of every image."""
+        if len(groups) != len(images):
+            raise ValueError(f"{len(groups)} group numbers for {len(images)} images")
+        self._images, self._groups = images, groups
+        self._batch_size, self._epoch_steps = batch_size, epoch_steps
+        self._flip, self._seed, self._device = horizontal_flip, seed, device
+        self._resident = self._load() if self._fits() else None
+
+    def count(self, stage: Stage) -> int:
+        """Images of the stage's groups."""
+        return int(np.isin(self._groups, stage.groups).sum())
+
+    def epoch(self, stage: Stage, epoch: int) -> Iterator[Tensor]:
+        """The batches of one epoch: float32 [batch, 3, S, S] in [-1, 1], channels last.
+
+        A full pass meets every image at least once: where the batch size does not divide
+        their number, the last batch is filled up from the start of the pass.
+        """
+        rows = np.flatnonzero(np.isin(self._groups, stage.groups))
+        if len(rows) == 0:
+            raise ValueError(f"no image in groups {stage.groups}")
+        steps = self._epoch_steps or math.ceil(len(rows) / self._batch_size)
+        order = torch.randperm(
+            len(rows), generator=stream(self._seed, "order", stage.number, epoch)
+        )
+        picks = order.repeat(math.ceil(steps * self._batch_size / len(rows)))
+        picks = torch.from_numpy(rows)[picks[: steps * self._batch_size]].view(steps, -1)
+        mirror = torch.rand(picks.shape, generator=stream(self._seed, "flip", stage.number, epoch))
+        picks, mirror = picks.to(self._device), mirror.to(self._device) < 0.5
+        for batch, mirrored in zip(picks, mirror, strict=True):
+            images = self._take(batch)
+            if self._flip:
+                images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            yield images.float().mul_(1 / 127.5).sub_(1)
+
+    def _take(self, rows: Tensor) -> Tensor:
+        """uint8 [n, 3, S, S] on the device, channels last."""
+        if self._resident is not None:
+            return self._resident[rows].permute(0, 3, 1, 2)
+        images = torch.from_numpy(self._images.rows(rows.cpu().numpy())).to(self._device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _load(self) -> Tensor:
+        """All images as uint8 [n, S, S, 3] on the device."""
+        size, count = self._images.size, len(self._images)
+        resident = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
+        for start in range(0, count, 1024):
+            rows = np.arange(start, min(start + 1024, count))
+            part = torch.from_numpy(self._images.rows(rows))
+            resident[start : start + len(rows)] = part.permute(0, 2, 3, 1).to(self._device)
+        return resident
+
+    def _fits(self) -> bool:
+        needed = len(self._images) * 3 * self._images.size**2
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            return needed <= RESIDENT_SHARE * free
+        return needed <= 2**30  # the page cache serves what is larger

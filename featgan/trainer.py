@@ -1,0 +1,318 @@
+"""One run: select groups, train the GAN, measure the score, rewind to the peak, add a group.
+
+Everything random comes from a stream named by seed, stage and epoch (`featgan.seeds`), never
+from a global generator; so a continued run ends with the same bytes, and measuring a score
+leaves no trace in the training. Writes no files.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from featgan.batches import Batches, Images
+from featgan.networks import GanSettings, build, to_uint8
+from featgan.precision import Precision, resolve
+from featgan.scores import Diverged, Score
+from featgan.seeds import stream
+from featgan.settings import Settings
+from featgan.stages import Progress, Stage
+
+STATE_FORMAT = 1
+SPREAD_IMAGES = 64
+
+
+class TrainingSettings(Settings):
+    """How a run trains and how often it is measured."""
+
+    stage_epochs: int = Field(3000, ge=1)
+    """Epochs of each stage; a conventional run has as many as all stages together."""
+    evaluate_every: int = Field(10, ge=1)
+    """Epochs between two evaluations; a divisor of `stage_epochs`."""
+    epoch_steps: int | None = Field(None, ge=1)
+    """Steps of an epoch; null: one full pass over the current groups."""
+    batch_size: int = Field(64, ge=2)
+    """Real images in a step."""
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    """Adam's learning rate, for both networks (DCGAN: 0.0002)."""
+    beta1: float = Field(0.5, ge=0, lt=1)
+    """Adam's first decay rate (DCGAN: 0.5)."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's second decay rate."""
+    horizontal_flip: bool = False
+    """Whether each real image is mirrored with probability 1/2."""
+    precision: Precision = "auto"
+    """`fp32`, `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
+    deterministic: bool = True
+    """Whether only deterministic algorithms run; off may be faster on a GPU, but not repeatable."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One measurement of the score during training; losses are means since the one before."""
+
+    stage: int
+    epoch: int
+    epochs_spent: int
+    steps: int
+    score: float
+    score_std: float
+    spread: float
+    """Standard deviation over generated images, in grey levels; near 0: stuck on one image."""
+    loss_d: float
+    loss_g: float
+    d_real: float
+    d_fake: float
+    images_per_second: float
+
+
+class StagedTrainer:
+    """Staged training of one GAN (paper, section 4).
+
+    `stages` say which groups train when (`featgan.stages.plan`); `groups` [len(images)] holds
+    every image's group number. Iterate `run()` for an evaluation at a time; at each of them
+    `state()` is a complete checkpoint.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        groups: np.ndarray,
+        stages: tuple[Stage, ...],
+        score: Score,
+        *,
+        gan: GanSettings,
+        training: TrainingSettings,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        _be_deterministic(training.deterministic)
+        self.training, self.seed, self.device, self.score = training, seed, device, score
+        self.precision = resolve(training.precision, device)
+        self.batches = Batches(
+            images,
+            groups,
+            batch_size=training.batch_size,
+            epoch_steps=training.epoch_steps,
+            horizontal_flip=training.horizontal_flip,
+            seed=seed,
+            device=device,
+        )
+        self.generator, self.discriminator = (
+            network.to(device).to(memory_format=torch.channels_last)
+            for network in build(gan, images.size, seed)
+        )
+        self._adam_g, self._adam_d = (
+            torch.optim.Adam(
+                network.parameters(),
+                training.learning_rate,
+                (training.beta1, training.beta2),
+                fused=True,
+            )
+            for network in (self.generator, self.discriminator)
+        )
+        self.progress = Progress(stages)
+        self.evaluations: list[Evaluation] = []
+        self.seconds = {"train": 0.0, "score": 0.0}
+        self.diverged: str | None = None
+        """Why the run ended early; None while it has not."""
+        self._peak: dict[str, Any] | None = None
+        self._steps = 0
+        self._tally = torch.zeros(4, device=device)
+        self._tallied = 0, 0.0  # steps and seconds since the last evaluation
+        self._latent = gan.latent
+        self._noise = torch.randn(
+            (score.settings.count, gan.latent), generator=stream(seed, "evaluation")
+        ).to(device)
+
+    def run(self) -> Iterator[Evaluation]:
+        """Train to the end, an evaluation at a time; at the end the model is the last peak's."""
+        while not self.progress.finished and not self.diverged:
+            self.train(self.training.evaluate_every)
+            try:
+                evaluation = self.evaluate()
+            except Diverged as error:
+                self.diverged = f"stage {self.progress.stage.number}, "
+                self.diverged += f"epoch {self.progress.epoch}: {error}"
+                self._rewind()
+                return
+            if self.progress.observe(evaluation.score):
+                self._peak = self._model()
+            if self.progress.stage_over:
+                self._rewind()
+                self.progress.next_stage()
+            yield evaluation
+
+    def train(self, epochs: int) -> None:
+        """Train on the groups of the current stage."""
+        started = time.perf_counter()
+        self.generator.train()
+        steps = 0
+        for epoch in range(self.progress.epoch, self.progress.epoch + epochs):
+            noise = stream(
+                self.seed, "noise", self.progress.stage.number, epoch, device=self.device
+            )
+            for real in self.batches.epoch(self.progress.stage, epoch):
+                self._tally += self._step(real, noise)
+                steps += 1
+        self.progress.trained(epochs)
+        self._synchronize()
+        seconds = time.perf_counter() - started
+        self.seconds["train"] += seconds
+        self._steps += steps
+        self._tallied = self._tallied[0] + steps, self._tallied[1] + seconds
+
+    def evaluate(self) -> Evaluation:
+        """Measure the model as it is; the training is as if this had not been called.
+
+        Raises Diverged where losses, images or logits are not finite.
+        """
+        steps, train_seconds = self._tallied
+        loss_d, loss_g, d_real, d_fake = (self._tally.double() / max(steps, 1)).tolist()
+        self._tally.zero_()
+        self._tallied = 0, 0.0
+        if not (math.isfinite(loss_d) and math.isfinite(loss_g)):
+            raise Diverged(f"the losses are not finite (D {loss_d}, G {loss_g})")
+        started = time.perf_counter()
+        self.generator.eval()
+        spread = self._spread()
+        score, score_std = self.score.measure(self.generate)
+        self.generator.train()
+        self.seconds["score"] += time.perf_counter() - started
+        evaluation = Evaluation(
+            stage=self.progress.stage.number,
+            epoch=self.progress.epoch,
+            epochs_spent=self.progress.epochs_spent,
+            steps=self._steps,
+            score=score,
+            score_std=score_std,
+            spread=spread,
+            loss_d=loss_d,
+            loss_g=loss_g,
+            d_real=d_real,
+            d_fake=d_fake,
+            images_per_second=steps * self.training.batch_size / max(train_seconds, 1e-9),
+        )
+        self.evaluations.append(evaluation)
+        return evaluation
+
+    @torch.inference_mode()
+    def generate(self, start: int, stop: int) -> Tensor:
+        """Images of rows start..stop of the evaluation noise: uint8 [stop - start, 3, S, S].
+
+        The generator runs in eval mode; the noise is the same at every evaluation of a run.
+        """
+        mode = self.generator.training
+        self.generator.eval()
+        with self._autocast():
+            images = to_uint8(self.generator(self._noise[start:stop]))
+        self.generator.train(mode)
+        return images
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` continues from: tensors, numbers and strings only."""
+        return {
+            "format": STATE_FORMAT,
+            "model": self._model(),
+            "peak": self._peak,
+            "progress": self.progress.state(),
+            "steps": self._steps,
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "seconds": dict(self.seconds),
+            "diverged": self.diverged,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()` of a run with the same arguments, at its evaluation."""
+        if state["format"] != STATE_FORMAT:
+            raise ValueError(f"state of format {state['format']}, expected {STATE_FORMAT}")
+        self._set_model(state["model"])
+        self._peak = state["peak"]
+        self.progress = Progress.restore(self.progress.stages, state["progress"])
+        self._steps = state["steps"]
+        self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+        self.seconds = dict(state["seconds"])
+        self.diverged = state["diverged"]
+
+    def _step(self, real: Tensor, noise: torch.Generator) -> Tensor:
+        """One update of D, then one of G; sums for the tally [4].
+
+        The non-saturating loss: D and G each minimise a cross-entropy (Goodfellow et al. 2014).
+        """
+        latent = torch.randn((len(real), self._latent), generator=noise, device=self.device)
+        with self._autocast():
+            fake = self.generator(latent)
+            on_real = self.discriminator(real).float()
+            on_fake = self.discriminator(fake.detach()).float()
+        loss_d = softplus(-on_real).mean() + softplus(on_fake).mean()
+        self._adam_d.zero_grad()
+        loss_d.backward()
+        self._adam_d.step()
+
+        self.discriminator.requires_grad_(False)  # spares D's weight gradients in G's update
+        with self._autocast():
+            on_fake_again = self.discriminator(fake).float()
+        loss_g = softplus(-on_fake_again).mean()
+        self._adam_g.zero_grad()
+        loss_g.backward()
+        self._adam_g.step()
+        self.discriminator.requires_grad_(True)
+        return torch.stack(
+            (loss_d, loss_g, on_real.sigmoid().mean(), on_fake.sigmoid().mean())
+        ).detach()
+
+    def _spread(self) -> float:
+        """Standard deviation over images, mean over pixels, in grey levels.
+
+        Raises Diverged if a pixel is not finite.
+        """
+        with torch.inference_mode(), self._autocast():
+            sample = self.generator(self._noise[:SPREAD_IMAGES]).float()
+        if not bool(sample.isfinite().all()):
+            raise Diverged("the generated images are not finite")
+        return sample.std(dim=0).mean().item() * 127.5
+
+    def _model(self) -> dict[str, Any]:
+        """A copy of networks and optimizers as they are now."""
+        return copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
+
+    def _set_model(self, model: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(model[name]))
+
+    def _rewind(self) -> None:
+        """Back to networks and optimizers as of the peak, if there was one."""
+        if self._peak is not None:
+            self._set_model(self._peak)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "adam_g": self._adam_g,
+            "adam_d": self._adam_d,
+        }
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.precision != torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _be_deterministic(on: bool) -> None:
+    """Let PyTorch use deterministic algorithms only; a run owns its process."""
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.benchmark = not on

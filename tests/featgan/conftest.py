@@ -1,0 +1,69 @@
+"""A run small enough to train in a test, with everything real but its size."""
+
+import numpy as np
+import pytest
+import torch
+
+from featgan.networks import GanSettings
+from featgan.scores import Score, ScoreSettings
+from featgan.stages import plan
+from featgan.trainer import StagedTrainer, TrainingSettings
+
+
+class ArrayImages:
+    """Images in memory, read as those of an image pack are."""
+
+    def __init__(self, images):
+        self.images, self.size = images, images.shape[-1]
+
+    def __len__(self):
+        return len(self.images)
+
+    def rows(self, rows):
+        return self.images[rows]
+
+
+class LinearClassifier:
+    """A fixed random linear map of the pixels: quick, and sensitive to every one of them."""
+
+    name, classes, dtype, digest = "linear", 5, torch.float32, "0" * 64
+
+    def __call__(self, images):
+        pixels = images.float().flatten(1) / 255
+        weights = torch.randn((pixels.shape[1], 5), generator=torch.Generator().manual_seed(0))
+        return pixels @ weights / 4
+
+
+@pytest.fixture
+def make_trainer():
+    def make(
+        mode="ascending", size=32, seed=0, count=20, score_count=24, precision="fp32", **training
+    ):
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+        groups = np.arange(count) % 3 + 1
+        settings = {
+            "stage_epochs": 4,
+            "evaluate_every": 1,
+            "batch_size": 8,
+            "learning_rate": 0.02,
+            "precision": precision,
+            **training,
+        }
+        settings = TrainingSettings(**settings)
+        score = Score(
+            LinearClassifier(),
+            ScoreSettings(classifier="trained", count=score_count, splits=2, batch_size=10),
+        )
+        return StagedTrainer(
+            ArrayImages(images),
+            groups,
+            plan(mode, 3, settings.stage_epochs),
+            score,
+            gan=GanSettings(width=2, latent=4),
+            training=settings,
+            seed=seed,
+            device=torch.device("cpu"),
+        )
+
+    return make

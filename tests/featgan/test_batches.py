@@ -1,0 +1,117 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from featgan.batches import Batches
+from featgan.stages import Stage
+
+
+class Numbered:
+    """Images whose every pixel is the image's number."""
+
+    size = 2
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def rows(self, rows):
+        return np.broadcast_to(
+            rows.astype(np.uint8)[:, None, None, None], (len(rows), 3, 2, 2)
+        ).copy()
+
+
+def batches(count=10, batch_size=4, epoch_steps=None, flip=False, seed=0, images=None):
+    return Batches(
+        images or Numbered(count),
+        np.arange(count) % 2 + 1,
+        batch_size=batch_size,
+        epoch_steps=epoch_steps,
+        horizontal_flip=flip,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+def numbers(epoch):
+    return [((batch[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for batch in epoch]
+
+
+ALL, EVEN = Stage(1, (1, 2), 5), Stage(1, (1,), 5)
+
+
+def test_a_full_pass_meets_every_image_and_fills_the_last_batch_from_its_start():
+    epoch = numbers(batches().epoch(ALL, 0))
+    assert [len(batch) for batch in epoch] == [4, 4, 4]
+    order = [*chain.from_iterable(epoch)]
+    assert sorted(order[:10]) == list(range(10))
+    assert order[10:] == order[:2]
+
+
+def test_only_images_of_the_stage_are_met():
+    assert sorted({*chain.from_iterable(numbers(batches().epoch(EVEN, 0)))}) == [0, 2, 4, 6, 8]
+    assert batches().count(EVEN) == 5
+
+
+def test_fewer_images_than_a_batch_are_repeated():
+    epoch = numbers(batches(count=3, batch_size=8).epoch(ALL, 0))
+    assert len(epoch) == 1
+    assert epoch[0][:3] == epoch[0][3:6]
+    assert epoch[0][6:] == epoch[0][:2]
+
+
+def test_an_epoch_of_fixed_steps():
+    assert len(numbers(batches(epoch_steps=7).epoch(ALL, 0))) == 7
+
+
+def test_the_order_is_a_function_of_seed_stage_and_epoch():
+    reference = numbers(batches().epoch(ALL, 3))
+    assert numbers(batches().epoch(ALL, 3)) == reference
+    assert numbers(batches().epoch(ALL, 4)) != reference
+    assert numbers(batches(seed=1).epoch(ALL, 3)) != reference
+    assert numbers(batches().epoch(Stage(2, (1, 2), 5), 3)) != reference
+
+
+def test_values_go_from_minus_one_to_one():
+    class BlackAndWhite(Numbered):
+        def rows(self, rows):
+            return (
+                np.where(rows[:, None, None, None] % 2, 255, 0)
+                .repeat(3, 1)
+                .repeat(2, 2)
+                .repeat(2, 3)
+                .astype(np.uint8)
+            )
+
+    batch = next(batches(images=BlackAndWhite(10)).epoch(ALL, 0))
+    assert set(batch.unique().tolist()) == {-1.0, 1.0}
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_memory_mapped_images_give_the_same_batches(monkeypatch):
+    resident = [b.clone() for b in batches().epoch(ALL, 1)]
+    monkeypatch.setattr(Batches, "_fits", lambda self: False)
+    assert all(map(torch.equal, batches().epoch(ALL, 1), resident))
+
+
+def test_half_the_images_are_mirrored():
+    class LeftWhite(Numbered):
+        def rows(self, rows):
+            image = np.zeros((len(rows), 3, 2, 2), np.uint8)
+            image[..., 0] = 255
+            return image
+
+    images = torch.cat(list(batches(200, 200, flip=True, images=LeftWhite(200)).epoch(ALL, 0)))
+    mirrored = (images[:, 0, 0, 0] == -1).sum().item()
+    assert 70 < mirrored < 130
+    assert (images.sum(dim=(1, 2, 3)) == 0).all()
+
+
+def test_a_stage_without_images_is_an_error():
+    with pytest.raises(ValueError, match="no image in groups"):
+        next(batches().epoch(Stage(1, (7,), 5), 0))

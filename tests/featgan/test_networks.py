@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from featgan.errors import UserError
+from featgan.networks import (
+    Discriminator,
+    GanSettings,
+    Generator,
+    build,
+    generator_bytes,
+    load_generator,
+    to_uint8,
+)
+
+SMALL = GanSettings(width=4, latent=6)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_shapes_and_range_at_every_image_size(size):
+    generator, discriminator = build(SMALL, size, seed=0)
+    images = generator(torch.randn(2, 6))
+    assert images.shape == (2, 3, size, size)
+    assert images.abs().max() <= 1
+    assert discriminator(images).shape == (2,)
+
+
+def test_parameters_of_the_64_pixel_dcgan():
+    """The counts of the well-known 64-pixel DCGAN of width 64 and latent length 100."""
+    gan = GanSettings(width=64, latent=100)
+    count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
+    assert count(Generator(gan, 64)) == 3_576_704
+    assert count(Discriminator(gan, 64)) == 2_765_568
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    first = build(SMALL, 32, seed=1)
+    torch.manual_seed(123)
+    again, other = build(SMALL, 32, seed=1), build(SMALL, 32, seed=2)
+    for a, b, c in zip(first, again, other, strict=True):
+        a, b, c = (torch.cat([p.flatten() for p in n.parameters()]) for n in (a, b, c))
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_building_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build(SMALL, 32, seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_initial_weights_are_drawn_as_dcgan_says():
+    generator, _ = build(GanSettings(width=64), 32, seed=0)
+    conv, norm = generator.layers[3], generator.layers[4]
+    assert conv.weight.std().item() == pytest.approx(0.02, rel=0.01)
+    assert norm.weight.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert norm.bias.abs().max() == 0
+
+
+def test_bytes_of_an_image_are_rounded_to_the_nearest():
+    images = torch.tensor([-1.0, -0.999, 0.0, 0.9999, 1.0, 1.5, -2.0])
+    assert to_uint8(images).tolist() == [0, 0, 128, 255, 255, 255, 0]
+
+
+def test_a_saved_generator_carries_its_configuration(tmp_path):
+    generator, _ = build(SMALL, 64, seed=3)
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(generator_bytes(generator))
+    loaded = load_generator(path)
+    noise = torch.randn(3, 6)
+    assert (loaded.image_size, loaded.gan) == (64, SMALL)
+    assert not loaded.training
+    assert torch.equal(loaded(noise), generator.eval()(noise))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x10" + b"\0" * 30])
+def test_a_file_that_is_no_generator_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.safetensors: not a readable generator"):
+        load_generator(path)

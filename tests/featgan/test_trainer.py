@@ -1,0 +1,208 @@
+"""What the trainer promises: the method, exact continuation, and scores that leave no trace."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from featgan import checkpoint
+from featgan.networks import generator_bytes
+from featgan.stages import Peak
+
+
+def same(a, b):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)
+
+
+def outcome(trainer):
+    """All of a run but its timings."""
+    state = trainer.state()
+    for evaluation in state["evaluations"]:
+        del evaluation["images_per_second"]
+    del state["seconds"]
+    return state
+
+
+@pytest.mark.parametrize("mode", ["ascending", "conventional"])
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
+    make_trainer, mode, size, precision
+):
+    options = {
+        "mode": mode,
+        "size": size,
+        "precision": precision,
+        "stage_epochs": 2,
+        "horizontal_flip": True,
+        "count": 12,
+    }
+    straight = make_trainer(**options)
+    evaluations = len(list(straight.run()))
+    stopped, rounds = make_trainer(**options), 0
+    while not stopped.progress.finished:
+        next(stopped.run())
+        saved = checkpoint.dump(stopped.state())
+        torch.manual_seed(rounds)  # global generators must not matter
+        stopped = make_trainer(**options)
+        stopped.restore(checkpoint.load(saved))
+        rounds += 1
+    assert rounds == evaluations == 6
+    assert same(outcome(stopped), outcome(straight))
+    assert generator_bytes(stopped.generator) == generator_bytes(straight.generator)
+
+
+def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer):
+    never, always = make_trainer("conventional"), make_trainer("conventional")
+    never.train(6)
+    for _ in range(6):
+        always.train(1)
+        always.evaluate()
+    assert same(never.state()["model"], always.state()["model"])
+
+
+def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer):
+    few, many = make_trainer("conventional"), make_trainer("conventional", score_count=60)
+    for trainer in (few, many):
+        trainer.train(1)
+        trainer.evaluate()
+        trainer.train(1)
+    assert same(few.state()["model"], many.state()["model"])
+
+
+def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(make_trainer, monkeypatch):
+    trainer = make_trainer("ascending", stage_epochs=3)
+    scores = iter([1.0, 3.0, 2.0, 5.0, 4.0, 3.0, 1.0, 1.0, 2.0])
+    monkeypatch.setattr(trainer.score, "measure", lambda generate: (next(scores), 0.0))
+    run, models = trainer.run(), []
+    original = trainer.evaluate
+
+    def evaluate():
+        models.append(trainer.state()["model"])
+        return original()
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    for _ in range(3):
+        next(run)
+    assert trainer.progress.stage.number == 2
+    assert same(trainer.state()["model"], models[1])
+    assert not same(models[1], models[2])
+    list(run)
+    assert trainer.progress.peaks == [Peak(2, 3.0), Peak(1, 5.0), Peak(3, 2.0)]
+    assert trainer.progress.epochs_to_peak == 6
+    assert trainer.progress.epochs_spent == 9
+    assert trainer.progress.final_score == 2.0
+    assert trainer.progress.best_score == 5.0
+    assert same(trainer.state()["model"], models[8])
+
+
+def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_trainer):
+    staged, conventional = make_trainer("descending", seed=4), make_trainer("conventional", seed=4)
+    assert same(staged.state()["model"], conventional.state()["model"])
+    assert torch.equal(staged.generate(0, 8), conventional.generate(0, 8))
+    assert not same(staged.state()["model"], make_trainer(seed=5).state()["model"])
+
+
+def test_after_a_rewind_the_batches_are_new(make_trainer):
+    """Stage and epoch name the stream, so stage 2 cannot replay what stage 1 has undone."""
+    trainer = make_trainer("ascending", stage_epochs=2)
+    first = [b.clone() for b in trainer.batches.epoch(trainer.progress.stages[1], 0)]
+    again = list(trainer.batches.epoch(trainer.progress.stages[2], 0))
+    assert not same(first, again[: len(first)])
+
+
+def test_a_step_follows_the_losses_of_the_gan(make_trainer):
+    """D's and G's first losses, recomputed by hand from the initial networks."""
+    trainer = make_trainer("conventional", count=8, batch_size=8)
+    reference = make_trainer("conventional", count=8, batch_size=8)
+    trainer.train(1)
+    evaluation = trainer.evaluate()
+    real = next(reference.batches.epoch(reference.progress.stage, 0))
+    from featgan.seeds import stream
+
+    noise = torch.randn((8, 4), generator=stream(0, "noise", 1, 0))
+    fake = reference.generator(noise).detach()
+    on_real = torch.sigmoid(reference.discriminator(real))
+    on_fake = torch.sigmoid(reference.discriminator(fake))
+    loss = -(on_real.log().mean() + (1 - on_fake).log().mean())
+    assert evaluation.loss_d == pytest.approx(loss.item(), rel=1e-5)
+    assert evaluation.d_real == pytest.approx(on_real.mean().item(), rel=1e-5)
+    assert evaluation.d_fake == pytest.approx(on_fake.mean().item(), rel=1e-5)
+
+
+def test_losses_are_means_since_the_evaluation_before(make_trainer):
+    twice, once = make_trainer("conventional"), make_trainer("conventional")
+    twice.train(1)
+    first = twice.evaluate()
+    twice.train(1)
+    second = twice.evaluate()
+    once.train(2)
+    assert once.evaluate().loss_d == pytest.approx((first.loss_d + second.loss_d) / 2, rel=1e-6)
+    assert (first.steps, second.steps) == (3, 6)
+
+
+def poison(trainer):
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(math.nan)
+
+
+def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_trainer):
+    trainer = make_trainer("conventional")
+    run = trainer.run()
+    first = next(run)
+    kept = trainer.state()["peak"]
+    poison(trainer)
+    assert list(run) == []
+    assert "not finite" in trainer.diverged
+    assert "epoch 2" in trainer.diverged
+    assert trainer.progress.final_score == first.score
+    assert same(trainer.state()["model"], kept)
+
+
+def test_a_run_that_diverges_before_its_first_evaluation_has_no_score(make_trainer):
+    trainer = make_trainer()
+    poison(trainer)
+    assert list(trainer.run()) == []
+    assert trainer.progress.final_score is None
+
+
+def test_a_generator_of_one_image_is_reported(make_trainer):
+    trainer = make_trainer("conventional")
+    trainer.train(1)
+    assert trainer.evaluate().spread > 0.01
+    with torch.no_grad():
+        trainer.generator.layers[-2].weight.fill_(0)
+    assert trainer.evaluate().spread == 0
+
+
+def test_a_diverged_run_stays_diverged_when_restored(make_trainer):
+    trainer = make_trainer()
+    poison(trainer)
+    list(trainer.run())
+    restored = make_trainer()
+    restored.restore(checkpoint.load(checkpoint.dump(trainer.state())))
+    assert list(restored.run()) == []
+    assert restored.diverged == trainer.diverged
+
+
+def test_every_image_needs_a_group(make_trainer):
+    from featgan.batches import Batches
+
+    with pytest.raises(ValueError, match="3 group numbers for 20 images"):
+        Batches(
+            make_trainer().batches._images,
+            np.ones(3),
+            batch_size=2,
+            epoch_steps=None,
+            horizontal_flip=False,
+            seed=0,
+            device=torch.device("cpu"),
+        )
