@@ -1,0 +1,191 @@
+"""The Ray that a sweep runs on: a running cluster, or a quiet instance on this machine.
+
+`environment` comes before the first `import ray`, `connect` gives an Engine, `shutdown` leaves
+no process behind. Whether the nodes are fit for a sweep is asked in `preflight.py`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from featgan.errors import UserError
+
+CLOSED_PORT = "http://127.0.0.1:9/"
+QUIET = {
+    # Turned off, Ray still reports once that it is off, unless it has nowhere to report to.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": CLOSED_PORT,
+    # The monitor ends a run whose machine is short of memory, and all of Tune with it.
+    "RAY_memory_monitor_refresh_ms": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0 Ray takes 127.0.0.1 for this node, as it does on a Mac: no port is open to others."""
+
+CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
+"""Written by `ray start` (so by `ray up`), removed by `ray stop`."""
+
+OBJECT_STORE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The Ray we are connected to, with what its nodes had at that moment."""
+
+    address: str | None
+    """`host:port` of a cluster; None for the instance on this machine."""
+    nodes: int
+    cpus: float
+    gpus: float
+
+
+def environment() -> None:
+    """Set what Ray reads from the environment; call before the first `import ray`."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if address() is None:
+        os.environ.setdefault(LOOPBACK, "0")
+
+
+def address() -> str | None:
+    """`host:port` of the cluster to use: RAY_ADDRESS, else the one this machine is part of."""
+    wanted = os.environ.get("RAY_ADDRESS", "").strip()
+    if wanted == "local":
+        return None
+    if wanted.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS={wanted}: a sweep runs on the cluster's head, not through Ray Client; "
+            "log in there (ray attach cluster.yaml) and run it again"
+        )
+    if wanted and wanted != "auto":
+        return wanted
+    with suppress(FileNotFoundError):
+        return CURRENT_CLUSTER.read_text().strip() or None
+    return None
+
+
+def connect(cpus: int | None = None) -> Engine:
+    """Join the running cluster, else start a quiet instance with `cpus` CPUs (None: all).
+
+    Raises UserError where a cluster is named but does not answer.
+    """
+    where = address()
+    if where is not None and not _answers(where):
+        raise UserError(
+            f"the Ray cluster at {where} does not answer: start it again (ray up cluster.yaml), "
+            "or set RAY_ADDRESS=local to use this machine alone"
+        )
+    environment()
+    import ray
+
+    if not ray.is_initialized():
+        if where is not None:
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            end_orphans()
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(_Session.begin()),
+            )
+    total = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return Engine(where, alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+def shutdown() -> None:
+    """Leave the cluster, or end the instance on this machine with every process of it."""
+    import ray
+
+    ray.shutdown()
+    _Session.end()
+
+
+def end_orphans() -> None:
+    """End what drivers of this user that were killed have left on this machine, and only that."""
+    for folder in sorted(_sessions().glob("*")):
+        with suppress(OSError), open(folder / "driver", "a") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as its driver lives
+            _clear(folder)
+
+
+class _Session:
+    """The folder of the instance that this process started; its lock says the driver lives."""
+
+    folder: Path | None = None
+    lock: IO[str] | None = None
+
+    @classmethod
+    def begin(cls) -> Path:
+        cls.folder = _sessions() / f"{os.getpid()}-{time.time_ns() // 1_000_000 % 10**8}"
+        cls.folder.mkdir(parents=True, mode=0o700)
+        cls.lock = open(cls.folder / "driver", "a")  # noqa: SIM115 (held until the process ends)
+        fcntl.lockf(cls.lock, fcntl.LOCK_EX)
+        return cls.folder
+
+    @classmethod
+    def end(cls) -> None:
+        if cls.folder is None or cls.lock is None:
+            return
+        _clear(cls.folder, patience=5.0)
+        cls.lock.close()
+        cls.folder = cls.lock = None
+
+
+def _sessions() -> Path:
+    """Where instances keep sockets and logs; short, because a socket's path may have 107 bytes."""
+    folder = tempfile.gettempdir()
+    return Path(folder if len(folder) < 24 else "/tmp") / f"featgan-{os.getuid()}"
+
+
+def _clear(folder: Path, patience: float = 0.0) -> None:
+    """Wait for the processes of a session to end by themselves, end the rest, delete its files."""
+    deadline = time.monotonic() + patience
+    while (left := list(_processes(folder))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes(folder: Path) -> Iterator[int]:
+    """Ray's processes, other than this one, that hold a log or socket of `folder` open.
+
+    Their command lines alone do not tell: Ray's agents and workers rename themselves. Where
+    there is no /proc none are found; Ray's agents then end by themselves in a minute or so.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            if not command.startswith(b"ray::") and b"/ray/" not in command:
+                continue
+            held = (os.readlink(descriptor) for descriptor in (process / "fd").iterdir())
+            if process.name != str(os.getpid()) and any(f"{folder}/" in file for file in held):
+                yield int(process.name)
+
+
+def _answers(where: str, seconds: float = 3.0) -> bool:
+    host, _, port = where.rpartition(":")
+    with suppress(OSError, ValueError):
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+        return True
+    return False

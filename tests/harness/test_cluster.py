@@ -1,0 +1,136 @@
+"""The quiet instance on this machine: loopback only, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featgan.errors import UserError
+from harness import cluster
+
+DRIVER = """
+import os, subprocess, sys
+from harness import cluster
+cluster.environment()
+engine = cluster.connect(cpus=1)
+import ray
+
+@ray.remote
+class Busy:
+    def hello(self):
+        return os.getpid()
+
+actor = Busy.remote()
+ray.get(actor.hello.remote())
+sockets = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout
+ours = {str(pid) for pid in cluster._processes(cluster._Session.folder)} | {str(os.getpid())}
+print("ENGINE", engine.address, engine.nodes, engine.cpus)
+print("OURS", *ours)
+for line in sockets.splitlines():
+    if any(f"pid={pid}," in line for pid in ours):
+        print("LISTEN", line.split()[3])
+sys.stdout.flush()
+if sys.argv[1] == "stay":
+    sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A command that starts Ray in a process of its own, with its own temporary folder."""
+    monkeypatch.setattr(cluster, "CURRENT_CLUSTER", tmp_path / "none")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("TMPDIR", f"/tmp/fg{os.getpid()}")
+    Path(f"/tmp/fg{os.getpid()}").mkdir()
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    yield [sys.executable, str(script)]
+    shutil.rmtree(f"/tmp/fg{os.getpid()}")
+
+
+def _alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}/fd").exists() and _state(pid) != "Z"]
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and ss")
+def test_the_local_instance_listens_on_loopback_only_and_ends(driver: list[str]) -> None:
+    run = subprocess.run([*driver, "end"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0] == "ENGINE None 1 1.0"
+    ours = [int(pid) for pid in lines[1].split()[1:]]
+    assert len(ours) > 5
+    listening = [line.split()[1].rpartition(":")[0] for line in lines if line.startswith("LISTEN")]
+    assert listening
+    assert {address.strip("[]") for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert _alive(ours) == []
+    assert list(Path(os.environ["TMPDIR"]).glob("featgan-*/*")) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_next_driver_ends_what_a_killed_one_left(
+    driver: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = subprocess.Popen([*driver, "stay"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    first.stdout.readline()
+    ours = [int(pid) for pid in first.stdout.readline().split()[1:]]
+    bystander = subprocess.Popen(
+        [
+            "tail",
+            "-f",
+            *Path(os.environ["TMPDIR"]).glob("featgan-*/*/session_latest/logs/raylet.out"),
+        ]
+    )
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it remembers the folder of before
+    cluster.end_orphans()
+    assert _alive(ours) == ours, "a living driver's processes are not orphans"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    left = _alive(ours)
+    assert left, "Ray ended with its driver: nothing to clean up any more"
+    started = time.monotonic()
+    cluster.end_orphans()
+    deadline = started + 5
+    while _alive(ours) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _alive(ours) == []
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 does not answer: .*RAY_ADDRESS=local"):
+        cluster.connect()
+
+
+def test_which_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    current = tmp_path / "ray_current_cluster"
+    monkeypatch.setattr(cluster, "CURRENT_CLUSTER", current)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster.address() is None
+    current.write_text("10.0.0.1:6379\n")
+    assert cluster.address() == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert cluster.address() == "10.0.0.2:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster.address() is None
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(UserError, match="not through Ray Client"):
+        cluster.address()
