@@ -82,6 +82,26 @@ class Store:
             temporary.write_bytes(data)
             _sync(temporary)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file unless it is there; of all who try, on any host, one gets True."""
+        path = self._path(key)
+        try:
+            if not self.is_local:
+                self._fs.pipe_file(path, data, mode="create")
+                return True
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            temporary = _beside(Path(path))
+            try:
+                temporary.write_bytes(data)
+                _sync(temporary)
+                os.link(temporary, path)  # unlike a rename, fails where the file exists; NFS too
+            finally:
+                temporary.unlink(missing_ok=True)
+        except FileExistsError:
+            # A put whose answer was lost is sent again, and then meets itself.
+            return self.get(key) == data
+        return True
+
     def get(self, key: str) -> bytes:
         """Read a file; FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self._path(key)))
@@ -116,6 +136,13 @@ class Store:
                 self._fs.rm(remote, recursive=remote == path)
             except FileNotFoundError:
                 continue
+
+    def move(self, key: str, to: str) -> None:
+        """Give a file another name, over any file of that name; FileNotFoundError if missing."""
+        if self.is_local:
+            os.replace(self._path(key), self._path(to))
+        else:
+            self._fs.mv(self._path(key), self._path(to))
 
     def put_tree(self, folder: Path, key: str) -> None:
         """Copy a whole folder to `key`; it `exists` once complete, never before."""

@@ -47,6 +47,14 @@ def test_a_file_is_read_back_replaced_and_deleted(store: Store) -> None:
     assert not store.exists("runs/a/run.json")
 
 
+def test_only_the_first_creates(store: Store) -> None:
+    assert store.create("lock/1", b"first")
+    assert not store.create("lock/1", b"second")
+    assert store.create("lock/1", b"first"), "the same put, sent again"
+    assert store.get("lock/1") == b"first"
+    assert store.list() == ["lock/1"]
+
+
 def test_list_is_recursive_sorted_and_bound_to_the_folder(store: Store) -> None:
     for key in ("s/runs/b/run.json", "s/runs/a/run.json", "s/runs/a/samples/last.png", "s2/x"):
         store.put(key, b"")

@@ -1,0 +1,194 @@
+"""Is every node fit for this sweep? Asked in seconds, before any run waits for a GPU.
+
+Looks at what would otherwise show only hours later: a mount that exists on the head alone,
+another version of the code, missing data, a request that no node can ever meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import featgan
+import harness
+from featgan.errors import UserError
+from harness.store import Store
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""The cluster file as `ray up` left it on the head: what the autoscaler may still start."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one node sees."""
+
+    versions: dict[str, str]
+    problems: list[str] = field(default_factory=list)
+
+
+def preflight(
+    store: Store,
+    *,
+    data: Sequence[str] = (),
+    cpus_per_run: float = 1,
+    gpus_per_run: float = 0,
+    notice: Callable[[str], None] = print,
+    seconds: float = 60,
+) -> None:
+    """Raise a UserError that names every node unfit for the sweep, and why.
+
+    `data` are paths that every node must see. Ray is connected already; what cannot be met
+    now but may be once the cluster has grown is told through `notice`.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    problems = _unmet(nodes, {"CPU": cpus_per_run, "GPU": gpus_per_run}, notice)
+    token = uuid.uuid4().hex
+    try:
+        problems += _storage_problems(store, token)
+        if not problems:
+            for name, sight in _look_around(nodes, store, token, data, seconds).items():
+                problems += [f"{name} {problem}" for problem in sight.problems]
+    finally:
+        _forget(store, token)
+    if problems:
+        raise UserError("preflight: " + "; ".join(problems))
+
+
+def look(store: Store, token: str, node: str, data: Sequence[str]) -> Sight:
+    """Runs on a node: read the driver's token, write one, find the data, tell the versions."""
+    problems = []
+    try:
+        if store.get(f"preflight/{token}/driver") != token.encode():
+            problems.append(f"reads something else than was written to {store.root}")
+        store.put(f"preflight/{token}/{node}", token.encode())
+    except FileNotFoundError:
+        problems.append(
+            f"does not see the storage {store.root} of this machine: mount it there at the same "
+            "path, or let `results` be a shared mount or a bucket"
+        )
+    except Exception as error:
+        problems.append(f"cannot use the storage {store.root}: {_reason(error)}")
+    problems += [f"does not see the data {path}" for path in data if not os.path.exists(path)]
+    return Sight(versions(), problems)
+
+
+def versions() -> dict[str, str]:
+    """What must be equal on all nodes for their runs to be comparable."""
+    code = hashlib.sha256()
+    for package in (featgan, harness):
+        for file in sorted(Path(package.__path__[0]).glob("*.py")):
+            code.update(file.name.encode() + file.read_bytes())
+    libraries = {name: metadata.version(name) for name in ("torch", "ray", "numpy")}
+    return {"featgan": code.hexdigest()[:12], "python": platform.python_version()} | libraries
+
+
+def _look_around(
+    nodes: Sequence[Mapping[str, Any]],
+    store: Store,
+    token: str,
+    data: Sequence[str],
+    seconds: float,
+) -> dict[str, Sight]:
+    """What each node sees, by its name; all of them look at the same time."""
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[node["NodeID"]] = task.options(scheduling_strategy=there).remote(
+            store, token, node["NodeID"], data
+        )
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+    here = versions()
+    seen = {}
+    for node in nodes:
+        name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        try:
+            sight = ray.get(asked[node["NodeID"]], timeout=0)
+        except GetTimeoutError:
+            sight = Sight(here, [f"has not answered for {seconds:.0f} s: is its storage hanging?"])
+        except (RayError, ImportError) as error:
+            sight = Sight(here, [f"cannot run this code: {_reason(error)}"])
+        else:
+            if not sight.problems and not store.exists(f"preflight/{token}/{node['NodeID']}"):
+                sight.problems.append(f"writes to {store.root}, but nothing arrives here")
+        for library, version in here.items():
+            if (there_has := sight.versions.get(library)) != version:
+                sight.problems.append(f"has {library} {there_has}, this machine {version}")
+        seen[name] = sight
+    return seen
+
+
+def _storage_problems(store: Store, token: str) -> list[str]:
+    try:
+        store.put(f"preflight/{token}/driver", token.encode())
+    except Exception as error:
+        return [f"cannot write to the storage {store.root}: {_reason(error)}"]
+    return []
+
+
+def _forget(store: Store, token: str) -> None:
+    try:
+        store.delete(f"preflight/{token}")
+    except Exception:  # the storage's problem is reported already
+        return
+
+
+def _unmet(
+    nodes: Sequence[Mapping[str, Any]],
+    request: Mapping[str, float],
+    notice: Callable[[str], None],
+) -> list[str]:
+    """A request that neither a node nor a node type can ever meet would wait for ever."""
+    request = {name: amount for name, amount in request.items() if amount > 0}
+    if any(_fits(request, node["Resources"]) for node in nodes):
+        return []
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in request.items())
+    most = ", ".join(
+        f"{max(node['Resources'].get(name, 0) for node in nodes):g} {name}" for name in request
+    )
+    if (growing := _may_grow(request, len(nodes))) is None:
+        return [
+            f"a run asks for {wanted}, but the most that one of {len(nodes)} nodes has is {most}: "
+            "lower `resources`, or add such a node"
+        ]
+    notice(f"no node has {wanted} yet; {growing}")
+    return []
+
+
+def _may_grow(request: Mapping[str, float], alive: int) -> str | None:
+    """Why a node that meets the request may still come; None where it cannot."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "runs wait for Kubernetes to start one"
+    file = BOOTSTRAP.expanduser()
+    if not file.exists():
+        return None
+    cluster = yaml.safe_load(file.read_text())
+    for name, kind in cluster.get("available_node_types", {}).items():
+        resources = kind.get("resources") or {}
+        if _fits(request, resources) and kind.get("max_workers", 0) > 0:
+            return f"runs wait for a node of type {name}"
+        if not resources and alive < kind.get("max_workers", 0):
+            return f"{alive} of up to {kind['max_workers']} nodes have joined"
+    return None
+
+
+def _fits(request: Mapping[str, float], resources: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0) >= amount for name, amount in request.items())
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of an error: Ray puts a remote traceback before it."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1]}"[:300]
