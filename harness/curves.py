@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from featgan.sample import grid, png
+from harness.outcome import dotted
 from harness.records import Evaluation, RunRecord, StageRecord
 
 EVENTS = "events.out.tfevents.*"
@@ -85,8 +85,7 @@ class Curves:
             "final/training_seconds": record.seconds.train,
         }
         known = {tag: value for tag, value in metrics.items() if value is not None}
-        settings = dict(_flat({**record.settings, **record.cell}))
-        for summary in hparams({**settings, "status": record.status}, known):
+        for summary in hparams(_hyperparameters(record), known):
             self._summaries.add_summary(summary)
         for tag, value in known.items():
             self._writer.add_scalar(tag, value, record.epochs_spent)
@@ -125,12 +124,11 @@ def _grids(folder: Path) -> Iterator[tuple[int, Summary.Value]]:
     yield from sorted(found.items())
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """A tree of settings by dotted keys, as numbers and text."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, str | int | float) and not isinstance(value, bool):
-            yield prefix + key, value
-        else:
-            yield prefix + key, json.dumps(value)
+def _hyperparameters(record: RunRecord) -> dict[str, float | str]:
+    """Settings and cell by dotted keys, as numbers and text."""
+    everything = dotted({**record.settings, **record.cell, "status": record.status})
+    return {
+        key: value if isinstance(value, int | float | str) and not isinstance(value, bool)
+        else json.dumps(value)
+        for key, value in everything
+    }  # fmt: skip

@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness.outcome import GroupsRecord, Outcome, Pattern
+from harness.outcome import Outcome, Pattern
 from harness.records import RunRecord
+from harness.schemas import GroupsRecord
 
 MODE_COLOURS = {
     "descending": "#0072B2",
@@ -46,14 +47,14 @@ STYLE: Any = {
 
 
 def draw(outcome: Outcome, folder: Path) -> list[Path]:
-    """Save every figure the sweep has data for, as PNG and SVG; returns the PNGs."""
+    """Save every figure the sweep has data for, as PNG and SVG; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     with mpl.rc_context(STYLE):
         for name, figure in figures(outcome):
             for kind in ("png", "svg"):
-                figure.savefig(folder / f"{name}.{kind}", metadata=_undated(kind))
-            drawn.append(folder / f"{name}.png")
+                drawn.append(folder / f"{name}.{kind}")
+                figure.savefig(drawn[-1], metadata=_undated(kind))
     return drawn
 
 
@@ -66,8 +67,7 @@ def figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
             yield f"samples-{file_name(data)}", samples(outcome, data, patterns)
     for data, protocol, patterns in outcome.blocks():
         if any(run.evaluations for p in patterns for run in p.runs):
-            same = [s for d, s, _ in outcome.blocks() if d == data]
-            suffix = f"-protocol{same.index(protocol) + 1}" if len(same) > 1 else ""
+            suffix = outcome.suffix(data, protocol)
             yield f"curves-{file_name(data)}{suffix}", curves(outcome, data, protocol, patterns)
 
 

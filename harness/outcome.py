@@ -7,62 +7,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from harness.records import RunRecord
+from harness.schemas import DataRecord, GroupsRecord, RealRecord, Rescored
 
 Cell = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 PAPER_MODES = ("descending", "ascending", "conventional")
 """The order of the paper's tables; further modes follow in the order of the sweep."""
-
-
-class GroupRecord(BaseModel):
-    """One feature group, as `groups/*.json` tells it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    number: int
-    centroid: float
-    size: int
-    lowest: int
-    highest: int
-
-
-class GroupsRecord(BaseModel):
-    """The feature groups of one data set, and how many images have each feature count."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    method: str
-    k: int
-    groups: list[GroupRecord]
-    histogram: dict[int, int]
-
-
-class DataRecord(BaseModel):
-    """How one data set of the sweep was made."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: str
-    source: dict[str, Any] = {}
-    key: str = ""
-    digest: str = ""
-    images: int
-    rejected: int = 0
-    duplicates: int = 0
-    matched: int | None = None
-    protocol: dict[str, Any] = {}
-    classes: list[str] = []
-    rejections: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -107,6 +68,10 @@ class Outcome:
     data: dict[str, DataRecord]
     groups: dict[tuple[str, str, int], GroupsRecord]
     """By data set, method and k."""
+    rescored: dict[str, Rescored] = field(default_factory=dict)
+    """What was measured again with fresh noise, by run."""
+    real: dict[str, RealRecord] = field(default_factory=dict)
+    """The same measurements of real images, by data set."""
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -131,6 +96,13 @@ class Outcome:
             if named and (record := _parsed(path, GroupsRecord, problems)):
                 groups[named[1], named[2], int(named[3])] = record
         data = [_parsed(path, DataRecord, problems) for path in sorted(folder.glob("data/*.json"))]
+        rescored = {}
+        for run in runs:
+            path = folder / "runs" / run.run / "rescored.json"
+            if path.is_file() and (again := _parsed(path, Rescored, problems)):
+                rescored[run.run] = again
+        real = [_parsed(path, RealRecord, problems) for path in sorted(folder.glob("real/*.json"))]
+        problems += _failed_starts(folder)
         cells = expected if expected is not None else plan.get("cells")
         if not runs and not cells and not groups:
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
@@ -142,6 +114,8 @@ class Outcome:
             runs=runs,
             data={record.name: record for record in data if record is not None},
             groups=groups,
+            rescored=rescored,
+            real={record.name: record for record in real if record is not None},
             problems=problems,
         )
 
@@ -199,6 +173,11 @@ class Outcome:
             (d, s, [p for p in self.patterns if (p.data, p.protocol) == (d, s)]) for d, s in pairs
         ]
 
+    def suffix(self, data: str, protocol: str) -> str:
+        """Tells the files of one data set under several score protocols apart."""
+        same = [other for name, other, _ in self.blocks() if name == data]
+        return f"-protocol{same.index(protocol) + 1}" if len(same) > 1 else ""
+
     def run_folder(self, run: RunRecord) -> Path:
         """Where a run keeps its files."""
         return self.folder / "runs" / run.run
@@ -208,6 +187,15 @@ def cell_name(cell: Cell) -> str:
     """A cell as people name it: `apples-descending-seed0`, further axes appended."""
     axes = "".join(f"-{key}={value}" for key, value in _axes(cell))
     return f"{cell['data']}-{cell['mode']}-seed{cell['seed']}{axes}"
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A tree of settings by dotted keys."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _axes(cell: Cell) -> tuple[tuple[str, Any], ...]:
@@ -236,6 +224,17 @@ def _latest(
     if left:
         problems.append(f"left out, of other settings than the sweep's: {', '.join(left)}")
     return keep
+
+
+def _failed_starts(folder: Path) -> list[str]:
+    """A sentence for each run that failed before it could write or continue its record."""
+    found = []
+    for failure in sorted(folder.glob("runs/*/failure.txt")):
+        record = failure.with_name("run.json")
+        if not record.exists() or record.stat().st_mtime < failure.stat().st_mtime:
+            reason = failure.read_text().strip()
+            found.append(f"{failure.parent.name} failed before its training began: {reason}")
+    return found
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:

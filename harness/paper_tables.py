@@ -46,7 +46,7 @@ def score_tables(outcome: Outcome) -> list[Table]:
     rows for each combination of further axes.
     """
     tables = []
-    for number, (data, protocol, patterns) in enumerate(outcome.blocks()):
+    for data, protocol, patterns in outcome.blocks():
         modes = [mode for mode in outcome.modes if any(p.mode == mode for p in patterns)]
         keys = list(dict.fromkeys(key for p in patterns for key, _ in p.axes))
         rows: list[list[Value]] = []
@@ -58,7 +58,7 @@ def score_tables(outcome: Outcome) -> list[Table]:
                 rows.append([*values, title, *cells])
         tables.append(
             Table(
-                key=f"scores-{data}" + _suffix(outcome, data, number),
+                key=f"scores-{data}" + outcome.suffix(data, protocol),
                 title=f"{data}: epochs to peak and final score, best of n",
                 columns=[*map(Column, keys), Column(""), *(Column(m, digits=3) for m in modes)],
                 rows=rows,
@@ -71,7 +71,7 @@ def score_tables(outcome: Outcome) -> list[Table]:
 def run_tables(outcome: Outcome) -> list[Table]:
     """Every run of the sweep, whatever became of it, and the cells that have no run yet."""
     tables = []
-    for number, (data, protocol, patterns) in enumerate(outcome.blocks()):
+    for data, protocol, patterns in outcome.blocks():
         stages = max((len(run.stages) for p in patterns for run in p.runs), default=0)
         rows: list[list[Value]] = []
         for pattern in patterns:
@@ -103,7 +103,7 @@ def run_tables(outcome: Outcome) -> list[Table]:
         ]
         tables.append(
             Table(
-                key=f"runs-{data}" + _suffix(outcome, data, number),
+                key=f"runs-{data}" + outcome.suffix(data, protocol),
                 title=f"{data}: every run",
                 columns=columns,
                 rows=rows,
@@ -172,10 +172,3 @@ def _span(histogram: dict[int, int]) -> str:
 
 def _peak(peak: int | None, epochs: int) -> Value:
     return None if peak is None else f"{peak:,} of {epochs:,}"
-
-
-def _suffix(outcome: Outcome, data: str, number: int) -> str:
-    """Tells the tables of one data set under several score protocols apart."""
-    blocks = outcome.blocks()
-    same = [i for i, (name, _, _) in enumerate(blocks) if name == data]
-    return f"-protocol{same.index(number) + 1}" if len(same) > 1 else ""

@@ -12,28 +12,35 @@ from pathlib import Path
 
 from featgan.errors import UserError
 from harness import figures
+from harness.claims import claim_table, quality_tables
+from harness.comparison import comparison_tables, unmatched
+from harness.honest_tables import honest_tables
 from harness.outcome import Cell, Outcome, cell_name
 from harness.paper_tables import group_tables, run_tables, score_tables
 from harness.table import Table, escape_markdown
 
 
-def make(results: Path, expected: list[Cell] | None = None) -> Path:
+def make(results: Path, expected: list[Cell] | None = None, reach: float | None = None) -> Path:
     """Write `tables/` and `figures/` below a sweep's folder; returns the main `tables.md`.
 
-    `expected` are the cells of the grid; without it they come from `sweep.json`.
+    `expected` are the cells of the grid; without it they come from `sweep.json`. `reach` is
+    the score whose epochs and seconds are told. What an earlier call wrote and this one did
+    not is removed: an old table beside new ones would be a false one.
     """
     outcome = Outcome.read(results, expected)
-    sections = all_tables(outcome)
+    sections = all_tables(outcome, reach)
+    tables = [table for _, section in sections for table in section]
+    files = {f"{table.key}.csv": table.csv() for table in tables}
+    files["tables.tex"] = "\n".join(table.latex() for table in tables)
+    files["tables.md"] = _markdown(outcome, sections)
     folder = results / "tables"
     folder.mkdir(exist_ok=True)
-    main = folder / "tables.md"
-    main.write_text(_markdown(outcome, sections))
-    tables = [table for _, section in sections for table in section]
-    (folder / "tables.tex").write_text("\n".join(table.latex() for table in tables))
-    for table in tables:
-        (folder / f"{table.key}.csv").write_text(table.csv())
-    figures.draw(outcome, results / "figures")
-    return main
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    drawn = figures.draw(outcome, results / "figures")
+    _remove_stale(folder, set(files), (".csv",))
+    _remove_stale(results / "figures", {path.name for path in drawn}, (".png", ".svg"))
+    return folder / "tables.md"
 
 
 def screen(results: Path, expected: list[Cell] | None = None) -> str:
@@ -43,14 +50,18 @@ def screen(results: Path, expected: list[Cell] | None = None) -> str:
     return "\n".join([*state(outcome), "", *(table.text() for table in tables)])
 
 
-def all_tables(outcome: Outcome) -> list[tuple[str, list[Table]]]:
+def all_tables(outcome: Outcome, reach: float | None = None) -> list[tuple[str, list[Table]]]:
     """Every table under the heading of its section; empty sections left out."""
     sections = [
         ("Feature groups (the paper's tables 2 and 3)", group_tables(outcome)),
         ("Epochs and scores (the paper's tables 4 and 5)", score_tables(outcome)),
+        ("How far to trust them", honest_tables(outcome, reach)),
+        ("What the images look like", quality_tables(outcome)),
+        ("The paper's claims", [claim_table(outcome)]),
         ("Every run", run_tables(outcome)),
     ]
-    return [(heading, tables) for heading, tables in sections if tables]
+    kept = [(heading, [t for t in tables if t.rows]) for heading, tables in sections]
+    return [(heading, tables) for heading, tables in kept if tables]
 
 
 def state(outcome: Outcome) -> list[str]:
@@ -77,17 +88,49 @@ def _markdown(outcome: Outcome, sections: list[tuple[str, list[Table]]]) -> str:
     return "\n".join([*head, *remarks, *body])
 
 
+def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> None:
+    for path in folder.iterdir():
+        if path.suffix in suffixes and path.name not in kept:
+            path.unlink()
+
+
+def _compare(folders: list[Path]) -> str:
+    first, second = map(Outcome.read, folders)
+    tables = [table.text() for table in comparison_tables(first, second)]
+    return "\n".join([*tables, *unmatched(first, second)])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python harness/results.py", description="Tables and figures of a sweep."
+        prog="python harness/results.py",
+        description="Tables and figures of a sweep; of two sweeps, a comparison.",
     )
-    parser.add_argument("results", type=Path, help="folder of a sweep, as results/quickstart")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="folder of a sweep, as results/quickstart; or two"
+    )
+    parser.add_argument(
+        "--rescore",
+        action="store_true",
+        help="first measure every finished run's generator again, with fresh noise",
+    )
+    parser.add_argument("--count", type=int, help="images of a re-score (50,000 on a GPU)")
+    parser.add_argument("--reach", type=float, help="the score whose epochs and seconds are told")
     options = parser.parse_args(arguments)
     try:
-        tables = make(options.results)
-        print(screen(options.results))
-        print(f"Tables: {tables}\nFigures: {options.results / 'figures'}")
+        if len(options.results) > 2:
+            raise UserError("more than two folders; give one sweep, or two to compare")
+        if len(options.results) == 2:
+            print(_compare(options.results))
+            return 0
+        (results,) = options.results
+        if options.rescore:
+            from harness.rescore import rescore  # loads PyTorch, which tables do without
+
+            rescore(results, options.count)
+        tables = make(results, reach=options.reach)
+        print(screen(results))
+        print(f"Tables: {tables}\nFigures: {results / 'figures'}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from harness.records import Evaluation, RunRecord, Seconds, StageRecord
+from harness.schemas import CountStatistics, QualityRecord, RealRecord, Rescored
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
@@ -74,7 +75,13 @@ def run_record(
         run=f"{cell['data']}-{cell['mode']}-seed{cell['seed']}{axes}-0a1b2c3d",
         signature="0a1b2c3d",
         cell=cell,
-        settings={"training": {"stage_epochs": len(scores[0]) * every, "evaluate_every": every}},
+        settings={
+            "training": {
+                "stage_epochs": len(scores[0]) * every,
+                "evaluate_every": every,
+                "batch_size": 64,
+            }
+        },
         status=status,
         reason=reason,
         score_protocol=protocol,
@@ -200,3 +207,66 @@ def make_run() -> Callable[..., RunRecord]:
 def save_run() -> Callable[[Path, RunRecord], None]:
     """Writes a run's folder."""
     return write_run
+
+
+def quality_record(**values: float) -> QualityRecord:
+    """Plausible qualities, some of them as given."""
+    plausible = {
+        "images": 256,
+        "sharpness": 15.0,
+        "saturation": 0.4,
+        "colourfulness": 40.0,
+        "diversity": 50.0,
+        "near_duplicates": 0.1,
+        "nearest_training": 30.0,
+    }
+    return QualityRecord.model_validate(plausible | values)
+
+
+@pytest.fixture
+def save_rescored() -> Callable[..., None]:
+    """Writes a run's `rescored.json`."""
+
+    def save(
+        folder: Path,
+        run: RunRecord,
+        *,
+        same_protocol: str = PROTOCOL,
+        fresh_scores: tuple[float, ...] = (2.0, 2.1),
+        score: float = 2.2,
+        **qualities: float,
+    ) -> None:
+        record = Rescored(
+            generator_sha256="0a1b",
+            protocol="IS trained-cnn-0a1b n=10000 splits=10 fp32",
+            score=score,
+            score_std=0.02,
+            same_protocol=same_protocol,
+            fresh_scores=list(fresh_scores),
+            qualities=quality_record(**qualities),
+            feature_counts=CountStatistics(images=96, mean=1100.0, sd=90.0),
+            device="cpu",
+            seconds=3.0,
+        )
+        path = folder / "runs" / run.run / "rescored.json"
+        path.write_text(record.model_dump_json())
+
+    return save
+
+
+@pytest.fixture
+def save_real() -> Callable[..., None]:
+    """Writes the measurements of a data set's real images."""
+
+    def save(folder: Path, data: str, **qualities: float) -> None:
+        record = RealRecord(
+            name=data,
+            digest="0a1b",
+            qualities=quality_record(**qualities),
+            feature_counts=CountStatistics(images=96, mean=1110.0, sd=120.0),
+            group_counts={1: CountStatistics(images=30, mean=900.0, sd=20.0)},
+        )
+        (folder / "real").mkdir(exist_ok=True)
+        (folder / "real" / f"{data}.json").write_text(record.model_dump_json())
+
+    return save

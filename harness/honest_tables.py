@@ -1,0 +1,213 @@
+"""What the paper's best of 3 leaves out: every seed, its scatter, fresh scores, speed, pairs.
+
+One table for each data set and score protocol; a score of another protocol gets a column of
+its own, with the protocol as its heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+from harness.inference import compare, deviation, mean
+from harness.outcome import Outcome, Pattern
+from harness.records import RunRecord
+from harness.table import Column, Table, Value
+
+Measure = Callable[[RunRecord], float | None]
+
+
+def few_seeds(pairs: int) -> list[str]:
+    """The remark that a comparison over few seeds needs."""
+    if pairs > 5:
+        return []
+    return [
+        f"{pairs} seeds make these numbers coarse: an interval over {pairs} differences is hardly "
+        f"more than their range, and a probability moves in steps of 1/{pairs**2}."
+    ]
+
+
+def honest_tables(outcome: Outcome, reach: float | None = None) -> list[Table]:
+    """Seeds, selection, speed and paired differences of every data set and protocol.
+
+    `reach` is the score whose epochs and seconds are told; by default the highest that every
+    finished run of the data set reached.
+    """
+    tables = []
+    for data, protocol, patterns in outcome.blocks():
+        if any(pattern.finished for pattern in patterns):
+            suffix = outcome.suffix(data, protocol)
+            tables += [
+                seed_table(outcome, data, protocol, patterns, suffix),
+                reach_table(outcome, data, protocol, patterns, suffix, reach),
+                pair_table(outcome, data, protocol, patterns, suffix),
+            ]
+    return [table for table in tables if table.rows]
+
+
+def seed_table(
+    outcome: Outcome, data: str, protocol: str, patterns: list[Pattern], suffix: str
+) -> Table:
+    """Final score of every seed, mean and deviation, and how much the selection flatters."""
+    seeds = sorted({run.cell["seed"] for pattern in patterns for run in pattern.runs})
+    others = _protocols(outcome, patterns)
+    rows: list[list[Value]] = []
+    for pattern in patterns:
+        by_seed = {run.cell["seed"]: run.final_score for run in pattern.finished}
+        scores = [score for score in by_seed.values() if score is not None]
+        epochs = [float(run.epochs_to_peak) for run in pattern.finished]
+        best = pattern.representative
+        chosen = best.final_score if best else None
+        again = fresh(outcome, best) if best else None
+        flattery = chosen - again if chosen is not None and again is not None else None
+        rows.append(
+            [
+                pattern.label,
+                *(by_seed.get(seed) for seed in seeds),
+                mean(scores),
+                deviation(scores),
+                chosen,
+                *([again, flattery] if others else []),
+                mean(epochs),
+                deviation(epochs),
+                *(_rescored(outcome, best, other) for other in others),
+            ]
+        )
+    columns = [
+        Column("pattern"),
+        *(Column(f"seed {seed}", 3) for seed in seeds),
+        *(Column(name, 3) for name in ("mean", "sd", "best of n")),
+        *(Column(name, 3) for name in ("fresh", "flattery") if others),
+        Column("epochs to peak, mean"),
+        Column("sd"),
+        *(Column(f"best of n, {other}", 3) for other in others),
+    ]
+    notes = [f"Final scores: {protocol}."]
+    if others:
+        notes.append(
+            "Fresh: the best of n again, same protocol, noise its training never saw; the mean "
+            "of several draws. Flattery: what choosing the highest of noisy scores added."
+        )
+    else:
+        notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
+    return Table(f"seeds-{data}{suffix}", f"{data}: every seed", columns, rows, notes)
+
+
+def reach_table(
+    outcome: Outcome,
+    data: str,
+    protocol: str,
+    patterns: list[Pattern],
+    suffix: str,
+    reach: float | None,
+) -> Table:
+    """Epochs spent and training seconds until a score was first measured."""
+    finished = [run for pattern in patterns for run in pattern.finished]
+    level = min(run.best_score or 0.0 for run in finished) if reach is None else reach
+    rows: list[list[Value]] = []
+    for pattern in patterns:
+        there = [point for run in pattern.finished if (point := reached(run, level))]
+        epochs, seconds = [float(e) for e, _ in there], [s for _, s in there]
+        rows.append(
+            [
+                pattern.label,
+                f"{len(there)} of {len(pattern.finished)}",
+                mean(epochs),
+                deviation(epochs),
+                mean(seconds),
+                deviation(seconds),
+            ]
+        )
+    columns = ["pattern", "runs that reached it", "epochs spent", "sd", "training seconds", "sd"]
+    which = "the highest that every finished run reached" if reach is None else "as asked"
+    return Table(
+        f"reach-{data}{suffix}",
+        f"{data}: epochs and seconds to reach a score of {level:.3f}",
+        [Column(name, 1 if name == "training seconds" else 0) for name in columns],
+        rows,
+        [
+            f"Score: {protocol}; the level is {which}.",
+            "Epochs of early stages are shorter: they hold fewer images. Seconds count training "
+            "alone, on the machine it ran on.",
+        ],
+    )
+
+
+def pair_table(
+    outcome: Outcome, data: str, protocol: str, patterns: list[Pattern], suffix: str
+) -> Table:
+    """Differences between patterns over the seeds that both finished."""
+    measures: list[tuple[str, int, Measure]] = [
+        ("final score", 3, lambda run: run.final_score),
+        ("fresh score", 3, lambda run: fresh(outcome, run)),
+        ("epochs to peak", 0, lambda run: float(run.epochs_to_peak)),
+    ]
+    rows: list[list[Value]] = []
+    for name, digits, of in measures:
+        for a, b in combinations(patterns, 2):
+            if a.axes == b.axes and (pairs := paired(a, b, of)):
+                found = compare(*zip(*pairs, strict=True))
+                interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
+                rows.append(
+                    [
+                        name,
+                        f"{a.label} minus {b.label}",
+                        found.pairs,
+                        f"{found.mean:+.{digits}f}",
+                        interval if found.pairs > 1 else None,
+                        found.probability,
+                    ]
+                )
+    most = max((int(row[2] or 0) for row in rows), default=0)
+    columns = [
+        *map(Column, ("of", "difference", "seeds", "mean", "95 % interval")),
+        Column("P(first is higher)", 2),
+    ]
+    return Table(
+        f"pairs-{data}{suffix}",
+        f"{data}: paired differences, same seed and same start",
+        columns,
+        rows,
+        [
+            f"Score: {protocol}; interval: bootstrap of the mean over seeds.",
+            *few_seeds(most),
+        ],
+    )
+
+
+def paired(a: Pattern, b: Pattern, of: Measure) -> list[tuple[float, float]]:
+    """Values of the seeds that both patterns finished, where there are values."""
+    others = {run.cell["seed"]: of(run) for run in b.finished}
+    pairs = [(of(run), others.get(run.cell["seed"])) for run in a.finished]
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def fresh(outcome: Outcome, run: RunRecord) -> float | None:
+    """Mean of a run's fresh scores, if they are of its own protocol."""
+    again = outcome.rescored.get(run.run)
+    if again is None or again.same_protocol != run.score_protocol:
+        return None
+    return mean(again.fresh_scores)
+
+
+def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
+    """Epochs spent and training seconds at the first evaluation of `level` or more."""
+    batch = run.settings.get("training", {}).get("batch_size", 0)
+    seconds, steps = 0.0, 0
+    for evaluation in run.evaluations:
+        seconds += (evaluation.steps - steps) * batch / max(evaluation.images_per_second, 1e-9)
+        steps = evaluation.steps
+        if evaluation.score >= level:
+            return evaluation.epochs_spent, seconds
+    return None
+
+
+def _protocols(outcome: Outcome, patterns: Sequence[Pattern]) -> list[str]:
+    """The protocols that runs of these patterns were re-scored with."""
+    names = (run.run for pattern in patterns for run in pattern.runs)
+    return sorted({outcome.rescored[name].protocol for name in names if name in outcome.rescored})
+
+
+def _rescored(outcome: Outcome, run: RunRecord | None, protocol: str) -> float | None:
+    again = outcome.rescored.get(run.run) if run else None
+    return again.score if again and again.protocol == protocol else None

@@ -1,0 +1,224 @@
+"""Measuring what was trained once more: fresh noise, many images, and what people see in them.
+
+A run's final score is the best of many noisy evaluations, so it flatters. Here every finished
+run's generator is scored with noise its training never saw. Needs no Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from featgan import qualities
+from featgan.errors import UserError
+from featgan.features import FeatureCounter, FeatureSettings
+from featgan.images import ImagePack, square
+from featgan.networks import Generator, load_generator, to_uint8
+from featgan.sample import GENERATOR, generate
+from featgan.scores import Classifier, Score, ScoreSettings, inception_score, load_classifier
+from featgan.seeds import stream
+from harness.outcome import Outcome, cell_name
+from harness.records import RunRecord
+from harness.schemas import CountStatistics, QualityRecord, RealRecord, Rescored
+
+GPU_COUNT = 50_000
+QUALITY_IMAGES = 256
+TRAINING_IMAGES = 5_000
+"""At most so many training images are searched for copies."""
+FEATURE_IMAGES = {"cpu": 96, "cuda": 1024}
+"""VGG16 takes seconds for a dozen images on a CPU."""
+
+Say = Callable[[str], None]
+
+
+def rescore(results: Path, count: int | None = None, say: Say = print) -> None:
+    """Write `rescored.json` for every finished run, and `real/<data set>.json` beside the runs.
+
+    `count` images a run; by default 50,000 on a GPU, on a CPU ten evaluations' worth with the
+    small classifier and one with a large. What is there already is not measured again.
+    Raises UserError where images, generators or weights are missing.
+    """
+    outcome = Outcome.read(results)
+    measuring = _Measuring(results, outcome, say)
+    finished = [run for run in outcome.runs if run.status == "finished"]
+    for number, run in enumerate(finished, 1):
+        done = f"{number} of {len(finished)}: {cell_name(run.cell)}"
+        record = measuring.run(run, count)
+        say(f"{done}: {record.score:.3f}" if record else f"{done}: there already")
+
+
+class _Measuring:
+    """What runs share: device, classifiers, counters, real images; loaded when first needed."""
+
+    def __init__(self, results: Path, outcome: Outcome, say: Say) -> None:
+        self.results, self.outcome, self.say = results, outcome, say
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.classifier = cache(self._classifier)
+        self.counter = cache(self._counter)
+        self.training = cache(self._training)
+
+    def run(self, run: RunRecord, count: int | None) -> Rescored | None:
+        """Measure one run; None where that has been done."""
+        home = self.outcome.run_folder(run)
+        digest = hashlib.sha256(_bytes(home / GENERATOR)).hexdigest()
+        settings = ScoreSettings.model_validate(run.settings["score"])
+        classifier = self.classifier(settings.model_dump_json(), run.score_protocol)
+        many = self._count(settings) if count is None else count
+        large = settings.model_copy(update={"count": many})
+        protocol = Score(classifier, large).protocol
+        before = self.outcome.rescored.get(run.run)
+        if before and (before.generator_sha256, before.protocol) == (digest, protocol):
+            return None
+        started = time.perf_counter()
+        generator = load_generator(home / GENERATOR, self.device)
+        features = FeatureSettings.model_validate(run.settings["features"])
+        self.real(run.cell["data"], features)
+        logits = self._logits(generator, classifier, large, run.cell["seed"])
+        score, score_std = inception_score(logits, settings.splits)
+        fresh = logits[: many // settings.count * settings.count].split(settings.count)
+        noise = _noise(generator, QUALITY_IMAGES, run.cell["seed"], "qualities")
+        images = generate(generator, noise)
+        _, training = self.training(run.cell["data"])
+        if training.shape[1:] != images.shape[1:]:
+            raise UserError(f"{run.run}: its images are not of the size of {run.cell['data']}'s")
+        found = qualities.measure(images, training)
+        record = Rescored(
+            generator_sha256=digest,
+            protocol=protocol,
+            score=score,
+            score_std=score_std,
+            same_protocol=Score(classifier, settings).protocol,
+            fresh_scores=[inception_score(part, settings.splits)[0] for part in fresh],
+            qualities=QualityRecord(**asdict(found)),
+            feature_counts=_statistics(self._counts(features, images)),
+            device=self.device.type,
+            seconds=time.perf_counter() - started,
+        )
+        _write(home / "rescored.json", record.model_dump_json(indent=1))
+        return record
+
+    def real(self, data: str, features: FeatureSettings) -> None:
+        """Measure a sample of a data set's real images, unless that has been done."""
+        record = self.outcome.data[data]
+        path = self.results / "real" / f"{data}.json"
+        if path.is_file() and json.loads(path.read_text())["digest"] == record.digest:
+            return
+        order, training = self.training(data)
+        images = training[:QUALITY_IMAGES]
+        counts = self._counts(features, images)
+        found = qualities.measure(images, training, same=True)
+        real = RealRecord(
+            name=data,
+            digest=record.digest,
+            qualities=QualityRecord(**asdict(found)),
+            feature_counts=_statistics(counts),
+            group_counts={} if counts is None else self._by_group(data, order, counts),
+        )
+        path.parent.mkdir(exist_ok=True)
+        _write(path, real.model_dump_json(indent=1))
+
+    def _by_group(
+        self, data: str, rows: np.ndarray, counts: np.ndarray
+    ) -> dict[int, CountStatistics]:
+        """`counts` of the pack's first `rows` by the group each image was put into."""
+        table = pd.read_parquet(self._features(data) / "features.parquet")
+        original = table["feature_count"].to_numpy()[rows[: len(counts)]]
+        record = next(r for (name, _, _), r in self.outcome.groups.items() if name == data)
+        split = {
+            group.number: counts[(original >= group.lowest) & (original <= group.highest)]
+            for group in record.groups
+        }
+        return {number: found for number, part in split.items() if (found := _statistics(part))}
+
+    def _count(self, settings: ScoreSettings) -> int:
+        if self.device.type == "cuda":
+            return max(GPU_COUNT, settings.count)
+        return settings.count * (10 if settings.classifier == "trained" else 1)
+
+    def _classifier(self, settings: str, protocol: str) -> Classifier:
+        """The classifier of a score protocol; a trained one is found by its name in it."""
+        chosen = ScoreSettings.model_validate_json(settings)
+        if chosen.classifier != "trained":
+            return load_classifier(chosen, self.device)
+        for path in sorted((self.results / "classifier").glob("*.safetensors")):
+            classifier = load_classifier(chosen, self.device, path)
+            if f" {classifier.name} " in protocol:
+                return classifier
+        raise UserError(f"{self.results / 'classifier'}: no classifier of the protocol {protocol}")
+
+    def _counter(self, settings: FeatureSettings) -> FeatureCounter | None:
+        try:
+            return FeatureCounter(settings, self.device)
+        except UserError as error:
+            self.say(f"feature counts are left out: {error}")
+            return None
+
+    def _counts(self, settings: FeatureSettings, images: np.ndarray) -> np.ndarray | None:
+        """Feature counts of the first images, resized to VGG16's input; None without weights."""
+        counter = self.counter(settings)
+        if counter is None:
+            return None
+        some = images[: FEATURE_IMAGES[self.device.type]].transpose(0, 2, 3, 1)
+        resized = [square(Image.fromarray(image), settings.input_size) for image in some]
+        return counter.count(np.stack(resized))
+
+    def _features(self, data: str) -> Path:
+        """The folder of a data set's features and images, beside the sweep's folder."""
+        folder = self.results.resolve().parent / self.outcome.data[data].key
+        if not (folder / "pack").is_dir():
+            raise UserError(
+                f"{folder}: no images of {data}; measuring needs `features/` beside the sweep"
+            )
+        return folder
+
+    def _training(self, data: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [n] and images [n, 3, S, S] of a sample of the real images, in random order."""
+        pack = ImagePack.open(self._features(data) / "pack")
+        order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
+        return order, pack.rows(order)
+
+    def _logits(
+        self, generator: Generator, classifier: Classifier, settings: ScoreSettings, seed: int
+    ) -> torch.Tensor:
+        """Logits [count, classes] of images from noise of a stream of its own."""
+        noise = _noise(generator, settings.count, seed, "score")
+        with torch.inference_mode():
+            batches = noise.split(settings.batch_size)
+            return torch.cat(
+                [classifier(to_uint8(generator(rows.to(self.device)))) for rows in batches]
+            )
+
+
+def _noise(generator: Generator, count: int, seed: int, use: str) -> torch.Tensor:
+    return torch.randn(count, generator.gan.latent, generator=stream(seed, "rescore", use))
+
+
+def _statistics(counts: np.ndarray | None) -> CountStatistics | None:
+    """Number, mean and deviation of counts; None of none."""
+    if counts is None or not len(counts):
+        return None
+    return CountStatistics(images=len(counts), mean=float(counts.mean()), sd=float(counts.std()))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing, though the run is finished; train it again") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write and rename, so that no half-written measurement is ever read."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)

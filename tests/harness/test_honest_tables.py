@@ -1,0 +1,82 @@
+"""Seeds, scatter, fresh scores, speed and pairs, worked out by hand."""
+
+import pytest
+
+from harness.honest_tables import honest_tables, reached
+from harness.outcome import Outcome
+
+PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
+
+
+@pytest.fixture
+def folder(tmp_path, make_run, save_run, save_rescored):
+    """Two modes, three seeds; the last run of `b` diverged. Final scores are the peaks."""
+    finals = {"descending": [3.0, 5.0, 4.0], "conventional": [2.0, 2.0, 9.0]}
+    for mode, scores in finals.items():
+        for seed, score in enumerate(scores):
+            status = "diverged" if score == 9.0 else "finished"
+            cell = {"data": "a", "mode": mode, "seed": seed}
+            run = make_run(cell, [[1.0, score]], [[1, 2]], images=[100], status=status)
+            save_run(tmp_path, run)
+            if status == "finished":
+                fresh = [score - 0.5, score - 1.5]
+                save_rescored(tmp_path, run, fresh_scores=fresh, score=score - 1.2)
+    return tmp_path
+
+
+def table(folder, key, **options):
+    return next(t for t in honest_tables(Outcome.read(folder), **options) if t.key == key)
+
+
+def test_every_seed_mean_deviation_and_flattery(folder):
+    seeds = table(folder, "seeds-a")
+    names = [column.name for column in seeds.columns]
+    assert names == [
+        "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh", "flattery",
+        "epochs to peak, mean", "sd", "best of n, IS trained-cnn-0a1b n=10000 splits=10 fp32",
+    ]  # fmt: skip
+    descending, conventional = seeds.rows
+    assert descending == ["descending", 3.0, 5.0, 4.0, 4.0, 1.0, 5.0, 4.0, 1.0, 20.0, 0.0, 3.8]
+    # The diverged run counts nowhere: a gap, and a mean over two.
+    assert conventional[:7] == ["conventional", 2.0, 2.0, None, 2.0, 0.0, 2.0]
+
+
+def test_fresh_scores_of_another_protocol_do_not_stand_beside_the_runs_own(
+    tmp_path, make_run, save_run, save_rescored
+):
+    run = make_run({"data": "a", "mode": "x", "seed": 0}, [[3.0]], [[1]], images=[1])
+    save_run(tmp_path, run)
+    save_rescored(tmp_path, run, same_protocol="IS trained-cnn-0a1b n=1000 splits=10 bf16")
+    (row,) = table(tmp_path, "seeds-a").rows
+    assert row[5:7] == [None, None]
+
+
+def test_pairs_are_of_the_seeds_that_both_finished(folder):
+    rows = {(row[0], row[1]): row[2:] for row in table(folder, "pairs-a").rows}
+    final = rows["final score", "descending minus conventional"]
+    assert final == [2, "+2.000", "+1.000 to +3.000", 1.0]
+    fresh = rows["fresh score", "descending minus conventional"]
+    assert fresh == [2, "+2.000", "+1.000 to +3.000", 1.0]
+    assert "2 seeds make these numbers coarse" in table(folder, "pairs-a").notes[-1]
+
+
+def test_level_to_reach_is_what_every_finished_run_reached(folder):
+    reach = table(folder, "reach-a")
+    assert reach.title == "a: epochs and seconds to reach a score of 2.000"
+    assert [row[:3] for row in reach.rows] == [
+        ["descending", "3 of 3", 20.0],
+        ["conventional", "2 of 2", 20.0],
+    ]
+    asked = table(folder, "reach-a", reach=4.0)
+    assert [row[1] for row in asked.rows] == ["2 of 3", "0 of 2"]
+
+
+def test_seconds_follow_from_steps_batches_and_speed(make_run):
+    run = make_run(
+        {"data": "a", "mode": "x", "seed": 0}, [[1.0, 2.0], [1.5, 3.0]], [[1], [1, 2]],
+        images=[1, 2],
+    )  # fmt: skip
+    # 100 steps of 64 images an evaluation; 200 images a second in stage 1, 400 in stage 2.
+    assert reached(run, 1.0) == (10, 32.0)
+    assert reached(run, 2.5) == (40, 32 + 32 + 16 + 16)
+    assert reached(run, 3.5) is None

@@ -1,0 +1,117 @@
+"""Measuring trained generators again, on a tiny sweep with real networks."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featgan.errors import UserError
+from featgan.features import FeatureSettings
+from featgan.images import ImagePack
+from featgan.networks import GanSettings, build, generator_bytes
+from featgan.scores import ScoreSettings, train_classifier
+from featgan.small_cnn import load_trained
+from harness import rescore, results
+from harness.outcome import Outcome
+
+SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = random.integers(0, 100, (60, 3, 32, 32), np.uint8) + 100 * labels[:, None, None, None]
+    return train_classifier(images.astype(np.uint8), labels, ["dark", "light"], seed=0, epochs=1)
+
+
+class Brightness:
+    """Stands for VGG16, whose random weights alone take seconds: counts bright pixels."""
+
+    def __init__(self, settings, device):
+        self.size = settings.input_size
+
+    def count(self, images):
+        assert images.shape[1:] == (3, self.size, self.size)
+        return (images > 127).sum(axis=(1, 2, 3)).astype(np.int16)
+
+
+@pytest.fixture
+def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
+    """One finished run of apples, with all its neighbours."""
+    monkeypatch.setattr(rescore, "FeatureCounter", Brightness)
+    folder = tmp_path / "results" / "try"
+    (folder / "classifier").mkdir(parents=True)
+    (folder / "classifier" / "other.safetensors").write_bytes(classifier)
+    trained = load_trained(folder / "classifier" / "other.safetensors", rescore.torch.device("cpu"))
+    cell = {"data": "apples", "mode": "ascending", "seed": 4}
+    protocol = f"IS {trained.name} n=20 splits=2 fp32"
+    run = make_run(cell, [[1.0, 2.0]], [[1]], images=[30], protocol=protocol)
+    features = FeatureSettings(weights="random", input_size=40)
+    settings = {"score": SCORE.model_dump(), "features": features.model_dump()}
+    save_run(folder, run.model_copy(update={"settings": run.settings | settings}))
+    generator, _ = build(GanSettings(width=4, latent=8), 32, seed=0)
+    (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator_bytes(generator))
+    (folder / "data").mkdir()
+    data = {"name": "apples", "key": "features/apples-0a1b", "digest": "0a1b", "images": 30}
+    (folder / "data" / "apples.json").write_text(json.dumps(data))
+    home = tmp_path / "results" / "features" / "apples-0a1b"
+    images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
+    ImagePack.write(home / "pack", [str(n) for n in range(30)], images)
+    counts = np.arange(30) + 100
+    pd.DataFrame({"feature_count": counts}).to_parquet(home / "features.parquet")
+    groups = [
+        {"number": n, "centroid": c, "size": 15, "lowest": low, "highest": low + 14}
+        for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))
+    ]
+    record = {
+        "method": "kmeans",
+        "k": 2,
+        "groups": groups,
+        "histogram": dict.fromkeys(range(100, 130), 1),
+    }
+    (folder / "groups").mkdir()
+    (folder / "groups" / "apples-kmeans-k2.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 10)
+    said = []
+    rescore.rescore(folder, count=50, say=said.append)
+    outcome = Outcome.read(folder)
+    (again,) = outcome.rescored.values()
+    assert again.protocol == outcome.runs[0].score_protocol.replace("n=20", "n=50")
+    assert again.same_protocol == outcome.runs[0].score_protocol
+    assert len(again.fresh_scores) == 2  # two evaluations' worth of 50 images, 10 left over
+    assert all(1 <= score <= 2 for score in [again.score, *again.fresh_scores])
+    assert again.fresh_scores[0] != again.fresh_scores[1]
+    assert again.feature_counts.images == 10
+    assert 0 < again.feature_counts.mean < 3 * 40 * 40
+    real = outcome.real["apples"]
+    assert real.qualities.sharpness > again.qualities.sharpness  # noise against an untrained GAN
+    assert sum(counts.images for counts in real.group_counts.values()) == 10
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    rescore.rescore(folder, count=50, say=said.append)
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
+    assert said[0].startswith("1 of 1: apples-ascending-seed4: 1.")
+    assert said[1] == "1 of 1: apples-ascending-seed4: there already"
+
+
+def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    assert results.main([str(folder), "--rescore", "--count", "20"]) == 0
+    text = (folder / "tables" / "tables.md").read_text()
+    assert "| real images | \u2013 |" in text
+    assert "flattery" in text
+
+
+def test_a_missing_generator_or_missing_images_are_the_users_to_mend(folder):
+    pack = folder.parent / "features" / "apples-0a1b" / "pack"
+    pack.rename(pack.with_name("moved"))
+    with pytest.raises(UserError, match="needs `features/` beside the sweep"):
+        rescore.rescore(folder, count=20)
+    next(folder.glob("runs/*/generator.safetensors")).unlink()
+    with pytest.raises(UserError, match="missing, though the run is finished"):
+        rescore.rescore(folder, count=20)
