@@ -1,0 +1,90 @@
+"""The cluster files against Ray's own schema and defaults; needs neither hosts nor an account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+AWS, ON_PREMISES = ROOT / "cluster.yaml", ROOT / "docs" / "cluster" / "onpremises.yaml"
+COMMON = (
+    "file_mounts",
+    "rsync_exclude",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+def _prepared(path: Path) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load(path.read_text()))
+    validate_config(config)
+    return dict(config)
+
+
+def test_aws_has_a_cpu_head_and_gpu_workers_that_come_and_go() -> None:
+    config = _prepared(AWS)
+    head, gpu = config["available_node_types"]["head"], config["available_node_types"]["gpu"]
+    assert config["head_node_type"] == "head"
+    assert head["resources"] == {"CPU": 0}
+    assert gpu["resources"]["GPU"] == 1
+    assert (gpu["min_workers"], gpu["max_workers"]) == (0, config["max_workers"])
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert config["idle_timeout_minutes"] == 10
+    assert config["provider"]["cache_stopped_nodes"] is False
+    for node in (head, gpu):
+        disk = node["node_config"]["BlockDeviceMappings"][0]["Ebs"]
+        assert disk["DeleteOnTermination"] is True
+
+
+def test_ray_rejects_a_wrong_type_in_it() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load(AWS.read_text())
+    config["max_workers"] = "eight"
+    with pytest.raises(Exception, match="eight"):
+        validate_config(prepare_config(config))
+
+
+def test_the_dashboard_is_reached_through_ssh_alone() -> None:
+    config = yaml.safe_load(AWS.read_text())
+    start = " ".join(config["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "security_group" not in config["provider"]
+
+
+def test_every_node_installs_this_repository_under_its_constraints() -> None:
+    install = " ".join(_prepared(AWS)["setup_commands"])
+    assert "cd ~/featgan && " in install
+    assert "--constraint constraints.txt --editable ." in install
+    assert (ROOT / "constraints.txt").exists()
+
+
+def test_on_premises_runs_the_same_commands_and_counts_its_head() -> None:
+    aws, here = yaml.safe_load(AWS.read_text()), yaml.safe_load(ON_PREMISES.read_text())
+    assert {key: here[key] for key in COMMON} == {key: aws[key] for key in COMMON}
+    machines = 1 + len(here["provider"]["worker_ips"])
+    prepared = _prepared(ON_PREMISES)["available_node_types"]["local.cluster.node"]
+    assert (prepared["min_workers"], prepared["max_workers"]) == (machines, machines)
+
+
+def test_the_roles_in_the_cluster_file_are_those_that_the_access_file_makes() -> None:
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's short tags as plain values."""
+
+    Loader.add_multi_constructor("!", lambda loader, tag, node: node.value)
+    access = yaml.load((ROOT / "docs/cluster/aws-access.yaml").read_text(), Loader)
+    made = {
+        resource["Properties"]["InstanceProfileName"]
+        for resource in access["Resources"].values()
+        if resource["Type"] == "AWS::IAM::InstanceProfile"
+    }
+    types = yaml.safe_load(AWS.read_text())["available_node_types"].values()
+    assert {kind["node_config"]["IamInstanceProfile"]["Name"] for kind in types} == made
