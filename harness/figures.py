@@ -40,6 +40,7 @@ STYLE: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
     "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
     "svg.fonttype": "path",
     "svg.hashsalt": "featgan",
     "text.parse_math": False,
@@ -78,7 +79,7 @@ def feature_counts(outcome: Outcome) -> Figure:
     highest = max(max(_counted(record)) for _, record in shown)
     width = bin_width(highest - lowest)
     edges = np.arange(lowest // width * width, highest + width + 1, width)
-    figure = Figure(figsize=(7.6, 0.6 + 1.9 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(6.8, 0.6 + 1.9 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for panel, ((data, method, k), record) in zip(panels, shown, strict=True):
         counts = np.array(list(_counted(record)))
@@ -88,7 +89,7 @@ def feature_counts(outcome: Outcome) -> Figure:
             inside = (counts >= group.lowest) & (counts <= group.highest)
             heights, _ = np.histogram(counts[inside], edges, weights=images[inside])
             colour = mpl.colormaps["cividis"]((group.number - 0.5) / record.k)  # no mode's colour
-            label = f"group {group.number}: centroid {group.centroid:.1f}, {group.size:,} images"
+            label = f"group {group.number}: {group.size:,} around {group.centroid:.1f}"
             panel.bar(
                 edges[:-1], heights, width, bottom, align="edge", color=colour, label=label,
                 edgecolor="white", linewidth=0.4,
@@ -98,7 +99,9 @@ def feature_counts(outcome: Outcome) -> Figure:
             panel.axvline(group.centroid, color="#333333", linewidth=0.8, linestyle=":")
         panel.set_title(f"{data} ({method}, k = {k}; {images.sum():,} images)", loc="left")
         panel.set_ylabel(f"images in {width} counts" if width > 1 else "images")
-        panel.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1, 1))
+        rows = -(-len(record.groups) // 3)
+        panel.set_ylim(top=bottom.max() * (1.1 + 0.13 * rows))
+        panel.legend(frameon=False, fontsize=7.5, loc="upper center", ncols=3, columnspacing=1)
         panel.grid(axis="x", visible=False)
     panels[-1].set_xlabel("feature count (positive outputs of VGG16 fc1)")
     return figure

@@ -123,7 +123,7 @@ def reach_table(
     return Table(
         f"reach-{data}{suffix}",
         f"{data}: epochs and seconds to reach a score of {level:.3f}",
-        [Column(name, 1 if name == "training seconds" else 0) for name in columns],
+        [Column(name, number // 4) for number, name in enumerate(columns)],
         rows,
         [
             f"Score: {protocol}; the level is {which}.",

@@ -137,6 +137,11 @@ class Outcome:
         there = {_key(run.cell) for run in self.runs}
         return [cell for cell in self.cells if _key(cell) not in there]
 
+    def not_begun(self, data: str) -> set[str]:
+        """Modes of a data set of which no run has a record yet."""
+        begun = {run.cell["mode"] for run in self.runs if run.cell["data"] == data}
+        return {cell["mode"] for cell in self.cells if cell["data"] == data} - begun
+
     @cached_property
     def patterns(self) -> list[Pattern]:
         """The runs by data set, mode, further axes and score protocol; scores never mix those."""

@@ -47,7 +47,8 @@ def score_tables(outcome: Outcome) -> list[Table]:
     """
     tables = []
     for data, protocol, patterns in outcome.blocks():
-        modes = [mode for mode in outcome.modes if any(p.mode == mode for p in patterns)]
+        begun = {pattern.mode for pattern in patterns} | outcome.not_begun(data)
+        modes = [mode for mode in outcome.modes if mode in begun]
         keys = list(dict.fromkeys(key for p in patterns for key, _ in p.axes))
         rows: list[list[Value]] = []
         for axes in dict.fromkeys(p.axes for p in patterns):

@@ -8,28 +8,30 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from featgan.errors import UserError
-from harness import figures
+from harness import figures, report
 from harness.claims import claim_table, quality_tables
 from harness.comparison import comparison_tables, unmatched
 from harness.honest_tables import honest_tables
 from harness.outcome import Cell, Outcome, cell_name
 from harness.paper_tables import group_tables, run_tables, score_tables
-from harness.table import Table, escape_markdown
+from harness.report import Section
+from harness.table import escape_markdown
 
 
 def make(results: Path, expected: list[Cell] | None = None, reach: float | None = None) -> Path:
-    """Write `tables/` and `figures/` below a sweep's folder; returns the main `tables.md`.
+    """Write tables, figures and report into a sweep's folder; returns the main `tables.md`.
 
     `expected` are the cells of the grid; without it they come from `sweep.json`. `reach` is
     the score whose epochs and seconds are told. What an earlier call wrote and this one did
     not is removed: an old table beside new ones would be a false one.
     """
     outcome = Outcome.read(results, expected)
-    sections = all_tables(outcome, reach)
-    tables = [table for _, section in sections for table in section]
+    sections = all_sections(outcome, reach)
+    tables = [table for section in sections for table in section.tables]
     files = {f"{table.key}.csv": table.csv() for table in tables}
     files["tables.tex"] = "\n".join(table.latex() for table in tables)
     files["tables.md"] = _markdown(outcome, sections)
@@ -40,6 +42,7 @@ def make(results: Path, expected: list[Cell] | None = None, reach: float | None 
     drawn = figures.draw(outcome, results / "figures")
     _remove_stale(folder, set(files), (".csv",))
     _remove_stale(results / "figures", {path.name for path in drawn}, (".png", ".svg"))
+    report.write(outcome, sections, state(outcome), drawn)
     return folder / "tables.md"
 
 
@@ -50,18 +53,26 @@ def screen(results: Path, expected: list[Cell] | None = None) -> str:
     return "\n".join([*state(outcome), "", *(table.text() for table in tables)])
 
 
-def all_tables(outcome: Outcome, reach: float | None = None) -> list[tuple[str, list[Table]]]:
-    """Every table under the heading of its section; empty sections left out."""
+def all_sections(outcome: Outcome, reach: float | None = None) -> list[Section]:
+    """Every table in its section; empty tables and sections left out."""
     sections = [
-        ("Feature groups (the paper's tables 2 and 3)", group_tables(outcome)),
-        ("Epochs and scores (the paper's tables 4 and 5)", score_tables(outcome)),
-        ("How far to trust them", honest_tables(outcome, reach)),
-        ("What the images look like", quality_tables(outcome)),
-        ("The paper's claims", [claim_table(outcome)]),
-        ("Every run", run_tables(outcome)),
+        Section(
+            "Feature groups (the paper's tables 2 and 3)",
+            group_tables(outcome),
+            ("feature-counts",),
+        ),
+        Section(
+            "Epochs and scores (the paper's tables 4 and 5)",
+            score_tables(outcome),
+            ("curves-", "samples-"),
+        ),
+        Section("How far to trust them", honest_tables(outcome, reach)),
+        Section("What the images look like", quality_tables(outcome)),
+        Section("The paper's claims", [claim_table(outcome)]),
+        Section("Every run", run_tables(outcome)),
     ]
-    kept = [(heading, [t for t in tables if t.rows]) for heading, tables in sections]
-    return [(heading, tables) for heading, tables in kept if tables]
+    kept = (replace(s, tables=[table for table in s.tables if table.rows]) for s in sections)
+    return [section for section in kept if section.tables]
 
 
 def state(outcome: Outcome) -> list[str]:
@@ -77,13 +88,13 @@ def state(outcome: Outcome) -> list[str]:
     return [*lines, *outcome.problems, *outcome.notes]
 
 
-def _markdown(outcome: Outcome, sections: list[tuple[str, list[Table]]]) -> str:
+def _markdown(outcome: Outcome, sections: list[Section]) -> str:
     head = [f"# Results of the sweep {escape_markdown(outcome.name)}", ""]
     remarks = [f"- {escape_markdown(line)}" for line in state(outcome)]
     body = [
         part
-        for heading, tables in sections
-        for part in ["", f"## {heading}", "", "\n".join(table.markdown() for table in tables)]
+        for section in sections
+        for part in ["", f"## {section.heading}", "", *(t.markdown() for t in section.tables)]
     ]
     return "\n".join([*head, *remarks, *body])
 
@@ -131,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = make(results, reach=options.reach)
         print(screen(results))
         print(f"Tables: {tables}\nFigures: {results / 'figures'}")
+        print(f"Report: {results / 'report.html'}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

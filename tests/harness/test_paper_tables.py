@@ -31,6 +31,14 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
     ]
 
 
+def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
+    cells = [{"data": "a", "mode": mode, "seed": 0} for mode in ("ascending", "descending")]
+    save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
+    (table,) = score_tables(Outcome.read(tmp_path, cells))
+    assert [column.name for column in table.columns] == ["", "descending", "ascending"]
+    assert table.rows[1] == ["final score", None, 2.0]
+
+
 def test_further_axes_get_rows_of_their_own(sweep_folder):
     folder = sweep_folder(
         data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
