@@ -108,10 +108,9 @@ class StagedTrainer:
             seed=seed,
             device=device,
         )
-        self.generator, self.discriminator = (
-            network.to(device).to(memory_format=torch.channels_last)
-            for network in build(gan, images.size, seed)
-        )
+        generator, discriminator = build(gan, images.size, seed)
+        self.generator = generator.to(device).to(memory_format=torch.channels_last)
+        self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
         self._adam_g, self._adam_d = (
             torch.optim.Adam(
                 network.parameters(),

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 1
-
 Status = Literal["running", "interrupted", "finished", "diverged", "failed"]
-"""`finished` and `diverged` are final; the others are continued by the next sweep."""
+FINAL: tuple[Status, ...] = ("finished", "diverged")
+"""A run of any other status is continued by the next sweep."""
 
 
 class Evaluation(BaseModel):
@@ -79,7 +78,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     run: str
     """Name of the run and of its directory: `<data set>-<mode>-seed<n>[-<axis>…]-<signature>`."""
     signature: str

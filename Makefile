@@ -1,0 +1,36 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: sweep test lint test-slow test-cluster test-gpu clean
+
+sweep: .venv/ready  ## run the quickstart sweep
+	$(BIN)/python harness/sweep.py
+
+test: lint  ## lint, then all tests but the slow ones
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test-slow: .venv/ready-dev  ## fault and scale tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+test-cluster: .venv/ready-dev  ## several hosts on this machine; needs root
+	$(BIN)/python -m pytest -m cluster
+
+test-gpu: .venv/ready-dev  ## needs an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

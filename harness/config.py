@@ -1,0 +1,239 @@
+"""The sweep file: its schema, defaults and validation, and the grid of runs it expands to.
+
+The sections are the settings classes of `featgan` and of this package's rooms; nothing past
+this module sees a dictionary of unknown keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from featgan.errors import UserError
+from featgan.features import FeatureSettings
+from featgan.groups import GroupSettings
+from featgan.networks import GanSettings
+from featgan.scores import ScoreSettings
+from featgan.settings import Settings
+from featgan.stages import MODES, Mode
+from featgan.trainer import TrainingSettings
+from harness.sources import SourceSettings
+from harness.sweepfile import explain, nearest, parse
+
+SIGNATURE_DIGITS = 10
+FEATURES_FOLDER = "features"
+"""Beside the sweeps' folders under `results`: feature tables and image packs."""
+
+
+class Resources(Settings):
+    """What the sweep may take of the machines; none of it changes a result."""
+
+    cpus_per_run: int = Field(1, ge=1)
+    """CPU cores, and threads, of each run."""
+    gpus_per_run: float | None = Field(None, ge=0)
+    """GPUs of each run, fractions included; null: 1 where the machines have GPUs, else 0."""
+    max_concurrent: int | None = Field(None, ge=1)
+    """Most runs at once; null: as many as fit."""
+    feature_actors: int | None = Field(None, ge=1)
+    """Processes that count features; null: one a GPU, or one a core."""
+    max_failures: int = Field(1, ge=0)
+    """How often a failed run is tried again."""
+    checkpoint_minutes: float = Field(5.0, ge=0)
+    """Training time between two checkpoints of a run; 0: one at every evaluation."""
+
+
+class Method(Settings):
+    """The settings of one run: everything that can change its result."""
+
+    image_size: Literal[32, 64, 128, 256] = 128
+    """Side of the images that are trained on and generated, in pixels."""
+    features: FeatureSettings = FeatureSettings()
+    """How features are counted."""
+    groups: GroupSettings = GroupSettings()
+    """How counts are cut into groups."""
+    gan: GanSettings = GanSettings()
+    """The networks."""
+    training: TrainingSettings = TrainingSettings()
+    """How a run trains."""
+    score: ScoreSettings = ScoreSettings()
+    """How generated images are scored."""
+
+    @model_validator(mode="after")
+    def _whole_evaluations(self) -> Method:
+        epochs, every = self.training.stage_epochs, self.training.evaluate_every
+        if epochs % every:
+            raise ValueError(
+                f"training.stage_epochs ({epochs}) must be a multiple of "
+                f"training.evaluate_every ({every})"
+            )
+        return self
+
+
+class Grid(Settings):
+    """The axes of the grid; any dotted key of the file, such as `groups.k`, is one more."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[list[Any], Field(min_length=1)]]
+
+    mode: list[Mode] = Field(list(MODES), min_length=1)
+    """Modes: `descending`, `ascending`, `conventional`."""
+    seed: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
+    """Seeds: runs that differ in nothing else are tried again."""
+    data: list[str] | None = Field(None, min_length=1)
+    """Names of data sets; null: all in the file."""
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The further axes by dotted key."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _no_value_twice(self) -> Grid:
+        for key, values in self.model_dump().items():
+            spelled = [json.dumps(value, sort_keys=True, default=str) for value in values or []]
+            if len(set(spelled)) < len(spelled):
+                raise ValueError(f"{key} lists a value twice")
+        return self
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$", max_length=64)]
+
+
+class Sweep(Method):
+    """A sweep file: a grid of runs."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
+    """Name of the sweep and of its folder under `results`; by default the file's."""
+    results: str = Field("results", min_length=1)
+    """Where everything is written: a folder, a shared mount, or `s3://`/`gs://`."""
+    data: dict[Name, SourceSettings] = Field(min_length=1)
+    """The data sets by name."""
+    grid: Grid = Grid()
+    """The axes of the grid."""
+    max_rejected: float = Field(0.01, ge=0, le=1)
+    """Share of a data set's images that may be unreadable before the sweep stops."""
+    sample_every: int = Field(10, ge=1)
+    """Evaluations between two sample grids in TensorBoard."""
+    resources: Resources = Resources()
+    """What the sweep may take of the machines."""
+
+    @model_validator(mode="after")
+    def _known_data(self) -> Sweep:
+        for key, names in (
+            ("grid.data", self.grid.data),
+            ("score.trained_on", self.score.trained_on),
+        ):
+            for name in names or []:
+                if name not in self.data:
+                    raise ValueError(f"{key}: there is no data set {name!r} in `data`")
+        if self.score.classifier == "trained" and not self.score.trained_on:
+            raise ValueError(
+                "score.trained_on: name the data sets whose labels train the classifier"
+            )
+        if self.name == FEATURES_FOLDER:
+            raise ValueError(f"name: {self.name!r} is where feature tables are kept")
+        return self
+
+    def cells(self) -> list[Cell]:
+        """The cells of the grid, each with its settings; data sets vary slowest."""
+        axes = self.grid.axes
+        methods = [
+            (values, self._method(values))
+            for combination in itertools.product(*axes.values())
+            for values in [dict(zip(axes, combination, strict=True))]
+        ]
+        return [
+            Cell(data, mode, seed, method, values)
+            for data in self.grid.data or self.data
+            for values, method in methods
+            for mode in self.grid.mode
+            for seed in self.grid.seed
+        ]
+
+    def _method(self, values: dict[str, Any]) -> Method:
+        """The settings of a run, with the values of dotted keys replaced."""
+        settings = self.model_dump(include=set(Method.model_fields))
+        for key, value in values.items():
+            *sections, name = key.split(".")
+            target = settings
+            for section in sections:
+                target = target[section]
+            target[name] = value
+        return Method.model_validate(settings)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: a run before its data are known."""
+
+    data: str
+    mode: Mode
+    seed: int
+    method: Method
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Values of the further axes by dotted key."""
+
+    @property
+    def label(self) -> str:
+        """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
+        parts = [self.data, self.mode, f"seed{self.seed}"]
+        parts += [f"{key.rpartition('.')[2]}{_safe(value)}" for key, value in self.axes.items()]
+        return "-".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The cell as run records and `sweep.json` spell it."""
+        return {"data": self.data, "mode": self.mode, "seed": self.seed} | self.axes
+
+    def signature(self, data_digest: str, classifier_digest: str | None) -> str:
+        """Hash of all that can change the result, and of nothing else.
+
+        `data_digest` stands for images and feature counts, so neither the source nor the way
+        of counting is hashed again; nor are settings that only say where and how fast.
+        """
+        settings = self.method.model_dump(exclude={"features": True, "score": {"batch_size"}})
+        content = [self.mode, self.seed, settings, data_digest, classifier_digest]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:SIGNATURE_DIGITS]
+
+
+def load(path: Path | str) -> Sweep:
+    """The sweep of a file. Raises UserError naming file, key, what is wrong and what is right."""
+    content = parse(Path(path))
+    content.setdefault("name", Path(path).stem)
+    try:
+        sweep = Sweep.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, content, Sweep)}") from None
+    keys = dotted_keys(Method)
+    for key in sweep.grid.axes:
+        if key not in keys:
+            raise UserError(f"{path}: grid.{key}: unknown key{nearest(key, keys)}")
+    try:
+        sweep.cells()
+    except ValidationError as error:
+        raise UserError(f"{path}: grid: {explain(error, {}, Method)}") from None
+    return sweep
+
+
+def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
+    """Every key that holds a value, sections written with dots."""
+    keys = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            keys += dotted_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _safe(value: Any) -> str:
+    """An axis' value as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", str(value)).strip("_")[:32]

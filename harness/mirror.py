@@ -1,0 +1,39 @@
+"""A sweep's small files in a local folder, for those who read folders and know no store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.store import Store
+
+READ = ("run.json", "sweep.json", "rescored.json", ".png")
+READ_FOLDERS = ("groups", "data")
+WRITTEN = ("tables", "figures", "report.html")
+
+
+@contextmanager
+def mirrored(store: Store, name: str) -> Iterator[Path]:
+    """The folder of a sweep: itself on local disk, else a copy of all that tables need.
+
+    What the caller writes below `tables/` and `figures/`, and `report.html`, goes back.
+    """
+    if store.is_local:
+        yield Path(store.join(name))
+        return
+    with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        for key in store.list(name):
+            inner = key.removeprefix(f"{name}/")
+            if key.endswith(READ) or inner.partition("/")[0] in READ_FOLDERS:
+                target = folder / inner
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(store.get(key))
+        yield folder
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder).as_posix()
+            if path.is_file() and inner.partition("/")[0] in WRITTEN:
+                store.put(f"{name}/{inner}", path.read_bytes())

@@ -1,0 +1,182 @@
+"""The runs of a sweep as concurrent Ray Tune trials.
+
+Tune schedules, places and retries. What is done, half done or missing is read from the run
+records alone, before and after; Tune's own state is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.stopper import Stopper
+
+from harness.config import Resources
+from harness.records import FINAL, RunRecord
+from harness.screen import Counts, Screen
+from harness.store import Store
+from harness.trial import Habits, Run, stop_key, train
+
+
+def read_record(store: Store, run: Run) -> RunRecord | None:
+    """The record of a run; None where there is none that can be read."""
+    try:
+        return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def split(store: Store, runs: list[Run]) -> tuple[list[Run], list[Run], list[Run]]:
+    """Runs that are done, half done, and missing."""
+    parts: tuple[list[Run], list[Run], list[Run]] = ([], [], [])
+    for run in runs:
+        record = read_record(store, run)
+        parts[2 if record is None else 0 if record.status in FINAL else 1].append(run)
+    return parts
+
+
+def carry_out(
+    todo: list[Run],
+    store: Store,
+    resources: Resources,
+    gpus_per_run: float,
+    sample_every: int,
+    screen: Screen,
+    counts: Counts,
+) -> bool:
+    """Run what is to do, longest first; False if the user stopped it.
+
+    Failed runs are tried again `max_failures` times, continuing from their checkpoints; what
+    became of each is in its record.
+    """
+    if not todo:
+        return True
+    # Tune ends its trials at Ctrl-C; ours are asked to checkpoint first.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    todo = sorted(todo, key=epochs, reverse=True)
+    habits = Habits(resources.cpus_per_run, resources.checkpoint_minutes, sample_every)
+    trainable = tune.with_parameters(
+        train, runs={run.name: run for run in todo}, store=store, habits=habits
+    )
+    watch = _Watch({run.name: epochs(run) for run in todo}, screen, counts)
+    key = stop_key(todo[0].sweep)
+    store.delete(key)
+    with (
+        tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch,
+        _stopping(lambda: store.put(key, b""), watch, screen),
+    ):
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": resources.cpus_per_run, "gpu": gpus_per_run}),
+            param_space={"run": tune.grid_search([run.name for run in todo])},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=resources.max_concurrent,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=todo[0].sweep,
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[watch],
+                stop=watch,
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            ),
+        ).fit()
+    store.delete(key)
+    return not watch.stopped
+
+
+def epochs(run: Run) -> int:
+    """Epochs of the whole run weighted by the share of the data they meet: its length."""
+    k, stage = run.cell.method.groups.k, run.cell.method.training.stage_epochs
+    if run.cell.mode == "conventional":
+        return k * stage
+    return stage * (k + 1) // 2
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["run"])
+
+
+class _Watch(tune.Callback, Stopper):
+    """Shows Tune's progress, and ends the experiment once every stopped run has saved itself."""
+
+    def __init__(self, lengths: dict[str, int], screen: Screen, counts: Counts) -> None:
+        self._screen, self._counts = screen, counts
+        self._lengths = lengths
+        self._shares = dict.fromkeys(lengths, 0.0)
+        self._running: set[str] = set()
+        self._best = float("-inf")
+        self.stopped = False
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._running.add(_name(trial))
+        self._show()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        name = _name(trial)
+        if "share" not in result:
+            return
+        self._shares[name] = result["share"]
+        if result["best_score"] > self._best:
+            self._best = result["best_score"]
+            self._counts.best = f"{self._best:.3f} ({name.rpartition('-')[0]})"
+        self._show()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        self._running.discard(_name(trial))
+        if self._shares[_name(trial)] >= 1:
+            self._counts.done += 1
+        self._show(last=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._running.discard(_name(trial))
+        if trial.status == Trial.ERROR:
+            self._counts.failed += 1
+        self._show(last=True)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No run is stopped from outside."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing more shall be started, and what ran has stopped."""
+        return self.stopped and not self._running
+
+    def _show(self, last: bool = False) -> None:
+        done = sum(self._shares[name] * length for name, length in self._lengths.items())
+        self._counts.share = done / sum(self._lengths.values())
+        self._counts.running = len(self._running)
+        self._screen.runs(self._counts, last)
+
+
+@contextmanager
+def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterator[None]:
+    """Within: the first Ctrl-C or SIGTERM asks all runs to save themselves, the second ends all."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if watch.stopped:
+            raise KeyboardInterrupt
+        watch.stopped = True
+        screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
+        ask()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,148 @@
+"""The main job: `python harness/sweep.py [FILE]`, from a sweep file to its tables.
+
+Prepare, run, report. Rerun the same command and it continues: runs that are done are not
+done again, half-done ones go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from featgan.errors import UserError
+from harness import cluster, results
+from harness.config import Cell, Sweep, load
+from harness.mirror import mirrored
+from harness.screen import Counts, Screen
+from harness.store import Store
+
+DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code: 0 done, 1 runs failed or stopped, 2 a user's mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        sweep = load(options.file)
+        if options.dry_run:
+            print(resolved(sweep))
+            return 0
+        return carry_out(sweep, Screen())
+    except UserError as error:
+        print(f"featgan: {error}", file=sys.stderr)
+        return 2
+
+
+def carry_out(sweep: Sweep, screen: Screen) -> int:
+    """Prepare, run and report a sweep; the command's exit code."""
+    store = Store(sweep.results)
+    cluster.environment()  # Ray reads it when it is imported, so what imports Ray comes after
+    from harness import runs
+    from harness.preparation import prepare_runs
+
+    cells = sweep.cells()
+    screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
+    try:
+        engine = cluster.connect()
+        grid = prepare_runs(sweep, store, engine.gpus > 0, screen.features)
+        _describe(sweep, store, cells, [run.name for run in grid])
+        done, half_done, missing = runs.split(store, grid)
+        screen.say(f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing")
+        completed = runs.carry_out(
+            half_done + missing,
+            store,
+            sweep.resources,
+            gpus_per_run=_gpus_per_run(sweep, engine),
+            sample_every=sweep.sample_every,
+            screen=screen,
+            counts=Counts(total=len(grid), done=len(done)),
+        )
+        unfinished = len(grid) - len(runs.split(store, grid)[0])
+    finally:
+        cluster.shutdown()
+    print(report(sweep, store), flush=True)
+    if unfinished:
+        what = "are not finished" if completed else "were stopped"
+        screen.say(f"{unfinished} of {len(grid)} runs {what}: the same command continues them")
+    return 1 if unfinished else 0
+
+
+def report(sweep: Sweep, store: Store) -> str:
+    """Write the tables and figures of what is there; the main tables as text."""
+    with mirrored(store, sweep.name) as folder:
+        results.make(folder)
+        text = results.screen(folder)
+    places = {
+        "tables": store.join(f"{sweep.name}/tables/tables.md"),
+        "figures": store.join(f"{sweep.name}/figures"),
+        "curves": f"tensorboard --logdir {store.join(sweep.name)}",
+    }
+    return text + "\n" + "\n".join(f"{name + ':':9}{place}" for name, place in places.items())
+
+
+def resolved(sweep: Sweep) -> str:
+    """What `--dry-run` prints: every setting, the grid, the number of runs."""
+    settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    cells = sweep.cells()
+    axes = {"data": sweep.grid.data or [*sweep.data], **sweep.grid.model_dump(exclude={"data"})}
+    lines = [f"{key}: {', '.join(map(str, values))}" for key, values in axes.items()]
+    return "\n".join([settings, "grid:", *(f"  {line}" for line in lines), f"runs: {len(cells)}"])
+
+
+def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -> None:
+    """Leave beside the runs what was asked for: tables are made from files alone."""
+    plan = {
+        "name": sweep.name,
+        "cells": [cell.as_dict() for cell in cells],
+        "runs": names,
+        "notes": _notes(sweep),
+    }
+    store.put(f"{sweep.name}/sweep.json", json.dumps(plan, indent=1).encode())
+    settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    store.put(f"{sweep.name}/sweep.yaml", settings.encode())
+
+
+def _notes(sweep: Sweep) -> list[str]:
+    """Plain words on what makes this sweep's numbers differ from the literature's."""
+    notes = []
+    if sweep.features.weights == "random":
+        notes.append(
+            "Feature counts come from a VGG16 with random weights: they order images by "
+            "variety, but are not the counts of the trained network."
+        )
+    if sweep.score.classifier == "trained":
+        notes.append(
+            "The Inception Score uses a small CNN trained on the labels of "
+            f"{' and '.join(sweep.score.trained_on or [])}: it compares the runs of this sweep "
+            "with each other, and with no published score."
+        )
+    if not sweep.training.deterministic:
+        notes.append("Deterministic algorithms were off: a run repeated may differ.")
+    return notes
+
+
+def _gpus_per_run(sweep: Sweep, engine: cluster.Engine) -> float:
+    asked = sweep.resources.gpus_per_run
+    return asked if asked is not None else float(engine.gpus > 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Run a sweep, or go on with it.")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print settings, grid and number of runs; run nothing",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

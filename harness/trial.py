@@ -1,0 +1,349 @@
+"""One run as a Ray Tune trial: StagedTrainer between the store and the run record.
+
+The run's own folder is the truth. A trial continues from the checkpoint it finds there,
+wherever it is started, and Tune's checkpoints are not used. Decides nothing about the sweep.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from featgan import checkpoint, precision
+from featgan.groups import FeatureGroups
+from featgan.images import ImagePack
+from featgan.networks import generator_bytes
+from featgan.sample import grid, png
+from featgan.scores import Score, load_classifier
+from featgan.stages import plan
+from featgan.trainer import Evaluation, StagedTrainer
+from harness.config import Cell
+from harness.curves import Curves
+from harness.features import load_table
+from harness import records
+from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
+from harness.store import Store
+
+GRID_IMAGES = 64
+RECORD_SECONDS = 10.0
+"""Least time between two writings of `run.json`; the checkpoint is what a run continues from."""
+LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell of the grid whose data are known."""
+
+    sweep: str
+    cell: Cell
+    signature: str
+    data_key: str
+    groups_key: str
+    classifier_key: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of the run, of its Tune trial, and of its folder."""
+        return f"{self.cell.label}-{self.signature}"
+
+    @property
+    def folder(self) -> str:
+        """Store key of the run directory."""
+        return f"{self.sweep}/runs/{self.name}"
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a trial does besides training; none of it changes the result."""
+
+    threads: int
+    checkpoint_minutes: float
+    sample_every: int
+    """Evaluations between two sample grids in TensorBoard."""
+
+
+def stop_key(sweep: str) -> str:
+    """The file that asks every run of a sweep, on whatever node, to checkpoint and stop."""
+    return f"{sweep}/stop"
+
+
+def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Habits) -> None:
+    """Tune's function trainable: carry one run as far as it goes."""
+
+    run = runs[config["run"]]
+    planned = run.cell.method.groups.k * run.cell.method.training.stage_epochs
+
+    def report(record: RunRecord) -> None:
+        tune.report(
+            {
+                "share": 1.0 if record.status in FINAL else record.epochs_spent / planned,
+                "best_score": float("-inf") if record.best_score is None else record.best_score,
+            }
+        )
+
+    carry(run, store, habits, report)
+
+
+def carry(run: Run, store: Store, habits: Habits, report: Callable[[RunRecord], None]) -> RunRecord | None:
+    """Train `run` to its end, or until the sweep is asked to stop; its last record, if it began.
+
+    A failure is written into the record with its reason before it is raised.
+    """
+    if store.exists(stop_key(run.sweep)):  # Tune starts waiting runs while others are stopping
+        return None
+    trial = Trial(run, store, habits)
+    try:
+        trial.prepare()
+        for evaluation in trial.trainer.run():
+            trial.observe(evaluation)
+            report(trial.record("running"))
+            if trial.asked_to_stop():
+                record = trial.interrupt()
+                break
+        else:
+            record = trial.finish()
+    except Exception as error:
+        trial.fail(error)
+        raise
+    report(record)
+    return record
+
+
+class Trial:
+    """The files around one trainer: restored from, written at every evaluation, completed."""
+
+    trainer: StagedTrainer
+
+    def __init__(self, run: Run, store: Store, habits: Habits) -> None:
+        self.run, self.store, self.habits = run, store, habits
+        self._since = time.perf_counter()
+        self._io = self._wait = 0.0
+        self._continued = 0
+        self._started = _now()
+        self._protocol = ""
+        self._curves: Curves | None = None
+
+    def prepare(self) -> None:
+        """Load data and classifier, and the checkpoint if there is one."""
+        torch.set_num_threads(self.habits.threads)
+        self.trainer = self._trainer()
+        state = self._checkpoint()
+        if state is not None:
+            self.trainer.restore(state["trainer"])
+            self._io, self._wait = state["io"], state["wait"]
+            self._continued, self._started = state["continued"] + 1, state["started"]
+        self._events = self._event_folder()
+        self._curves = Curves(self._events, self.record("running"))
+        self._wait += time.perf_counter() - self._since
+        self._recorded = self._saved = self._stop_asked = time.monotonic()
+        self._put_record("running")
+
+    def observe(self, evaluation: Evaluation) -> None:
+        """After an evaluation: curves, sample grids, record and checkpoint, each when due."""
+        started = time.perf_counter()
+        record = self.record("running")
+        assert self._curves is not None
+        self._curves.add(record.evaluations[-1], record.stages[evaluation.stage - 1])
+        stage_ended = self.trainer.progress.index >= evaluation.stage
+        if stage_ended or len(record.evaluations) % self.habits.sample_every == 0:
+            self._curves.grid(self._images(), evaluation.epochs_spent)
+        if stage_ended:  # the trainer has rewound: these are the peak's images
+            self._put(f"samples/stage{evaluation.stage}.png", png(grid(self._images())))
+        if time.monotonic() - self._saved >= 60 * self.habits.checkpoint_minutes:
+            self._save()
+        elif stage_ended or time.monotonic() - self._recorded >= RECORD_SECONDS:
+            self._put_record("running")
+        self._io += time.perf_counter() - started
+
+    def asked_to_stop(self) -> bool:
+        """Whether the sweep's driver wants its runs to stop; looked up once a second."""
+        if time.monotonic() - self._stop_asked < 1:
+            return False
+        self._stop_asked = time.monotonic()
+        return self.store.exists(stop_key(self.run.sweep))
+
+    def interrupt(self) -> RunRecord:
+        """Checkpoint here, to be continued by the next sweep."""
+        self._save()
+        assert self._curves is not None
+        self._curves.close()
+        return self._put_record("interrupted", "stopped by the user")
+
+    def finish(self) -> RunRecord:
+        """Generator, samples and last checkpoint; the record that says so comes last."""
+        started = time.perf_counter()
+        self._put("generator.safetensors", generator_bytes(self.trainer.generator))
+        self._put("samples/last.png", png(grid(self._images())))
+        self._save()
+        self._io += time.perf_counter() - started
+        status: Status = "diverged" if self.trainer.diverged else "finished"
+        record = self.record(status, self.trainer.diverged)
+        assert self._curves is not None
+        self._curves.finish(record)
+        self._upload_events()
+        return self._put_record(status, self.trainer.diverged)
+
+    def fail(self, error: Exception) -> None:
+        """Write the reason down; whatever was saved before stays."""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if self._curves is not None:
+            self._curves.close()
+            self._put_record("failed", reason)
+        else:
+            self._put("failure.txt", f"{reason}\n".encode())
+
+    def record(self, status: Status, reason: str | None = None) -> RunRecord:
+        """The run as it stands."""
+        trainer, cell = self.trainer, self.run.cell
+        progress = trainer.progress
+        return RunRecord(
+            run=self.run.name,
+            signature=self.run.signature,
+            cell=cell.as_dict(),
+            settings=cell.method.model_dump(mode="json"),
+            status=status,
+            reason=reason,
+            score_protocol=self._protocol,
+            stages=_stages(trainer),
+            epochs_to_peak=progress.epochs_to_peak,
+            epochs_spent=progress.epochs_spent,
+            final_score=progress.final_score,
+            best_score=progress.best_score,
+            evaluations=[records.Evaluation(**vars(evaluation)) for evaluation in trainer.evaluations],
+            seconds=Seconds(
+                train=trainer.seconds["train"],
+                score=trainer.seconds["score"],
+                io=self._io,
+                wait=self._wait,
+            ),
+            device=_device_name(trainer.device),
+            precision=precision.name(trainer.precision),
+            versions=_versions(),
+            continued=self._continued,
+            started=self._started,
+            updated=_now(),
+        )
+
+    def _trainer(self) -> StagedTrainer:
+        method = self.run.cell.method
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        pack = ImagePack.open(self.store.local(self.run.data_key) / "pack")
+        counts = load_table(self.store, self.run.data_key)["feature_count"].to_numpy()
+        groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
+        trained = self.run.classifier_key and self.store.local(self.run.classifier_key)
+        score = Score(load_classifier(method.score, device, trained or None), method.score)
+        self._protocol = score.protocol
+        return StagedTrainer(
+            pack,
+            groups.assign(counts),
+            plan(self.run.cell.mode, method.groups.k, method.training.stage_epochs),
+            score,
+            gan=method.gan,
+            training=method.training,
+            seed=self.run.cell.seed,
+            device=device,
+        )
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint of this very run that is whole."""
+        for name in (LATEST, BEFORE):
+            try:
+                state = checkpoint.load(self.store.get(f"{self.run.folder}/{name}"))
+            except (FileNotFoundError, checkpoint.Damaged):
+                continue
+            if state["signature"] == self.run.signature:
+                return state
+        return None
+
+    def _save(self) -> None:
+        """Write a checkpoint, the one before kept, and the record that goes with it."""
+        state = {
+            "signature": self.run.signature,
+            "trainer": self.trainer.state(),
+            "io": self._io,
+            "wait": self._wait,
+            "continued": self._continued,
+            "started": self._started,
+        }
+        data = checkpoint.dump(state)
+        if self.store.exists(f"{self.run.folder}/{LATEST}"):
+            self.store.move(f"{self.run.folder}/{LATEST}", f"{self.run.folder}/{BEFORE}")
+        self._put(LATEST, data)
+        self._upload_events()
+        self._put_record("running")
+        self._saved = time.monotonic()
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.store.put(f"{self.run.folder}/{name}", data)
+
+    def _put_record(self, status: Status, reason: str | None = None) -> RunRecord:
+        record = self.record(status, reason)
+        self._put("run.json", record.model_dump_json(indent=1).encode())
+        self._recorded = time.monotonic()
+        return record
+
+    def _images(self) -> np.ndarray:
+        """The generator's images of the first rows of the evaluation noise."""
+        count = min(GRID_IMAGES, self.run.cell.method.score.count)
+        return self.trainer.generate(0, count).cpu().numpy()
+
+    def _event_folder(self) -> Path:
+        """Where TensorBoard's file is written: the run's folder, or a copy to be uploaded."""
+        if self.store.is_local:
+            return Path(self.store.join(self.run.folder))
+        folder = Path(tempfile.mkdtemp(prefix="featgan-events-"))
+        for key in self.store.list(self.run.folder):
+            if "events.out.tfevents" in key:
+                (folder / key.rpartition("/")[2]).write_bytes(self.store.get(key))
+                self.store.delete(key)
+        return folder
+
+    def _upload_events(self) -> None:
+        if not self.store.is_local:
+            for path in self._events.glob("events.out.tfevents*"):
+                self._put(path.name, path.read_bytes())
+
+
+def _stages(trainer: StagedTrainer) -> list[StageRecord]:
+    """The stages begun, each with its peak so far."""
+    progress = trainer.progress
+    records = []
+    for number, peak in enumerate(progress.peaks):
+        stage = progress.stages[number]
+        records.append(
+            StageRecord(
+                stage=stage.number,
+                groups=list(stage.groups),
+                images=trainer.batches.count(stage),
+                epochs=progress.epoch if number == progress.index else stage.epochs,
+                peak_epoch=peak.epoch if peak else None,
+                peak_score=peak.score if peak else None,
+            )
+        )
+    return records
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("featgan", "torch", "torchvision", "numpy", "ray")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
