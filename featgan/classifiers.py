@@ -12,6 +12,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,10 @@ class Classifier:
         self.name, self.digest, self.description = name, digest, description
         self.device, self.dtype = device, dtype
         self.classes, self.width = head.out_features, head.in_features
-        self._prepare = prepare
+        self.prepare = prepare
         body = fold_batch_norms(body.eval()).requires_grad_(False)
-        self._body = body.to(device, dtype).to(memory_format=torch.channels_last)
-        self._head = head.to(device, torch.float32).requires_grad_(False)
+        self.body = body.to(device, dtype).to(memory_format=torch.channels_last)
+        self.head = head.to(device, torch.float32).requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of uint8 `images` [n, 3, S, S]."""
@@ -62,28 +63,22 @@ class Classifier:
         """Return the last layer's inputs [n, width] and outputs [n, classes], both float32."""
         if images.dtype != torch.uint8:
             raise TypeError(f"a classifier takes uint8 images, as they are saved: {images.dtype}")
-        with torch.inference_mode(), _exact_fp32(self.dtype):
-            inputs = self._prepare(images.to(self.device)).to(
-                self.dtype, memory_format=torch.channels_last
-            )
-            features = self._body(inputs).float()
-            return features, self._head(features)
+        with torch.inference_mode(), _exact_fp32(self.device, self.dtype):
+            inputs = self.prepare(images.to(self.device))
+            inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
+            features = self.body(inputs).float()
+            return features, self.head(features)
 
 
 @contextmanager
-def _exact_fp32(dtype: torch.dtype) -> Iterator[None]:
-    """Keep cuDNN's TF32 (its default) out of fp32 scores; the flags are put back after."""
+def _exact_fp32(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Keep cuDNN's TF32, its default, out of fp32 scores; its flags are put back after."""
     cudnn = torch.backends.cudnn
-    if dtype != torch.float32 or not cudnn.is_available():
+    if device.type != "cuda" or dtype != torch.float32:
         yield
         return
-    with cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        benchmark_limit=cudnn.benchmark_limit,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    ):
+    benchmark, deterministic = cudnn.benchmark, cudnn.deterministic
+    with cudnn.flags(True, benchmark, deterministic=deterministic, allow_tf32=False):
         yield
 
 
@@ -108,6 +103,7 @@ def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
     return rows @ (images @ columns.T)
 
 
+@lru_cache(maxsize=8)
 def _resize_matrix(source: int, size: int, device: torch.device) -> Tensor:
     """Return the weights [size, source] with which each output pixel reads its two sources."""
     position = torch.arange(size, dtype=torch.float32) * torch.tensor(source / size)

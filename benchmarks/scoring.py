@@ -1,0 +1,262 @@
+"""How fast images are scored: the bare classifier, us, torch-fidelity; one table, one run.
+
+    python benchmarks/scoring.py [--count 48] [--threads 2] [--weights FILE]
+
+All three score the same generator's images with the same weights, at the same batch size;
+rounds alternate and the fastest of each counts. The limit is the bare network on one
+ready batch plus the generator alone; times of loading are left out everywhere. Without
+`--weights`, Inception-v3 has random weights: the speed is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.generative_model_modulewrapper import GenerativeModelModuleWrapper
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.utils import get_featuresdict_from_generative_model
+
+from featgan import precision
+from featgan.classifiers import Classifier, load_inception
+from featgan.networks import GanSettings, build, to_uint8
+from featgan.scores import Score, ScoreSettings
+from featgan.small_cnn import load_trained, network, prepare, train_classifier, unpack
+
+SEED = 2020
+"""torch-fidelity draws a generator's noise with it."""
+SPLITS = 4
+LATENT = 100
+
+
+class Images(nn.Module):
+    """A DCGAN generator whose images are as they would be saved."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.generator = build(GanSettings(width=width, latent=LATENT), size, seed=0)[0]
+        # Untrained images are all but grey. Fitted norms and a stronger last layer vary them.
+        with torch.no_grad():
+            self.generator.layers[-2].weight *= 20
+            for _ in range(20):
+                self.generator(torch.randn(64, LATENT))
+        self.eval()
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return to_uint8(self.generator(noise))
+
+
+class SmallCnn(FeatureExtractorBase):
+    """The trained classifier's network as a torch-fidelity extractor, nothing folded."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("small-cnn", ["logits"])
+        training, _, tensors = unpack(data)
+        self.model = nn.Sequential(*network(len(training.classes))).eval()
+        self.model.load_state_dict(tensors)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.model(prepare(images)),)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str]:
+        return ("logits",)
+
+
+def random_inception(images: Tensor) -> fidelity.FeatureExtractorInceptionV3:
+    """torch-fidelity's extractor with random weights, its classes set to tell `images` apart."""
+    with (
+        mock.patch.object(fidelity.FeatureExtractorInceptionV3, "load_state_dict"),
+        mock.patch.object(fidelity, "load_state_dict_from_url"),
+    ):
+        extractor = fidelity.FeatureExtractorInceptionV3("random", ["2048"])
+    features = extractor(images)[0]
+    mean = nn.functional.normalize(features.mean(0), dim=0)
+    weight = extractor.fc.weight.detach()
+    weight -= (weight @ mean)[:, None] * mean
+    weight *= 2 / (features @ weight.T).std()
+    return extractor
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak of this process's memory in MB (of the device's on a GPU) since it was reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def compare(
+    title: str,
+    classifier: Classifier,
+    theirs: FeatureExtractorBase,
+    size: int,
+    width: int,
+    count: int,
+    batch: int,
+    rounds: int,
+    half: Callable[[], Classifier] | None,
+) -> None:
+    """Print the table's rows of one classifier."""
+    device = classifier.device
+    images = Images(size, width).to(device).to(memory_format=torch.channels_last)
+    noise = torch.from_numpy(np.random.RandomState(SEED).randn(count, LATENT)).float().to(device)
+    theirs = theirs.to(device)
+
+    def generate(start: int, stop: int) -> Tensor:
+        with torch.inference_mode():
+            return images(noise[start:stop])
+
+    settings = ScoreSettings(count=count, splits=SPLITS, batch_size=batch)
+    ready = classifier.prepare(generate(0, batch)).to(
+        classifier.dtype, memory_format=torch.channels_last
+    )
+    scores: dict[str, float] = {}
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for _ in range(0, count, batch):
+                classifier.head(classifier.body(ready).float())
+
+    def generator_alone() -> None:
+        for start in range(0, count, batch):
+            generate(start, min(start + batch, count))
+
+    def ours(classifier: Classifier = classifier, name: str = "featgan") -> None:
+        scores[name] = Score(classifier, settings).measure(generate)[0]
+
+    def peer() -> None:
+        model = GenerativeModelModuleWrapper(images, LATENT, "normal", 0, cuda=False)
+        features = get_featuresdict_from_generative_model(
+            model, theirs, count, batch, device.type == "cuda", SEED, verbose=False
+        )
+        score = isc_features_to_metric(next(iter(features.values())), SPLITS)
+        scores["torch-fidelity"] = score["inception_score_mean"]
+
+    works: dict[str, Callable[[], object]] = {
+        "bare classifier": bare,
+        "generator alone": generator_alone,
+        "featgan": ours,
+        "torch-fidelity": peer,
+    }
+    if half is not None:
+        low = half()
+        works["featgan bf16"] = lambda: ours(low, "featgan bf16")
+    times: dict[str, list[float]] = {name: [] for name in works}
+    memory: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, work in works.items():
+            reset_peak_memory(device)
+            times[name].append(seconds(work, device))
+            memory[name] = max(memory.get(name, 0), peak_memory(device))
+    best = {name: min(values) for name, values in times.items()}
+    limit = best["bare classifier"] + best["generator alone"]
+    print(f"\n{title}: {size} px, {count} images in batches of {batch}, {device}")
+    print("| | images/s | of the limit | against torch-fidelity | peak MB | score |")
+    print("|---|---|---|---|---|---|")
+    print(f"| bare classifier | {count / best['bare classifier']:.1f} | | | | |")
+    print(f"| generator alone | {count / best['generator alone']:.1f} | | | | |")
+    print(f"| the limit: both | {count / limit:.1f} | 1.00 | | | |")
+    for name, score in scores.items():
+        print(
+            f"| {name} | {count / best[name]:.1f} | {limit / best[name]:.2f} "
+            f"| {best['torch-fidelity'] / best[name]:.2f} | {memory[name]:.0f} | {score:.7f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=48, help="images for Inception-v3")
+    parser.add_argument("--small-count", type=int, default=2000, help="images for the small CNN")
+    parser.add_argument("--batch", type=int, default=16, help="batch size for Inception-v3")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--weights", help="torch-fidelity's Inception weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    has_bf16 = precision.has_bf16(device)
+    if not has_bf16:
+        print(f"{device} has no bf16 instructions: bf16 is left out for Inception-v3")
+
+    with tempfile.TemporaryDirectory() as folder:
+        noise = torch.from_numpy(np.random.RandomState(SEED).randn(16, LATENT)).float()
+        with torch.inference_mode():
+            sample = Images(64, 32)(noise)
+        path = options.weights or str(Path(folder, "inception.pth"))
+        if options.weights is None:
+            torch.save(random_inception(sample).state_dict(), path)
+        compare(
+            "Inception-v3",
+            load_inception(path, device),
+            fidelity.FeatureExtractorInceptionV3(
+                "theirs", ["logits_unbiased"], feature_extractor_weights_path=path
+            ),
+            size=64,
+            width=32,
+            count=options.count,
+            batch=options.batch,
+            rounds=options.rounds,
+            half=(lambda: load_inception(path, device, torch.bfloat16)) if has_bf16 else None,
+        )
+
+        digits = load_digits()
+        images = np.kron(digits.images * 15.9, np.ones((1, 4, 4))).astype(np.uint8)
+        small = Path(folder, "small.safetensors")
+        started = time.perf_counter()
+        small.write_bytes(
+            train_classifier(
+                np.repeat(images[:1200, None], 3, axis=1),
+                digits.target[:1200],
+                [str(digit) for digit in range(10)],
+                seed=0,
+            )
+        )
+        print(
+            f"\nThe CNN, trained in {time.perf_counter() - started:.1f} s on one thread:", end=" "
+        )
+        print(load_trained(small, device).description)
+        compare(
+            "trained CNN",
+            load_trained(small, device),
+            SmallCnn(small.read_bytes()),
+            size=32,
+            width=16,
+            count=options.small_count,
+            batch=50,
+            rounds=2 * options.rounds,
+            half=lambda: load_trained(small, device, torch.bfloat16),
+        )
+
+
+if __name__ == "__main__":
+    main()
