@@ -1,0 +1,87 @@
+"""Feature counts (paper, section 3): how many outputs of VGG16's first full layer are positive.
+
+A count is a sum of 4,096 decisions about a sign, so everything here is fp32, without TF32, in
+batches of one fixed size: kernels differ in the last bit from one batch size to another, and
+a count must not depend on the images it happens to be counted with.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from featgan import vgg
+from featgan.settings import Settings
+
+MEANS = {
+    "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255),
+    "keras": (123.68, 116.779, 103.939),
+}
+"""Of ImageNet's channels, red first, in units of a byte."""
+DEVIATIONS = {"torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255), "keras": (1.0, 1.0, 1.0)}
+
+
+class FeatureSettings(Settings):
+    """How the features of an image are counted."""
+
+    weights: str = "imagenet"
+    """VGG16's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of torchvision's
+    or Keras' VGG16 (`.pth`, `.safetensors`, `.h5`)."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the `random` weights."""
+    input_size: int = Field(default=224, ge=32, le=1024)
+    """Pixels along each side of the square that VGG16 sees."""
+    preprocessing: Literal["torchvision", "keras"] = "torchvision"
+    """What the weights were trained with: `torchvision` (RGB, scaled to deviation 1) or `keras`
+    (BGR, only centred)."""
+
+
+class FeatureCounter:
+    """Counts the features of images, on one device; 16 at a time on a CPU, 128 on a GPU."""
+
+    def __init__(
+        self, settings: FeatureSettings, device: torch.device, state: vgg.State | None = None
+    ) -> None:
+        """Load the weights, or share `state` where another has loaded them on this machine."""
+        self.device = device
+        self.batch = 16 if device.type == "cpu" else 128
+        self.input_size = settings.input_size
+        state = vgg.load(settings.weights, settings.seed) if state is None else state
+        self._network = vgg.vgg16_to_fc1(state).to(device)
+        self._mean = _channels(MEANS[settings.preprocessing], device)
+        self._deviation = _channels(DEVIATIONS[settings.preprocessing], device)
+        self._bgr = settings.preprocessing == "keras"
+
+    def count(self, images: np.ndarray) -> np.ndarray:
+        """The feature count of each image: uint8 RGB [n, 3, s, s] -> int16 [n]."""
+        if images.shape[1:] != (3, self.input_size, self.input_size):
+            raise ValueError(f"images of shape {images.shape[1:]}, not of {self.input_size} pixels")
+        starts = range(0, len(images), self.batch)
+        counts = [self._count(images[start : start + self.batch]) for start in starts]
+        if not counts:
+            return np.empty(0, np.int16)
+        # read once at the end: on a GPU the next batch is copied while this one is counted
+        return torch.cat(counts)[: len(images)].to(torch.int16).cpu().numpy()
+
+    @torch.inference_mode()
+    def _count(self, images: np.ndarray) -> Tensor:
+        """Counts of a batch, filled up with black to its fixed size: int64 [batch]."""
+        batch = torch.zeros((self.batch, *images.shape[1:]), dtype=torch.uint8)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        batch[: len(images)] = torch.from_numpy(images)
+        pixels = batch.to(self.device, non_blocking=True).float()
+        pixels = (pixels - self._mean) / self._deviation
+        if self._bgr:
+            pixels = pixels.flip(1)
+        with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
+            outputs = self._network(pixels)
+        return (outputs > 0).sum(dim=1)
+
+
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -1,0 +1,155 @@
+"""From the bytes of an image file to the squares a network sees, and the pack that keeps them.
+
+`decode` is the one place that says which files are good images; docs/images.md has its table.
+Knows neither where the bytes came from nor how many there are.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RESIZE = "central square, Pillow bicubic"
+"""What `square` does, as protocols spell it."""
+
+MIN_SIDE = 8
+"""Shortest side of a usable image in pixels: that of scikit-learn's digits."""
+MAX_ASPECT = 10
+"""Longest side over shortest side: beyond it the central square shows next to nothing."""
+MAX_PIXELS = 89_478_485
+"""Pixels of the largest usable image, Pillow's own limit: 256 MiB as RGB."""
+
+INDEX = "index.parquet"
+
+
+class BadImage(ValueError):
+    """These bytes are not a usable image; the text says why, in a few words."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first frame of an encoded image: upright, RGB, 8 bits, transparency flattened on white.
+
+    Raises `BadImage` for everything else; never warns.
+    """
+    if not data:
+        raise BadImage("empty file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(*image.size)
+                image.load()
+                return _rgb(_upright(image))
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
+        except UnidentifiedImageError as error:
+            raise BadImage("not an image that Pillow can read") from error
+        except BadImage:
+            raise
+        # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, …
+        except Exception as error:
+            raise BadImage(f"damaged {_format(data)}: {error}") from error
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """The central square of an RGB image, resized with antialiasing: uint8 [3, size, size]."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse what no network can learn from, before its pixels are decoded."""
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels")
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"{width}x{height} pixels: a side is shorter than {MIN_SIDE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"{width}x{height} pixels: over {MAX_ASPECT} times as long as wide")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; unreadable EXIF data say nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow's as 8-bit RGB."""
+    if image.mode == "F":
+        raise BadImage("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise BadImage("32-bit pixels, whose range is unknown")
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _format(data: bytes) -> str:
+    """JPEG, PNG, …, or "image" where not even that can be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.format or "image"
+    except Exception:
+        return "image"
+
+
+class ImagePack:
+    """The images of one data set, in the order of its feature table: memory-mapped uint8 shards.
+
+    A folder of shards `00000.npy` … [n, 3, S, S], whose rows are numbered through, and
+    `index.parquet` with the `image_id` of each row.
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray], image_ids: Sequence[str]) -> None:
+        self._shards = shards
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        self.image_ids = list(image_ids)
+        self.size = int(shards[0].shape[-1])
+
+    @classmethod
+    def open(cls, folder: Path) -> ImagePack:
+        """The pack in a local folder; no pixel is read before `rows` asks for it."""
+        image_ids = pd.read_parquet(folder / INDEX)["image_id"]
+        shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
+        return cls(shards, image_ids.tolist())
+
+    @classmethod
+    def write(
+        cls, folder: Path, image_ids: Sequence[str], shards: Iterable[np.ndarray]
+    ) -> ImagePack:
+        """Make a pack of uint8 shards [n, 3, S, S], which are taken one at a time."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, shard in enumerate(shards):
+            np.save(folder / f"{number:05d}.npy", shard)
+        pd.DataFrame({"image_id": list(image_ids)}).to_parquet(folder / INDEX)
+        return cls.open(folder)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """These rows, in this order: uint8 [len(rows), 3, S, S]."""
+        rows = np.asarray(rows, dtype=np.int64)
+        images = np.empty((len(rows), 3, self.size, self.size), np.uint8)
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == number)
+            images[here] = self._shards[number][rows[here] - self._starts[number]]
+        return images

@@ -1,0 +1,179 @@
+"""Apples, drawn: the built-in data set that is diverse, as the paper's photographs of apples are.
+
+Every picture has its own scene: one to five apples of one variety, their sizes and places,
+a background, clutter and light. A picture is a function of (seed, index, size) alone.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What an apple looks like; hues are turns of the colour circle."""
+
+    hue: float
+    blush: float
+    """Hue of the side in the sun."""
+    value: float
+    height: float
+    """Height over width."""
+    stripes: float
+    speckles: float
+
+
+VARIETIES = {
+    "braeburn": Variety(0.09, 0.99, 0.80, 0.95, 0.9, 0.3),
+    "golden delicious": Variety(0.145, 0.12, 0.92, 1.00, 0.0, 0.5),
+    "granny smith": Variety(0.26, 0.24, 0.72, 0.92, 0.0, 0.4),
+    "pink lady": Variety(0.13, 0.95, 0.90, 1.05, 0.2, 0.1),
+    "red delicious": Variety(0.98, 0.97, 0.62, 1.12, 0.4, 0.2),
+    "russet": Variety(0.10, 0.07, 0.62, 0.84, 0.0, 0.9),
+}
+"""By the label of the images."""
+
+
+def variety(seed: int, index: int) -> str:
+    """Label of a picture: every six in a row show every variety once."""
+    names = list(VARIETIES)
+    order = np.random.default_rng([seed, index // len(names)]).permutation(len(names))
+    return names[order[index % len(names)]]
+
+
+def draw(seed: int, index: int, size: int) -> Image.Image:
+    """One picture, RGB, size x size."""
+    rng = np.random.default_rng([seed, index, 1])
+    canvas = _background(rng, size)
+    kind = VARIETIES[variety(seed, index)]
+    light = rng.uniform(-0.8, 0.8)
+    for _ in range(rng.integers(0, 4)):
+        _leaf(
+            canvas, rng, rng.uniform(0, size), rng.uniform(0, size), size * rng.uniform(0.08, 0.2)
+        )
+    apples = int(rng.choice([1, 1, 1, 2, 2, 3, 4, 5]))
+    radius = size * rng.uniform(0.27, 0.42) / apples**0.4
+    places = _places(rng, apples, size, radius)
+    for x, y in sorted(places, key=lambda place: place[1]):
+        _apple(canvas, rng, kind, light, x, y, radius * rng.uniform(0.85, 1.1))
+    brightness = rng.uniform(0.75, 1.1)
+    return Image.fromarray(np.clip(canvas * brightness * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def _places(rng: np.random.Generator, apples: int, size: int, radius: float) -> np.ndarray:
+    """Centres [apples, 2] inside the picture: of 12 tries, that with the least overlap."""
+    low, high = radius * 0.9, size - radius * 0.9
+    tries = rng.uniform(low, high, (12, apples, 2))
+    if apples == 1:
+        return size / 2 + (tries[0] - size / 2) * 0.5
+    gaps = np.linalg.norm(tries[:, :, None] - tries[:, None], axis=-1) + np.eye(apples) * 9 * size
+    return tries[gaps.min(axis=(1, 2)).argmax()]
+
+
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """One of five kinds of background: float RGB [size, size, 3] in 0..1."""
+    y, x = np.mgrid[:size, :size] / size
+    first = _colour(rng.uniform(), rng.uniform(0, 0.5), rng.uniform(0.25, 1))
+    second = _colour(rng.uniform(), rng.uniform(0, 0.6), rng.uniform(0.2, 1))
+    kind = rng.integers(5)
+    if kind == 0:  # a wall
+        share = np.zeros((size, size))
+    elif kind == 1:  # light falling off
+        angle = rng.uniform(0, 2 * np.pi)
+        share = 0.5 + 0.7 * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
+    elif kind == 2:  # a table before a wall
+        share = 1 / (1 + np.exp(-(y - rng.uniform(0.4, 0.75)) * size / 2))
+    elif kind == 3:  # a striped or checked cloth
+        waves = rng.uniform(3, 8) * 2 * np.pi
+        angle = rng.uniform(0, np.pi)
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        share = np.sin(waves * along) * (np.sin(waves * across) if rng.uniform() < 0.5 else 1)
+        share = 0.5 + 0.5 * np.tanh(3 * share)
+    else:  # foliage: soft blotches
+        blotches = rng.uniform(0, 1, (2, 6, 3))
+        share = sum(
+            np.exp(-((x - a) ** 2 + (y - b) ** 2) / (0.02 + 0.06 * c))
+            for a, b, c in blotches.reshape(-1, 3)
+        )
+    canvas = first + (second - first) * np.clip(share, 0, 1)[..., None]
+    return canvas + rng.normal(0, rng.uniform(0, 0.04), (size, size, 1))
+
+
+def _polygon(canvas: np.ndarray, points: list[tuple[float, float]], colour: np.ndarray) -> None:
+    """Fill a polygon, antialiased by drawing its mask four times as large."""
+    size = canvas.shape[0]
+    mask = Image.new("L", (4 * size, 4 * size))
+    ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in points], fill=255)
+    alpha = np.asarray(mask.resize((size, size), Image.Resampling.BOX))[..., None] / 255
+    canvas += (colour - canvas) * alpha
+
+
+def _leaf(canvas: np.ndarray, rng: np.random.Generator, x: float, y: float, length: float) -> None:
+    """A pointed leaf that begins at (x, y)."""
+    angle, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.35)
+    along = np.linspace(0, 1, 12)
+    across = width * np.sin(np.pi * along)
+    outline = np.concatenate([along + 1j * across, (along - 1j * across)[::-1]])
+    outline = (x + 1j * y) + length * np.exp(1j * angle) * outline
+    colour = _colour(rng.uniform(0.2, 0.4), rng.uniform(0.4, 0.9), rng.uniform(0.25, 0.6))
+    _polygon(canvas, [(float(p.real), float(p.imag)) for p in outline], colour)
+
+
+def _apple(
+    canvas: np.ndarray,
+    rng: np.random.Generator,
+    kind: Variety,
+    light: float,
+    x: float,
+    y: float,
+    radius: float,
+) -> None:
+    """An apple with shadow, skin, shine, stem, and now and then a leaf."""
+    size = canvas.shape[0]
+    rows, columns = np.mgrid[:size, :size]
+    tilt = rng.normal(0, 0.25)
+    dx, dy = (columns - x) / radius, (rows - y) / radius
+    u, v = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
+    v = v / kind.height
+    theta, distance = np.arctan2(u, -v), np.hypot(u, v)  # theta: from the stem
+    # shoulders beside the stem, a hollow under it, narrower towards the flower end
+    edge = 0.98 - 0.17 * np.exp(-((theta / 0.33) ** 2)) - 0.09 * np.cos(theta / 2) ** 8
+    edge -= 0.10 * np.exp(-(((np.pi - np.abs(theta)) / 0.45) ** 2)) + 0.06 * (v > 0) * v**2
+    alpha = np.clip((edge - distance) * radius + 0.5, 0, 1)[..., None]
+
+    shadow = np.exp(-(((dx + light * 0.4) / 1.05) ** 2) - ((dy - 0.85) / 0.3) ** 2)
+    canvas *= 1 - 0.55 * shadow[..., None]
+
+    height = np.sqrt(np.clip(1 - (distance / edge) ** 2, 0, 1))
+    lit = np.clip(0.35 + 0.65 * (0.75 * height - 0.4 * dy + 0.4 * light * dx), 0.12, 1)
+    turn = rng.uniform(-np.pi, np.pi)
+    blush = 0.5 + 0.5 * np.sin(u * 2.2 + turn) * np.cos(v * 1.5)
+    blush = np.clip(blush * rng.uniform(0.6, 1.4), 0, 1)
+    waves = np.sin(u / (0.25 + height) * 16 + np.sin(v * 5 + turn))
+    blush = np.clip(blush + kind.stripes * 0.35 * waves, 0, 1)[..., None]
+    hue = kind.hue + rng.normal(0, 0.012)
+    ground = _colour(hue, rng.uniform(0.6, 0.9), kind.value)
+    sunny = _colour(kind.blush + rng.normal(0, 0.012), rng.uniform(0.7, 0.95), kind.value)
+    skin = ground + (sunny - ground) * blush
+    spots = rng.uniform(size=(size, size)) < 0.08 * kind.speckles
+    skin = skin + (np.array([0.9, 0.85, 0.6]) - skin) * (0.5 * spots * height)[..., None]
+    skin = skin * lit[..., None]
+    shine = np.exp(-((dx - 0.4 * light) ** 2 + (dy + 0.45) ** 2) / rng.uniform(0.02, 0.05))
+    skin = skin + (1 - skin) * (rng.uniform(0.3, 0.8) * shine)[..., None]
+    canvas += (skin - canvas) * alpha
+
+    up = np.exp(1j * (tilt + rng.normal(0, 0.15))) * -1j * radius
+    foot, width = (x + 1j * y) + 0.72 * kind.height * up, 0.05 * radius
+    tip = foot + up * rng.uniform(0.25, 0.5) + rng.normal(0, 0.06) * radius
+    stem = [foot - width, foot + width, tip + width, tip - width]
+    _polygon(canvas, [(p.real, p.imag) for p in stem], _colour(0.08, 0.6, rng.uniform(0.2, 0.4)))
+    if rng.uniform() < 0.4:
+        _leaf(canvas, rng, float(foot.real), float(foot.imag), 0.6 * radius)

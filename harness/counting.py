@@ -1,0 +1,199 @@
+"""The Ray side of the feature process: read, decode and count the images of a listing.
+
+On a CPU one actor a core does all three: decoding is a hundredth of the work, and pixels never
+leave the process. On GPUs, tasks on all cores decode and keep the counting actors fed.
+Results arrive in any order; who asked joins them by index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext
+
+from featgan import vgg
+from featgan.features import FeatureCounter, FeatureSettings
+from featgan.images import BadImage, decode, square
+from harness.folders import why_unreadable
+from harness.sources import SourceSettings
+
+Batch = dict[str, np.ndarray]
+
+NOT_COUNTED = -1
+
+
+@dataclass(frozen=True)
+class Known:
+    """Counts that need not be made again, by SHA-256 of the image's bytes."""
+
+    sha256: np.ndarray
+    """Sorted digests: S32 [n]."""
+    counts: np.ndarray
+    """int16 [n]."""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Known:
+        """From the columns `sha256` (hexadecimal) and `feature_count`."""
+        digests = np.array([bytes.fromhex(text) for text in table["sha256"]], dtype="S32")
+        digests, first = np.unique(digests, return_index=True)
+        return cls(digests, table["feature_count"].to_numpy(np.int16)[first])
+
+    def get(self, digest: bytes) -> int:
+        """The count of an image, or NOT_COUNTED."""
+        wanted = np.array(digest, dtype="S32")
+        place = int(np.searchsorted(self.sha256, wanted))
+        found = place < len(self.sha256) and self.sha256[place] == wanted
+        return int(self.counts[place]) if found else NOT_COUNTED
+
+
+class Decoder:
+    """Reads and decodes: `index`, `location` -> what a count and a pack need."""
+
+    def __init__(
+        self, source: SourceSettings, input_size: int, image_size: int, known: Known
+    ) -> None:
+        self._read = source.reader()
+        self._input_size, self._image_size, self._known = input_size, image_size, known
+
+    def decode(self, batch: Batch) -> Batch:
+        """A problem leaves black pixels and its reason behind."""
+        rows = [self._one(location) for location in batch["location"]]
+        sha256, problems, counts, images, inputs = zip(*rows, strict=True)
+        return {
+            "index": batch["index"],
+            "sha256": np.array(sha256, dtype=object),
+            "problem": np.array(problems, dtype=object),
+            "count": np.array(counts, dtype=np.int16),
+            "image": np.stack(images),
+            "input": np.stack(inputs),
+        }
+
+    def _one(self, location: bytes) -> tuple[str, str, int, np.ndarray, np.ndarray]:
+        digest, problem = b"", ""
+        try:
+            data = self._read(location)
+            digest = hashlib.sha256(data).digest()
+            image = decode(data)
+            pixels = square(image, self._image_size), square(image, self._input_size)
+        except BadImage as error:
+            problem = str(error)
+        except OSError as error:
+            problem = why_unreadable(error, location)
+        if problem:
+            pixels = _black(self._image_size), _black(self._input_size)
+        return digest.hex(), problem, self._known.get(digest), *pixels
+
+
+class Counter:
+    """Counts what a Decoder made, or decodes first: an actor."""
+
+    def __init__(
+        self,
+        settings: FeatureSettings,
+        weights: dict[str, np.ndarray],
+        decoder: Decoder | None,
+        gpu: bool,
+    ) -> None:
+        torch.set_num_threads(1)
+        with warnings.catch_warnings():
+            # the weights are shared by all actors of a machine, and no one writes to them
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            state = {name: torch.from_numpy(array) for name, array in weights.items()}
+        self._counter = FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"), state)
+        self._decoder = decoder
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Fill in the counts of good images that are not known yet."""
+        batch = self._decoder.decode(batch) if self._decoder else dict(batch)
+        inputs, counts = batch.pop("input"), batch["count"].copy()
+        new = (counts == NOT_COUNTED) & (batch["problem"] == "")
+        counts[new] = self._counter.count(inputs[new])
+        return batch | {"count": counts}
+
+
+def count(
+    rows: pd.DataFrame,
+    source: SourceSettings,
+    settings: FeatureSettings,
+    image_size: int,
+    known: Known,
+    actors: int | None,
+    gpu: bool,
+) -> Iterator[Batch]:
+    """Count the images of `rows` (`index`, `location`), a few at a time, in any order.
+
+    Yields `index`, `sha256`, `problem` (empty, or why there is no count), `count` (int16) and
+    `image` (uint8 [n, 3, image_size, image_size]).
+    """
+    _quiet()
+    pool = ActorPoolStrategy(size=actors or _all(gpu))
+    decoder = Decoder(source, settings.input_size, image_size, known)
+    state = vgg.load(settings.weights, settings.seed)
+    weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
+    del state
+    data: Any = ray.data.from_arrow(_blocks(rows, least=256 if gpu else 8))
+    options: dict[str, Any] = {"num_cpus": 1}
+    if gpu:
+        data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
+        options = {"num_cpus": 0, "num_gpus": 1}
+    data = data.map_batches(
+        _SharedCounter,
+        fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
+        compute=pool,
+        batch_size=256 if gpu else 8,
+        batch_format="numpy",
+        **options,
+    )
+    yield from data.iter_batches(batch_size=None, batch_format="numpy")
+
+
+class _SharedCounter(Counter):
+    """A Counter over weights that lie once in each machine's shared memory."""
+
+    def __init__(
+        self,
+        settings: FeatureSettings,
+        weights: list[ray.ObjectRef],
+        decoder: Decoder | None,
+        gpu: bool,
+    ) -> None:
+        super().__init__(settings, ray.get(weights[0]), decoder, gpu)
+
+
+def _blocks(rows: pd.DataFrame, least: int) -> list[pa.Table]:
+    """Rows in blocks small enough to share out evenly, and at most a few thousand of them."""
+    length = max(least, len(rows) // 4096)
+    table = pa.table(
+        {
+            "index": pa.array(rows["index"], pa.int64()),
+            "location": pa.array(rows["location"], pa.binary()),
+        }
+    )
+    return [table.slice(start, length) for start in range(0, len(rows), length)]
+
+
+def _black(size: int) -> np.ndarray:
+    return np.zeros((3, size, size), np.uint8)
+
+
+def _all(gpu: bool) -> int:
+    """One actor for each GPU, or core, of the cluster."""
+    return max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
+
+
+def _quiet() -> None:
+    """The screen is the caller's."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,218 @@
+"""The feature process of one data set: source -> feature table and image pack, in the store.
+
+A count that was interrupted continues after its last finished part, and an image that was
+counted before, for whatever data set, is not counted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from featgan import vgg
+from featgan.errors import UserError
+from featgan.features import FeatureSettings
+from featgan.images import RESIZE, ImagePack
+from harness import counting
+from harness.parts import Parts
+from harness.sources import Listing, SourceSettings
+from harness.store import Store
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with the data set, images done and images in all."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that is counted and packed."""
+
+    name: str
+    key: str
+    """Its folder in the store: `features/<name>-<hash of listing and protocol>`."""
+    digest: str
+    """Hash of what its images and counts are: part of the signature of each run."""
+    images: int
+    rejected: int
+    duplicates: int
+    classes: tuple[str, ...]
+    """Labels that occur, sorted."""
+    matched: int | None = None
+    """Images that the source's filter left, before any limit."""
+
+
+def prepare(
+    name: str,
+    source: SourceSettings,
+    features: FeatureSettings,
+    image_size: int,
+    store: Store,
+    *,
+    actors: int | None,
+    gpu: bool,
+    max_rejected: float,
+    progress: Progress,
+) -> DataSet:
+    """Count and pack a data set through Ray, which is initialised; reuse what is there.
+
+    `actors` is the number of counting processes (None: one for each GPU or core). Raises
+    `UserError` where images or weights cannot be had, or more than `max_rejected` are unusable.
+    """
+    listing = source.listing(image_size)
+    kind = _kind(features)
+    key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
+    if not store.exists(f"{key}/dataset.json"):
+        store.put(f"{key}/counting.json", _json(kind))
+        parts = Parts(store, key, len(listing.images))
+        missing = listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
+        known = _known_counts(store, kind)
+        progress(name, parts.total - len(missing), parts.total)
+        batches = counting.count(missing, source, features, image_size, known, actors, gpu)
+        for batch in batches if len(missing) else ():
+            parts.add(batch)
+            progress(name, int(parts.counted.sum()), parts.total)
+            if len(parts.problems) > max_rejected * parts.total:
+                break
+        problems = _put_rejected(store, key, listing, parts)
+        _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
+        _put_data_set(name, source, listing, parts, features, store, key)
+    record = json.loads(store.get(f"{key}/dataset.json"))
+    problems = load_rejected(store, key)
+    _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
+    return DataSet(**record | {"classes": tuple(record["classes"])})
+
+
+def load_table(store: Store, key: str) -> pd.DataFrame:
+    """The feature table: image_id, sha256, feature_count, label, in the order of the pack."""
+    return pd.read_parquet(io.BytesIO(store.get(f"{key}/features.parquet")))
+
+
+def load_rejected(store: Store, key: str) -> pd.DataFrame:
+    """The images that could not be used: image_id, reason."""
+    text = store.get(f"{key}/rejected.csv").decode()
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
+
+
+def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict[str, Any]:
+    """How a sweep's data set was made, for its folder: everything a reader may ask."""
+    rejected = load_rejected(store, data_set.key)
+    return asdict(data_set) | {
+        "source": source.model_dump(),
+        "protocol": json.loads(store.get(f"{data_set.key}/protocol.json")),
+        "rejections": rejected.head(100).to_dict("records"),
+    }
+
+
+def _kind(features: FeatureSettings) -> dict[str, Any]:
+    """What decides a count, beside the image."""
+    return {
+        "weights": features.weights,
+        "weights_sha256": vgg.identity(features.weights, features.seed),
+        "input_size": features.input_size,
+        "preprocessing": features.preprocessing,
+        "resize": RESIZE,
+        "precision": "fp32",
+    }
+
+
+def _known_counts(store: Store, kind: dict[str, Any]) -> counting.Known:
+    """All counts of this kind in the store, those of interrupted counts included."""
+    tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
+    for file in store.list("features"):
+        key, _, leaf = file.rpartition("/")
+        if leaf != "counting.json" or json.loads(store.get(file)) != kind:
+            continue
+        if store.exists(f"{key}/features.parquet"):
+            tables.append(load_table(store, key)[["sha256", "feature_count"]])
+        else:
+            tables.append(Parts.left_in(store, key))
+    return counting.Known.of(pd.concat(tables))
+
+
+def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.DataFrame:
+    """Write `rejected.csv`: image_id, reason; sorted by image_id."""
+    image_ids = listing.images["image_id"]
+    reasons = listing.problems | {image_ids[row]: why for row, why in parts.problems.items()}
+    rejected = pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
+    store.put(f"{key}/rejected.csv", rejected.to_csv(index=False).encode())
+    return rejected
+
+
+def _check_rejected(
+    name: str, rejected: pd.DataFrame, listing: Listing, max_rejected: float, path: str
+) -> None:
+    """Raise `UserError` where too many images are unusable, or all."""
+    listed = len(listing.images) + len(listing.problems)
+    if len(rejected) <= max_rejected * listed and len(rejected) < listed:
+        return
+    first = rejected.iloc[0]
+    raise UserError(
+        f"data.{name}: {len(rejected)} of {listed} images cannot be used, more than max_rejected "
+        f"({max_rejected:.2%}) allows; first {first.image_id!r}: {first.reason}; all are in "
+        f"{path}: mend or remove them, or raise max_rejected"
+    )
+
+
+def _put_data_set(
+    name: str,
+    source: SourceSettings,
+    listing: Listing,
+    parts: Parts,
+    features: FeatureSettings,
+    store: Store,
+    key: str,
+) -> None:
+    """From finished parts to table and pack; `dataset.json` is last, and says that all is there."""
+    if not parts.counted.all():
+        raise RuntimeError(
+            f"{name}: {len(parts.missing())} images were neither counted nor rejected"
+        )
+    table = listing.images.drop(columns=["location", "stamp"])
+    table["sha256"], table["feature_count"] = parts.sha256.astype(str), parts.counts
+    good = table["feature_count"] >= 0
+    first = table[good].drop_duplicates("sha256").set_index("sha256")["image_id"]
+    again = good & (table["image_id"] != table["sha256"].map(first)) & source.remove_duplicates
+    duplicates = table.loc[again, ["image_id", "sha256"]]
+    duplicates["same_as"] = duplicates.pop("sha256").map(first)
+    keep = (good & ~again).to_numpy(bool)
+    table = table[keep].reset_index(drop=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        shards = (images[keep[rows]] for rows, images in parts)
+        ImagePack.write(Path(folder), table["image_id"], shards)
+        store.put_tree(Path(folder), f"{key}/pack")
+    store.put(f"{key}/features.parquet", table.to_parquet(index=False))
+    store.put(f"{key}/duplicates.csv", duplicates.to_csv(index=False).encode())
+    packages = ("torch", "torchvision", "pillow", "numpy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    store.put(f"{key}/protocol.json", _json(_kind(features) | {"versions": versions}))
+    content = table[["sha256", "feature_count"]].to_csv().encode()
+    data_set = DataSet(
+        name=name,
+        key=key,
+        digest=_hash(hashlib.sha256(content).hexdigest(), parts.image_size, RESIZE),
+        images=len(table),
+        rejected=len(parts.problems) + len(listing.problems),
+        duplicates=len(duplicates),
+        classes=tuple(sorted(table["label"].dropna().unique())),
+        matched=listing.matched,
+    )
+    store.put(f"{key}/dataset.json", _json(asdict(data_set)))
+    parts.delete()
+
+
+def _hash(*content: Any) -> str:
+    """The first digits of the SHA-256 of something that JSON can spell."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,0 +1,152 @@
+"""Image files in folders and buckets: finding them, whatever their names, and reading them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from featgan.errors import UserError
+
+Row = tuple[str, bytes, str | None, str]
+"""image_id, location, label, stamp."""
+
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+
+
+def list_images(paths: list[str], label: bool) -> tuple[list[Row], dict[str, str]]:
+    """All image files below these folders, and what only looks like one, with the reason.
+
+    An `image_id` is the path below its folder; with several folders, their names come first.
+    Raises UserError for a folder that is missing, or where there is no image at all.
+    """
+    rows: list[Row] = []
+    problems: dict[str, str] = {}
+    for path, prefix in zip(paths, _prefixes(paths), strict=True):
+        find = _find_remote if "://" in path else _find_local
+        for relative, location, stamp, problem in find(path):
+            image_id = prefix + readable(relative)
+            if problem:
+                problems[image_id] = problem
+                continue
+            folder = os.path.dirname(relative) or os.fsencode(path.rstrip("/"))
+            rows.append(
+                (image_id, location, readable(os.path.basename(folder)) if label else None, stamp)
+            )
+    if not rows:
+        raise UserError(f"data: no images in {', '.join(paths)}; endings read: {' '.join(ENDINGS)}")
+    return sorted(rows), problems
+
+
+def read(location: bytes) -> bytes:
+    """The bytes of a file, local or remote; OSError where they cannot be had."""
+    if b"://" not in location:
+        with open(location, "rb") as file:
+            return file.read()
+    system, path = _system(location.decode())
+    with system.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def readable(path: bytes) -> str:
+    r"""A path as UTF-8 text: bytes that are not become `\xff`, and a backslash becomes two."""
+    return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def why_unreadable(error: OSError, location: bytes) -> str:
+    """Why a file could not be read, in a few words."""
+    if error.errno == errno.ENOENT and os.path.islink(location):
+        return "link to a file that does not exist"
+    reasons = {errno.ENOENT: "file vanished", errno.EACCES: "no permission to read it"}
+    return reasons.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
+
+
+def _prefixes(paths: list[str]) -> list[str]:
+    """What tells the images of several folders apart: the folders' names, numbered if equal."""
+    if len(paths) == 1:
+        return [""]
+    names = [os.path.basename(path.rstrip("/")) or "root" for path in paths]
+    alike = len(set(names)) < len(names)
+    return [f"{name}-{i}/" if alike else f"{name}/" for i, name in enumerate(names, 1)]
+
+
+Found = tuple[bytes, bytes, str, str | None]
+"""Path below the folder, location, stamp, and what is wrong with it."""
+
+
+def _find_local(folder: str) -> Iterator[Found]:
+    """Walk a folder, links included; names are bytes, as not every name is UTF-8."""
+    top = os.fsencode(os.path.abspath(os.path.expanduser(folder)))
+    if not os.path.isdir(top):
+        raise UserError(f"data: there is no folder {folder}")
+    seen: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
+
+    for root, inner, files in os.walk(top, followlinks=True, onerror=fail):
+        here = os.stat(root)
+        if (here.st_dev, here.st_ino) in seen:  # a link to a folder above, or to one seen before
+            inner.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        inner.sort()
+        for name in inner:
+            if name.lower().endswith(_ENDINGS):
+                yield os.path.relpath(os.path.join(root, name), top), b"", "", "a folder"
+        for name in files:
+            if name.lower().endswith(_ENDINGS):
+                path = os.path.join(root, name)
+                yield os.path.relpath(path, top), path, *_stamp(path)
+
+
+_ENDINGS = tuple(ending.encode() for ending in ENDINGS)
+
+
+def _stamp(path: bytes) -> tuple[str, str | None]:
+    """Size and time of a file, and why it cannot be an image."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return "", why_unreadable(error, path)
+    if not stat.S_ISREG(status.st_mode):
+        return "", "neither a file nor a folder"
+    return f"{status.st_size} {status.st_mtime_ns}", None
+
+
+def _find_remote(uri: str) -> Iterator[Found]:
+    """List a folder of a bucket."""
+    system, top = _system(uri)
+    scheme = uri.partition("://")[0]
+    try:
+        infos = system.get_file_info(pafs.FileSelector(top, recursive=True))
+    except OSError as error:
+        raise UserError(f"data: {uri} cannot be listed: {error}") from error
+    for info in infos:
+        if info.type == pafs.FileType.File and info.path.lower().endswith(ENDINGS):
+            relative = info.path[len(top.rstrip("/")) + 1 :].encode()
+            yield relative, f"{scheme}://{info.path}".encode(), f"{info.size} {info.mtime_ns}", None
+
+
+def _system(uri: str) -> tuple[Any, str]:
+    """The file system of a URI and the path in it: pyarrow's own, else fsspec's."""
+    scheme, _, path = uri.partition("://")
+    return _connected(scheme), path
+
+
+@cache
+def _connected(scheme: str) -> Any:
+    if scheme in ("s3", "gs", "gcs", "hdfs"):
+        return pafs.FileSystem.from_uri(f"{scheme}://bucket")[0]
+    import fsspec
+
+    try:
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"data: {scheme}:// cannot be read: {error}") from error

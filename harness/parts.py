@@ -1,0 +1,126 @@
+"""A count under way: results arrive in any order and are kept in parts of consecutive images.
+
+A part is one file, written when its last image has come. Of an interrupted count the
+finished parts remain, and with them the counts, digests, problems and pixels of their images.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from harness.store import Store
+
+SMALLEST = 256
+"""Images in a part: little to lose on a slow machine."""
+MOST = 512
+"""Parts of a data set: files that can all be open at once."""
+
+
+class Parts:
+    """What is known of each of `total` images, by its index in the listing."""
+
+    def __init__(self, store: Store, key: str, total: int) -> None:
+        """Take up the parts that an earlier count has left in `<key>/parts`."""
+        self._store, self._folder = store, f"{key}/parts"
+        self._length = max(SMALLEST, -(-total // MOST))
+        self._open: dict[int, np.ndarray] = {}
+        self.total = total
+        self.counted = np.zeros(total, bool)
+        """Of bad images too: what is known about them is all there is to know."""
+        self.counts = np.full(total, -1, np.int16)
+        self.sha256 = np.zeros(total, "S64")
+        self.problems: dict[int, str] = {}
+        """Why an image has no count."""
+        for file in store.list(self._folder):
+            self._take_up(int(file.rpartition("/")[2].removesuffix(".npz")))
+
+    @classmethod
+    def left_in(cls, store: Store, key: str) -> pd.DataFrame:
+        """What finished parts hold: `sha256`, `feature_count` of each counted image."""
+        tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
+        for file in store.list(f"{key}/parts"):
+            with np.load(io.BytesIO(store.get(file)), allow_pickle=False) as arrays:
+                columns = {
+                    "sha256": arrays["sha256"].astype(str),
+                    "feature_count": arrays["counts"],
+                }
+            tables.append(pd.DataFrame(columns))
+        table = pd.concat(tables)
+        return table[table["feature_count"] >= 0]
+
+    def missing(self) -> np.ndarray:
+        """Indices of the images that are still to be counted."""
+        return np.flatnonzero(~self.counted)
+
+    def add(self, batch: dict[str, np.ndarray]) -> None:
+        """Keep results: `index`, `sha256`, `problem`, `count`, `image`; each image comes once."""
+        for index, sha256, problem, count, image in zip(
+            *(batch[name] for name in ("index", "sha256", "problem", "count", "image")), strict=True
+        ):
+            if self.counted[index]:
+                raise RuntimeError(f"image {index} was counted twice")
+            self.counted[index], self.counts[index], self.sha256[index] = True, count, sha256
+            if problem:
+                self.problems[int(index)] = problem
+            self._add_image(int(index), image)
+
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """The indices and the images of each part; all must be finished."""
+        for number in range(-(-self.total // self._length)):
+            with self._read(number) as arrays:
+                yield self._rows(number), arrays["images"]
+
+    def delete(self) -> None:
+        """Remove the parts: the images are packed now."""
+        self._store.delete(self._folder)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        with self._read(0) as arrays:
+            return int(arrays["images"].shape[-1])
+
+    def _rows(self, number: int) -> slice:
+        """The indices of a part's images."""
+        return slice(number * self._length, min((number + 1) * self._length, self.total))
+
+    def _add_image(self, index: int, image: np.ndarray) -> None:
+        number, offset = divmod(index, self._length)
+        rows = self._rows(number)
+        if number not in self._open:
+            length = rows.stop - rows.start
+            self._open[number] = np.empty((length, *image.shape), np.uint8)
+        self._open[number][offset] = image
+        if self.counted[rows].all():
+            self._finish(number, self._open.pop(number))
+
+    def _finish(self, number: int, images: np.ndarray) -> None:
+        rows = self._rows(number)
+        bad = [index for index in range(rows.start, rows.stop) if index in self.problems]
+        file = io.BytesIO()
+        np.savez(
+            file,
+            images=images,
+            counts=self.counts[rows],
+            sha256=self.sha256[rows],
+            bad=np.array(bad, np.int64),
+            problems=np.array([self.problems[index] for index in bad], str),
+        )
+        self._store.put(f"{self._folder}/{number:05d}.npz", file.getvalue())
+
+    def _take_up(self, number: int) -> None:
+        with self._read(number) as arrays:
+            rows = self._rows(number)
+            self.counts[rows], self.sha256[rows] = arrays["counts"], arrays["sha256"]
+            self.counted[rows] = True
+            bad, problems = arrays["bad"].tolist(), arrays["problems"].tolist()
+            self.problems.update(zip(bad, problems, strict=True))
+
+    def _read(self, number: int) -> np.lib.npyio.NpzFile:
+        """A part's arrays, each read when it is asked for."""
+        file = self._store.get(f"{self._folder}/{number:05d}.npz")
+        return np.load(io.BytesIO(file), allow_pickle=False)
