@@ -45,9 +45,9 @@ class Curves:
     def add(self, evaluation: Evaluation, stage: StageRecord) -> None:
         """One evaluation of a stage, as a point of every curve."""
         points = {
-            "score": evaluation.score,
-            "spread": evaluation.spread,
-            "score_std": evaluation.score_std,
+            "evaluation/score": evaluation.score,
+            "evaluation/spread": evaluation.spread,
+            "evaluation/score_std": evaluation.score_std,
             "loss/discriminator": evaluation.loss_d,
             "loss/generator": evaluation.loss_g,
             "probability_real/of_real_images": evaluation.d_real,
@@ -56,8 +56,8 @@ class Curves:
             "stage/groups": len(stage.groups),
             "stage/images": stage.images,
             "stage/epoch": evaluation.epoch,
-            "images_per_second": evaluation.images_per_second,
-            **{f"metrics/{name}": value for name, value in evaluation.metrics.items()},
+            "speed/images_per_second": evaluation.images_per_second,
+            **{f"evaluation/{name}": value for name, value in evaluation.metrics.items()},
         }
         for tag, value in points.items():
             self._writer.add_scalar(tag, value, evaluation.epochs_spent)
@@ -78,11 +78,11 @@ class Curves:
     def finish(self, record: RunRecord) -> None:
         """Hyperparameters and final metrics, for the tab that compares runs; then close."""
         metrics: dict[str, float | None] = {
-            "final/score": record.final_score,
-            "final/best_score": record.best_score,
-            "final/epochs_to_peak": record.epochs_to_peak,
-            "final/epochs_spent": record.epochs_spent,
-            "final/training_seconds": record.seconds.train,
+            "summary/score": record.final_score,
+            "summary/best_score": record.best_score,
+            "summary/epochs_to_peak": record.epochs_to_peak,
+            "summary/epochs_spent": record.epochs_spent,
+            "summary/training_seconds": record.seconds.train,
         }
         known = {tag: value for tag, value in metrics.items() if value is not None}
         for summary in hparams(_hyperparameters(record), known):
@@ -126,7 +126,8 @@ def _grids(folder: Path) -> Iterator[tuple[int, Summary.Value]]:
 
 def _hyperparameters(record: RunRecord) -> dict[str, float | str]:
     """Settings and cell by dotted keys, as numbers and text."""
-    everything = dotted({**record.settings, **record.cell, "status": record.status})
+    cell = {**record.cell, "status": record.status}
+    everything = dotted({"cell": cell, **record.settings})  # TensorBoard sorts: the cell is first
     return {
         key: value if isinstance(value, int | float | str) and not isinstance(value, bool)
         else json.dumps(value)

@@ -145,13 +145,13 @@ _QUANTITIES = (
 
 
 def _unfinished(patterns: list[Pattern]) -> list[str]:
-    """A sentence for each run that a best of n could not choose from."""
-    return [
-        f"{cell_name(run.cell)} is left out: {status(run)}."
-        for pattern in patterns
-        for run in pattern.runs
-        if run not in pattern.finished
-    ]
+    """A sentence for each reason why a best of n could not choose from some runs."""
+    left: dict[str, list[str]] = {}
+    for pattern in patterns:
+        for run in pattern.runs:
+            if run not in pattern.finished:
+                left.setdefault(status(run), []).append(cell_name(run.cell))
+    return [f"Left out ({why}): {', '.join(names)}." for why, names in left.items()]
 
 
 def _group_notes(outcome: Outcome, data: str, sizes: list[int]) -> list[str]:

@@ -34,7 +34,7 @@ def part(run, evaluations):
 
 def test_epochs_spent_on_the_x_axis(tmp_path, run):
     Curves(tmp_path, run).close()
-    assert points(tmp_path, "score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
+    assert points(tmp_path, "evaluation/score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
     assert points(tmp_path, "stage/images") == [(10, 100), (20, 100), (30, 200), (40, 200)]
 
 
@@ -51,7 +51,7 @@ def test_a_continued_run_has_no_gap_and_no_double_points(tmp_path, run):
     for evaluation in run.evaluations[2:]:
         second.add(evaluation, run.stages[evaluation.stage - 1])
     second.finish(run)
-    assert points(tmp_path, "score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
+    assert points(tmp_path, "evaluation/score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
     events = read(tmp_path)
     assert [image.step for image in events.Images("samples")] == [20]
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
@@ -59,11 +59,11 @@ def test_a_continued_run_has_no_gap_and_no_double_points(tmp_path, run):
 
 def test_final_metrics_and_hyperparameters(tmp_path, run):
     Curves(tmp_path, run).finish(run)
-    assert points(tmp_path, "final/score") == [(40, 3.0)]
-    assert points(tmp_path, "final/epochs_to_peak") == [(40, 40.0)]
+    assert points(tmp_path, "summary/score") == [(40, 3.0)]
+    assert points(tmp_path, "summary/epochs_to_peak") == [(40, 40.0)]
     tags = read(tmp_path).PluginTagToContent("hparams")
     start = tags["_hparams_/session_start_info"]
-    for name in (b"mode", b"seed", b"training.stage_epochs"):
+    for name in (b"cell.mode", b"cell.seed", b"training.stage_epochs"):
         assert name in start
 
 

@@ -26,9 +26,7 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
         ["final score", 2.75, None],
         ["finished runs", "2 of 2", "0 of 1"],
     ]
-    assert table.notes[1:] == [
-        "a-conventional-seed0 is left out: diverged: scores are not numbers."
-    ]
+    assert table.notes[1:] == ["Left out (diverged: scores are not numbers): a-conventional-seed0."]
 
 
 def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
