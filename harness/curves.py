@@ -101,7 +101,8 @@ def write_histogram(folder: Path, histogram: dict[int, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     writer = _fresh(folder)
     counts = np.repeat(list(histogram), list(histogram.values()))
-    writer.add_histogram("feature_counts", counts, 0)
+    edges = np.linspace(counts.min(), counts.max() + 1, 65)
+    writer.add_histogram("feature_counts", counts, 0, bins=edges)  # its own bins are logarithmic
     writer.close()
 
 

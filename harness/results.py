@@ -42,6 +42,7 @@ def make(results: Path, expected: list[Cell] | None = None, reach: float | None 
     drawn = figures.draw(outcome, results / "figures")
     _remove_stale(folder, set(files), (".csv",))
     _remove_stale(results / "figures", {path.name for path in drawn}, (".png", ".svg"))
+    _draw_histograms(outcome)
     report.write(outcome, sections, state(outcome), drawn)
     return folder / "tables.md"
 
@@ -103,6 +104,16 @@ def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> No
     for path in folder.iterdir():
         if path.suffix in suffixes and path.name not in kept:
             path.unlink()
+
+
+def _draw_histograms(outcome: Outcome) -> None:
+    """The feature counts of each data set for TensorBoard, once: they do not change."""
+    for (data, method, k), record in outcome.groups.items():
+        home = outcome.folder / "groups" / f"{data}-{method}-k{k}"
+        if not home.is_dir():
+            from harness.curves import write_histogram  # loads PyTorch
+
+            write_histogram(home, record.histogram)
 
 
 def _compare(folders: list[Path]) -> str:

@@ -78,3 +78,5 @@ def test_histogram_of_feature_counts(tmp_path):
     (event,) = read(tmp_path).Histograms("feature_counts")
     value = event.histogram_value
     assert (value.num, value.min, value.max, value.sum) == (4, 700, 900, 3000)
+    assert sorted(value.bucket)[-2:] == [1, 3]
+    assert value.bucket_limit[-1] == 901
