@@ -1,0 +1,169 @@
+"""How far generated images are from real ones, from a classifier's features of both.
+
+FID, KID, precision and recall, density and coverage: pure functions of features [n, d],
+summed in float64. What they need of the real images is computed once, when first asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Metric = Literal["fid", "kid", "precision_recall", "density_coverage"]
+
+MANIFOLD_NEIGHBOURS = 3
+"""Balls of precision and recall reach to the third neighbour (Kynkäänniemi et al. 2019)."""
+DENSITY_NEIGHBOURS = 5
+"""Balls of density and coverage reach to the fifth neighbour (Naeem et al. 2020)."""
+ROWS = 1024
+"""Distances are taken so many rows at a time: 60,000 real images fit."""
+
+
+class FeatureStatistics:
+    """Features [n, d] of the real images, and what the metrics derive from them alone."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features.double()
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean [d]."""
+        return self.features.mean(dim=0)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """A matrix [min(n, d), d] whose transpose times itself is the covariance."""
+        spread = _spread(self.features)
+        return torch.linalg.qr(spread, mode="r").R if len(spread) > spread.shape[1] else spread
+
+    @cached_property
+    def manifold_radii(self) -> Tensor:
+        """Distance [n] of each real image to its third neighbour."""
+        return _radii(self.features, MANIFOLD_NEIGHBOURS)
+
+    @cached_property
+    def density_radii(self) -> Tensor:
+        """Distance [n] of each real image to its fifth neighbour."""
+        return _radii(self.features, DENSITY_NEIGHBOURS)
+
+
+def frechet_distance(real: FeatureStatistics, generated: Tensor) -> float:
+    """Return the FID (Heusel et al. 2017): the distance of two Gaussians, 0 for the same.
+
+    |μ₁ - μ₂|² + tr Σ₁ + tr Σ₂ - 2 tr √(Σ₁ Σ₂). With Σ₁ = AᵀA and Σ₂ = BᵀB the last trace is
+    the sum of the singular values of ABᵀ, got from the smaller of its two Gram matrices.
+    """
+    generated = generated.double()
+    spread = _spread(generated)
+    product = real.root @ spread.T
+    product = product if product.shape[0] <= product.shape[1] else product.T
+    overlap = torch.linalg.eigvalsh(product @ product.T).clamp_min(0).sqrt().sum()
+    means = (real.mean - generated.mean(dim=0)).square().sum()
+    return (means + real.root.square().sum() + spread.square().sum() - 2 * overlap).item()
+
+
+def _spread(features: Tensor) -> Tensor:
+    return (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
+
+
+def kernel_distance(
+    real: FeatureStatistics, generated: Tensor, subsets: int = 100, size: int = 1000
+) -> float:
+    """Return the KID (Bińkowski et al. 2018): the unbiased MMD² of a cubic kernel.
+
+    The mean over `subsets` draws of `size` images of each kind (of all, where there are
+    fewer), with a fixed seed and in torch-fidelity's order. May be a little below 0.
+    """
+    generated = generated.double()
+    size = min(size, len(real), len(generated))
+    if size == len(real) == len(generated):
+        return _squared_mmd(generated, real.features).item()
+    random = np.random.RandomState(2020)
+    distances = []
+    for _ in range(subsets):
+        ours = random.choice(len(generated), size, replace=False)
+        theirs = random.choice(len(real), size, replace=False)
+        distances.append(_squared_mmd(generated[ours], real.features[theirs]))
+    return torch.stack(distances).mean().item()
+
+
+def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Return the unbiased estimate of MMD² of `x` and `y`, both [m, d]."""
+    m = len(x)
+    xx, yy = _kernel(x, x), _kernel(y, y)
+    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
+    return within / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def precision_recall(real: FeatureStatistics, generated: Tensor) -> tuple[float, float]:
+    """Return improved precision and recall (Kynkäänniemi et al. 2019), both in 0..1.
+
+    The share of generated images inside some real image's ball, and the share of real
+    images inside some generated image's; a ball reaches to the third neighbour.
+    """
+    generated = generated.double()
+    precision = _share_inside(generated, real.features, real.manifold_radii)
+    radii = _radii(generated, MANIFOLD_NEIGHBOURS)
+    return precision, _share_inside(real.features, generated, radii)
+
+
+def density_coverage(real: FeatureStatistics, generated: Tensor) -> tuple[float, float]:
+    """Return density (0 and up, 1 for the real) and coverage (0..1) (Naeem et al. 2020).
+
+    How many real images' balls a generated image lies in, over the neighbours a ball
+    holds; and the share of real images with a generated one in their ball.
+    """
+    radii, nearest, inside = real.density_radii, [], []
+    for distances in _distances(generated.double(), real.features):
+        nearest.append(distances.amin(dim=0))
+        inside.append((distances < radii).sum())
+    density = torch.stack(inside).sum() / (DENSITY_NEIGHBOURS * len(generated))
+    coverage = (torch.stack(nearest).amin(dim=0) < radii).double().mean()
+    return density.item(), coverage.item()
+
+
+def _share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
+    """Return the share of `points` that lie in at least one ball."""
+    inside = [(distances <= radii).any(dim=1) for distances in _distances(points, centres)]
+    return torch.cat(inside).double().mean().item()
+
+
+def _radii(features: Tensor, neighbours: int) -> Tensor:
+    """Return the distance of each row to its `neighbours`-th nearest other row."""
+    if len(features) <= neighbours:
+        raise ValueError(f"{len(features)} images have no {neighbours} neighbours each")
+    return torch.cat(
+        [distances.kthvalue(neighbours + 1).values for distances in _distances(features, features)]
+    )
+
+
+def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Yield the Euclidean distances [rows, len(y)] of some rows of `x` after the other."""
+    return (torch.cdist(rows, y) for rows in x.split(ROWS))
+
+
+def _named(
+    names: tuple[str, str], function: Callable[[FeatureStatistics, Tensor], tuple[float, float]]
+) -> Callable[[FeatureStatistics, Tensor], dict[str, float]]:
+    return lambda real, generated: dict(zip(names, function(real, generated), strict=True))
+
+
+METRICS: dict[Metric, Callable[[FeatureStatistics, Tensor], dict[str, float]]] = {
+    "fid": lambda real, generated: {"fid": frechet_distance(real, generated)},
+    "kid": lambda real, generated: {"kid": kernel_distance(real, generated)},
+    "precision_recall": _named(("precision", "recall"), precision_recall),
+    "density_coverage": _named(("density", "coverage"), density_coverage),
+}
+"""What each name in a sweep file's `score.metrics` reports."""
