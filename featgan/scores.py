@@ -8,6 +8,7 @@ generator, flag or mode is changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from featgan import precision
 from featgan.classifiers import Classifier, load_inception, load_torchvision
+from featgan.metrics import METRICS, FeatureStatistics, Metric
 from featgan.precision import Precision
 from featgan.settings import Settings
 from featgan.small_cnn import load_trained, train_classifier
@@ -26,12 +28,20 @@ from featgan.small_cnn import load_trained, train_classifier
 __all__ = [
     "Classifier",
     "Diverged",
+    "FeatureStatistics",
+    "Measurement",
     "Score",
     "ScoreSettings",
+    "classify",
     "inception_score",
     "load_classifier",
+    "real_statistics",
     "train_classifier",
 ]
+
+
+Generate = Callable[[int, int], Tensor]
+"""`generate(start, stop)` gives uint8 images [stop - start, 3, S, S] on the device."""
 
 
 class Diverged(Exception):
@@ -55,6 +65,8 @@ class ScoreSettings(Settings):
     """Number format of the classifier: `fp32`, `bf16`, or `auto`: bf16 where hardware has it."""
     batch_size: int = Field(50, ge=1)
     """Images generated and classified at a time."""
+    metrics: list[Metric] = Field([])
+    """Further metrics to report, in the same pass: fid, kid, precision_recall, density_coverage."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreSettings:
@@ -64,6 +76,8 @@ class ScoreSettings(Settings):
             raise ValueError("weights belongs to inception and torchvision; trained has its own")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics names one twice")
         return self
 
 
@@ -105,14 +119,34 @@ def load_classifier(
     return load_trained(trained, device, dtype)
 
 
-class Score:
-    """Measures a generator's Inception Score; `protocol` says how."""
+@dataclass(frozen=True)
+class Measurement:
+    """One score and, from the same images, the further metrics."""
 
-    def __init__(self, classifier: Classifier, settings: ScoreSettings) -> None:
-        self.classifier, self.settings = classifier, settings
+    score: float
+    score_std: float
+    """Standard deviation of the score over its splits."""
+    metrics: dict[str, float]
+
+
+class Score:
+    """Measures a generator's images: the Inception Score, and metrics against `real` images.
+
+    `protocol` says how the score is made, `metrics_protocol` how the metrics are.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: ScoreSettings,
+        real: FeatureStatistics | None = None,
+    ) -> None:
+        if settings.metrics and real is None:
+            raise ValueError(f"{', '.join(settings.metrics)} need features of real images")
+        self.classifier, self.settings, self.real = classifier, settings, real
+        self._format = precision.name(classifier.dtype)
         self.protocol = (
-            f"IS {classifier.name} n={settings.count} splits={settings.splits} "
-            f"{precision.name(classifier.dtype)}"
+            f"IS {classifier.name} n={settings.count} splits={settings.splits} {self._format}"
         )
 
     @property
@@ -120,20 +154,73 @@ class Score:
         """Images of one measurement."""
         return self.settings.count
 
-    def measure(self, generate: Callable[[int, int], Tensor]) -> tuple[float, float]:
-        """Return mean and standard deviation of the score of `settings.count` images.
+    @property
+    def metrics_protocol(self) -> str:
+        """How the further metrics are made; empty without any."""
+        if self.real is None or not self.settings.metrics:
+            return ""
+        names = " ".join(self.settings.metrics).upper()
+        return f"{names} {self.classifier.name} n={self.count} real={len(self.real)} {self._format}"
 
-        `generate(start, stop)` gives uint8 images [stop - start, 3, S, S] on the device.
+    def measure(self, generate: Generate) -> tuple[float, float]:
+        """Return mean and standard deviation of the score alone; see `evaluate`."""
+        _, logits = classify(self.classifier, generate, self.count, self.settings.batch_size)
+        return inception_score(logits, self.settings.splits)
+
+    def evaluate(self, generate: Generate) -> Measurement:
+        """Measure score and metrics of the first `count` images of `generate`, in one pass.
+
         Raises Diverged where the score is no number.
         """
-        return inception_score(self._logits(generate, self.count), self.settings.splits)
-
-    def measure_images(self, images: np.ndarray) -> tuple[float, float]:
-        """Return the score of real uint8 `images` [n, 3, S, S]: what a generator may reach."""
-        generate = lambda start, stop: torch.from_numpy(images[start:stop])  # noqa: E731
-        return inception_score(self._logits(generate, len(images)), self.settings.splits)
-
-    def _logits(self, generate: Callable[[int, int], Tensor], count: int) -> Tensor:
         size = self.settings.batch_size
-        edges = range(0, count, size)
-        return torch.cat([self.classifier(generate(i, min(i + size, count))) for i in edges])
+        features, logits = classify(self.classifier, generate, self.count, size)
+        score, deviation = inception_score(logits, self.settings.splits)
+        return Measurement(score, deviation, self._metrics(features, self.real))
+
+    def measure_images(self, images: np.ndarray) -> Measurement:
+        """Measure real uint8 `images` [n, 3, S, S] as if generated: what a generator may reach.
+
+        Scores `count` of them, drawn with a fixed seed, or all where there are fewer. The
+        metrics compare `count`, at most half of all, with the others.
+        """
+        count, size = self.count, self.settings.batch_size
+        rows = np.random.RandomState(2020).permutation(len(images))
+        rows = rows if self.settings.metrics else rows[:count]
+        drawn = _drawn(images, rows)
+        features, logits = classify(self.classifier, drawn, len(rows), size)
+        score, deviation = inception_score(logits[:count], self.settings.splits)
+        part = min(count, len(rows) // 2)
+        others = FeatureStatistics(features[part:])
+        return Measurement(score, deviation, self._metrics(features[:part], others))
+
+    def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if real is not None:
+            for name in self.settings.metrics:
+                found |= METRICS[name](real, features)
+        return found
+
+
+def real_statistics(
+    classifier: Classifier, images: np.ndarray, batch_size: int = 50
+) -> FeatureStatistics:
+    """Return what metrics need of real uint8 `images` [n, 3, S, S]; computed once for a run."""
+    generate = _drawn(images, np.arange(len(images)))
+    return FeatureStatistics(classify(classifier, generate, len(images), batch_size)[0])
+
+
+def classify(
+    classifier: Classifier, generate: Generate, count: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return features [count, width] and logits [count, classes] of a generator's images."""
+    features, logits = [], []
+    for start in range(0, count, batch_size):
+        images = generate(start, min(start + batch_size, count))
+        of_batch = classifier.features_and_logits(images)
+        features.append(of_batch[0])
+        logits.append(of_batch[1])
+    return torch.cat(features), torch.cat(logits)
+
+
+def _drawn(images: np.ndarray, rows: np.ndarray) -> Generate:
+    return lambda start, stop: torch.from_numpy(images[rows[start:stop]])

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch_fidelity import metric_isc
 
 from featgan.classifiers import Classifier
-from featgan.scores import Diverged, Score, ScoreSettings, inception_score
+from featgan.metrics import Metric, frechet_distance
+from featgan.scores import Diverged, Score, ScoreSettings, inception_score, real_statistics
 
 CPU = torch.device("cpu")
 
@@ -108,10 +109,60 @@ def test_generate_is_asked_for_each_image_once_in_order() -> None:
     assert asked == [(0, 10), (10, 20), (20, 25)]
 
 
-def test_real_images_score_as_the_same_images_generated() -> None:
-    images = noise_images(60)
-    score = Score(small_classifier(), ScoreSettings(count=60, splits=3))
-    assert score.measure_images(images.numpy()) == score.measure(lambda a, b: images[a:b])
+def test_real_images_score_about_as_the_same_images_generated() -> None:
+    images = noise_images(400)
+    score = Score(small_classifier(), ScoreSettings(count=400, splits=2))
+    real = score.measure_images(images.numpy())
+    assert real.score == pytest.approx(score.measure(lambda a, b: images[a:b])[0], rel=0.05)
+    assert real.metrics == {}
+
+
+def test_no_more_real_images_are_scored_than_generated_ones() -> None:
+    images = noise_images(300)
+    few = Score(small_classifier(), ScoreSettings(count=40, splits=1))
+    asked = torch.from_numpy(np.random.RandomState(2020).permutation(300)[:40])
+    expected = few.measure(lambda a, b: images[asked][a:b])
+    assert few.measure_images(images.numpy()).score == pytest.approx(expected[0], rel=1e-12)
+
+
+ALL: list[Metric] = ["fid", "kid", "precision_recall", "density_coverage"]
+
+
+def test_metrics_come_from_the_same_pass_as_the_score() -> None:
+    classifier, images, real = small_classifier(), noise_images(90), noise_images(120, seed=1)
+    settings = ScoreSettings(count=90, splits=3, batch_size=40, metrics=ALL)
+    statistics = real_statistics(classifier, real.numpy())
+    score = Score(classifier, settings, statistics)
+    asked = []
+
+    def generate(start: int, stop: int) -> Tensor:
+        asked.append(start)
+        return images[start:stop]
+
+    found = score.evaluate(generate)
+    assert asked == [0, 40, 80]
+    assert (found.score, found.score_std) == score.measure(generate)
+    assert list(found.metrics) == ["fid", "kid", "precision", "recall", "density", "coverage"]
+    features = classifier.features_and_logits(images)[0]
+    assert found.metrics["fid"] == pytest.approx(frechet_distance(statistics, features), rel=1e-5)
+    expected = f"{' '.join(ALL).upper()} linear n=90 real=120 fp32"
+    assert score.metrics_protocol == expected
+
+
+def test_metrics_of_real_images_compare_one_half_with_the_other() -> None:
+    images = noise_images(400).numpy()
+    settings = ScoreSettings(count=1000, splits=2, metrics=ALL)
+    classifier = small_classifier()
+    score = Score(classifier, settings, real_statistics(classifier, images))
+    found = score.measure_images(images).metrics
+    assert found["fid"] < 0.05
+    assert found["density"] == pytest.approx(1, abs=0.15)
+    assert found["precision"] < 1  # the halves share no image
+
+
+def test_metrics_without_real_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="fid need features of real images"):
+        Score(small_classifier(), ScoreSettings(metrics=["fid"]))
 
 
 def test_measuring_leaves_no_trace() -> None:
@@ -147,6 +198,7 @@ def test_the_protocol_says_how_the_score_is_made() -> None:
     [
         ({"count": 19, "splits": 10}, "under 2 images each"),
         ({"classifier": "trained", "weights": "a.pth"}, "trained has its own"),
+        ({"metrics": ["fid", "fid"]}, "names one twice"),
         ({"trained_on": ["apples"]}, "belongs to the classifier trained"),
     ],
 )
