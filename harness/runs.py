@@ -6,11 +6,13 @@ records alone, before and after; Tune's own state is thrown away.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -61,18 +63,41 @@ def carry_out(
         return True
     # Tune ends its trials at Ctrl-C; ours are asked to checkpoint first.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watch tells what failed
+    key = stop_key(todo[0].sweep)
+    store.delete(key)
+    watch = _Watch(todo, store, screen, counts)
+    with _stopping(lambda: store.put(key, b""), watch, screen):
+        for attempt in range(resources.max_failures + 1):
+            try:
+                _fit(todo, store, resources, gpus_per_run, sample_every, watch)
+                break
+            except RuntimeError as error:
+                # Tune itself ends so when Ray's memory monitor has killed one of its trials.
+                screen.say(f"Tune stopped: {' '.join(str(error).split())[:200]}")
+                _, half_done, missing = split(store, todo)
+                todo = half_done + missing
+                if attempt == resources.max_failures or not todo:
+                    break
+    store.delete(key)
+    return not watch.stopped
+
+
+def _fit(
+    todo: list[Run],
+    store: Store,
+    resources: Resources,
+    gpus_per_run: float,
+    sample_every: int,
+    watch: _Watch,
+) -> None:
+    """One Tune experiment over the runs."""
     todo = sorted(todo, key=epochs, reverse=True)
     habits = Habits(resources.cpus_per_run, resources.checkpoint_minutes, sample_every)
     trainable = tune.with_parameters(
         train, runs={run.name: run for run in todo}, store=store, habits=habits
     )
-    watch = _Watch({run.name: epochs(run) for run in todo}, screen, counts)
-    key = stop_key(todo[0].sweep)
-    store.delete(key)
-    with (
-        tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch,
-        _stopping(lambda: store.put(key, b""), watch, screen),
-    ):
+    with tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpus_per_run, "gpu": gpus_per_run}),
             param_space={"run": tune.grid_search([run.name for run in todo])},
@@ -91,8 +116,19 @@ def carry_out(
                 failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()
-    store.delete(key)
-    return not watch.stopped
+
+
+def mark_failed(store: Store, run: Run, reason: str) -> None:
+    """Log why a run failed in its folder, and in its record if it has one."""
+    key = f"{run.folder}/failures.txt"
+    before = store.get(key) if store.exists(key) else b""
+    store.put(
+        key, before + f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}\n".encode()
+    )
+    record = read_record(store, run)
+    if record is not None and record.status not in FINAL:
+        failed = record.model_copy(update={"status": "failed", "reason": reason})
+        store.put(f"{run.folder}/run.json", failed.model_dump_json(indent=1).encode())
 
 
 def epochs(run: Run) -> int:
@@ -107,13 +143,22 @@ def _name(trial: Trial) -> str:
     return str(trial.config["run"])
 
 
+def _reason(trial: Trial) -> str:
+    """Why a trial failed, in one line."""
+    error = trial.get_pickled_error() or trial.get_error()
+    error = getattr(error, "cause", None) or error
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:500]
+
+
 class _Watch(tune.Callback, Stopper):
     """Shows Tune's progress, and ends the experiment once every stopped run has saved itself."""
 
-    def __init__(self, lengths: dict[str, int], screen: Screen, counts: Counts) -> None:
-        self._screen, self._counts = screen, counts
-        self._lengths = lengths
-        self._shares = dict.fromkeys(lengths, 0.0)
+    def __init__(self, todo: list[Run], store: Store, screen: Screen, counts: Counts) -> None:
+        self._runs = {run.name: run for run in todo}
+        self._store, self._screen, self._counts = store, screen, counts
+        self._lengths = {run.name: epochs(run) for run in todo}
+        self._shares = dict.fromkeys(self._lengths, 0.0)
         self._running: set[str] = set()
         self._best = float("-inf")
         self.stopped = False
@@ -142,10 +187,19 @@ class _Watch(tune.Callback, Stopper):
             self._counts.done += 1
         self._show(last=True)
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._failed(trial, "; trying again")
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._running.discard(_name(trial))
-        if trial.status == Trial.ERROR:
-            self._counts.failed += 1
+        self._counts.failed += 1
+        self._failed(trial, "")
+
+    def _failed(self, trial: Trial, then: str) -> None:
+        """Tell the reason, and keep it beside the run: a killed process could not do it itself."""
+        name, reason = _name(trial), _reason(trial)
+        self._running.discard(name)
+        self._screen.say(f"{name}: {reason}{then}")
+        mark_failed(self._store, self._runs[name], reason)
         self._show(last=True)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

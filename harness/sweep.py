@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from featgan.errors import UserError
 from harness import cluster, results
 from harness.config import Cell, Sweep, load
+from harness.lock import SweepLock
 from harness.mirror import mirrored
 from harness.screen import Counts, Screen
 from harness.store import Store
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return carry_out(sweep, Screen())
     except UserError as error:
-        print(f"featgan: {error}", file=sys.stderr)
+        # One that a Ray task raised comes wrapped in its traceback.
+        print(f"featgan: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 2
 
 
@@ -43,29 +46,41 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     store = Store(sweep.results)
     cluster.environment()  # Ray reads it when it is imported, so what imports Ray comes after
     from harness import runs
+    from harness.preflight import preflight
     from harness.preparation import prepare_runs
 
     cells = sweep.cells()
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
-    try:
-        engine = cluster.connect()
-        grid = prepare_runs(sweep, store, engine.gpus > 0, screen.features)
-        _describe(sweep, store, cells, [run.name for run in grid])
-        done, half_done, missing = runs.split(store, grid)
-        screen.say(f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing")
-        completed = runs.carry_out(
-            half_done + missing,
-            store,
-            sweep.resources,
-            gpus_per_run=_gpus_per_run(sweep, engine),
-            sample_every=sweep.sample_every,
-            screen=screen,
-            counts=Counts(total=len(grid), done=len(done)),
-        )
-        unfinished = len(grid) - len(runs.split(store, grid)[0])
-    finally:
-        cluster.shutdown()
-    print(report(sweep, store), flush=True)
+    with SweepLock(store, sweep.name, notice=screen.say):
+        try:
+            engine = cluster.connect()
+            gpus_per_run = _gpus_per_run(sweep, engine)
+            preflight(
+                store,
+                data=list(_paths(sweep.model_dump()["data"])),
+                cpus_per_run=sweep.resources.cpus_per_run,
+                gpus_per_run=gpus_per_run,
+                notice=screen.say,
+            )
+            grid = prepare_runs(sweep, store, engine.gpus > 0, screen.features)
+            _describe(sweep, store, cells, [run.name for run in grid])
+            done, half_done, missing = runs.split(store, grid)
+            screen.say(
+                f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing"
+            )
+            completed = runs.carry_out(
+                half_done + missing,
+                store,
+                sweep.resources,
+                gpus_per_run=gpus_per_run,
+                sample_every=sweep.sample_every,
+                screen=screen,
+                counts=Counts(total=len(grid), done=len(done)),
+            )
+            unfinished = len(grid) - len(runs.split(store, grid)[0])
+        finally:
+            cluster.shutdown()
+        print(report(sweep, store), flush=True)
     if unfinished:
         what = "are not finished" if completed else "were stopped"
         screen.say(f"{unfinished} of {len(grid)} runs {what}: the same command continues them")
@@ -78,6 +93,7 @@ def report(sweep: Sweep, store: Store) -> str:
         results.make(folder)
         text = results.screen(folder)
     places = {
+        "report": store.join(f"{sweep.name}/report.html"),
         "tables": store.join(f"{sweep.name}/tables/tables.md"),
         "figures": store.join(f"{sweep.name}/figures"),
         "curves": f"tensorboard --logdir {store.join(sweep.name)}",
@@ -124,6 +140,17 @@ def _notes(sweep: Sweep) -> list[str]:
     if not sweep.training.deterministic:
         notes.append("Deterministic algorithms were off: a run repeated may differ.")
     return notes
+
+
+def _paths(data: Any) -> Iterator[str]:
+    """The local paths under any key `path` of the data sets: every node must see them."""
+    if isinstance(data, dict):
+        found = data.get("path", [])
+        yield from (p for p in ([found] if isinstance(found, str) else found) if "://" not in p)
+        data = list(data.values())
+    if isinstance(data, list):
+        for value in data:
+            yield from _paths(value)
 
 
 def _gpus_per_run(sweep: Sweep, engine: cluster.Engine) -> float:

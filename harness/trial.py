@@ -28,10 +28,10 @@ from featgan.sample import grid, png
 from featgan.scores import Score, load_classifier
 from featgan.stages import plan
 from featgan.trainer import Evaluation, StagedTrainer
+from harness import records
 from harness.config import Cell
 from harness.curves import Curves
 from harness.features import load_table
-from harness import records
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.store import Store
 
@@ -95,27 +95,25 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
     carry(run, store, habits, report)
 
 
-def carry(run: Run, store: Store, habits: Habits, report: Callable[[RunRecord], None]) -> RunRecord | None:
+def carry(
+    run: Run, store: Store, habits: Habits, report: Callable[[RunRecord], None]
+) -> RunRecord | None:
     """Train `run` to its end, or until the sweep is asked to stop; its last record, if it began.
 
-    A failure is written into the record with its reason before it is raised.
+    What it raises is told to the sweep's driver by Tune; what was saved before stays.
     """
     if store.exists(stop_key(run.sweep)):  # Tune starts waiting runs while others are stopping
         return None
     trial = Trial(run, store, habits)
-    try:
-        trial.prepare()
-        for evaluation in trial.trainer.run():
-            trial.observe(evaluation)
-            report(trial.record("running"))
-            if trial.asked_to_stop():
-                record = trial.interrupt()
-                break
-        else:
-            record = trial.finish()
-    except Exception as error:
-        trial.fail(error)
-        raise
+    trial.prepare()
+    for evaluation in trial.trainer.run():
+        trial.observe(evaluation)
+        report(trial.record("running"))
+        if trial.asked_to_stop():
+            record = trial.interrupt()
+            break
+    else:
+        record = trial.finish()
     report(record)
     return record
 
@@ -194,15 +192,6 @@ class Trial:
         self._upload_events()
         return self._put_record(status, self.trainer.diverged)
 
-    def fail(self, error: Exception) -> None:
-        """Write the reason down; whatever was saved before stays."""
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if self._curves is not None:
-            self._curves.close()
-            self._put_record("failed", reason)
-        else:
-            self._put("failure.txt", f"{reason}\n".encode())
-
     def record(self, status: Status, reason: str | None = None) -> RunRecord:
         """The run as it stands."""
         trainer, cell = self.trainer, self.run.cell
@@ -220,7 +209,9 @@ class Trial:
             epochs_spent=progress.epochs_spent,
             final_score=progress.final_score,
             best_score=progress.best_score,
-            evaluations=[records.Evaluation(**vars(evaluation)) for evaluation in trainer.evaluations],
+            evaluations=[
+                records.Evaluation(**vars(evaluation)) for evaluation in trainer.evaluations
+            ],
             seconds=Seconds(
                 train=trainer.seconds["train"],
                 score=trainer.seconds["score"],
