@@ -187,7 +187,7 @@ def _put_data_set(
 
     with tempfile.TemporaryDirectory() as folder:
         shards = (images[keep[rows]] for rows, images in parts)
-        ImagePack.write(Path(folder), table["image_id"], shards)
+        ImagePack.write(Path(folder), table["image_id"].tolist(), shards)
         store.put_tree(Path(folder), f"{key}/pack")
     store.put(f"{key}/features.parquet", table.to_parquet(index=False))
     store.put(f"{key}/duplicates.csv", duplicates.to_csv(index=False).encode())

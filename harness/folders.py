@@ -47,11 +47,21 @@ def list_images(paths: list[str], label: bool) -> tuple[list[Row], dict[str, str
 def read(location: bytes) -> bytes:
     """The bytes of a file, local or remote; OSError where they cannot be had."""
     if b"://" not in location:
-        with open(location, "rb") as file:
+        with open(os.path.expanduser(location), "rb") as file:
             return file.read()
     system, path = _system(location.decode())
     with system.open_input_stream(path) as stream:
         return bytes(stream.read())
+
+
+def stamps(folder: str, files: list[str]) -> list[tuple[bytes, str]]:
+    """Location and stamp of each of these files of a folder; a missing one's stamp is empty."""
+    if "://" in folder:
+        known = {place: stamp for _, place, stamp, _ in _find_remote(folder)}
+        places = [f"{folder}/{file}".encode() for file in files]
+        return [(place, known.get(place, "")) for place in places]
+    paths = [os.fsencode(os.path.abspath(os.path.expanduser(f"{folder}/{file}"))) for file in files]
+    return [(path, _stamp(path)[0]) for path in paths]
 
 
 def readable(path: bytes) -> str:

@@ -1,7 +1,7 @@
 """Where images come from: folders, CelebA, torchvision's sets, IDX files, built-in sets.
 
-A source lists its images (`listing`), and `read` fetches one of them by its location, on any
-machine that sees the same files. Decoding, counting and copying are not its business.
+A source lists its images (`listing`), and its reader fetches one of them by its location, on
+any machine that sees the same files. Decoding, counting and copying are not its business.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from featgan.settings import Settings
-from harness import builtin, folders
+from harness import builtin, celeba, folders, idx, vision
 
 Read = Callable[[bytes], bytes]
 """The encoded bytes of the image at a location; OSError where they cannot be had."""
@@ -29,18 +29,23 @@ class Listing:
     """The images of a source, before any of them is opened."""
 
     images: pd.DataFrame
-    """`image_id` (unique, UTF-8), `location` (bytes for `read`), `label` (or None), `stamp`
-    (changes when the image does; empty where it never does)."""
+    """`image_id` (unique, UTF-8), `location` (bytes for the reader), `label` (or None), `stamp`
+    (changes when the image does); of a union also `origin`."""
     problems: dict[str, str] = field(default_factory=dict)
     """Reason by `image_id`: what looks like an image, but cannot be one."""
     matched: int | None = None
     """Images that a filter left, before any limit; None where nothing was filtered."""
 
+    @classmethod
+    def of(cls, rows: list[Any], *more: Any) -> Listing:
+        """From rows of COLUMNS."""
+        return cls(pd.DataFrame(rows, columns=COLUMNS), *more)
+
     def digest(self) -> str:
         """Hash that changes when an image is added, removed, renamed or written anew."""
         hashed = hashlib.sha256(repr(sorted(self.problems.items())).encode())
-        rows = pd.util.hash_pandas_object(self.images[["image_id", "label", "stamp"]], index=False)
-        hashed.update(rows.to_numpy().tobytes())
+        known = self.images.drop(columns="location").fillna("").astype(str)
+        hashed.update(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes())
         return hashed.hexdigest()
 
 
@@ -48,8 +53,7 @@ class Source(Settings):
     """What every source can do."""
 
     remove_duplicates: bool = False
-    """Keep only the first of images whose files are equal byte by byte; the others are listed in
-    `duplicates.csv`."""
+    """Keep only the first of images whose bytes are equal; `duplicates.csv` lists the others."""
 
     @abstractmethod
     def listing(self, image_size: int) -> Listing:
@@ -63,7 +67,7 @@ class Source(Settings):
 class FolderSource(Source):
     """Image files in folders, at any depth."""
 
-    source: Literal["folder"] = "folder"
+    source: Literal["folder"]
     path: str | list[str]
     """A folder, or several: local paths or URIs such as `s3://bucket/folder`."""
     labels: Literal["folder"] | None = None
@@ -72,18 +76,80 @@ class FolderSource(Source):
     def listing(self, image_size: int) -> Listing:
         """Every file with an image's ending, sorted by path."""
         paths = [self.path] if isinstance(self.path, str) else self.path
-        images, problems = folders.list_images(paths, self.labels is not None)
-        return Listing(pd.DataFrame(images, columns=COLUMNS), problems)
+        return Listing.of(*folders.list_images(paths, self.labels is not None))
 
     def reader(self) -> Read:
         """Reads files, local or remote."""
         return folders.read
 
 
+class CelebASource(Source):
+    """CelebA as it is published: `img_align_celeba/` beside `list_attr_celeba.txt`."""
+
+    source: Literal["celeba"]
+    path: str
+    """The folder that holds both."""
+    attributes: dict[str, bool] = Field(default_factory=dict)
+    """Which images: `{Male: true, Smiling: true}` keeps those with both, `false` those without."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many of them, drawn by `seed`."""
+    seed: int = Field(default=0, ge=0)
+    """Draws the images that `limit` keeps."""
+
+    def listing(self, image_size: int) -> Listing:
+        """The images whose attributes match, by number."""
+        rows, matched = celeba.list_images(self.path, self.attributes, self.limit, self.seed)
+        return Listing.of(rows, {}, matched)
+
+    def reader(self) -> Read:
+        """Reads files, local or remote."""
+        return folders.read
+
+
+class TorchvisionSource(Source):
+    """A labelled image set of `torchvision.datasets`."""
+
+    source: Literal["torchvision"]
+    set: str
+    """Name of the class: `CIFAR10`, `Flowers102`, …"""
+    path: str
+    """Folder the set lies in, or is downloaded to."""
+    options: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Further arguments of the class, such as `{train: false}` or `{split: test}`."""
+    download: bool = False
+    """Download the set where it is missing."""
+
+    def listing(self, image_size: int) -> Listing:
+        """All images, by index."""
+        return Listing.of(vision.list_images(self.set, self.path, self.options, self.download))
+
+    def reader(self) -> Read:
+        """Takes an image of the set and encodes its pixels."""
+        return vision.read
+
+
+class IdxSource(Source):
+    """A file of images in MNIST's format, plain or gzipped."""
+
+    source: Literal["idx"]
+    images: str
+    """File such as `train-images-idx3-ubyte.gz`."""
+    labels: str | None = None
+    """File such as `train-labels-idx1-ubyte.gz`."""
+
+    def listing(self, image_size: int) -> Listing:
+        """All images, by index."""
+        return Listing.of(idx.list_images(self.images, self.labels))
+
+    def reader(self) -> Read:
+        """Takes an image of the file and encodes its pixels."""
+        return idx.read
+
+
 class BuiltinSource(Source):
     """A set that needs no download."""
 
-    source: Literal["builtin"] = "builtin"
+    source: Literal["builtin"]
     set: Literal["apples", "digits"]
     """`apples` (drawn, diverse, labelled by variety) or `digits` (scikit-learn's 1,797 handwritten
     digits, 8x8, narrow)."""
@@ -94,12 +160,59 @@ class BuiltinSource(Source):
 
     def listing(self, image_size: int) -> Listing:
         """Apples are drawn twice as large as the sweep trains at."""
-        images = builtin.list_images(self.set, self.count, self.seed, 2 * image_size)
-        return Listing(pd.DataFrame(images, columns=COLUMNS))
+        return Listing.of(builtin.list_images(self.set, self.count, self.seed, 2 * image_size))
 
     def reader(self) -> Read:
         """Draws an apple, or looks a digit up."""
         return builtin.READERS[self.set]
 
 
-SourceSettings = Annotated[FolderSource | BuiltinSource, Field(discriminator="source")]
+Single = FolderSource | CelebASource | TorchvisionSource | IdxSource | BuiltinSource
+
+
+class UnionSource(Source):
+    """Several sources as one data set."""
+
+    source: Literal["union"]
+    sources: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")],
+        Annotated[Single, Field(discriminator="source")],
+    ] = Field(min_length=1)
+    """Sources by a name of your choice, which becomes the `origin` of their images."""
+
+    @field_validator("sources")
+    @classmethod
+    def _one_place_for_duplicates(cls, sources: dict[str, Single]) -> dict[str, Single]:
+        for name, part in sources.items():
+            if part.remove_duplicates:
+                raise ValueError(f"set remove_duplicates beside `sources`, not in {name}")
+        return sources
+
+    def listing(self, image_size: int) -> Listing:
+        """The sources' images one after another; an `image_id` begins with its origin."""
+        tables: list[pd.DataFrame] = []
+        problems: dict[str, str] = {}
+        matched: int | None = None
+        for name, part in self.sources.items():
+            listed = part.listing(image_size)
+            images = listed.images.assign(origin=name)
+            images["image_id"] = name + "/" + images["image_id"]
+            images["location"] = [name.encode() + b":" + place for place in images["location"]]
+            tables.append(images)
+            problems |= {f"{name}/{image}": why for image, why in listed.problems.items()}
+            if listed.matched is not None:
+                matched = (matched or 0) + listed.matched
+        return Listing(pd.concat(tables, ignore_index=True), problems, matched)
+
+    def reader(self) -> Read:
+        """Asks the reader of the image's origin."""
+        readers = {name.encode(): part.reader() for name, part in self.sources.items()}
+
+        def read(location: bytes) -> bytes:
+            name, _, place = location.partition(b":")
+            return readers[name](place)
+
+        return read
+
+
+SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

@@ -1,0 +1,62 @@
+"""CelebA by its attributes: reads `list_attr_celeba.txt` itself and needs only it and the images.
+
+torchvision's class wants four more files and refuses copies whose line ends are not CRLF.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+
+from featgan.errors import UserError
+from harness.folders import Row, read, stamps
+
+ATTRIBUTES = "list_attr_celeba.txt"
+IMAGES = "img_align_celeba"
+
+
+def list_images(
+    path: str, attributes: dict[str, bool], limit: int | None, seed: int
+) -> tuple[list[Row], int]:
+    """The images that have (true) and lack (false) these attributes, and how many those are.
+
+    With `limit`, that many of them, drawn by `seed`; the order stays the file's.
+    """
+    names, table = _read_attributes(path)
+    keep = np.ones(len(table), bool)
+    for name, wanted in attributes.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1) or names[:1]
+            raise UserError(f"data: CelebA has no attribute {name}; did you mean {near[0]}?")
+        column = names.index(name)
+        keep &= np.array([values[column] == "1" for _, values in table]) == wanted
+    matched = np.flatnonzero(keep)
+    if not len(matched):
+        raise UserError(f"data: no image in {path}/{ATTRIBUTES} has the attributes {attributes}")
+    chosen = matched
+    if limit is not None and limit < len(matched):
+        chosen = np.sort(np.random.default_rng(seed).choice(matched, limit, replace=False))
+    files = [table[row][0] for row in chosen]
+    found = stamps(f"{path.rstrip('/')}/{IMAGES}", files)
+    return [
+        (file, location, None, stamp) for file, (location, stamp) in zip(files, found, strict=True)
+    ], len(matched)
+
+
+def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The attributes' names, and for each image its file and values "1" or "-1"."""
+    file = f"{path.rstrip('/')}/{ATTRIBUTES}"
+    try:
+        lines = read(file.encode()).decode().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"data: {file} cannot be read; CelebA's folder holds {IMAGES}/ and {ATTRIBUTES}"
+        ) from error
+    names = lines[1].split() if len(lines) > 2 else []
+    table = [(file, values) for file, *values in map(str.split, filter(str.strip, lines[2:]))]
+    if not names or any(len(values) != len(names) for _, values in table):
+        raise UserError(f"data: {file} is damaged: after two lines of header each line has a file")
+    if lines[0].strip() != str(len(table)):
+        raise UserError(f"data: {file} is cut short: {len(table)} images of {lines[0].strip()}")
+    return names, table

@@ -1,0 +1,58 @@
+"""Images and labels in MNIST's IDX format, plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from featgan.errors import UserError
+from harness.builtin import encoded
+from harness.folders import Row
+
+UNSIGNED_BYTE = 8
+
+
+def list_images(images: str, labels: str | None) -> list[Row]:
+    """A row for each image; its location is `file:index`. UserError for what is not IDX."""
+    path = os.path.abspath(os.path.expanduser(images))
+    pixels = _load(path)
+    if pixels.ndim not in (3, 4):
+        raise UserError(f"data: {images} holds {pixels.ndim}-dimensional arrays, not images")
+    names = [None] * len(pixels) if labels is None else [str(label) for label in _load(labels)]
+    if len(names) != len(pixels):
+        raise UserError(
+            f"data: {images} has {len(pixels)} images, but {labels} {len(names)} labels"
+        )
+    stamp = f"{os.path.getsize(path)} {os.stat(path).st_mtime_ns}"
+    file = os.fsencode(path)
+    return [(f"{i:07d}", b"%s:%d" % (file, i), name, stamp) for i, name in enumerate(names)]
+
+
+def read(location: bytes) -> bytes:
+    """The image at `file:index`, as a PGM or PPM file."""
+    path, _, index = location.rpartition(b":")
+    return encoded(Image.fromarray(_load(os.fsdecode(path))[int(index)]))
+
+
+@lru_cache(maxsize=4)
+def _load(path: str) -> np.ndarray:
+    """The array of a file: uint8 [n, …]."""
+    path = os.path.expanduser(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise UserError(f"data: {path} cannot be read: {error}") from error
+    if len(data) < 4 or data[:3] != bytes((0, 0, UNSIGNED_BYTE)):
+        raise UserError(f"data: {path} is no IDX file of bytes")
+    start = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:start], ">i4").tolist())
+    if len(data) - start != np.prod(shape):
+        raise UserError(f"data: {path} is cut short: {len(data) - start} bytes for {shape}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
