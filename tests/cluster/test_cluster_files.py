@@ -14,8 +14,6 @@ COMMON = (
     "file_mounts",
     "rsync_exclude",
     "setup_commands",
-    "head_setup_commands",
-    "worker_setup_commands",
     "head_start_ray_commands",
     "worker_start_ray_commands",
 )
@@ -70,6 +68,7 @@ def test_every_node_installs_this_repository_under_its_constraints() -> None:
 def test_on_premises_runs_the_same_commands_and_counts_its_head() -> None:
     aws, here = yaml.safe_load(AWS.read_text()), yaml.safe_load(ON_PREMISES.read_text())
     assert {key: here[key] for key in COMMON} == {key: aws[key] for key in COMMON}
+    assert here["head_setup_commands"] == here["worker_setup_commands"] == aws["setup_commands"]
     machines = 1 + len(here["provider"]["worker_ips"])
     prepared = _prepared(ON_PREMISES)["available_node_types"]["local.cluster.node"]
     assert (prepared["min_workers"], prepared["max_workers"]) == (machines, machines)
