@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: sweep test lint test-slow test-cluster test-gpu clean
+.PHONY: sweep test docs lint test-slow test-cluster test-gpu clean
 
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
@@ -13,6 +13,9 @@ lint: .venv/ready-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/ready  ## write docs/sweep-file.md from the schema
+	$(BIN)/python -m harness.reference > docs/sweep-file.md
 
 test-slow: .venv/ready-dev  ## fault and scale tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -28,6 +28,7 @@ from harness.sources import SourceSettings
 from harness.sweepfile import explain, nearest, parse
 
 SIGNATURE_DIGITS = 10
+NAMED_BY_FILE = "sweep"
 FEATURES_FOLDER = "features"
 """Beside the sweeps' folders under `results`: feature tables and image packs."""
 
@@ -109,8 +110,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$", max_length=
 class Sweep(Method):
     """A sweep file: a grid of runs."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
-    """Name of the sweep and of its folder under `results`; by default the file's."""
+    name: Annotated[
+        str,
+        Field(title=NAMED_BY_FILE, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64),
+    ]
+    """Name of the sweep and of its folder under `results`."""
     results: str = Field("results", min_length=1)
     """Where everything is written: a folder, a shared mount, or `s3://`/`gs://`."""
     data: dict[Name, SourceSettings] = Field(min_length=1)
@@ -218,7 +222,7 @@ def load(path: Path | str) -> Sweep:
     try:
         sweep.cells()
     except ValidationError as error:
-        raise UserError(f"{path}: grid: {explain(error, {}, Method)}") from None
+        raise UserError(f"{path}: grid: {explain(error, None, Method)}") from None
     return sweep
 
 

@@ -143,4 +143,4 @@ def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
             "the classifier `inception`"
         )
     labels = (data.name + "/" + table["label"].iloc[rows].astype(str)).to_numpy(str)
-    return ImagePack.open(store.local(data.key) / "pack").rows(rows), labels
+    return ImagePack.open(store.local(f"{data.key}/pack")).rows(rows), labels

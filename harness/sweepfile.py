@@ -107,7 +107,12 @@ def _check_plain(content: dict[str, Any], path: Path) -> None:
 
 
 def _place(loc: tuple[int | str, ...], content: Any) -> list[int | str]:
-    """The error's place without the names of union members that pydantic puts into it."""
+    """The error's place without the names of union members that pydantic puts into it.
+
+    Without content (values of the grid have no place in the file) it is taken as it is.
+    """
+    if content is None:
+        return list(loc)
     place: list[int | str] = []
     for number, part in enumerate(loc):
         last = number == len(loc) - 1

@@ -38,6 +38,8 @@ from harness.store import Store
 GRID_IMAGES = 64
 RECORD_SECONDS = 10.0
 """Least time between two writings of `run.json`; the checkpoint is what a run continues from."""
+STOP_SECONDS = 1.0
+"""Least time between two looks at whether the sweep is to stop."""
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 
 
@@ -165,8 +167,8 @@ class Trial:
         self._io += time.perf_counter() - started
 
     def asked_to_stop(self) -> bool:
-        """Whether the sweep's driver wants its runs to stop; looked up once a second."""
-        if time.monotonic() - self._stop_asked < 1:
+        """Whether the sweep's driver wants its runs to stop; looked up now and then."""
+        if time.monotonic() - self._stop_asked < STOP_SECONDS:
             return False
         self._stop_asked = time.monotonic()
         return self.store.exists(stop_key(self.run.sweep))
@@ -229,7 +231,7 @@ class Trial:
     def _trainer(self) -> StagedTrainer:
         method = self.run.cell.method
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        pack = ImagePack.open(self.store.local(self.run.data_key) / "pack")
+        pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
         counts = load_table(self.store, self.run.data_key)["feature_count"].to_numpy()
         groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
         trained = self.run.classifier_key and self.store.local(self.run.classifier_key)

@@ -1,0 +1,182 @@
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from featgan.errors import UserError
+from harness.config import load
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+SMALL = """
+data:
+  a: {source: builtin, set: apples, count: 60}
+  b: {source: builtin, set: digits}
+image_size: 32
+training: {stage_epochs: 20, evaluate_every: 5}
+score: {classifier: trained, trained_on: [a]}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(extra="", text=SMALL):
+        path = tmp_path / "small.yaml"
+        path.write_text(text + textwrap.dedent(extra))
+        return load(path)
+
+    return read
+
+
+def test_defaults_are_the_papers_grid(read):
+    sweep = read()
+    cells = sweep.cells()
+    assert sweep.name == "small"
+    assert len(cells) == 2 * 3 * 3
+    assert [cell.label for cell in cells[:4]] == [
+        "a-descending-seed0",
+        "a-descending-seed1",
+        "a-descending-seed2",
+        "a-ascending-seed0",
+    ]
+
+
+def test_any_dotted_key_is_an_axis(read):
+    cells = read(
+        """
+        grid: {mode: [ascending], seed: [7], groups.k: [2, 4], training.learning_rate: [1e-4]}
+        """
+    ).cells()
+    assert [cell.label for cell in cells] == [
+        f"{data}-ascending-seed7-k{k}-learning_rate0.0001" for data in "ab" for k in (2, 4)
+    ]
+    assert [cell.method.groups.k for cell in cells] == [2, 4, 2, 4]
+    assert cells[0].method.training.learning_rate == 1e-4
+    assert cells[1].as_dict() == {
+        "data": "a",
+        "mode": "ascending",
+        "seed": 7,
+        "groups.k": 4,
+        "training.learning_rate": 1e-4,
+    }
+
+
+def test_the_signature_tells_what_can_change_the_result_and_nothing_else(read):
+    def signature(extra="", digest="d", classifier="c"):
+        return read(extra).cells()[0].signature(digest, classifier)
+
+    first = signature()
+    assert len(first) == 10
+    assert signature("resources: {cpus_per_run: 2, max_concurrent: 1}") == first
+    assert signature("name: other") == first
+    assert signature("sample_every: 3") == first
+    assert signature("groups: {k: 4}") != first
+    assert signature("gan: {width: 8}") != first
+    assert signature(digest="e") != first
+    assert signature(classifier="x") != first
+    assert len({cell.signature("d", "c") for cell in read().cells()}) == 9  # data: the digest
+
+
+def test_a_batch_size_of_scoring_changes_no_result(read):
+    score = "{classifier: trained, trained_on: [a], batch_size: 7}"
+    text = SMALL.replace("{classifier: trained, trained_on: [a]}", score)
+    assert read(text=text).cells()[0].signature("d", None) == read().cells()[0].signature("d", None)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("trainig: {}", "trainig: unknown key; did you mean 'training'?"),
+        ("gan: {widht: 3}", "gan.widht: unknown key; did you mean 'width'?"),
+        ("gan: {width: 0}", "gan.width: input should be greater than or equal to 1, not 0"),
+        ("gan: {width: '8'}", "gan.width: input should be a valid integer, not '8'"),
+        ("gan: {width: .nan}", "gan.width: input should be a valid integer, not nan"),
+        ("gan: 3", "gan: input should be a valid dictionary or instance of GanSettings, not 3"),
+        ("grid: {mode: [upwards]}", "grid.mode.0: input should be 'descending', 'ascending' or"),
+        ("grid: {seed: []}", "grid.seed: list should have at least 1 item"),
+        ("grid: {seed: [1, 1]}", "grid: seed lists a value twice"),
+        ("grid: {groups.j: [1]}", "grid.groups.j: unknown key; did you mean 'groups.k'?"),
+        ("grid: {groups.k: [0]}", "grid: groups.k: input should be greater than or equal to 1"),
+        ("grid: {training.stage_epochs: [7]}", "training.stage_epochs (7) must be a multiple of"),
+        ("grid: {data: [c]}", "grid.data: there is no data set 'c'"),
+        ("name: ../x", "name: string should match pattern"),
+        ("name: features", "name: 'features' is where feature tables are kept"),
+        ("groups: {k: 3}\ngroups: {k: 4}", "line 9: key 'groups' twice"),
+        ("groups: [", "line 8: expected"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_and_reason(read, extra, message):
+    with pytest.raises(UserError) as caught:
+        read(extra)
+    assert "small.yaml: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("image_size: 32", "image_size: 48", "image_size: input should be 32, 64, 128 or 256"),
+        ("evaluate_every: 5", "evaluate_every: 3", "stage_epochs (20) must be a multiple of"),
+        ("count: 60", "cout: 60", "data.a.cout: unknown key; did you mean 'count'?"),
+        ("set: apples", "set: pears", "data.a.set: input should be 'apples' or 'digits'"),
+        ("trained_on: [a]", "trained_on: [z]", "score.trained_on: there is no data set 'z'"),
+        (", trained_on: [a]", "", "score.trained_on: name the data sets"),
+        ("  a: {", "  'a b': {", "string should match pattern"),
+    ],
+)
+def test_a_mistake_inside_a_section(read, old, new, message):
+    with pytest.raises(UserError) as caught:
+        read(text=SMALL.replace(old, new))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a sweep file is a mapping"),
+        ("[]", "a sweep file is a mapping"),
+        ("data: {}", "data: dictionary should have at least 1 item"),
+        ("image_size: 32", "data: missing"),
+        ("1: 2", "1: a key must be text"),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\n"
+            + "\n".join(
+                f"c{n}: &c{n} [{', '.join(['*b' if n == 0 else f'*c{n - 1}'] * 9)}]"
+                for n in range(9)
+            ),
+            "aliases expanded",
+        ),
+        ("a: &a [*a]", "aliases expanded"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("\x00", "unacceptable character"),
+    ],
+)
+def test_what_is_no_sweep_file_is_refused(read, text, message):
+    with pytest.raises(UserError) as caught:
+        read(text=text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere\.yaml: No such file"):
+        load("nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_sweeps_of_the_project_are_valid(path):
+    sweep = load(path)
+    assert sweep.name == path.stem
+    assert len({cell.label for cell in sweep.cells()}) == len(sweep.cells())
+    json.dumps([cell.as_dict() for cell in sweep.cells()])
+
+
+def test_the_papers_sweep_is_the_papers():
+    sweep = load(SWEEPS / "paper.yaml")
+    assert len(sweep.cells()) == 18
+    assert sweep.image_size == 128
+    assert (sweep.training.stage_epochs, sweep.training.evaluate_every) == (3000, 10)
+    assert (sweep.features.weights, sweep.features.input_size) == ("imagenet", 224)
+    assert (sweep.groups.method, sweep.groups.k) == ("kmeans", 3)

@@ -1,0 +1,144 @@
+"""The command as its user runs it: real processes, a real Ray, a real kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = """
+results: {results}
+data:
+  apples: {{source: builtin, set: apples, count: 45}}
+  digits: {{source: builtin, set: digits, count: 45}}
+image_size: 32
+features: {{weights: random, input_size: 32}}
+gan: {{width: 2, latent: 4}}
+training: {{stage_epochs: {epochs}, evaluate_every: 2, batch_size: 8, learning_rate: 0.01}}
+score: {{classifier: trained, trained_on: [apples, digits], count: 16, splits: 2}}
+grid: {{mode: [descending, conventional], seed: {seeds}}}
+resources: {{checkpoint_minutes: 0}}
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    def write(seeds=(0,), epochs=4, results=tmp_path / "results", extra=""):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(TINY.format(results=results, seeds=list(seeds), epochs=epochs) + extra)
+        return path
+
+    return write
+
+
+def start(*arguments):
+    command = [sys.executable, str(ROOT / "harness" / "sweep.py"), *map(str, arguments)]
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finish(process, seconds=400):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def records(folder):
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/run.json")
+    }
+
+
+def scores(folder):
+    return {
+        name: [(e["stage"], e["epoch"], e["score"]) for e in record["evaluations"]]
+        for name, record in records(folder).items()
+    }
+
+
+def test_a_dry_run_prints_settings_grid_and_number_of_runs(sweep_file, tmp_path):
+    code, out, err = finish(start(sweep_file(seeds=(3, 5)), "--dry-run"))
+    assert (code, err) == (0, "")
+    assert "mode: descending, conventional" in out
+    assert "seed: 3, 5" in out
+    assert "runs: 8" in out
+    assert "stage_epochs: 4" in out
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("groops: {}", "tiny.yaml: groops: unknown key; did you mean 'groups'?"),
+        ("groups: {k: 60}", "featgan: data.apples: "),
+        ("max_rejected: 2", "tiny.yaml: max_rejected: input should be less than or equal to 1"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message):
+    code, out, err = finish(start(sweep_file(extra=extra)))
+    assert code == 2
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
+    """Killed while runs are under way: the same command does the rest, to the same bytes."""
+    undisturbed = sweep_file(results=tmp_path / "undisturbed", epochs=40)
+    code, out, err = finish(start(undisturbed))
+    assert code == 0, err
+    assert "4 of 4 runs finished" in out
+    assert "Traceback" not in err
+    assert "rror" not in err
+
+    file = sweep_file(epochs=40)
+    folder = tmp_path / "results" / "tiny"
+    process = start(file)
+    deadline = time.monotonic() + 300
+    while not any(record["status"] == "finished" for record in records(folder).values()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.kill()
+    process.communicate()
+    done = {n: r for n, r in records(folder).items() if r["status"] == "finished"}
+    assert 0 < len(done) < 4
+
+    code, out, err = finish(start(file))
+    assert code == 0, err
+    assert f"{len(done)} done" in err
+    after = records(folder)
+    assert {name: after[name] for name in done} == done  # untouched, timings and all
+    assert scores(folder) == scores(tmp_path / "undisturbed" / "tiny")
+    for path in sorted(folder.glob("runs/*/generator.safetensors")):
+        twin = tmp_path / "undisturbed" / "tiny" / path.relative_to(folder)
+        assert path.read_bytes() == twin.read_bytes()
+    tables = sorted((tmp_path / "undisturbed" / "tiny" / "tables").glob("scores-*.csv"))
+    assert len(tables) == 2
+    for twin in tables:
+        assert (folder / "tables" / twin.name).read_text() == twin.read_text()
+
+
+def test_ctrl_c_lets_the_runs_save_themselves(sweep_file, tmp_path):
+    file = sweep_file(epochs=200)
+    folder = tmp_path / "results" / "tiny"
+    process = start(file)
+    deadline = time.monotonic() + 300
+    while not any(record["evaluations"] for record in records(folder).values()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 1
+    assert "the same command continues them" in err
+    assert "Traceback" not in err
+    stopped = records(folder)
+    assert {record["status"] for record in stopped.values()} == {"interrupted"}
+    assert all((folder / "runs" / name / "checkpoint.pt").exists() for name in stopped)

@@ -1,0 +1,252 @@
+"""One run between store and record, without Ray's scheduling."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featgan.groups import FeatureGroups, GroupSettings
+from featgan.images import ImagePack
+from featgan.networks import load_generator
+from featgan.small_cnn import train_classifier
+from harness import trial as module
+from harness.config import Cell, Method
+from harness.records import RunRecord
+from harness.store import Store
+from harness.trial import Habits, Run, carry, stop_key
+
+EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=1)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """The files that runs share: features, groups, classifier."""
+    root = tmp_path_factory.mktemp("store")
+    store, random = Store(str(root)), np.random.default_rng(0)
+    images = random.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
+    ids = [f"{n}.png" for n in range(24)]
+    counts = np.repeat([10, 20, 30], 8).astype(np.int16)
+    folder = tmp_path_factory.mktemp("pack")
+    ImagePack.write(folder, ids, iter([images]))
+    store.put_tree(folder, "features/a-0/pack")
+    table = pd.DataFrame(
+        {"image_id": ids, "sha256": ids, "feature_count": counts, "label": ["x", "y"] * 12}
+    )
+    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    groups = FeatureGroups.fit(counts, GroupSettings())
+    store.put("s/groups/a.json", groups.to_json().encode())
+    trained = train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
+    store.put("s/classifier/c.safetensors", trained)
+    return root
+
+
+@pytest.fixture
+def store(shared, tmp_path):
+    for part in ("features", "s"):
+        (tmp_path / part).symlink_to(shared / part) if part == "features" else None
+    (tmp_path / "s").mkdir()
+    for part in ("groups", "classifier"):
+        (tmp_path / "s" / part).symlink_to(shared / "s" / part)
+    return Store(str(tmp_path))
+
+
+@pytest.fixture
+def run():
+    method = Method.model_validate(
+        {
+            "image_size": 32,
+            "gan": {"width": 2, "latent": 4},
+            "training": {
+                "stage_epochs": 2,
+                "evaluate_every": 1,
+                "batch_size": 8,
+                "learning_rate": 0.02,
+            },
+            "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
+        }
+    )
+    cell = Cell("a", "ascending", 0, method)
+    return Run(
+        "s",
+        cell,
+        cell.signature("d", "c"),
+        "features/a-0",
+        "s/groups/a.json",
+        "s/classifier/c.safetensors",
+    )
+
+
+def read(store, run):
+    return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
+
+
+def what_counts(store, run):
+    """All that a run leaves but its timings."""
+    record = read(store, run).model_dump()
+    for key in ("seconds", "started", "updated", "continued"):
+        del record[key]
+    for evaluation in record["evaluations"]:
+        del evaluation["images_per_second"]
+    samples = {k: store.get(k) for k in store.list(f"{run.folder}/samples")}
+    return record, samples, store.get(f"{run.folder}/generator.safetensors")
+
+
+def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
+    reports = []
+    record = carry(run, store, EVERY_EVALUATION, reports.append)
+    assert record == read(store, run)
+    assert record.status == "finished"
+    assert record.run == f"a-ascending-seed0-{run.signature}"
+    assert [e.epochs_spent for e in record.evaluations] == [1, 2, 3, 4, 5, 6]
+    assert [(s.stage, s.groups, s.images, s.epochs) for s in record.stages] == [
+        (1, [1], 8, 2),
+        (2, [1, 2], 16, 2),
+        (3, [1, 2, 3], 24, 2),
+    ]
+    assert record.epochs_to_peak == sum(s.peak_epoch for s in record.stages)
+    assert record.epochs_spent == 6
+    assert record.final_score == record.stages[-1].peak_score
+    assert record.best_score == max(e.score for e in record.evaluations)
+    assert record.score_protocol.startswith("IS trained-cnn-")
+    names = {key.removeprefix(f"{run.folder}/") for key in store.list(run.folder)}
+    assert {
+        "run.json",
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        "generator.safetensors",
+        "samples/stage1.png",
+        "samples/stage2.png",
+        "samples/stage3.png",
+        "samples/last.png",
+    } <= names
+    assert sum("tfevents" in name for name in names) == 1
+    assert load_generator(store.local(f"{run.folder}/generator.safetensors")).image_size == 32
+    assert [len(r.evaluations) for r in reports] == [1, 2, 3, 4, 5, 6, 6]
+
+
+def test_seconds_are_told_apart_and_add_up(store, run):
+    import time
+
+    started = time.perf_counter()
+    seconds = carry(run, store, EVERY_EVALUATION, lambda record: None).seconds
+    spent = time.perf_counter() - started
+    parts = (seconds.train, seconds.score, seconds.io, seconds.wait)
+    assert min(parts) > 0
+    assert 0.5 * spent < sum(parts) <= spent
+
+
+class Died(BaseException):
+    """The process ends here, whatever it was about to do."""
+
+
+def dying_after(evaluations):
+    def report(record):
+        if len(record.evaluations) == evaluations:
+            raise Died
+
+    return report
+
+
+def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, shared, tmp_path):
+    straight = Store(str(tmp_path / "straight"))
+    (tmp_path / "straight" / "s").mkdir(parents=True)
+    (tmp_path / "straight" / "features").symlink_to(shared / "features")
+    for part in ("groups", "classifier"):
+        (tmp_path / "straight" / "s" / part).symlink_to(shared / "s" / part)
+    carry(run, straight, EVERY_EVALUATION, lambda record: None)
+    for n in range(1, 7):
+        with pytest.raises(Died):
+            carry(run, store, EVERY_EVALUATION, dying_after(n))
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert record.continued == 6
+    assert what_counts(store, run) == what_counts(straight, run)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another run's"])
+def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
+    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    expected = what_counts(store, run)
+    store.delete(run.folder)
+    with pytest.raises(Died):
+        carry(run, store, EVERY_EVALUATION, dying_after(4))
+    key = f"{run.folder}/checkpoint.pt"
+    data = store.get(key)
+    if damage == "gone":
+        store.delete(key)
+    elif damage == "another run's":
+        store.put(key, data.replace(run.signature.encode(), b"0" * 10))
+    else:
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        store.put(key, {"cut": data[:middle], "flip": flipped, "empty": b""}[damage])
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert record.continued == 1
+    assert what_counts(store, run) == expected
+
+
+def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
+    with pytest.raises(Died):
+        carry(run, store, EVERY_EVALUATION, dying_after(3))
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        store.put(f"{run.folder}/{name}", b"rubbish")
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert record.continued == 0
+    assert len(record.evaluations) == 6
+
+
+def test_checkpoints_are_written_by_time(store, run):
+    rarely = Habits(threads=1, checkpoint_minutes=60, sample_every=100)
+    with pytest.raises(Died):
+        carry(run, store, rarely, dying_after(5))
+    assert not store.exists(f"{run.folder}/checkpoint.pt")
+
+
+def test_a_sweep_that_asks_to_stop_gets_a_checkpoint_and_continues(store, run, monkeypatch):
+    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    expected = what_counts(store, run)
+    store.delete(run.folder)
+    monkeypatch.setattr(module, "STOP_SECONDS", 0)
+    rarely = Habits(threads=1, checkpoint_minutes=60, sample_every=1)
+
+    def ask(record):
+        if len(record.evaluations) == 3:
+            store.put(stop_key("s"), b"")
+
+    record = carry(run, store, rarely, ask)
+    assert (record.status, len(record.evaluations)) == ("interrupted", 3)
+    assert carry(run, store, rarely, ask) is None  # still asked to stop: nothing begins
+    store.delete(stop_key("s"))
+    record = carry(run, store, rarely, lambda record: None)
+    assert (record.status, record.continued) == ("finished", 1)
+    assert what_counts(store, run) == expected
+
+
+def test_curves_of_a_continued_run_have_no_gap_and_no_double_point(store, run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rarely = Habits(threads=1, checkpoint_minutes=0, sample_every=2)
+    for n in (2, 4):
+        with pytest.raises(Died):
+            carry(run, store, rarely, dying_after(n))
+    record = carry(run, store, rarely, lambda record: None)
+    events = EventAccumulator(str(store.local(run.folder))).Reload()
+    points = [(e.step, e.value) for e in events.Scalars("evaluation/score")]
+    assert points == [
+        (e.epochs_spent, pytest.approx(e.score, rel=1e-6)) for e in record.evaluations
+    ]
+
+
+def test_a_run_on_a_bucket_leaves_the_same(run, store, shared):
+    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    bucket = Store("memory://trial-test")
+    bucket.put_tree(shared / "features" / "a-0" / "pack", "features/a-0/pack")
+    for key in ("features/a-0/features.parquet", run.groups_key, run.classifier_key):
+        bucket.put(key, store.get(key))
+    with pytest.raises(Died):
+        carry(run, bucket, EVERY_EVALUATION, dying_after(3))
+    carry(run, bucket, EVERY_EVALUATION, lambda record: None)
+    ours, theirs = what_counts(bucket, run), what_counts(store, run)
+    assert ours == theirs
+    assert sum("tfevents" in key for key in bucket.list(run.folder)) == 1
+    assert json.loads(bucket.get(f"{run.folder}/run.json"))["continued"] == 1
