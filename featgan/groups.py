@@ -114,8 +114,9 @@ def _kmeans(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) ->
 
 def _balanced(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) -> list[int]:
     share = weights.sum() / settings.k
-    smallest = int(np.floor(share * (1 - settings.tolerance)))
-    largest = int(np.ceil(share * (1 + settings.tolerance)))
+    # within the tolerance, but never stricter than whole numbers of images allow
+    smallest = int(min(np.floor(share), np.ceil(share * (1 - settings.tolerance))))
+    largest = int(max(np.ceil(share), np.floor(share * (1 + settings.tolerance))))
     try:
         return _best_intervals(values, weights, settings.k, max(1, smallest), largest)
     except ValueError as error:

@@ -100,15 +100,16 @@ class Counter:
     def __init__(
         self,
         settings: FeatureSettings,
-        weights: dict[str, np.ndarray],
+        weights: list[ray.ObjectRef],
         decoder: Decoder | None,
         gpu: bool,
     ) -> None:
+        """`weights` holds a reference to arrays in each machine's shared memory."""
         torch.set_num_threads(1)
         with warnings.catch_warnings():
             # the weights are shared by all actors of a machine, and no one writes to them
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            state = {name: torch.from_numpy(array) for name, array in weights.items()}
+            state = {name: torch.from_numpy(array) for name, array in ray.get(weights[0]).items()}
         self._counter = FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"), state)
         self._decoder = decoder
 
@@ -147,7 +148,7 @@ def count(
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
         options = {"num_cpus": 0, "num_gpus": 1}
     data = data.map_batches(
-        _SharedCounter,
+        Counter,
         fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
         compute=pool,
         batch_size=256 if gpu else 8,
@@ -155,19 +156,6 @@ def count(
         **options,
     )
     yield from data.iter_batches(batch_size=None, batch_format="numpy")
-
-
-class _SharedCounter(Counter):
-    """A Counter over weights that lie once in each machine's shared memory."""
-
-    def __init__(
-        self,
-        settings: FeatureSettings,
-        weights: list[ray.ObjectRef],
-        decoder: Decoder | None,
-        gpu: bool,
-    ) -> None:
-        super().__init__(settings, ray.get(weights[0]), decoder, gpu)
 
 
 def _blocks(rows: pd.DataFrame, least: int) -> list[pa.Table]:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featgan.images import BadImage, ImagePack, decode, square
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def plain(colour: object, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be this large and holds no pixels."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>not found</html>", "not an image"),
+        (encode(PHOTO, "JPEG")[:1500], "damaged JPEG"),
+        (encode(PHOTO, "PNG")[:5000], "damaged PNG"),
+        (png_header(20_000, 20_000), "over 89 million pixels"),
+        (png_header(10_000, 10_000), "over 89 million pixels"),
+        (encode(plain("red", size=(1, 1)), "PNG"), "1x1 pixels"),
+        (encode(plain("red", size=(1, 40_000)), "PNG"), "1x40000 pixels"),
+        (encode(plain("red", size=(10, 101)), "PNG"), "10 times as long"),
+        (encode(plain(0.5, "F"), "TIFF"), "floating-point"),
+        (encode(plain(1 << 20, "I"), "TIFF"), "32-bit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_images_are_named_with_their_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(data)
+
+
+def palette_with_hole() -> bytes:
+    """Red at the left, transparent (of a blue palette entry) at the right."""
+    image = plain(0, "P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (10, 0, 20, 16))
+    return encode(image, "PNG", transparency=1)
+
+
+def animation() -> bytes:
+    frames = [plain("lime"), plain("blue")]
+    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def sixteen_bits() -> bytes:
+    return encode(Image.fromarray(np.full((16, 20), 0x80FF, np.uint16)), "PNG")
+
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("data", "left", "right"),
+    [
+        (encode(plain((0, 255, 255, 0), "CMYK"), "JPEG"), (254, 0, 0), (254, 0, 0)),
+        (sixteen_bits(), (128, 128, 128), (128, 128, 128)),
+        (encode(plain(200, "L"), "PNG"), (200, 200, 200), (200, 200, 200)),
+        (encode(plain(1, "1"), "PNG"), WHITE, WHITE),
+        (palette_with_hole(), RED, WHITE),
+        (encode(plain((0, 0, 0, 0), "RGBA"), "PNG"), WHITE, WHITE),
+        (encode(plain((0, 51), "LA"), "PNG"), (204, 204, 204), (204, 204, 204)),
+        (animation(), (0, 255, 0), (0, 255, 0)),
+        (encode(plain("red"), "WEBP", lossless=True), RED, RED),
+        (encode(plain("red"), "BMP"), RED, RED),
+        (encode(plain("red"), "TIFF"), RED, RED),
+        (encode(plain("red"), "PPM"), RED, RED),
+    ],
+    ids=[
+        *("cmyk", "16-bit", "grey", "bilevel", "palette with a hole", "rgba", "la"),
+        *("animated", "webp", "bmp", "tiff", "ppm"),
+    ],
+)
+def test_odd_images_become_rgb(
+    data: bytes, left: tuple[int, int, int], right: tuple[int, int, int]
+) -> None:
+    image = decode(data)
+
+    assert (image.mode, image.size) == ("RGB", (20, 16))
+    difference = np.abs(
+        np.subtract([image.getpixel((2, 8)), image.getpixel((17, 8))], [left, right])
+    )
+    assert difference.max() <= 1
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = plain("white")
+    image.paste((255, 0, 0), (0, 0, 10, 16))  # red at the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: what is left comes to the top
+    turned = decode(encode(image, "PNG", exif=exif))
+
+    assert turned.size == (16, 20)
+    assert turned.getpixel((8, 2)) == RED
+    assert turned.getpixel((8, 17)) == WHITE
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    data = encode(plain("red"), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+
+    assert decode(data).size == (20, 16)
+
+
+def test_square_takes_the_middle() -> None:
+    image = plain("blue", size=(30, 10))
+    image.paste((255, 0, 0), (10, 0, 20, 10))
+
+    pixels = square(image, 10)
+
+    assert pixels.shape == (3, 10, 10)
+    assert (pixels == np.array([255, 0, 0])[:, None, None]).all()
+
+
+def test_shrinking_averages_instead_of_skipping() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+
+    assert abs(int(square(Image.fromarray(stripes), 8)[0, 4, 4]) - 127) <= 3
+
+
+def test_pack_keeps_order_across_shards(tmp_path: Path) -> None:
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
+    written = ImagePack.write(tmp_path, list("abcde"), [images[:2], images[2:2], images[2:]])
+    pack = ImagePack.open(tmp_path)
+
+    assert (len(pack), pack.size, pack.image_ids) == (5, 8, list("abcde"))
+    assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
+    assert written.rows(np.array([], int)).shape == (0, 3, 8, 8)
+
+
+def test_opening_a_pack_reads_no_pixels(tmp_path: Path) -> None:
+    ImagePack.write(tmp_path, list("ab"), [np.zeros((2, 3, 8, 8), np.uint8)])
+    pack = ImagePack.open(tmp_path)
+    shard = tmp_path / "00000.npy"
+    with shard.open("r+b") as file:  # changed after opening, seen by reading
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x07")
+
+    assert pack.rows(np.array([1]))[0, 2, 7, 7] == 7
