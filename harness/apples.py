@@ -104,7 +104,8 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
             for a, b, c in blotches.reshape(-1, 3)
         )
     canvas = first + (second - first) * np.clip(share, 0, 1)[..., None]
-    return canvas + rng.normal(0, rng.uniform(0, 0.04), (size, size, 1))
+    # grain from a stream of its own: the scene must not depend on the number of pixels
+    return canvas + rng.spawn(1)[0].normal(0, rng.uniform(0, 0.04), (size, size, 1))
 
 
 def _polygon(canvas: np.ndarray, points: list[tuple[float, float]], colour: np.ndarray) -> None:
@@ -163,7 +164,7 @@ def _apple(
     ground = _colour(hue, rng.uniform(0.6, 0.9), kind.value)
     sunny = _colour(kind.blush + rng.normal(0, 0.012), rng.uniform(0.7, 0.95), kind.value)
     skin = ground + (sunny - ground) * blush
-    spots = rng.uniform(size=(size, size)) < 0.08 * kind.speckles
+    spots = rng.spawn(1)[0].uniform(size=(size, size)) < 0.08 * kind.speckles
     skin = skin + (np.array([0.9, 0.85, 0.6]) - skin) * (0.5 * spots * height)[..., None]
     skin = skin * lit[..., None]
     shine = np.exp(-((dx - 0.4 * light) ** 2 + (dy + 0.45) ** 2) / rng.uniform(0.02, 0.05))

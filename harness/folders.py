@@ -140,8 +140,9 @@ def _find_remote(uri: str) -> Iterator[Found]:
         raise UserError(f"data: {uri} cannot be listed: {error}") from error
     for info in infos:
         if info.type == pafs.FileType.File and info.path.lower().endswith(ENDINGS):
-            relative = info.path[len(top.rstrip("/")) + 1 :].encode()
-            yield relative, f"{scheme}://{info.path}".encode(), f"{info.size} {info.mtime_ns}", None
+            path = info.path.lstrip("/")
+            relative = path[len(top.strip("/")) + 1 :].encode()
+            yield relative, f"{scheme}://{path}".encode(), f"{info.size} {info.mtime_ns}", None
 
 
 def _system(uri: str) -> tuple[Any, str]:
@@ -152,7 +153,7 @@ def _system(uri: str) -> tuple[Any, str]:
 
 @cache
 def _connected(scheme: str) -> Any:
-    if scheme in ("s3", "gs", "gcs", "hdfs"):
+    if scheme in ("s3", "gs", "gcs"):
         return pafs.FileSystem.from_uri(f"{scheme}://bucket")[0]
     import fsspec
 

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from featgan.errors import UserError
+from featgan.images import decode
+from harness.folders import ENDINGS, readable, why_unreadable
+from harness.sources import Source, SourceSettings
+
+SETTINGS: TypeAdapter[Source] = TypeAdapter(SourceSettings)
+
+
+def source(kind: str, **settings: Any) -> Source:
+    return SETTINGS.validate_python({"source": kind, **settings})
+
+
+def save(path: Path | bytes, colour: str = "red") -> None:
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        Image.new("RGB", (16, 16), colour).save(file, "PNG")
+
+
+def ids(found: Source, size: int = 32) -> list[str]:
+    return found.listing(size).images["image_id"].tolist()
+
+
+def pixel(found: Source, row: int) -> tuple[int, int, int]:
+    """Middle pixel of an image, by way of location, reader and decoder."""
+    image = decode(found.reader()(found.listing(32).images["location"].iloc[row]))
+    return image.getpixel((image.width // 2, image.height // 2))
+
+
+# folders
+
+
+def test_folder_is_recursive_sorted_and_labelled_by_folder(tmp_path: Path) -> None:
+    for name in ("b/2.png", "a/x/1.JPG", "0.webp", "b/notes.txt"):
+        save(tmp_path / name)
+    rows = source("folder", path=str(tmp_path), labels="folder").listing(32).images
+
+    assert rows["image_id"].tolist() == ["0.webp", "a/x/1.JPG", "b/2.png"]
+    assert rows["label"].tolist() == [tmp_path.name, "x", "b"]
+    assert source("folder", path=str(tmp_path)).listing(32).images["label"].isna().all()
+
+
+def test_every_promised_ending_is_read() -> None:
+    promised = "jpg jpeg png webp bmp gif tiff ppm pgm".split()  # noqa: SIM905
+
+    assert {f".{ending}" for ending in promised} <= set(ENDINGS)
+
+
+def test_several_folders_keep_their_images_apart(tmp_path: Path) -> None:
+    save(tmp_path / "one/pics/1.png", "red")
+    save(tmp_path / "two/pics/1.png", "lime")
+    save(tmp_path / "three/1.png", "blue")
+    other = source("folder", path=[str(tmp_path / "one/pics"), str(tmp_path / "three")])
+    alike = source("folder", path=[str(tmp_path / "one/pics"), str(tmp_path / "two/pics")])
+
+    assert ids(other) == ["pics/1.png", "three/1.png"]
+    assert ids(alike) == ["pics-1/1.png", "pics-2/1.png"]
+    assert pixel(alike, 1) == (0, 255, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        (b"with space.png", "with space.png"),
+        (b'it\'s "quoted", so.png', 'it\'s "quoted", so.png'),
+        (b"two\nlines.png", "two\nlines.png"),
+        ("übung.png".encode(), "übung.png"),
+        (b"\xfcbung.png", "\\xfcbung.png"),
+        (b"back\\slash.png", "back\\\\slash.png"),
+    ],
+)
+def test_odd_names_are_good_images(tmp_path: Path, name: bytes, image_id: str) -> None:
+    save(os.path.join(os.fsencode(tmp_path), name))
+    found = source("folder", path=str(tmp_path))
+
+    assert ids(found) == [image_id]
+    assert pixel(found, 0) == (255, 0, 0)
+
+
+def test_names_that_look_alike_when_escaped_stay_apart() -> None:
+    assert readable(b"\xff.png") != readable(b"\\xff.png")
+
+
+def test_what_is_no_file_is_named_with_its_reason(tmp_path: Path) -> None:
+    save(tmp_path / "good.png")
+    save(tmp_path / "folder.jpg/inside.png")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    listing = source("folder", path=str(tmp_path)).listing(32)
+
+    assert listing.images["image_id"].tolist() == ["folder.jpg/inside.png", "good.png"]
+    assert listing.problems == {
+        "folder.jpg": "a folder",
+        "gone.jpg": "link to a file that does not exist",
+        "pipe.png": "neither a file nor a folder",
+    }
+
+
+def test_unreadable_and_vanished_files_have_reasons(tmp_path: Path) -> None:
+    denied, gone = PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")
+
+    assert why_unreadable(denied, b"x.png") == "no permission to read it"
+    assert why_unreadable(gone, b"x.png") == "file vanished"
+    assert why_unreadable(OSError(5, "Input/output error"), b"x") == (
+        "cannot be read: Input/output error"
+    )
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    save(tmp_path / "data/1.png")
+    (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+
+    assert ids(source("folder", path=str(tmp_path / "link"))) == ["1.png"]
+
+
+@pytest.mark.parametrize(("make", "says"), [(False, "no folder"), (True, "no images in")])
+def test_folder_without_images(tmp_path: Path, make: bool, says: str) -> None:
+    if make:
+        (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match=says):
+        source("folder", path=str(tmp_path / "here")).listing(32)
+
+
+def test_uris_are_listed_and_read(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", "lime")
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe("/pictures/a/2.png", (tmp_path / "1.png").read_bytes())
+    bucket.pipe("/pictures/read.me", b"")
+    found = source("folder", path="memory://pictures", labels="folder")
+
+    assert ids(found) == ["a/2.png"]
+    assert found.listing(32).images["label"].tolist() == ["a"]
+    assert pixel(found, 0) == (0, 255, 0)
+
+
+def test_digest_tells_what_changed(tmp_path: Path) -> None:
+    save(tmp_path / "1.png")
+    found = source("folder", path=str(tmp_path))
+    before = found.listing(32).digest()
+    same = found.listing(32).digest()
+    os.utime(tmp_path / "1.png", (1, 1))
+    touched = found.listing(32).digest()
+    (tmp_path / "1.png").rename(tmp_path / "2.png")
+    renamed = found.listing(32).digest()
+
+    assert before == same
+    assert len({before, touched, renamed}) == 3
+
+
+# CelebA
+
+
+def celeba(folder: Path, line_end: str = "\n") -> Path:
+    """Six images; attributes as published: a header with a trailing space, ragged blanks."""
+    values = {
+        1: (1, 1, -1),
+        2: (-1, 1, 1),
+        3: (1, -1, 1),
+        4: (1, 1, 1),
+        5: (1, 1, -1),
+        6: (-1, -1, -1),
+    }
+    lines = ["6", "Male Smiling Young "]
+    for number, row in values.items():
+        save(folder / f"img_align_celeba/{number:06d}.jpg")
+        lines.append(f"{number:06d}.jpg " + " ".join(f"{value:2d}" for value in row))
+    (folder / "list_attr_celeba.txt").write_text(line_end.join(lines) + line_end, newline="")
+    return folder
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_celeba_is_filtered_by_attributes(tmp_path: Path, line_end: str) -> None:
+    path = str(celeba(tmp_path, line_end))
+    both = source("celeba", path=path, attributes={"Male": True, "Smiling": True})
+    mixed = source("celeba", path=path, attributes={"Smiling": True, "Young": False})
+
+    assert ids(both) == ["000001.jpg", "000004.jpg", "000005.jpg"]
+    assert both.listing(32).matched == 3
+    assert ids(mixed) == ["000001.jpg", "000005.jpg"]
+    assert len(ids(source("celeba", path=path))) == 6
+    assert pixel(both, 0) == (255, 0, 0)
+
+
+def test_celeba_limit_is_drawn_by_seed_and_says_how_many_matched(tmp_path: Path) -> None:
+    path = str(celeba(tmp_path))
+    draws = [source("celeba", path=path, limit=3, seed=seed) for seed in range(8)]
+
+    assert all(draw.listing(32).matched == 6 and len(ids(draw)) == 3 for draw in draws)
+    assert ids(draws[0]) == sorted(ids(draws[0])) == ids(source("celeba", path=path, limit=3))
+    assert len({tuple(ids(draw)) for draw in draws}) > 1
+    assert len(ids(source("celeba", path=path, limit=9))) == 6
+
+
+def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list_attr_celeba\.txt cannot be read"):
+        source("celeba", path=str(tmp_path)).listing(32)
+    path = str(celeba(tmp_path))
+    with pytest.raises(UserError, match="no attribute Smile; did you mean Smiling"):
+        source("celeba", path=path, attributes={"Smile": True}).listing(32)
+    wanted = {"Male": False, "Smiling": False, "Young": True}
+    with pytest.raises(UserError, match="no image in"):
+        source("celeba", path=path, attributes=wanted).listing(32)
+    file = tmp_path / "list_attr_celeba.txt"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match="cut short: 5 images of 6"):
+        source("celeba", path=path).listing(32)
+
+
+# IDX, torchvision, built-in sets
+
+
+def write_idx(path: Path, array: np.ndarray) -> str:
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    data = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_images_and_labels(tmp_path: Path, ending: str) -> None:
+    pixels = np.array([10, 20, 30])[:, None, None] * np.ones((1, 28, 28))
+    images = write_idx(tmp_path / f"images{ending}", pixels)
+    labels = write_idx(tmp_path / f"labels{ending}", np.array([7, 0, 7]))
+    found = source("idx", images=images, labels=labels)
+
+    assert ids(found) == ["0000000", "0000001", "0000002"]
+    assert found.listing(32).images["label"].tolist() == ["7", "0", "7"]
+    assert [pixel(found, row) for row in range(3)] == [(10,) * 3, (20,) * 3, (30,) * 3]
+
+
+def test_idx_mistakes_are_one_clear_line(tmp_path: Path) -> None:
+    images = write_idx(tmp_path / "images", np.zeros((3, 28, 28)))
+    labels = write_idx(tmp_path / "labels", np.zeros(2))
+    short = tmp_path / "short"
+    short.write_bytes((tmp_path / "images").read_bytes()[:-1])
+    (tmp_path / "text").write_text("no numbers")
+    for settings, says in (
+        ({"images": images, "labels": labels}, "3 images, but .* 2 labels"),
+        ({"images": labels}, "1-dimensional"),
+        ({"images": str(short)}, "cut short"),
+        ({"images": str(tmp_path / "text")}, "no IDX file"),
+        ({"images": str(tmp_path / "none")}, "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=says):
+            source("idx", **settings).listing(32)
+
+
+def test_torchvision_set_on_disk(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, size in (("train", 4), ("t10k", 2)):
+        write_idx(raw / f"{name}-images-idx3-ubyte", np.full((size, 28, 28), 9))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(size))
+    found = source("torchvision", set="MNIST", path=str(tmp_path), options={"train": False})
+
+    assert found.listing(32).images["label"].tolist() == ["0 - zero", "1 - one"]
+    assert pixel(found, 1) == (9, 9, 9)
+
+
+def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
+    for name, says in (
+        ("CIFAR11", "did you mean CIFAR10"),
+        ("CIFAR10", "torchvision's CIFAR10 in .*not found"),
+        ("VOCDetection", "VOCDetection"),
+    ):
+        with pytest.raises(UserError, match=says):
+            source("torchvision", set=name, path=str(tmp_path)).listing(32)
+
+
+def test_apples_are_a_function_of_their_seed() -> None:
+    first = source("builtin", set="apples", count=12)
+    other = source("builtin", set="apples", count=12, seed=1)
+    read = first.reader()
+    places = first.listing(32).images["location"]
+    bytes_of = [read(place) for place in places]
+
+    assert bytes_of == [read(place) for place in places]
+    assert len(set(bytes_of)) == 12
+    assert not set(bytes_of) & {read(place) for place in other.listing(32).images["location"]}
+    assert decode(bytes_of[0]).size == (64, 64)
+    labels = first.listing(32).images["label"]
+    assert labels.value_counts().tolist() == [2] * 6
+    # a larger set begins with the smaller one
+    assert source("builtin", set="apples", count=20).listing(32).images["label"][:12].equals(labels)
+
+
+def test_an_apple_is_the_same_picture_at_any_size() -> None:
+    found = source("builtin", set="apples", count=3)
+    small, large = (
+        np.asarray(
+            decode(found.reader()(found.listing(size).images["location"].iloc[2])).resize((8, 8))
+        )
+        for size in (32, 128)
+    )
+
+    assert np.abs(small.astype(int) - large).mean() < 12
+
+
+def test_digits_are_scikit_learns() -> None:
+    found = source("builtin", set="digits", count=200)
+    rows = found.listing(32).images
+
+    assert len(set(rows["image_id"])) == 200
+    assert set(rows["label"]) == set("0123456789")
+    assert len(ids(source("builtin", set="digits"))) == 1797
+    assert np.asarray(decode(found.reader()(b"0"))).max() == 239  # 15 of 16
+    with pytest.raises(UserError, match="1797 digits"):
+        source("builtin", set="digits", count=1798).listing(32)
+
+
+# unions
+
+
+def test_union_keeps_origins(tmp_path: Path) -> None:
+    save(tmp_path / "a/1.png", "red")
+    (tmp_path / "a/2.png").symlink_to(tmp_path / "nowhere")
+    parts = {
+        "search": {"source": "folder", "path": str(tmp_path / "a")},
+        "drawn": {"source": "builtin", "set": "digits", "count": 1},
+    }
+    found = source("union", sources=parts)
+    listing = found.listing(32)
+
+    assert listing.images["origin"].tolist() == ["search", "drawn"]
+    assert listing.images["image_id"][0] == "search/1.png"
+    assert listing.problems == {"search/2.png": "link to a file that does not exist"}
+    assert pixel(found, 0) == (255, 0, 0)
+    assert decode(found.reader()(listing.images["location"][1])).size == (8, 8)
+
+
+def test_union_removes_duplicates_as_a_whole_only() -> None:
+    part = {"source": "builtin", "set": "digits", "remove_duplicates": True}
+    with pytest.raises(ValidationError, match="beside `sources`, not in a"):
+        source("union", sources={"a": part})
