@@ -175,7 +175,7 @@ def _wider_counts(outcome: Outcome) -> Iterator[list[Value]]:
     for narrow, diverse in pairwise(known):
         answer = "supported" if spreads[diverse] > spreads[narrow] else "contradicted"
         much = f"sd {spreads[diverse]:.1f} against {spreads[narrow]:.1f}"
-        text = "more diverse images spread wider in feature counts"
+        text = "images more diverse (in pixels) spread wider in feature counts"
         yield [text, f"{diverse} against {narrow}", answer, much, None]
 
 

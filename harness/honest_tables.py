@@ -19,7 +19,7 @@ Measure = Callable[[RunRecord], float | None]
 
 def few_seeds(pairs: int) -> list[str]:
     """The remark that a comparison over few seeds needs."""
-    if pairs > 5:
+    if not 1 < pairs <= 5:
         return []
     return [
         f"{pairs} seeds make these numbers coarse: an interval over {pairs} differences is hardly "
@@ -41,6 +41,7 @@ def honest_tables(outcome: Outcome, reach: float | None = None) -> list[Table]:
                 seed_table(outcome, data, protocol, patterns, suffix),
                 reach_table(outcome, data, protocol, patterns, suffix, reach),
                 pair_table(outcome, data, protocol, patterns, suffix),
+                metric_table(data, protocol, patterns, suffix),
             ]
     return [table for table in tables if table.rows]
 
@@ -105,7 +106,7 @@ def reach_table(
     finished = [run for pattern in patterns for run in pattern.finished]
     level = min(run.best_score or 0.0 for run in finished) if reach is None else reach
     rows: list[list[Value]] = []
-    for pattern in patterns:
+    for pattern in (pattern for pattern in patterns if pattern.finished):
         there = [point for run in pattern.finished if (point := reached(run, level))]
         epochs, seconds = [float(e) for e, _ in there], [s for _, s in there]
         rows.append(
@@ -173,6 +174,36 @@ def pair_table(
             *few_seeds(most),
         ],
     )
+
+
+def metric_table(data: str, protocol: str, patterns: list[Pattern], suffix: str) -> Table:
+    """The further metrics at the last stage's peak, mean over the finished runs."""
+    rows: list[list[Value]] = []
+    names = list(
+        dict.fromkeys(name for p in patterns for run in p.finished for name in peak_metrics(run))
+    )
+    for pattern in patterns:
+        found = [metrics for run in pattern.finished if (metrics := peak_metrics(run))]
+        if found:
+            means = (mean([m[name] for m in found if name in m]) for name in names)
+            rows.append([pattern.label, len(found), *means])
+    return Table(
+        f"metrics-{data}{suffix}",
+        f"{data}: further metrics at the final score's evaluation",
+        [Column("pattern"), Column("runs"), *(Column(name, 3) for name in names)],
+        rows,
+        [
+            f"Of the images of the score ({protocol}), against real ones; means over runs. They "
+            "chose nothing: peaks are those of the score."
+        ],
+    )
+
+
+def peak_metrics(run: RunRecord) -> dict[str, float]:
+    """The further metrics of the evaluation that is a run's final score."""
+    last = run.stages[-1]
+    at_peak = (e for e in run.evaluations if (e.stage, e.epoch) == (last.stage, last.peak_epoch))
+    return next((evaluation.metrics for evaluation in at_peak), {})
 
 
 def paired(a: Pattern, b: Pattern, of: Measure) -> list[tuple[float, float]]:

@@ -71,7 +71,7 @@ class _Measuring:
         """Measure one run; None where that has been done."""
         home = self.outcome.run_folder(run)
         digest = hashlib.sha256(_bytes(home / GENERATOR)).hexdigest()
-        settings = ScoreSettings.model_validate(run.settings["score"])
+        settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
         classifier = self.classifier(settings.model_dump_json(), run.score_protocol)
         many = self._count(settings) if count is None else count
         large = settings.model_copy(update={"count": many})

@@ -50,7 +50,7 @@ def test_middle_group_and_wider_counts(sweep_folder, save_real):
     rows = {row[0]: row[1:] for row in claim_table(Outcome.read(folder)).rows}
     middle = rows["k-means makes the middle group over 1.5 times each other one"]
     assert middle == ["digits", "contradicted", "1.50 times the larger one", None]
-    wider = rows["more diverse images spread wider in feature counts"]
+    wider = rows["images more diverse (in pixels) spread wider in feature counts"]
     assert wider[0] == "apples against digits"
 
 

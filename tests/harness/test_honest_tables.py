@@ -80,3 +80,16 @@ def test_seconds_follow_from_steps_batches_and_speed(make_run):
     assert reached(run, 1.0) == (10, 32.0)
     assert reached(run, 2.5) == (40, 32 + 32 + 16 + 16)
     assert reached(run, 3.5) is None
+
+
+def test_further_metrics_are_those_of_the_final_scores_evaluation(tmp_path, make_run, save_run):
+    for seed, fids in enumerate([(9.0, 30.0), (5.0, 50.0)]):
+        cell = {"data": "a", "mode": "x", "seed": seed}
+        run = make_run(cell, [[3.0, 1.0]], [[1]], images=[1])
+        scored = [
+            e.model_copy(update={"metrics": {"fid": fid}})
+            for e, fid in zip(run.evaluations, fids, strict=True)
+        ]
+        save_run(tmp_path, run.model_copy(update={"evaluations": scored}))
+    metrics = table(tmp_path, "metrics-a")
+    assert metrics.rows == [["x", 2, 7.0]]

@@ -15,7 +15,7 @@ from featgan.small_cnn import load_trained
 from harness import rescore, results
 from harness.outcome import Outcome
 
-SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16)
+SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
 
 
 @pytest.fixture(scope="module")
