@@ -28,7 +28,7 @@ from harness.trial import Run
 Progress = Callable[[str, int, int | None], None]
 """Told what is under way, how many images are done, and of how many if that is known."""
 
-CLASSIFIER_SEED = 0
+CLASSIFIER_SEED, CLASSIFIER_EPOCHS = 0, 30
 
 
 def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> list[Run]:
@@ -130,6 +130,7 @@ def _fit(store: Store, sets: tuple[DataSet, ...]) -> bytes:
         np.searchsorted(classes, names),
         classes,
         seed=CLASSIFIER_SEED,
+        epochs=CLASSIFIER_EPOCHS,
     )
 
 

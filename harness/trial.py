@@ -94,7 +94,8 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
             }
         )
 
-    carry(run, store, habits, report)
+    if carry(run, store, habits, report) is None:
+        tune.report({"share": 0.0, "best_score": float("-inf")})
 
 
 def carry(
