@@ -29,6 +29,8 @@ QUIET = {
     "RAY_USAGE_STATS_REPORT_URL": CLOSED_PORT,
     # The monitor ends a run whose machine is short of memory, and all of Tune with it.
     "RAY_memory_monitor_refresh_ms": "0",
+    # What its C++ has to say of our actors goes to the screen, past log_to_driver.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

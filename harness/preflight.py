@@ -70,9 +70,9 @@ def look(store: Store, token: str, node: str, data: Sequence[str]) -> Sight:
     """Runs on a node: read the driver's token, write one, find the data, tell the versions."""
     problems = []
     try:
-        if store.get(f"preflight/{token}/driver") != token.encode():
+        if store.get(f"preflight-{token}/driver") != token.encode():
             problems.append(f"reads something else than was written to {store.root}")
-        store.put(f"preflight/{token}/{node}", token.encode())
+        store.put(f"preflight-{token}/{node}", token.encode())
     except FileNotFoundError:
         problems.append(
             f"does not see the storage {store.root} of this machine: mount it there at the same "
@@ -121,7 +121,7 @@ def _look_around(
         except (RayError, ImportError) as error:
             sight = Sight(here, [f"cannot run this code: {_reason(error)}"])
         else:
-            if not sight.problems and not store.exists(f"preflight/{token}/{node['NodeID']}"):
+            if not sight.problems and not store.exists(f"preflight-{token}/{node['NodeID']}"):
                 sight.problems.append(f"writes to {store.root}, but nothing arrives here")
         for library, version in here.items():
             if (there_has := sight.versions.get(library)) != version:
@@ -132,7 +132,7 @@ def _look_around(
 
 def _storage_problems(store: Store, token: str) -> list[str]:
     try:
-        store.put(f"preflight/{token}/driver", token.encode())
+        store.put(f"preflight-{token}/driver", token.encode())
     except Exception as error:
         return [f"cannot write to the storage {store.root}: {_reason(error)}"]
     return []
@@ -140,7 +140,7 @@ def _storage_problems(store: Store, token: str) -> list[str]:
 
 def _forget(store: Store, token: str) -> None:
     try:
-        store.delete(f"preflight/{token}")
+        store.delete(f"preflight-{token}")
     except Exception:  # the storage's problem is reported already
         return
 

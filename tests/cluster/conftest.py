@@ -1,4 +1,4 @@
-"""Three hosts and the real `ray up` between them; cluster.yaml with other machines, no more."""
+"""Three hosts, and `ray up` between them, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,95 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hosts
+from rayup import Cluster
 
-RAY = f"{sys.prefix}/bin/ray"
 INSTALLED = ["ray[default]", "s3fs", "boto3"]
 """What cluster.yaml installs besides this repository."""
-
-
-class Cluster:
-    """A network of hosts and the `ray up` of its desk."""
-
-    def __init__(self, network: hosts.Network) -> None:
-        self.network, self.desk = network, network.desk
-        self.head, *self.workers = network.hosts
-        self._check_out(self._config())
-
-    def up(self, nodes: int = 3) -> float:
-        """`ray up` until `nodes` nodes are there; seconds."""
-        started = time.monotonic()
-        command = f"cd ~/featgan && {RAY} up -y --no-config-cache cluster.yaml"
-        self.desk.run(command, timeout=240)
-        self.await_nodes(nodes)
-        return time.monotonic() - started
-
-    def down(self) -> str:
-        """`ray down`; what it said."""
-        return self.desk.run(f"{RAY} down -y ~/featgan/cluster.yaml", timeout=240)
-
-    def alive(self) -> list[str]:
-        """Names of the nodes that the cluster counts as alive."""
-        show = "import json,ray; ray.init('auto', log_to_driver=False, logging_level=50); "
-        show += "print(json.dumps([n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']]))"
-        said = self.on_head(f'python -c "{show}"', check=False).strip().splitlines()
-        return sorted(json.loads(said[-1])) if said and said[-1].startswith("[") else []
-
-    def await_nodes(self, count: int, seconds: float = 180) -> None:
-        """Wait until exactly `count` nodes are alive."""
-        await_(lambda: len(self.alive()) == count, f"{count} nodes alive", seconds, pause=2)
-
-    def on_head(self, command: str, check: bool = True, timeout: float = 300) -> str:
-        """Run a command on the head as one logged in there would."""
-        return self.head.run(f"cd ~/featgan; . ~/.featgan; {command}", check=check, timeout=timeout)
-
-    def sweep(self, file: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start the sweep on the head, the way docs/cluster.md does."""
-        command = f"cd ~/featgan; . ~/.featgan; exec python harness/sweep.py {file}"
-        return self.head.popen(command, log=log)
-
-    def _check_out(self, config: dict[str, Any]) -> None:
-        """Put a copy of the repository on the desk: one that nobody works in meanwhile."""
-        home = self.desk.files / "root/featgan"
-        for name in config["file_mounts"].values():
-            source = hosts.REPOSITORY / name
-            (home / name).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if source.is_dir() else shutil.copyfile
-            copy(source, home / name)
-        (home / "cluster.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-
-    def _config(self) -> dict[str, Any]:
-        """cluster.yaml with provider, auth and sizes of these hosts."""
-        aws = yaml.safe_load((hosts.REPOSITORY / "cluster.yaml").read_text())
-        config = yaml.safe_load((hosts.REPOSITORY / "docs/cluster/onpremises.yaml").read_text())
-        config |= {key: aws[key] for key in aws if key.endswith("_start_ray_commands")}
-        for node in ("head", "worker"):
-            config[f"{node}_setup_commands"] = aws["setup_commands"]
-        config["provider"] |= {
-            "head_ip": self.head.address,
-            "worker_ips": [worker.address for worker in self.workers],
-        }
-        config["auth"] = {"ssh_user": "root", "ssh_private_key": "/root/.ssh/id_ed25519"}
-        return dict(config)
-
-
-def await_(condition: Callable[[], object], what: str, seconds: float, pause: float = 0.1) -> None:
-    """Wait for an event on another host, which nothing here is told of."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s: {what}")
-        time.sleep(pause)
 
 
 @pytest.fixture(scope="session")

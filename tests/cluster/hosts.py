@@ -69,6 +69,11 @@ class Host:
             (self.files / folder).mkdir(parents=True, exist_ok=True)
         (self.files / "tmp").chmod(0o1777)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._unshare is not None
+
     def start(self) -> None:
         """Plug it in and let it boot; its files are those it had."""
         serve = "/usr/sbin/sshd -D -e -f /root/.sshd/config" if self.address else "sleep infinity"

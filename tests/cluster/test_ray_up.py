@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Cluster, await_
+from rayup import Cluster, await_
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

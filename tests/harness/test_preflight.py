@@ -1,0 +1,89 @@
+"""What a node lacks is named before a run waits for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import preflight
+from harness.store import Store
+
+HEAD = {"NodeID": "a", "Resources": {"CPU": 4.0}}
+GPU = {"NodeID": "b", "Resources": {"CPU": 8.0, "GPU": 2.0}}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(preflight, "BOOTSTRAP", tmp_path / "ray_bootstrap_config.yaml")
+
+
+def _unmet(nodes: list[dict[str, Any]], **request: float) -> tuple[list[str], list[str]]:
+    notices: list[str] = []
+    return preflight._unmet(nodes, request, notices.append), notices
+
+
+def test_what_no_node_has_is_an_error() -> None:
+    assert _unmet([HEAD, GPU], CPU=8, GPU=2) == ([], [])
+    (problem,), _ = _unmet([HEAD, GPU], CPU=1, GPU=4)
+    assert problem.startswith("a run asks for 1 CPU and 4 GPU, but the most that one of 2 nodes")
+    assert "8 CPU, 2 GPU" in problem
+    assert _unmet([HEAD], CPU=4, GPU=0) == ([], [])
+
+
+def test_a_cpu_and_a_gpu_on_different_nodes_do_not_make_a_run() -> None:
+    assert _unmet([HEAD | {"Resources": {"CPU": 16.0}}, GPU], CPU=12, GPU=1)[0]
+
+
+def test_what_the_cluster_may_still_start_is_only_told(tmp_path: Path) -> None:
+    types = {"gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}}
+    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    assert _unmet([HEAD], CPU=1, GPU=1) == (
+        [],
+        ["no node has 1 CPU and 1 GPU yet; runs wait for a node of type gpu"],
+    )
+    assert _unmet([HEAD], CPU=1, GPU=2)[0], "that type never has two"
+    types["gpu"]["max_workers"] = 0
+    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    assert _unmet([HEAD], CPU=1, GPU=1)[0], "none of that type may start"
+
+
+def test_machines_that_have_not_joined_yet_are_waited_for() -> None:
+    types = {"local.cluster.node": {"resources": {}, "max_workers": 3}}
+    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    assert _unmet([HEAD], GPU=1) == ([], ["no node has 1 GPU yet; 1 of up to 3 nodes have joined"])
+    assert _unmet([HEAD, HEAD, HEAD], GPU=1)[0]
+
+
+def test_a_mount_that_is_not_there_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "results"))
+    sight = preflight.look(store, "token", "node", [])
+    assert "does not see the storage" in sight.problems[0]
+    assert str(tmp_path / "results") in sight.problems[0]
+    assert sight.versions == preflight.versions()
+
+
+def test_data_and_a_foreign_token_are_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("preflight-token/driver", b"another's")
+    sight = preflight.look(store, "token", "node", [str(tmp_path), str(tmp_path / "photos")])
+    assert sight.problems == [
+        f"reads something else than was written to {tmp_path}",
+        f"does not see the data {tmp_path / 'photos'}",
+    ]
+    assert store.get("preflight-token/node") == b"token"
+
+
+def test_a_changed_source_file_is_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stages.py").write_text("a = 1\n")
+    monkeypatch.setattr(preflight.featgan, "__path__", [str(tmp_path)])
+    before = preflight.versions()
+    (tmp_path / "stages.py").write_text("a = 2\n")
+    after = preflight.versions()
+    assert before["featgan"] != after["featgan"]
+    assert {**before, "featgan": ""} == {**after, "featgan": ""}
