@@ -49,7 +49,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         randomised(network)
         # Random features are nearly the same for all images, and so would their classes be:
         # the last layer looks at what differs.
-        features = network(photographs(8))[0]
+        features = network(photographs(4))[0]
         mean = torch.nn.functional.normalize(features.mean(0), dim=0)
         weight = network.fc.weight.detach()
         weight -= (weight @ mean)[:, None] * mean
@@ -81,7 +81,7 @@ def test_resizing_equals_that_of_tensorflow_1(size: int) -> None:
 
 
 def test_inception_gives_torch_fidelitys_features_and_logits(inception_file: Path) -> None:
-    images = photographs(4)
+    images = photographs(2)
     theirs = fidelity.FeatureExtractorInceptionV3(
         "theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=inception_file
     )
@@ -94,7 +94,7 @@ def test_inception_gives_torch_fidelitys_features_and_logits(inception_file: Pat
 
 
 def test_the_score_equals_torch_fidelitys_end_to_end(inception_file: Path) -> None:
-    images = photographs(16)
+    images = photographs(8)
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(images),
         isc=True,
@@ -103,10 +103,10 @@ def test_the_score_equals_torch_fidelitys_end_to_end(inception_file: Path) -> No
         verbose=False,
         cache=False,
         save_cpu_ram=True,
-        batch_size=8,
+        batch_size=4,
         feature_extractor_weights_path=str(inception_file),
     )
-    settings = ScoreSettings(weights=str(inception_file), count=16, splits=2, batch_size=6)
+    settings = ScoreSettings(weights=str(inception_file), count=8, splits=2, batch_size=3)
     score = Score(load_classifier(settings, CPU), settings)
     ours = score.measure(lambda start, stop: images[start:stop])
     assert ours[0] > 2
@@ -126,7 +126,7 @@ class Images(torch.utils.data.Dataset):
 
 
 def test_torchvisions_gives_its_own_logits(torchvision_file: Path) -> None:
-    images = photographs(3, 48)
+    images = photographs(2, 48)
     with torch.random.fork_rng():
         theirs = Inception3(init_weights=False, transform_input=True).eval()
     theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
@@ -139,6 +139,17 @@ def test_torchvisions_gives_its_own_logits(torchvision_file: Path) -> None:
         ours(images), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
     )
     assert ours.classes == 1000
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_cpus_logits_and_keeps_its_flags(inception_file: Path) -> None:
+    images, cudnn = photographs(8), torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    gpu = load_inception(str(inception_file), torch.device("cuda"))
+    ours = gpu(images.cuda()).cpu()
+    cpu = load_inception(str(inception_file), CPU)(images)
+    torch.testing.assert_close(ours, cpu, rtol=1e-4, atol=1e-3)  # TF32 is off by 1e-2
+    assert before == (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
 
 
 def test_weights_that_are_not_the_published_show_in_the_name(inception_file: Path) -> None:

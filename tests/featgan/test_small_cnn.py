@@ -55,7 +55,7 @@ def test_the_file_is_a_function_of_the_arguments_alone(trained: bytes) -> None:
 
 def test_training_leaves_no_trace() -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    train_classifier(*coloured(40), CLASSES, seed=0, epochs=1)
+    train_classifier(*coloured(40), CLASSES, seed=0, epochs=1, threads=threads + 1)
     assert torch.equal(before, torch.get_rng_state())
     assert threads == torch.get_num_threads()
 
@@ -74,6 +74,15 @@ def test_the_loaded_classifier_gives_the_logits_of_the_trained_one(
     assert classifier.classes == 4
     assert classifier.name == f"trained-cnn-{unpack(trained)[1][:6]}"
     assert "204 images of 4 classes" in classifier.description
+
+
+def test_bf16_moves_the_logits_a_little(trained: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.safetensors").write_bytes(trained)
+    images = torch.from_numpy(coloured(20, seed=1)[0])
+    exact = load_trained(tmp_path / "c.safetensors", CPU)(images)
+    half = load_trained(tmp_path / "c.safetensors", CPU, torch.bfloat16)(images)
+    assert half.dtype == torch.float32
+    assert 0 < ((half - exact).norm() / exact.norm()).item() < 0.03
 
 
 @pytest.mark.parametrize("size", [16, 64, 128])
