@@ -114,7 +114,8 @@ def _read(path: Path) -> State:
     except Exception as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"features.weights: {path} cannot be read as VGG16 ({error})") from error
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"features.weights: {path} cannot be read as VGG16 ({reason})") from error
     wanted = {name: empty.shape for name, empty in _empty().named_parameters()}
     wrong = [
         name for name, shape in wanted.items() if name not in found or found[name].shape != shape
