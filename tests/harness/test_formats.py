@@ -1,0 +1,41 @@
+"""The documents and the schemas they describe: no field may be left untold."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import records, results, schemas
+
+ROOT = Path(__file__).parents[2]
+FORMATS = (ROOT / "docs" / "formats.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        records.RunRecord, records.Evaluation, records.StageRecord, records.Seconds,
+        schemas.GroupRecord, schemas.GroupsRecord, schemas.DataRecord, schemas.Rescored,
+        schemas.RealRecord, schemas.CountStatistics,
+    ],
+)  # fmt: skip
+def test_every_field_is_documented(model):
+    told = set(re.findall(r"`(\w+)`", FORMATS))
+    assert set(model.model_fields) <= told | {"format"}
+
+
+def test_every_table_and_file_a_sweep_gets_is_documented(sweep_folder):
+    folder = sweep_folder(seeds=1, length=2)
+    results.make(folder)
+    for path in (folder / "tables").glob("*.csv"):
+        kind = path.stem.partition("-")[0]
+        assert f"`{kind}`" in FORMATS or f"`{path.name}`" in FORMATS
+
+
+def test_citation_is_whole():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] in (ROOT / "pyproject.toml").read_text()
+    for reference in citation["references"]:
+        assert {"type", "title", "authors"} <= set(reference), json.dumps(reference)
