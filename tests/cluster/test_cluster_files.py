@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,15 @@ def test_the_roles_in_the_cluster_file_are_those_that_the_access_file_makes() ->
     }
     types = yaml.safe_load(AWS.read_text())["available_node_types"].values()
     assert {kind["node_config"]["IamInstanceProfile"]["Name"] for kind in types} == made
+
+
+def test_the_other_ways_start_the_same_sweep() -> None:
+    slurm = ROOT / "docs/cluster/slurm.sh"
+    subprocess.run(["bash", "-n", str(slurm)], check=True)
+    job = yaml.safe_load((ROOT / "docs/cluster/kuberay.yaml").read_text())["spec"]
+    assert job["entrypoint"] == "python harness/sweep.py sweeps/paper.yaml"
+    assert job["rayClusterSpec"]["rayVersion"] == metadata.version("ray")
+    assert job["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    quiet = ("RAY_memory_monitor_refresh_ms=0", "RAY_USAGE_STATS_ENABLED=0")
+    for text in (slurm.read_text(), (ROOT / "docs/cluster/Dockerfile").read_text()):
+        assert all(setting in text for setting in quiet)
