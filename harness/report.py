@@ -54,13 +54,16 @@ class Picture:
     caption: str
     data: bytes
     kind: str = "png"
+    scrolls: bool = True
+    """Whether it keeps a legible width on a narrow screen, in a frame of its own."""
 
     def html(self) -> str:
         """A `figure`; the caption is also the text for those who do not see it."""
         source = f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
         caption = html.escape(self.caption)
+        frame = ' class="scroll" tabindex="0"' if self.scrolls else ""
         return (
-            f'<figure><img src="{source}" alt="{caption}">'
+            f'<figure><div{frame}><img src="{source}" alt="{caption}"></div>'
             f"<figcaption>{caption}</figcaption></figure>\n"
         )
 
@@ -171,7 +174,7 @@ def _peaks(outcome: Outcome) -> list[Part]:
                     f"Stage {stage.stage}, groups {members}: epoch {stage.peak_epoch:,} of "
                     f"{stage.epochs:,}, score {stage.peak_score:.3f}"
                 )
-                pictures.append(Picture(caption, _shrunk(path), "jpeg"))
+                pictures.append(Picture(caption, _shrunk(path), "jpeg", scrolls=False))
         if pictures:
             rows.append(Row(f"{pattern.data}, {pattern.label}: {cell_name(best.cell)}", pictures))
     return rows
