@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import hosts
 from rayup import Cluster
+from tinysweep import MINUTES, Sweep, outcome
 
 INSTALLED = ["ray[default]", "s3fs", "boto3"]
 """What cluster.yaml installs besides this repository."""
@@ -48,7 +50,7 @@ def packages() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterator[hosts.Network]:
     if reason := hosts.missing():
         pytest.skip(reason)
@@ -63,9 +65,34 @@ def network(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterato
             shutil.rmtree(host.files, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(network: hosts.Network) -> Cluster:
     """The hosts as a running Ray cluster of three nodes."""
     cluster = Cluster(network)
     cluster.up()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster) -> dict[str, Any]:
+    """The outcome of the same sweep on one machine, the desk, that nobody disturbed."""
+    sweep = Sweep(cluster, "undisturbed")
+    cluster.desk.run(
+        "cd ~/featgan; RAY_ADDRESS=local PYTHONPATH=~/featgan",
+        f"{sys.executable} harness/sweep.py ~/undisturbed.yaml",
+        timeout=15 * MINUTES,
+    )
+    found = outcome(sweep.folder)
+    assert len([name for name in found if not name.endswith(".csv")]) == 6
+    return found
+
+
+@pytest.fixture
+def mended(cluster: Cluster) -> Cluster:
+    """The cluster with all its hosts and nodes, whatever the test before did to them."""
+    for host in cluster.network.hosts:
+        if not host.is_up:
+            cluster.network.restart(host)
+    if cluster.alive() != ["head", "worker1", "worker2"]:
+        cluster.up()
     return cluster

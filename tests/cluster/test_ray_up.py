@@ -23,7 +23,8 @@ print(json.dumps(ray.get([where.remote() for _ in range(2 * os.cpu_count())])))
 """
 
 
-def test_up_run_down(cluster: Cluster) -> None:
+def test_up_run_down(mended: Cluster) -> None:
+    cluster = mended
     assert cluster.alive() == ["head", "worker1", "worker2"]
 
     (cluster.head.files / "root/job.py").write_text(JOB)

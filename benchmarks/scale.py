@@ -1,0 +1,153 @@
+"""What the harness itself costs: many runs whose trainer only reports, through the real sweep.
+
+    python benchmarks/scale.py [--runs 1000] [--evaluations 900] [--slots 2]
+
+Store, records, checkpoints, TensorBoard, Tune and screen are the real ones; only training and
+scoring are replaced by a number. Prints the overhead of a report and of a run, the driver's
+memory on the way, and how long tables take from all the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from featgan.seeds import stream
+from featgan.trainer import Evaluation, StagedTrainer
+from harness import cluster
+from harness.config import Sweep
+from harness.screen import Counts, Screen
+from harness.store import Store
+
+
+class Reporter(StagedTrainer):
+    """A trainer that trains nothing and draws its scores."""
+
+    def train(self, epochs: int) -> None:
+        self.progress.trained(epochs)
+        self._steps += epochs
+
+    def evaluate(self) -> Evaluation:
+        noise = stream(self.seed, "score", self.progress.epochs_spent, device=self.device)
+        score = 1.0 + noise.initial_seed() % 10_000 / 1000
+        evaluation = Evaluation(
+            stage=self.progress.stage.number,
+            epoch=self.progress.epoch,
+            epochs_spent=self.progress.epochs_spent,
+            steps=self._steps,
+            score=score,
+            **dict.fromkeys(REST, 0.1),
+        )
+        self.evaluations.append(evaluation)
+        return evaluation
+
+
+REST = ("score_std", "spread", "loss_d", "loss_g", "d_real", "d_fake", "images_per_second")
+
+
+def report_only(config: dict[str, Any], **rest: Any) -> None:
+    """Tune's function trainable with the stand-in; runs in a process of Ray."""
+    from harness import trial
+
+    trial.StagedTrainer = Reporter  # type: ignore[misc]
+    trial.train(config, **rest)
+
+
+def main() -> None:
+    options = _options()
+    cluster.environment()
+    from harness import results, runs
+    from harness.preparation import prepare_runs
+
+    runs.train = report_only
+    with tempfile.TemporaryDirectory(prefix="featgan-scale-") as scratch:
+        sweep = _sweep(scratch, options.runs, options.evaluations)
+        store, screen = Store(sweep.results), Screen()
+        cluster.connect(cpus=options.slots)
+        grid = prepare_runs(sweep, store, False, screen.features)[: options.runs]
+        memory = _Memory()
+        started = time.perf_counter()
+        runs.carry_out(
+            grid,
+            store,
+            sweep.resources,
+            gpus_per_run=0,
+            sample_every=options.evaluations,
+            screen=screen,
+            counts=Counts(total=len(grid)),
+        )
+        seconds = time.perf_counter() - started
+        memory.done.set()
+        cluster.shutdown()
+        done = len(runs.split(store, grid)[0])
+        reports = done * 3 * (options.evaluations // 3)
+        print(
+            f"{done} of {len(grid)} runs, {reports:,} reports, {seconds:.0f} s on {options.slots}"
+        )
+        print(f"a run    {1000 * seconds * options.slots / done:9.1f} ms of a slot")
+        print(f"a report {1000 * seconds * options.slots / reports:9.2f} ms of a slot")
+        print("driver's memory after 10, 50, 100 %: " + ", ".join(memory.at(10, 50, 100)) + " MB")
+        _plan(store, sweep, [run.name for run in grid])
+        started = time.perf_counter()
+        results.make(Path(store.join(sweep.name)))
+        print(
+            f"tables, figures and report from {done} records: {time.perf_counter() - started:.1f} s"
+        )
+
+
+class _Memory(threading.Thread):
+    """Looks at this process's resident memory every second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[float] = []
+        self.done = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self.done.wait(1):
+            resident = int(Path("/proc/self/statm").read_text().split()[1])
+            self.seen.append(resident * page / 1e6)
+
+    def at(self, *percents: int) -> list[str]:
+        return [f"{self.seen[(len(self.seen) - 1) * percent // 100]:.0f}" for percent in percents]
+
+
+def _sweep(folder: str, count: int, evaluations: int) -> Sweep:
+    return Sweep.model_validate(
+        {
+            "name": "scale",
+            "results": folder,
+            "data": {"digits": {"source": "builtin", "set": "digits", "count": 60}},
+            "image_size": 32,
+            "features": {"weights": "random", "input_size": 32},
+            "gan": {"width": 8, "latent": 8},
+            "training": {"stage_epochs": evaluations // 3, "evaluate_every": 1, "batch_size": 16},
+            "score": {"classifier": "trained", "trained_on": ["digits"], "count": 20, "splits": 2},
+            "grid": {"seed": list(range(-(-count // 3)))},
+        }
+    )
+
+
+def _plan(store: Store, sweep: Sweep, names: list[str]) -> None:
+    from harness.sweep import _describe
+
+    _describe(sweep, store, sweep.cells()[: len(names)], names)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--evaluations", type=int, default=900)
+    parser.add_argument("--slots", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

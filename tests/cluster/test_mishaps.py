@@ -1,0 +1,64 @@
+"""What goes wrong on one worker: no mount, a full disk, a late arrival."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rayup import Cluster, await_
+from tinysweep import MINUTES, Sweep, outcome
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+
+def test_a_mount_that_a_worker_lacks_is_named_before_anything_runs(mended: Cluster) -> None:
+    sweep, worker = Sweep(mended, "unmounted"), mended.workers[0]
+    worker.run("mount -t tmpfs tmpfs /srv")
+    try:
+        code = sweep.start().wait(timeout=5 * MINUTES)
+    finally:
+        worker.run("umount /srv")
+    assert code == 2, sweep.said()
+    assert (
+        f"node worker1 ({worker.address}) does not see the storage /srv/unmounted" in sweep.said()
+    )
+    assert "worker2" not in sweep.said()
+    assert not (sweep.folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_its_run_with_the_reason_and_no_other(
+    mended: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    sweep = Sweep(mended, "full")
+    victim = next(name for name in undisturbed if name.startswith("digits-ascending"))
+    (sweep.folder / "runs" / victim).mkdir(parents=True)
+    full = f"/srv/full/tiny/runs/{victim}"
+    for worker in mended.workers:
+        worker.run(f"mount -t tmpfs -o size=100k tmpfs {full}")
+    try:
+        code = sweep.start().wait(timeout=10 * MINUTES)
+    finally:
+        for worker in mended.workers:
+            worker.run(f"umount --lazy {full}")
+    assert code == 1, sweep.said()
+    told = (sweep.folder / "runs" / victim / "failures.txt").read_text()
+    assert "No space left on device" in told
+    assert {*sweep.finished()} == {name for name in undisturbed if "-seed" in name} - {victim}
+    assert victim.rpartition("-")[0] in (sweep.folder / "tables/tables.md").read_text()
+    sweep.finish()
+    assert outcome(sweep.folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_late_gets_runs(mended: Cluster, undisturbed: dict[str, Any]) -> None:
+    late = mended.workers[1]
+    late.run(". ~/.featgan; ray stop --force")
+    mended.await_nodes(2)
+    sweep = Sweep(mended, "late")
+    running = sweep.start()
+    sweep.await_under_way(running)
+    late.run(f". ~/.featgan; ray start --address={mended.head.address}:6379")
+    await_(lambda: late.processes("ray::ImplicitFunc"), "a run on the late worker", 2 * MINUTES)
+    sweep.finish(running)
+    assert outcome(sweep.folder) == undisturbed
