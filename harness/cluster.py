@@ -12,10 +12,11 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -95,22 +96,41 @@ def connect(cpus: int | None = None) -> Engine:
     import ray
 
     if not ray.is_initialized():
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if where is not None:
-            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+            with _silence():
+                ray.init(address=where, **quiet)
         else:
             end_orphans()
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(_Session.begin()),
-            )
+            with _silence():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(_Session.begin()),
+                    **quiet,
+                )
     total = ray.cluster_resources()
     alive = sum(node["Alive"] for node in ray.nodes())
     return Engine(where, alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what Ray's core writes past Python off the screen; errors are raised all the same.
+
+    It tells that it was told to be quiet.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def shutdown() -> None:

@@ -68,6 +68,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             screen.say(
                 f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing"
             )
+            screen.begin()
             completed = runs.carry_out(
                 half_done + missing,
                 store,
