@@ -11,7 +11,6 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,35 +24,10 @@ from featgan import vgg
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
+from harness.known import NOT_COUNTED, Known
 from harness.sources import SourceSettings
 
 Batch = dict[str, np.ndarray]
-
-NOT_COUNTED = -1
-
-
-@dataclass(frozen=True)
-class Known:
-    """Counts that need not be made again, by SHA-256 of the image's bytes."""
-
-    sha256: np.ndarray
-    """Sorted digests: S32 [n]."""
-    counts: np.ndarray
-    """int16 [n]."""
-
-    @classmethod
-    def of(cls, table: pd.DataFrame) -> Known:
-        """From the columns `sha256` (hexadecimal) and `feature_count`."""
-        digests = np.array([bytes.fromhex(text) for text in table["sha256"]], dtype="S32")
-        digests, first = np.unique(digests, return_index=True)
-        return cls(digests, table["feature_count"].to_numpy(np.int16)[first])
-
-    def get(self, digest: bytes) -> int:
-        """The count of an image, or NOT_COUNTED."""
-        wanted = np.array(digest, dtype="S32")
-        place = int(np.searchsorted(self.sha256, wanted))
-        found = place < len(self.sha256) and self.sha256[place] == wanted
-        return int(self.counts[place]) if found else NOT_COUNTED
 
 
 class Decoder:

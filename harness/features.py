@@ -2,16 +2,19 @@
 
 A count that was interrupted continues after its last finished part, and an image that was
 counted before, for whatever data set, is not counted again.
+`python harness/features.py FILE` does this for a sweep file, and shows counts and groups.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import io
 import json
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,16 @@ import pandas as pd
 from featgan import vgg
 from featgan.errors import UserError
 from featgan.features import FeatureSettings
+from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
-from harness import counting
+from harness.known import Known
 from harness.parts import Parts
 from harness.sources import Listing, SourceSettings
 from harness.store import Store
+from harness.table import Column, Table, Value
+
+NEAR = (1, 5, 20)
+"""Distances in counts of the boundary report: a kernel's rounding, bf16's, another crop's."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
@@ -75,6 +83,8 @@ def prepare(
         missing = listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
         known = _known_counts(store, kind)
         progress(name, parts.total - len(missing), parts.total)
+        from harness import counting  # loads Ray, which reads its environment when it is imported
+
         batches = counting.count(missing, source, features, image_size, known, actors, gpu)
         for batch in batches if len(missing) else ():
             parts.add(batch)
@@ -123,7 +133,7 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
     }
 
 
-def _known_counts(store: Store, kind: dict[str, Any]) -> counting.Known:
+def _known_counts(store: Store, kind: dict[str, Any]) -> Known:
     """All counts of this kind in the store, those of interrupted counts included."""
     tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
     for file in store.list("features"):
@@ -134,7 +144,7 @@ def _known_counts(store: Store, kind: dict[str, Any]) -> counting.Known:
             tables.append(load_table(store, key)[["sha256", "feature_count"]])
         else:
             tables.append(Parts.left_in(store, key))
-    return counting.Known.of(pd.concat(tables))
+    return Known.of(pd.concat(tables))
 
 
 def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.DataFrame:
@@ -216,3 +226,72 @@ def _hash(*content: Any) -> str:
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: count and group a sweep's data sets; figure 9, tables 2 and 3 of the paper."""
+    from featgan.scores import ScoreSettings
+    from harness import cluster, config
+    from harness.lock import SweepLock
+    from harness.screen import Screen
+
+    parser = argparse.ArgumentParser(prog="harness/features.py", description=main.__doc__)
+    parser.add_argument("file", help="a sweep file, such as sweeps/quickstart.yaml")
+    screen = Screen()
+    try:
+        # the classifier of its scores has nothing to do with features
+        sweep = config.load(parser.parse_args(arguments).file)
+        sweep = sweep.model_copy(update={"score": ScoreSettings()})
+        store = Store(sweep.results)
+        cluster.environment()
+        from harness.preparation import prepare_runs
+
+        with SweepLock(store, sweep.name, notice=screen.say):
+            try:
+                engine = cluster.connect()
+                prepare_runs(sweep, store, engine.gpus > 0, screen.features)
+            finally:
+                cluster.shutdown()
+            screen.say(_report(store, sweep.name))
+    except UserError as error:
+        print(f"featgan: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(store: Store, sweep: str) -> str:
+    """Draw figure 9; tables 2 and 3, and how many images lie near a boundary, as text."""
+    from harness import figures
+    from harness.mirror import mirrored
+    from harness.outcome import Outcome
+    from harness.paper_tables import group_tables
+
+    with mirrored(store, sweep) as folder:
+        outcome = Outcome.read(folder)
+        figures.draw(outcome, folder / "figures")
+        tables = group_tables(outcome)
+        for (name, method, k), record in outcome.groups.items():
+            groups = FeatureGroups.from_json(record.model_dump_json())
+            tables.append(boundary_table(f"{name}: {method}, k = {k}", groups))
+        text = "\n".join(table.text() for table in tables)
+    return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
+
+
+def boundary_table(title: str, groups: FeatureGroups) -> Table:
+    """How many images would change their group if their count changed by a little."""
+    images = sum(groups.histogram.values())
+    near = {within: groups.near_boundaries(within) for within in NEAR}
+    rows: list[list[Value]] = [
+        [
+            f"{before.number} | {after.number}",
+            f"{before.highest} | {after.lowest}",
+            *(f"{near[w][row]} ({near[w][row] / images:.1%})" for w in NEAR),
+        ]
+        for row, (before, after) in enumerate(zip(groups.groups, groups.groups[1:], strict=False))
+    ]
+    columns = ["groups", "counts", *(f"images within {w}" for w in NEAR)]
+    return Table("boundaries", f"Near a boundary: {title}", [*map(Column, columns)], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Counts made before: what need not be counted again, by the SHA-256 of an image's bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+NOT_COUNTED = -1
+
+
+@dataclass(frozen=True)
+class Known:
+    """Counts that need not be made again, by SHA-256 of the image's bytes."""
+
+    sha256: np.ndarray
+    """Sorted digests: S32 [n]."""
+    counts: np.ndarray
+    """int16 [n]."""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Known:
+        """From the columns `sha256` (hexadecimal) and `feature_count`."""
+        digests = np.array([bytes.fromhex(text) for text in table["sha256"]], dtype="S32")
+        digests, first = np.unique(digests, return_index=True)
+        return cls(digests, table["feature_count"].to_numpy(np.int16)[first])
+
+    def get(self, digest: bytes) -> int:
+        """The count of an image, or NOT_COUNTED."""
+        wanted = np.array(digest, dtype="S32")
+        place = int(np.searchsorted(self.sha256, wanted))
+        found = place < len(self.sha256) and self.sha256[place] == wanted
+        return int(self.counts[place]) if found else NOT_COUNTED
