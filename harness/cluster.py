@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from featgan.errors import UserError
 
@@ -96,7 +96,7 @@ def connect(cpus: int | None = None) -> Engine:
     import ray
 
     if not ray.is_initialized():
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if where is not None:
             with _silence():
                 ray.init(address=where, **quiet)
