@@ -55,7 +55,7 @@ def score_tables(outcome: Outcome) -> list[Table]:
             by_mode = {p.mode: p for p in patterns if p.axes == axes}
             values: list[Value] = [dict(axes).get(key) for key in keys]
             for title, of in _QUANTITIES:
-                cells = [of(by_mode[mode]) if mode in by_mode else None for mode in modes]
+                cells = [of(by_mode.get(mode)) for mode in modes]
                 rows.append([*values, title, *cells])
         tables.append(
             Table(
@@ -123,18 +123,18 @@ def status(run: RunRecord) -> str:
     return f"{run.status}: {run.reason}" if run.reason else run.status
 
 
-def _epochs_to_peak(pattern: Pattern) -> Value:
-    best = pattern.representative
+def _epochs_to_peak(pattern: Pattern | None) -> Value:
+    best = pattern.representative if pattern else None
     return best.epochs_to_peak if best else None
 
 
-def _final_score(pattern: Pattern) -> Value:
-    best = pattern.representative
+def _final_score(pattern: Pattern | None) -> Value:
+    best = pattern.representative if pattern else None
     return best.final_score if best else None
 
 
-def _runs(pattern: Pattern) -> Value:
-    return f"{len(pattern.finished)} of {pattern.planned}"
+def _runs(pattern: Pattern | None) -> Value:
+    return f"{len(pattern.finished)} of {pattern.planned}" if pattern else "none begun"
 
 
 _QUANTITIES = (

@@ -34,7 +34,7 @@ def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
     (table,) = score_tables(Outcome.read(tmp_path, cells))
     assert [column.name for column in table.columns] == ["", "descending", "ascending"]
-    assert table.rows[1] == ["final score", None, 2.0]
+    assert table.rows[1:] == [["final score", None, 2.0], ["finished runs", "none begun", "1 of 1"]]
 
 
 def test_further_axes_get_rows_of_their_own(sweep_folder):
