@@ -111,7 +111,8 @@ def count(
     `image` (uint8 [n, 3, image_size, image_size]).
     """
     _quiet()
-    pool = ActorPoolStrategy(size=actors or _all(gpu))
+    most = _most_actors(gpu)
+    pool = ActorPoolStrategy(size=min(actors or most, most))
     decoder = Decoder(source, settings.input_size, image_size, known)
     state = vgg.load(settings.weights, settings.seed)
     weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
@@ -148,7 +149,7 @@ def _black(size: int) -> np.ndarray:
     return np.zeros((3, size, size), np.uint8)
 
 
-def _all(gpu: bool) -> int:
+def _most_actors(gpu: bool) -> int:
     """One actor for each GPU, or core, of the cluster."""
     return max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
 

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.known import NOT_COUNTED, Known
+from harness.parts import Parts
+from harness.store import Store
+
+
+def batch(*indices: int, bad: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+    """Image i is filled with i, has the digest i and the count 10 i."""
+    return {
+        "index": np.array(indices),
+        "sha256": np.array([f"{i:064x}" for i in indices], dtype=object),
+        "problem": np.array(['torn, "so"\n' if i in bad else "" for i in indices], dtype=object),
+        "count": np.array([-1 if i in bad else 10 * i for i in indices], np.int16),
+        "image": np.array(indices, np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 4), np.uint8),
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("harness.parts.SMALLEST", 3)
+    return Store(str(tmp_path))
+
+
+def test_results_come_in_any_order_and_finished_parts_remain(store: Store) -> None:
+    parts = Parts(store, "features/x", 8)
+    parts.add(batch(7, 0, 5))
+    assert store.list() == []
+    parts.add(batch(6, 2, 1, bad=(1,)))  # finishes 0..2 and 6..7; 3..5 waits
+    assert store.list() == ["features/x/parts/00000.npz", "features/x/parts/00002.npz"]
+
+    resumed = Parts(store, "features/x", 8)
+    assert resumed.missing().tolist() == [3, 4, 5]
+    assert resumed.problems == {1: 'torn, "so"\n'}
+    resumed.add(batch(4, 3, 5))
+    assert resumed.counts.tolist() == [0, -1, 20, 30, 40, 50, 60, 70]
+    assert resumed.sha256[7].decode() == f"{7:064x}"
+    images = np.concatenate([images for _, images in resumed])
+    assert [rows.start for rows, _ in resumed] == [0, 3, 6]
+    assert images[:, 0, 0, 0].tolist() == list(range(8))
+    assert resumed.image_size == 4
+
+
+def test_an_image_comes_once(store: Store) -> None:
+    parts = Parts(store, "features/x", 8)
+    parts.add(batch(4))
+    with pytest.raises(RuntimeError, match="image 4 was counted twice"):
+        parts.add(batch(4))
+
+
+def test_what_an_abandoned_count_left_is_known(store: Store) -> None:
+    Parts(store, "features/x", 8).add(batch(0, 1, 2, 3, bad=(1,)))
+    known = Known.of(Parts.left_in(store, "features/x"))
+
+    assert [known.get(bytes.fromhex(f"{i:064x}")) for i in range(4)] == [
+        0,
+        NOT_COUNTED,
+        20,
+        NOT_COUNTED,
+    ]
+
+
+def test_digests_that_end_in_zeros_are_told_apart() -> None:
+    parts = [b"\x01" + bytes(31), b"\x01\x00\x02" + bytes(29), bytes(32)]
+    table = {"sha256": [part.hex() for part in parts], "feature_count": [5, 6, 7]}
+    known = Known.of(pd.DataFrame(table))
+
+    assert [known.get(part) for part in parts] == [5, 6, 7]
+    assert known.get(b"\x02" + bytes(31)) == NOT_COUNTED
