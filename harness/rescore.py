@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,11 @@ FEATURE_IMAGES = {"cpu": 96, "cuda": 1024}
 Say = Callable[[str], None]
 
 
-def rescore(results: Path, count: int | None = None, say: Say = print) -> None:
+def rescore(
+    results: Path,
+    count: int | None = None,
+    say: Say = partial(print, flush=True),  # noqa: B008
+) -> None:
     """Write `rescored.json` for every finished run, and `real/<data set>.json` beside the runs.
 
     `count` images a run; by default 50,000 on a GPU, on a CPU ten evaluations' worth with the
