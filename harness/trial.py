@@ -134,6 +134,7 @@ class Trial:
         self._started = _now()
         self._protocol = ""
         self._curves: Curves | None = None
+        self._latest_whole = False
 
     def prepare(self) -> None:
         """Load data and classifier, and the checkpoint if there is one."""
@@ -257,11 +258,12 @@ class Trial:
             except (FileNotFoundError, checkpoint.Damaged):
                 continue
             if state["signature"] == self.run.signature:
+                self._latest_whole = name == LATEST
                 return state
         return None
 
     def _save(self) -> None:
-        """Write a checkpoint, the one before kept, and the record that goes with it."""
+        """Write a checkpoint, the last whole one kept, and the record that goes with it."""
         state = {
             "signature": self.run.signature,
             "trainer": self.trainer.state(),
@@ -271,9 +273,10 @@ class Trial:
             "started": self._started,
         }
         data = checkpoint.dump(state)
-        if self.store.exists(f"{self.run.folder}/{LATEST}"):
+        if self._latest_whole:
             self.store.move(f"{self.run.folder}/{LATEST}", f"{self.run.folder}/{BEFORE}")
         self._put(LATEST, data)
+        self._latest_whole = True
         self._upload_events()
         self._put_record("running")
         self._saved = time.monotonic()

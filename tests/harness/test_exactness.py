@@ -1,0 +1,264 @@
+"""A run whose process is killed, whenever and however often, ends with the same bytes.
+
+Real processes and a real SIGKILL. This file is also what the processes run: they are forked
+from a server that has imported the libraries once, under the name `__child__`.
+"""
+
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import harness.store
+from featgan import checkpoint
+from featgan.groups import FeatureGroups, GroupSettings
+from featgan.images import ImagePack
+from featgan.small_cnn import train_classifier
+from harness.config import Cell, Method
+from harness.records import RunRecord
+from harness.store import Store
+from harness.trial import Habits, Run, carry
+
+EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=100)
+LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
+EVALUATIONS = 6
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["harness.trial"])
+
+MATRIX = [
+    pytest.param(size, mode, precision, id=f"{size}px-{mode}-{precision}")
+    for size in (32, 64)
+    for mode in ("ascending", "conventional")
+    for precision in ("fp32", "bf16")
+]
+
+
+# What a process does.
+
+
+def train(root, run, dies, reports):
+    """Carry the run; the parent hears of every evaluation. `dies` says where to end oneself."""
+    if dies is not None:
+        kind, nth = dies
+        DEATHS[kind](nth)
+    carry(run, Store(root), EVERY_EVALUATION, lambda record: reports.send(len(record.evaluations)))
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_while_writing(nth):
+    """With half of the n-th checkpoint in the temporary file."""
+    original, seen = harness.store._sync, []
+
+    def sync(path):
+        if LATEST in path.name:
+            seen.append(path)
+            if len(seen) == nth:
+                os.truncate(path, path.stat().st_size // 2)
+                die()
+        original(path)
+
+    harness.store._sync = sync
+
+
+def die_between_names(nth):
+    """With the n-th checkpoint's predecessor renamed, and nothing yet in its place."""
+    original, seen = Store.move, []
+
+    def move(store, key, to):
+        original(store, key, to)
+        seen.append(key)
+        if len(seen) == nth:
+            die()
+
+    Store.move = move
+
+
+DEATHS = {"writing": die_while_writing, "between": die_between_names}
+
+
+# What the tests say of it.
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """What runs share, for both image sizes: features, groups, classifier."""
+    store = Store(str(tmp_path_factory.mktemp("data")))
+    counts = np.repeat([10, 20, 30], 8).astype(np.int16)
+    ids = [f"{n}.png" for n in range(len(counts))]
+    for size in (32, 64):
+        shape = (len(ids), 3, size, size)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        folder = tmp_path_factory.mktemp("pack")
+        ImagePack.write(folder, ids, iter([images]))
+        store.put_tree(folder, f"features/{size}/pack")
+        table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
+        store.put(f"features/{size}/features.parquet", table.to_parquet(index=False))
+    store.put("groups.json", FeatureGroups.fit(counts, GroupSettings()).to_json().encode())
+    trained = train_classifier(images, np.arange(len(ids)) % 2, ["x", "y"], seed=0, epochs=1)
+    store.put("classifier.safetensors", trained)
+    return store
+
+
+@pytest.fixture(scope="module")
+def expected(data):
+    """What the default run leaves that nobody disturbed."""
+    run = make_run("straight")
+    assert finish(data, run) == 0
+    return left_by(data, run)
+
+
+def make_run(sweep, size=32, mode="ascending", precision="fp32", seed=0):
+    training = {"stage_epochs": 2, "evaluate_every": 1, "batch_size": 8, "learning_rate": 0.02}
+    method = Method.model_validate(
+        {
+            "image_size": size,
+            "gan": {"width": 2, "latent": 4},
+            "training": training | {"precision": precision},
+            "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
+        }
+    )
+    cell = Cell("a", mode, seed, method)
+    signature = cell.signature("d", "c")
+    return Run(sweep, cell, signature, f"features/{size}", "groups.json", "classifier.safetensors")
+
+
+def begin(store, run, dies=None):
+    """A process under way, and the end of a pipe that its evaluations come from."""
+    reports, sender = PROCESSES.Pipe(duplex=False)
+    arguments = {"arguments": (store.root, run, dies, sender)}
+    process = PROCESSES.Process(
+        target=runpy.run_path, args=(__file__, arguments, "__child__"), daemon=True
+    )
+    process.start()
+    sender.close()
+    return process, reports
+
+
+def finish(store, run, dies=None):
+    """Carry the run in a process of its own until it ends; its exit code."""
+    process, reports = begin(store, run, dies)
+    with reports:
+        try:
+            while True:
+                reports.recv()
+        except EOFError:
+            process.join()
+    return process.exitcode
+
+
+def kill_after(store, run, evaluations, seconds):
+    """Carry the run, and kill it so many seconds after so many further evaluations."""
+    process, reports = begin(store, run)
+    with reports:
+        try:
+            for _ in range(evaluations):
+                reports.recv()
+            process.join(seconds)
+            process.kill()
+        except EOFError:
+            pass
+        process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode
+
+
+def left_by(store, run):
+    """All that a run leaves but its timings: record, samples, generator, the last checkpoint."""
+    record = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).model_dump()
+    state = checkpoint.load(store.get(f"{run.folder}/{LATEST}"))["trainer"]
+    for timed in ("seconds", "started", "updated", "continued"):
+        record.pop(timed)
+    del state["seconds"]
+    for evaluation in record["evaluations"] + state["evaluations"]:
+        del evaluation["images_per_second"]
+    samples = [store.get(key) for key in store.list(f"{run.folder}/samples")]
+    return [record, samples, store.get(f"{run.folder}/generator.safetensors"), state]
+
+
+def same(a, b):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        as_bytes = [tensor.contiguous().flatten().view(torch.uint8) for tensor in (a, b)]
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*as_bytes)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def continued(store, run):
+    return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).continued
+
+
+def check_random_kills(store, size, mode, precision, seeds):
+    """Kill a run at random moments, as often as it takes, once for each of `seeds`."""
+    straight = make_run("undisturbed", size, mode, precision)
+    started = time.monotonic()
+    assert finish(store, straight) == 0
+    pace = (time.monotonic() - started) / EVALUATIONS
+    expected = left_by(store, straight)
+    for seed in seeds:
+        run = make_run(f"killed{seed}", size, mode, precision)
+        when = random.Random(seed)
+        while kill_after(store, run, when.randint(1, 3), when.random() * pace):
+            pass
+        assert same(left_by(store, run), expected), f"killed at the moments of seed {seed}"
+
+
+@pytest.mark.parametrize(("size", "mode", "precision"), [MATRIX[0], MATRIX[-1]])
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(data, size, mode, precision):
+    check_random_kills(data, size, mode, precision, seeds=[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "mode", "precision"), MATRIX)
+def test_every_kind_of_run_killed_at_ten_moments(data, size, mode, precision):
+    check_random_kills(data, size, mode, precision, seeds=range(1, 11))
+
+
+@pytest.mark.parametrize("kind", sorted(DEATHS))
+def test_a_kill_while_the_checkpoint_is_written_costs_no_bytes(data, expected, kind):
+    run = make_run(kind)
+    assert finish(data, run, dies=(kind, 2)) == -signal.SIGKILL
+    assert finish(data, run) == 0
+    assert continued(data, run) == 1
+    assert same(left_by(data, run), expected)
+
+
+def test_a_damaged_checkpoint_never_pushes_out_the_whole_one_before(data, expected):
+    """Damaged, continued from the one before, and killed as soon as that is saved again."""
+    run = make_run("damaged")
+    assert finish(data, run, dies=("between", 3)) == -signal.SIGKILL
+    data.put(f"{run.folder}/{LATEST}", b"rubbish")
+    whole = data.get(f"{run.folder}/{BEFORE}")
+    assert finish(data, run, dies=("writing", 1)) == -signal.SIGKILL
+    assert data.get(f"{run.folder}/{BEFORE}") == whole
+    assert finish(data, run) == 0
+    assert continued(data, run) == 1
+    assert same(left_by(data, run), expected)
+
+
+def test_another_runs_checkpoint_is_refused(data, expected):
+    other, run = make_run("other", seed=1), make_run("swapped")
+    assert finish(data, other) == 0
+    assert not same(left_by(data, other)[3], expected[3])
+    for name in (LATEST, BEFORE):
+        data.put(f"{run.folder}/{name}", data.get(f"{other.folder}/{name}"))
+    assert finish(data, run) == 0
+    assert continued(data, run) == 0
+    assert same(left_by(data, run), expected)
+
+
+if __name__ == "__child__":
+    train(*arguments)  # noqa: F821 - run_path put it there
