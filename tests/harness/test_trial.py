@@ -250,3 +250,25 @@ def test_a_run_on_a_bucket_leaves_the_same(run, store, shared):
     assert ours == theirs
     assert sum("tfevents" in key for key in bucket.list(run.folder)) == 1
     assert json.loads(bucket.get(f"{run.folder}/run.json"))["continued"] == 1
+
+
+def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypatch):
+    from harness.runs import split
+
+    original = module.Trial.observe
+
+    def observe(trial, evaluation):
+        original(trial, evaluation)
+        if evaluation.epochs_spent == 3:
+            next(trial.trainer.generator.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(module.Trial, "observe", observe)
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert record == read(store, run)
+    assert record.status == "diverged"
+    assert record.reason.startswith("stage 2, epoch 2: ")
+    assert [e.epochs_spent for e in record.evaluations] == [1, 2, 3]
+    assert record.final_score == record.evaluations[2].score
+    generator = load_generator(store.local(f"{run.folder}/generator.safetensors"))
+    assert all(value.isfinite().all() for value in generator.state_dict().values())
+    assert split(store, [run]) == ([run], [], [])
