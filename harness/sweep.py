@@ -18,6 +18,7 @@ import yaml
 from featgan.errors import UserError
 from harness import cluster, results
 from harness.config import Cell, Sweep, load
+from harness.estimate import describe, probe
 from harness.lock import SweepLock
 from harness.mirror import mirrored
 from harness.screen import Counts, Screen
@@ -31,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         sweep = load(options.file)
-        if options.dry_run:
-            print(resolved(sweep))
+        if options.dry_run or options.probe:
+            print(resolved(sweep), describe(sweep), sep="\n")
+            if options.probe:
+                print(probe(sweep))
             return 0
         return carry_out(sweep, Screen())
     except UserError as error:
@@ -167,7 +170,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print settings, grid and number of runs; run nothing",
+        help="print settings, grid, number of runs and what they cost; run nothing",
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="dry run that also times real steps for half a minute: hours, runs that fit",
     )
     return parser
 

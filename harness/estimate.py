@@ -1,0 +1,257 @@
+"""What a sweep will cost, told before it runs: steps, images, bytes, memory, and hours.
+
+`estimate` reckons from the sweep file and the lists of images; `probe` times real steps and
+a real score of made-up images on this machine. Neither writes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from featgan import precision
+from featgan.errors import UserError
+from featgan.networks import Discriminator, Generator
+from featgan.scores import Classifier, Score, load_classifier, train_classifier
+from featgan.stages import plan
+from featgan.trainer import StagedTrainer
+from harness.config import Cell, Method, Resources, Sweep
+
+PROBE_SECONDS = 30.0
+PROCESS_BYTES = 680 * 2**20
+"""A process that has loaded PyTorch and Ray and trains nothing."""
+KEPT_CHECKPOINTS = 2
+FLOAT = 4
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of runs, summed; groups are taken to be of equal size."""
+
+    runs: int = 0
+    steps: int = 0
+    images: int = 0
+    """Real images trained on."""
+    evaluations: int = 0
+    score_images: int = 0
+    checkpoint_bytes: int = 0
+    """Of all checkpoints kept at the end."""
+    memory: int = 0
+    """Bytes of the largest run."""
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.runs + other.runs,
+            self.steps + other.steps,
+            self.images + other.images,
+            self.evaluations + other.evaluations,
+            self.score_images + other.score_images,
+            self.checkpoint_bytes + other.checkpoint_bytes,
+            max(self.memory, other.memory),
+        )
+
+
+def estimate(cell: Cell, images: int) -> Estimate:
+    """What the run of a cell on a data set of so many images will cost."""
+    method, training = cell.method, cell.method.training
+    k = method.groups.k
+    steps = evaluations = 0
+    for stage in plan(cell.mode, k, training.stage_epochs):
+        current = max(1, images * len(stage.groups) // k)
+        epoch = training.epoch_steps or math.ceil(current / training.batch_size)
+        steps += stage.epochs * epoch
+        evaluations += stage.epochs // training.evaluate_every
+    model = model_bytes(method)
+    return Estimate(
+        runs=1,
+        steps=steps,
+        images=steps * training.batch_size,
+        evaluations=evaluations,
+        score_images=evaluations * method.score.count,
+        checkpoint_bytes=KEPT_CHECKPOINTS * 2 * model,  # the model as it is, and its peak
+        memory=PROCESS_BYTES
+        + images * 3 * method.image_size**2
+        + 3 * model  # in use, the peak, and a copy while a checkpoint is written
+        + step_bytes(method),
+    )
+
+
+def model_bytes(method: Method) -> int:
+    """Bytes of both networks with Adam's two moments of every parameter."""
+    with torch.device("meta"):
+        networks = (
+            Generator(method.gan, method.image_size),
+            Discriminator(method.gan, method.image_size),
+        )
+    return sum(
+        FLOAT * value.numel() * copies
+        for network in networks
+        for values, copies in ((network.parameters(), 3), (network.buffers(), 1))
+        for value in values
+    )
+
+
+def step_bytes(method: Method) -> int:
+    """Bytes of a step's activations and their gradients, about: three passes of equal size."""
+    pixels, values = method.image_size**2, 0.0
+    for halving in range(1, method.image_size.bit_length() - 2):  # down to 4×4
+        channels = method.gan.width * 2 ** (halving - 1)
+        values += 3 * channels * pixels / 4**halving  # convolution, batch norm, activation
+    return int(FLOAT * method.training.batch_size * 3 * (values + 2 * 3 * pixels))
+
+
+def describe(sweep: Sweep) -> str:
+    """The estimate of a whole sweep, as `--dry-run` prints it."""
+    try:
+        images = _images(sweep)
+    except UserError as error:  # settings can be checked where the images are not
+        return f"estimate: none yet: {error}"
+    total = sum((estimate(cell, images[cell.data]) for cell in sweep.cells()), Estimate())
+    return "\n".join(
+        [
+            "estimate, feature groups taken to be of equal size:",
+            "  images: " + ", ".join(f"{name} {count:,}" for name, count in images.items()),
+            f"  training: {total.steps:,} steps, {total.images:,} images",
+            f"  scoring: {total.evaluations:,} evaluations, {total.score_images:,} images",
+            f"  checkpoints: {total.checkpoint_bytes / MIB:,.0f} MiB",
+            f"  memory of a run: about {total.memory / GIB:.1f} GiB",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured of one kind of run."""
+
+    step_seconds: float
+    score_seconds: float
+    memory: int
+    """Bytes: on a GPU of it, else of the process."""
+    precision: str
+
+
+def probe(sweep: Sweep) -> str:
+    """Time each kind of run for its share of half a minute; hours of the sweep, runs that fit."""
+    images = _images(sweep)
+    methods: dict[str, Method] = {}
+    work: dict[str, Estimate] = {}
+    for cell in sweep.cells():
+        kind = _kind(cell.method)
+        methods[kind] = cell.method
+        work[kind] = work.get(kind, Estimate()) + estimate(cell, images[cell.data])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines, hours, at_once = [], 0.0, len(sweep.cells())
+    for kind, method in methods.items():
+        pace = measure(method, sweep.resources, device, PROBE_SECONDS / len(methods))
+        lines.append(
+            f"  {work[kind].runs} runs at {method.image_size} px, width {method.gan.width}, "
+            f"{pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
+            f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
+        )
+        hours += work[kind].steps * pace.step_seconds / 3600
+        hours += work[kind].evaluations * pace.score_seconds / 3600
+        at_once = min(at_once, fitting(pace.memory, sweep.resources, device))
+    return "\n".join(
+        [
+            f"probe on this machine's {device.type}, with whatever else it is doing now:",
+            *lines,
+            f"  one run after another: {hours:.2f} hours",
+            f"  {at_once} at once, as fit here: {hours / at_once:.2f} hours",
+        ]
+    )
+
+
+def measure(method: Method, resources: Resources, device: torch.device, seconds: float) -> Pace:
+    """Train about `seconds` on made-up images, and score once."""
+    torch.set_num_threads(resources.cpus_per_run)
+    images = _MadeUp(method)
+    groups = np.resize(np.arange(1, method.groups.k + 1), len(images))
+    training = method.training.model_copy(update={"epoch_steps": 1})
+    trainer = StagedTrainer(
+        images,
+        groups,
+        plan("conventional", method.groups.k, training.stage_epochs),
+        Score(_classifier(method, images, device), method.score.model_copy(update={"metrics": []})),
+        gan=method.gan,
+        training=training,
+        seed=0,
+        device=device,
+    )
+    trainer.train(2)  # the first steps are slower
+    trainer.evaluate()
+    warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
+    started, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - started < seconds:
+        trainer.train(1)
+        steps += 1
+    trainer.evaluate()
+    return Pace(
+        (trainer.seconds["train"] - warm_train) / steps,
+        trainer.seconds["score"] - warm_score,
+        torch.cuda.max_memory_reserved(device)
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        precision.name(trainer.precision),
+    )
+
+
+def fitting(memory: int, resources: Resources, device: torch.device) -> int:
+    """How many runs of so much memory fit on this machine at once; at least one."""
+    cores = os.cpu_count() or 1
+    fits = min(cores // resources.cpus_per_run, resources.max_concurrent or cores)
+    if device.type == "cuda":
+        of_gpu = torch.cuda.get_device_properties(device).total_memory // memory
+        share = resources.gpus_per_run or 1.0
+        if share <= 1:
+            return max(1, min(fits, torch.cuda.device_count() * min(of_gpu, int(1 / share))))
+        return max(1, min(fits, int(torch.cuda.device_count() / share)))
+    return max(1, min(fits, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory))
+
+
+class _MadeUp:
+    """Random images of a method's size."""
+
+    def __init__(self, method: Method) -> None:
+        self.size: int = method.image_size
+        shape = (max(256, method.training.batch_size), 3, self.size, self.size)
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+def _classifier(method: Method, images: _MadeUp, device: torch.device) -> Classifier:
+    """The method's classifier; the sweep's own CNN is not trained yet: one as quick instead."""
+    if method.score.classifier != "trained":
+        return load_classifier(method.score, device)
+    labels = np.arange(len(images)) % 10
+    data = train_classifier(images.pixels, labels, [*map(str, range(10))], seed=0, epochs=1)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return load_classifier(method.score, device, Path(file.name))
+
+
+def _images(sweep: Sweep) -> dict[str, int]:
+    """Images of each data set, those included that will turn out to be unreadable."""
+    names = sweep.grid.data or [*sweep.data]
+    return {name: len(sweep.data[name].listing(sweep.image_size).images) for name in names}
+
+
+def _kind(method: Method) -> str:
+    """Equal for methods whose steps and scores cost the same."""
+    about = method.model_dump(mode="json", include={"image_size", "gan", "score"})
+    return json.dumps([about, method.training.batch_size, method.training.precision])

@@ -1,0 +1,95 @@
+"""What `--dry-run` and `--probe` tell of a sweep's cost."""
+
+import re
+
+import pytest
+import torch
+
+from featgan import checkpoint
+from harness import estimate as module
+from harness.config import Cell, Method, Resources, Sweep
+from harness.estimate import describe, estimate, fitting, probe
+
+METHOD = {
+    "image_size": 32,
+    "gan": {"width": 2, "latent": 4},
+    "training": {"stage_epochs": 4, "evaluate_every": 2, "batch_size": 8},
+    "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
+}
+SWEEP = METHOD | {
+    "name": "s",
+    "data": {
+        "a": {"source": "builtin", "set": "apples", "count": 45},
+        "d": {"source": "builtin", "set": "digits", "count": 90},
+    },
+    "grid": {"mode": ["ascending", "conventional"], "seed": [0, 1]},
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps", "evaluations"),
+    [("ascending", 4 * (2 + 4 + 6), 6), ("conventional", 12 * 6, 6)],  # of 15, 30, 45 images
+)
+def test_steps_and_images_are_those_of_the_stages(mode, steps, evaluations):
+    cost = estimate(Cell("a", mode, 0, Method.model_validate(METHOD)), images=45)
+    assert (cost.steps, cost.images) == (steps, 8 * steps)
+    assert (cost.evaluations, cost.score_images) == (evaluations, 16 * evaluations)
+
+
+def test_fixed_steps_an_epoch_need_no_images():
+    method = Method.model_validate(METHOD | {"training": METHOD["training"] | {"epoch_steps": 5}})
+    assert estimate(Cell("a", "ascending", 0, method), images=45).steps == 12 * 5
+
+
+def test_a_checkpoint_is_as_large_as_foretold():
+    """The model and its peak: parameters, two moments of Adam each, batch norm's statistics."""
+    method = Method.model_validate(METHOD | {"gan": {"width": 16, "latent": 64}})
+    bytes_of_two_networks = module.model_bytes(method)
+    from featgan.networks import build
+
+    networks = build(method.gan, 32, 0)
+    state = {}
+    for network in networks:
+        adam = torch.optim.Adam(network.parameters(), fused=True)
+        sum(parameter.sum() for parameter in network.parameters()).backward()
+        adam.step()
+        state |= {id(network): network.state_dict(), id(adam): adam.state_dict()}
+    assert len(checkpoint.dump(state)) == pytest.approx(bytes_of_two_networks, rel=0.05)
+
+
+def test_a_sweep_costs_what_its_runs_cost_and_as_much_memory_as_the_largest():
+    text = describe(Sweep.model_validate(SWEEP))
+    assert "images: a 45, d 90" in text
+    # ascending: 4 × (2 + 4 + 6) and 4 × (4 + 8 + 12); conventional: 12 × 6 and 12 × 12; two seeds
+    assert "training: 720 steps, 5,760 images" in text
+    assert "scoring: 48 evaluations, 768 images" in text
+
+
+def test_without_the_images_a_sweep_can_still_be_looked_at():
+    nowhere = {"source": "folder", "path": "/nowhere/at/all"}
+    score = METHOD["score"] | {"classifier": "inception", "trained_on": None}
+    text = describe(Sweep.model_validate(SWEEP | {"data": {"a": nowhere}, "score": score}))
+    assert text.startswith("estimate: none yet: ")
+    assert "/nowhere/at/all" in text
+
+
+def test_how_many_runs_fit(monkeypatch):
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
+    total = module.os.sysconf("SC_PAGE_SIZE") * module.os.sysconf("SC_PHYS_PAGES")
+    cpu = torch.device("cpu")
+    assert fitting(total // 4, Resources(), cpu) == 4
+    assert fitting(total // 20, Resources(), cpu) == 8
+    assert fitting(total // 20, Resources(cpus_per_run=3), cpu) == 2
+    assert fitting(total // 20, Resources(max_concurrent=1), cpu) == 1
+    assert fitting(2 * total, Resources(), cpu) == 1
+
+
+def test_a_probe_times_real_steps_and_tells_hours(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.1)
+    text = probe(Sweep.model_validate(SWEEP))
+    found = re.search(r"8 runs at 32 px, width 2, .*: ([\d.]+) ms a step, ([\d.]+) s a score", text)
+    step, score = map(float, found.groups())
+    assert step > 0.1
+    hours = (720 * step / 1e3 + 48 * score) / 3600
+    told = float(re.search(r"one run after another: ([\d.]+) hours", text)[1])
+    assert told == pytest.approx(hours, abs=0.006)
