@@ -73,6 +73,10 @@ def quality_tables(outcome: Outcome) -> list[Table]:
     return tables
 
 
+ENOUGH_SEEDS = 6
+"""Fewest seeds whose differences all have one sign by chance in under 5% of sweeps: 2 / 2^6."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """That `first` is above (`sign` 1) or below (-1) `second` in some measure."""
@@ -118,7 +122,9 @@ def claim_table(outcome: Outcome) -> Table:
         [*rows, *_uneven_groups(outcome), *_wider_counts(outcome)],
         [
             "Paired differences over seeds with a 95 % bootstrap interval: supported or "
-            "contradicted where it leaves out zero, undecided where it does not.",
+            "contradicted where it leaves out zero, undecided where it does not. "
+            f"Under {ENOUGH_SEEDS} seeds an interval leaves out zero by chance more often "
+            "than in 5 % of sweeps, whatever it says.",
             *few_seeds(most),
         ],
     )
@@ -185,7 +191,9 @@ def verdict(found: Comparison, sign: int) -> str:
         return "one seed: no verdict"
     if not found.clear:
         return "undecided"
-    return "supported" if found.mean * sign > 0 else "contradicted"
+    answer = "supported" if found.mean * sign > 0 else "contradicted"
+    # Without any effect, n differences all have the same sign once in 2^(n - 1) sweeps.
+    return answer if found.pairs >= ENOUGH_SEEDS else f"{answer}, but too few seeds"
 
 
 def _difference(found: Comparison, digits: int) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.store import Store
 
-READ = ("run.json", "sweep.json", "rescored.json", ".png")
-READ_FOLDERS = ("groups", "data")
+READ = ("run.json", "sweep.json", "rescored.json", "failures.txt", ".png")
+READ_FOLDERS = ("groups", "data", "real")
 WRITTEN = ("tables", "figures", "report.html")
 
 

@@ -232,14 +232,12 @@ def _latest(
 
 
 def _failed_starts(folder: Path) -> list[str]:
-    """A sentence for each run that failed before it could write or continue its record."""
-    found = []
-    for failure in sorted(folder.glob("runs/*/failure.txt")):
-        record = failure.with_name("run.json")
-        if not record.exists() or record.stat().st_mtime < failure.stat().st_mtime:
-            reason = failure.read_text().strip()
-            found.append(f"{failure.parent.name} failed before its training began: {reason}")
-    return found
+    """A sentence for each run that failed before it could write a record: its last failure."""
+    return [
+        f"{log.parent.name} failed before its training began: {log.read_text().splitlines()[-1]}"
+        for log in sorted(folder.glob("runs/*/failures.txt"))
+        if not log.with_name("run.json").exists()
+    ]
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def folder(tmp_path, make_run, save_run, save_rescored):
 def test_each_claim_has_its_verdict_size_and_seeds(folder):
     rows = {row[0]: row[1:] for row in claim_table(Outcome.read(folder)).rows}
     assert rows["descending has clearer outlines than conventional"] == [
-        "a", "supported", "+3.00 (+2.00 to +4.00)", 3,
+        "a", "supported, but too few seeds", "+3.00 (+2.00 to +4.00)", 3,
     ]  # fmt: skip
     assert rows["conventional has clearer outlines than ascending"][1] == "undecided"
     assert rows["ascending has more saturated colours than conventional"] == [
@@ -37,9 +37,10 @@ def test_each_claim_has_its_verdict_size_and_seeds(folder):
 
 
 def test_a_claim_of_less_is_supported_by_a_negative_difference():
-    fewer = compare([10.0, 20.0, 30.0], [40.0, 45.0, 50.0])
+    fewer = compare([10.0, 20.0, 30.0, 10.0, 20.0, 30.0], [40.0, 45.0, 50.0] * 2)
     assert verdict(fewer, -1) == "supported"
     assert verdict(fewer, 1) == "contradicted"
+    assert verdict(compare([10.0, 20.0], [40.0, 45.0]), -1) == "supported, but too few seeds"
     assert verdict(compare([1.0], [9.0]), -1) == "one seed: no verdict"
 
 

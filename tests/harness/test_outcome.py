@@ -72,3 +72,13 @@ def test_of_two_runs_of_one_cell_the_sweeps_own_counts(tmp_path, make_run, save_
 def test_names_show_further_axes():
     cell = {"data": "a", "mode": "ascending", "seed": 0, "groups.k": 4}
     assert cell_name(cell) == "a-ascending-seed0-groups.k=4"
+
+
+def test_a_run_that_failed_before_its_first_record_is_named_with_its_last_reason(sweep_folder):
+    folder = sweep_folder(seeds=1, length=2)
+    log = folder / "runs" / "apples-ascending-seed7-0123456789" / "failures.txt"
+    log.parent.mkdir()
+    log.write_text("2026-01-01T00:00:00+00:00 OSError: first\n2026-01-01T00:01:00+00:00 Boom: x\n")
+    told = [problem for problem in Outcome.read(folder).problems if "seed7" in problem]
+    assert len(told) == 1
+    assert told[0].endswith("Boom: x")

@@ -1,0 +1,32 @@
+from harness.mirror import mirrored
+from harness.store import Store
+
+
+def test_on_local_disk_it_is_the_folder_itself(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("s/sweep.json", b"{}")
+    with mirrored(store, "s") as folder:
+        assert folder == tmp_path / "s"
+
+
+def test_of_a_bucket_it_has_what_tables_need_and_takes_back_what_was_made():
+    store = Store("memory://mirror-test")
+    needed = {
+        "sweep.json",
+        "data/a.json",
+        "groups/a-kmeans-k3.json",
+        "real/a.json",
+        "runs/r/run.json",
+        "runs/r/failures.txt",
+        "runs/r/samples/last.png",
+    }
+    for name in needed | {"runs/r/checkpoint.pt", "runs/r/generator.safetensors"}:
+        store.put(f"s/{name}", name.encode())
+    with mirrored(store, "s") as folder:
+        found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert found == needed
+        (folder / "tables").mkdir()
+        (folder / "tables" / "tables.md").write_text("ours")
+        (folder / "sweep.json").write_text("changed")
+    assert store.get("s/tables/tables.md") == b"ours"
+    assert store.get("s/sweep.json") == b"sweep.json"
