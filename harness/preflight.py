@@ -58,7 +58,7 @@ def preflight(
     try:
         problems += _storage_problems(store, token)
         if not problems:
-            for name, sight in _look_around(nodes, store, token, data, seconds).items():
+            for name, sight in _look_around(nodes, store, token, data, seconds, notice).items():
                 problems += [f"{name} {problem}" for problem in sight.problems]
     finally:
         _forget(store, token)
@@ -100,6 +100,7 @@ def _look_around(
     token: str,
     data: Sequence[str],
     seconds: float,
+    notice: Callable[[str], None],
 ) -> dict[str, Sight]:
     """What each node sees, by its name; all of them look at the same time."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
@@ -119,6 +120,9 @@ def _look_around(
         except GetTimeoutError:
             sight = Sight(here, [f"has not answered for {seconds:.0f} s: is its storage hanging?"])
         except (RayError, ImportError) as error:
+            if not _is_alive(node["NodeID"]):
+                notice(f"{name} has left the cluster a moment ago: runs do without it")
+                continue
             sight = Sight(here, [f"cannot run this code: {_reason(error)}"])
         else:
             if not sight.problems and not store.exists(f"preflight-{token}/{node['NodeID']}"):
@@ -128,6 +132,10 @@ def _look_around(
                 sight.problems.append(f"has {library} {there_has}, this machine {version}")
         seen[name] = sight
     return seen
+
+
+def _is_alive(node: str) -> bool:
+    return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
 
 
 def _storage_problems(store: Store, token: str) -> list[str]:
