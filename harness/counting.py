@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -104,12 +104,14 @@ def count(
     known: Known,
     actors: int | None,
     gpu: bool,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Count the images of `rows` (`index`, `location`), a few at a time, in any order.
 
     Yields `index`, `sha256`, `problem` (empty, or why there is no count), `count` (int16) and
     `image` (uint8 [n, 3, image_size, image_size]).
     """
+    if rows.empty:
+        return
     _quiet()
     most = _most_actors(gpu)
     pool = ActorPoolStrategy(size=min(actors or most, most))

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,12 @@ def prepare(
         from harness import counting  # loads Ray, which reads its environment when it is imported
 
         batches = counting.count(missing, source, features, image_size, known, actors, gpu)
-        for batch in batches if len(missing) else ():
-            parts.add(batch)
-            progress(name, int(parts.counted.sum()), parts.total)
-            if len(parts.problems) > max_rejected * parts.total:
-                break
+        with closing(batches):  # or the actors would outlive an interruption
+            for batch in batches:
+                parts.add(batch)
+                progress(name, int(parts.counted.sum()), parts.total)
+                if len(parts.problems) > max_rejected * parts.total:
+                    break
         problems = _put_rejected(store, key, listing, parts)
         _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
         _put_data_set(name, source, listing, parts, features, store, key)
