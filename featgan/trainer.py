@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -315,6 +316,7 @@ class StagedTrainer:
 
 def be_deterministic(on: bool) -> None:
     """Let PyTorch use deterministic algorithms only; a run owns its process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(on)
     fill = "fill_uninitialized_memory"  # costs 5% of a step, and nothing here reads such memory
     setattr(torch.utils.deterministic, fill, False)

@@ -31,13 +31,21 @@ class LinearClassifier:
     def features_and_logits(self, images):
         pixels = images.float().flatten(1) / 255
         weights = torch.randn((pixels.shape[1], 5), generator=torch.Generator().manual_seed(0))
-        return pixels, pixels @ weights / 4
+        return pixels, pixels @ weights.to(pixels.device) / 4
 
 
 @pytest.fixture
 def make_trainer():
     def make(
-        mode="ascending", size=32, seed=0, count=20, score_count=24, precision="fp32", **training
+        mode="ascending",
+        size=32,
+        seed=0,
+        count=20,
+        score_count=24,
+        precision="fp32",
+        width=2,
+        device="cpu",
+        **training,
     ):
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
@@ -60,10 +68,10 @@ def make_trainer():
             groups,
             plan(mode, 3, settings.stage_epochs),
             score,
-            gan=GanSettings(width=2, latent=4),
+            gan=GanSettings(width=width, latent=4),
             training=settings,
             seed=seed,
-            device=torch.device("cpu"),
+            device=torch.device(device),
         )
 
     return make

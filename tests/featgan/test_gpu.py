@@ -1,0 +1,103 @@
+"""What the trainer promises, on an NVIDIA GPU: `pytest -m gpu tests/featgan/test_gpu.py`."""
+
+import numpy as np
+import pytest
+import torch
+
+from featgan import checkpoint, precision
+from featgan.batches import Batches
+from featgan.stages import Stage
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def make_on_gpu(make_trainer):
+    def make(*arguments, **options):
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        return make_trainer(*arguments, device="cuda", **options)
+
+    return make
+
+
+def outcome(trainer):
+    """All of a run but its timings."""
+    state = trainer.state()
+    for evaluation in state["evaluations"]:
+        del evaluation["images_per_second"]
+    del state["seconds"]
+    return state
+
+
+def assert_same(a, b):
+    """To the last bit."""
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["ascending", "conventional"])
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("number", ["fp32", "bf16"])
+def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(make_on_gpu, mode, size, number):
+    options = {"mode": mode, "size": size, "precision": number, "width": 16, "stage_epochs": 2}
+    straight = make_on_gpu(**options)
+    list(straight.run())
+    stopped = make_on_gpu(**options)
+    while not stopped.progress.finished:
+        next(stopped.run())
+        saved = checkpoint.dump(stopped.state())
+        torch.cuda.manual_seed(1)  # global generators must not matter
+        stopped = make_on_gpu(**options)
+        stopped.restore(checkpoint.load(saved))
+    assert_same(outcome(stopped), outcome(straight))
+
+
+def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu):
+    runs = [make_on_gpu("conventional", size=64, width=32, precision="bf16") for _ in range(2)]
+    for run in runs:
+        list(run.run())
+    assert_same(outcome(runs[0]), outcome(runs[1]))
+
+
+def test_measuring_leaves_the_training_on_a_gpu_the_same(make_on_gpu):
+    never, always = make_on_gpu("conventional"), make_on_gpu("conventional")
+    never.train(4)
+    for _ in range(4):
+        always.train(1)
+        always.evaluate()
+    assert_same(never.state()["model"], always.state()["model"])
+
+
+def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):
+    class Pictures:
+        size = 32
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)
+
+        def __len__(self):
+            return 50
+
+        def rows(self, rows):
+            return self.pixels[rows]
+
+    def epoch():
+        batches = Batches(
+            Pictures(),
+            np.ones(50),
+            batch_size=16,
+            epoch_steps=None,
+            horizontal_flip=True,
+            seed=0,
+            device=torch.device("cuda"),
+        )
+        return list(batches.epoch(Stage(1, (1,), 1), 0))
+
+    resident = epoch()
+    monkeypatch.setattr(Batches, "_fits", lambda self: False)
+    mapped = epoch()
+    assert resident[0].device.type == "cuda"
+    assert all(map(torch.equal, mapped, resident))
+
+
+def test_auto_is_bf16_where_the_gpu_has_it():
+    expected = torch.cuda.get_device_capability() >= (8, 0)
+    assert (precision.resolve("auto", torch.device("cuda")) == torch.bfloat16) == expected
