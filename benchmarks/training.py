@@ -1,0 +1,280 @@
+"""How fast a run trains: a plain DCGAN loop, us, the limit; one table, one run.
+
+    python benchmarks/training.py [--sizes 32 64 128] [--threads 1] [--seconds 4] [--rounds 5]
+
+All three train the same networks on batches of the same size. *Plain* is the loop as most
+people write it: DataLoader, fp32, NCHW, an update's passes one by one, `.item()` at every
+step, no deterministic algorithms. The *limit* is our networks' forward, backward and update
+on one fixed batch at our precision. Rounds alternate; ratios are medians over rounds, speeds
+the best round's. On one CPU thread time is CPU time, which other work on the machine
+disturbs less. Memory is that of a fresh process that trains and does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from featgan import precision
+from featgan.batches import Images
+from featgan.networks import FromPoint, GanSettings, ToPoint, build
+from featgan.stages import plan
+from featgan.trainer import StagedTrainer, TrainingSettings, be_deterministic
+
+IMAGES = 512
+RATE, BETAS = 2e-4, (0.5, 0.999)
+MIB = 2**20
+
+
+class Work(NamedTuple):
+    """What one step trains."""
+
+    size: int
+    width: int
+    batch: int
+
+
+WORK = {32: Work(32, 16, 32), 64: Work(64, 32, 64), 128: Work(128, 64, 32)}
+
+Steps = Callable[[], object]
+"""Trains the number of steps it was made for."""
+
+
+class Noise:
+    """Random uint8 images in memory, read as an image pack's are."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        shape = (IMAGES, 3, size, size)
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+class Transformed(Dataset):
+    """The same images through torchvision's usual transforms."""
+
+    def __init__(self, images: Images) -> None:
+        self.pixels = images.rows(np.arange(len(images))).transpose(0, 2, 3, 1)
+        steps = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+        self.transform = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(self.pixels[index])
+
+
+class NoScore:
+    """Stands where the score would: the trainer is never asked for one here."""
+
+    class settings:  # noqa: N801
+        count = 2
+
+
+def ours(work: Work, device: torch.device, steps: int) -> Steps:
+    """Our trainer, as a run uses it."""
+    settings = TrainingSettings(batch_size=work.batch, learning_rate=RATE, epoch_steps=steps)
+    trainer = StagedTrainer(
+        Noise(work.size),
+        np.ones(IMAGES),
+        plan("conventional", 1, settings.stage_epochs),
+        NoScore(),
+        gan=GanSettings(width=work.width),
+        training=settings,
+        seed=0,
+        device=device,
+    )
+
+    def train() -> None:
+        be_deterministic(True)
+        trainer.train(1)
+
+    return train
+
+
+def limit(work: Work, device: torch.device, steps: int) -> Steps:
+    """Forward, backward and update of our networks on a fixed batch, and nothing else."""
+    gan = GanSettings(width=work.width)
+    generator, discriminator = (
+        network.to(device).to(memory_format=torch.channels_last)
+        for network in build(gan, work.size, 0)
+    )
+    adam_g, adam_d = (
+        torch.optim.Adam(network.parameters(), RATE, BETAS, fused=True)
+        for network in (generator, discriminator)
+    )
+    latent = torch.randn((work.batch, gan.latent), device=device)
+    real = torch.rand((work.batch, 3, work.size, work.size), device=device) * 2 - 1
+    real = real.contiguous(memory_format=torch.channels_last)
+    half = precision.resolve("auto", device) != torch.float32
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            fake = generator(latent)
+            on_real, on_fake = discriminator(real, fake.detach()).float().chunk(2)
+        adam_d.zero_grad()
+        (softplus(-on_real).mean() + softplus(on_fake).mean()).backward()
+        adam_d.step()
+        discriminator.requires_grad_(False)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            on_fake = discriminator(fake).float()
+        adam_g.zero_grad()
+        softplus(-on_fake).mean().backward()
+        adam_g.step()
+        discriminator.requires_grad_(True)
+
+    def train() -> None:
+        be_deterministic(True)
+        for _ in range(steps):
+            step()
+
+    return train
+
+
+def plain(work: Work, device: torch.device, steps: int) -> Steps:
+    """The well-known DCGAN loop around the same networks, made of plain layers."""
+    generator, discriminator = build(GanSettings(width=work.width), work.size, 0)
+    for layers in (generator.layers, discriminator.layers):
+        for layer in layers:
+            if isinstance(layer, FromPoint):
+                layer.__class__ = nn.ConvTranspose2d
+            elif isinstance(layer, ToPoint):
+                layer.__class__ = nn.Conv2d
+    generator, discriminator = generator.to(device), discriminator.to(device)
+    adam_g = torch.optim.Adam(generator.parameters(), RATE, BETAS)
+    adam_d = torch.optim.Adam(discriminator.parameters(), RATE, BETAS)
+    loss = nn.BCEWithLogitsLoss()
+    ones, zeros = torch.ones(work.batch, device=device), torch.zeros(work.batch, device=device)
+    loader = DataLoader(Transformed(Noise(work.size)), work.batch, shuffle=True, drop_last=True)
+    batches = iter(loader)
+
+    def step() -> float:
+        nonlocal batches
+        real = next(batches, None)
+        if real is None:
+            batches = iter(loader)
+            real = next(batches)
+        discriminator.zero_grad()
+        loss_real = loss(discriminator(real.to(device)), ones)
+        loss_real.backward()
+        fake = generator(torch.randn(work.batch, 100, device=device))
+        loss_fake = loss(discriminator(fake.detach()), zeros)
+        loss_fake.backward()
+        adam_d.step()
+        generator.zero_grad()
+        loss_g = loss(discriminator(fake), ones)
+        loss_g.backward()
+        adam_g.step()
+        return loss_real.item() + loss_fake.item() + loss_g.item()
+
+    def train() -> None:
+        be_deterministic(False)
+        for _ in range(steps):
+            step()
+
+    return train
+
+
+KINDS = {"plain": plain, "ours": ours, "limit": limit}
+
+
+def compare(
+    work: Work, device: torch.device, seconds: float, rounds: int
+) -> dict[str, list[float]]:
+    """Images a second of each kind in each round; a round takes each about `seconds`."""
+    clock = time.perf_counter
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        clock = time.process_time
+
+    def timed(steps: Steps) -> float:
+        started = clock()
+        steps()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return clock() - started
+
+    trial = plain(work, device, 2)
+    count = max(1, round(seconds / min(timed(trial), timed(trial)) * 2))
+    trained = {name: kind(work, device, count) for name, kind in KINDS.items()}
+    for steps in trained.values():
+        steps()
+    speeds: dict[str, list[float]] = {name: [] for name in trained}
+    for _ in range(rounds):
+        for name, steps in trained.items():
+            speeds[name].append(count * work.batch / timed(steps))
+    return speeds
+
+
+def memory(kind: str, work: Work, threads: int) -> str:
+    """Peak memory of a fresh process that trains a few steps: what PyTorch takes, and more."""
+    command = [sys.executable, __file__, "--memory", kind, "--sizes", str(work.size)]
+    command += ["--threads", str(threads)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def peak_memory(kind: str, work: Work, device: torch.device) -> str:
+    """Train a few steps; this process' peak memory."""
+    KINDS[kind](work, device, 3)()
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_reserved() / MIB:.0f}"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[*WORK], choices=[*WORK])
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run (CPU)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each kind in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", choices=[*KINDS], help="print only this kind's peak memory")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.memory:
+        print(peak_memory(options.memory, WORK[options.sizes[0]], device))
+        return
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU {torch.backends.cpu.get_cpu_capability()}, {options.threads} thread(s)"
+    )
+    number = precision.name(precision.resolve("auto", device))
+    print(f"{where}; ours and limit {number}, plain fp32; images/s, memory in MiB\n")
+    print("| px | width | batch | plain | ours | limit | ours/limit | ours/plain | "
+          "memory ours | memory plain |")  # fmt: skip
+    print("|---" * 10 + "|")
+    for size in options.sizes:
+        work = WORK[size]
+        speeds = compare(work, device, options.seconds, options.rounds)
+        best = [f"{max(speeds[name]):.0f}" for name in KINDS]
+        ratios = [
+            statistics.median(a / b for a, b in zip(speeds["ours"], speeds[name], strict=True))
+            for name in ("limit", "plain")
+        ]
+        cells = [*map(str, work), *best, *(f"{ratio:.2f}" for ratio in ratios)]
+        cells += [memory(kind, work, options.threads) for kind in ("ours", "plain")]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
