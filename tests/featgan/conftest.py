@@ -74,4 +74,7 @@ def make_trainer():
             device=torch.device(device),
         )
 
-    return make
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small gain nothing, and waiting threads spin
+    yield make
+    torch.set_num_threads(threads)
