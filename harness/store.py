@@ -146,8 +146,12 @@ class Store:
 
     def put_tree(self, folder: Path, key: str) -> None:
         """Copy a whole folder to `key`; it `exists` once complete, never before."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = [path.relative_to(folder).as_posix() for path in files]
+        names = sorted(
+            name
+            for path in folder.rglob("*")
+            if path.is_file() and not _is_own(name := path.relative_to(folder).as_posix())
+        )
+        files = [folder / name for name in names]
         sizes = {name: path.stat().st_size for name, path in zip(names, files, strict=True)}
         # The token tells two versions of a tree apart even where all sizes agree.
         marker = json.dumps({"token": uuid.uuid4().hex, "files": sizes}).encode()

@@ -134,6 +134,7 @@ class Trial:
         self._started = _now()
         self._protocol = ""
         self._curves: Curves | None = None
+        self._converted: list[records.Evaluation] = []
         self._latest_whole = False
 
     def prepare(self) -> None:
@@ -213,9 +214,7 @@ class Trial:
             epochs_spent=progress.epochs_spent,
             final_score=progress.final_score,
             best_score=progress.best_score,
-            evaluations=[
-                records.Evaluation(**vars(evaluation)) for evaluation in trainer.evaluations
-            ],
+            evaluations=self._evaluations(),
             seconds=Seconds(
                 train=trainer.seconds["train"],
                 score=trainer.seconds["score"],
@@ -229,6 +228,12 @@ class Trial:
             started=self._started,
             updated=_now(),
         )
+
+    def _evaluations(self) -> list[records.Evaluation]:
+        """The trainer's evaluations as records; each is converted once."""
+        for evaluation in self.trainer.evaluations[len(self._converted) :]:
+            self._converted.append(records.Evaluation(**vars(evaluation)))
+        return list(self._converted)
 
     def _trainer(self) -> StagedTrainer:
         method = self.run.cell.method

@@ -226,3 +226,13 @@ def test_the_marker_names_every_file(tmp_path: Path, tree: Path) -> None:
     store.put_tree(tree, "t")
     marker = (tmp_path / "results" / "t" / MARKER).read_text()
     assert '"files": {"features.parquet": 5, "pack/0.npy": 6}' in marker
+
+
+def test_a_tree_that_was_put_before_can_be_put_elsewhere(tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a").write_bytes(b"1")
+    store = Store(str(tmp_path / "store"))
+    store.put_tree(tmp_path / "made", "tree")
+    bucket = Store("memory://put-again")
+    bucket.put_tree(store.local("tree"), "tree")
+    assert (bucket.local("tree") / "a").read_bytes() == b"1"
