@@ -79,7 +79,7 @@ class FeatureCounter:
         pixels = (pixels - self._mean) / self._deviation
         if self._bgr:
             pixels = pixels.flip(1)
-        with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
+        with torch.backends.cudnn.flags(True, False, deterministic=True, allow_tf32=False):
             outputs = self._network(pixels)
         return (outputs > 0).sum(dim=1)
 

@@ -72,6 +72,8 @@ class Evaluation:
     score_std: float
     spread: float
     """Standard deviation over generated images, in grey levels; near 0: stuck on one image."""
+    metrics: dict[str, float]
+    """Further metrics that were only reported."""
     loss_d: float
     loss_g: float
     d_real: float
@@ -189,7 +191,7 @@ class StagedTrainer:
         started = time.perf_counter()
         self.generator.eval()
         spread = self._spread()
-        score, score_std = self.score.measure(self.generate)
+        measured = self.score.evaluate(self.generate)
         self.generator.train()
         self.seconds["score"] += time.perf_counter() - started
         evaluation = Evaluation(
@@ -197,9 +199,10 @@ class StagedTrainer:
             epoch=self.progress.epoch,
             epochs_spent=self.progress.epochs_spent,
             steps=self._steps,
-            score=score,
-            score_std=score_std,
+            score=measured.score,
+            score_std=measured.score_std,
             spread=spread,
+            metrics=measured.metrics,
             loss_d=loss_d,
             loss_g=loss_g,
             d_real=d_real,

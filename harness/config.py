@@ -199,9 +199,9 @@ class Cell:
         """Hash of all that can change the result, and of nothing else.
 
         `data_digest` stands for images and feature counts, so neither the source nor the way
-        of counting is hashed again; nor are settings that only say where and how fast.
+        of counting is hashed again; nor is what only says where and how fast.
         """
-        settings = self.method.model_dump(exclude={"features": True, "score": {"batch_size"}})
+        settings = self.method.model_dump(exclude={"features"})
         content = [self.mode, self.seed, settings, data_digest, classifier_digest]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:SIGNATURE_DIGITS]

@@ -91,6 +91,8 @@ class RunRecord(BaseModel):
     reason: str | None = None
     """Why a run failed, diverged or was interrupted."""
     score_protocol: str
+    metrics_protocol: str = ""
+    """How the further metrics were made; empty without any."""
     stages: list[StageRecord]
     epochs_to_peak: int
     """Sum of the stages' peak epochs: the paper's "total training epochs"."""

@@ -25,7 +25,7 @@ from featgan.groups import FeatureGroups
 from featgan.images import ImagePack
 from featgan.networks import generator_bytes
 from featgan.sample import grid, png
-from featgan.scores import Score, load_classifier
+from featgan.scores import Score, load_classifier, real_statistics
 from featgan.stages import plan
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import records
@@ -132,7 +132,7 @@ class Trial:
         self._io = self._wait = 0.0
         self._continued = 0
         self._started = _now()
-        self._protocol = ""
+        self._protocol = self._metrics_protocol = ""
         self._curves: Curves | None = None
         self._converted: list[records.Evaluation] = []
         self._latest_whole = False
@@ -209,6 +209,7 @@ class Trial:
             status=status,
             reason=reason,
             score_protocol=self._protocol,
+            metrics_protocol=self._metrics_protocol,
             stages=_stages(trainer),
             epochs_to_peak=progress.epochs_to_peak,
             epochs_spent=progress.epochs_spent,
@@ -242,8 +243,12 @@ class Trial:
         counts = load_table(self.store, self.run.data_key)["feature_count"].to_numpy()
         groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
         trained = self.run.classifier_key and self.store.local(self.run.classifier_key)
-        score = Score(load_classifier(method.score, device, trained or None), method.score)
-        self._protocol = score.protocol
+        classifier = load_classifier(method.score, device, trained or None)
+        real = None
+        if method.score.metrics:
+            real = real_statistics(classifier, pack.rows(np.arange(len(pack))))
+        score = Score(classifier, method.score, real)
+        self._protocol, self._metrics_protocol = score.protocol, score.metrics_protocol
         return StagedTrainer(
             pack,
             groups.assign(counts),

@@ -8,6 +8,7 @@ import torch
 
 from featgan import checkpoint
 from featgan.networks import generator_bytes
+from featgan.scores import Measurement
 from featgan.stages import Peak
 
 
@@ -81,7 +82,8 @@ def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer):
 def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(make_trainer, monkeypatch):
     trainer = make_trainer("ascending", stage_epochs=3)
     scores = iter([1.0, 3.0, 2.0, 5.0, 4.0, 3.0, 1.0, 1.0, 2.0])
-    monkeypatch.setattr(trainer.score, "measure", lambda generate: (next(scores), 0.0))
+    measure = lambda generate: Measurement(next(scores), 0.0, {})  # noqa: E731
+    monkeypatch.setattr(trainer.score, "evaluate", measure)
     run, models = trainer.run(), []
     original = trainer.evaluate
 

@@ -78,12 +78,6 @@ def test_the_signature_tells_what_can_change_the_result_and_nothing_else(read):
     assert len({cell.signature("d", "c") for cell in read().cells()}) == 9  # data: the digest
 
 
-def test_a_batch_size_of_scoring_changes_no_result(read):
-    score = "{classifier: trained, trained_on: [a], batch_size: 7}"
-    text = SMALL.replace("{classifier: trained, trained_on: [a]}", score)
-    assert read(text=text).cells()[0].signature("d", None) == read().cells()[0].signature("d", None)
-
-
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

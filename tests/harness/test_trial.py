@@ -272,3 +272,15 @@ def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypa
     generator = load_generator(store.local(f"{run.folder}/generator.safetensors"))
     assert all(value.isfinite().all() for value in generator.state_dict().values())
     assert split(store, [run]) == ([run], [], [])
+
+
+def test_further_metrics_are_reported_with_their_protocol(store, run):
+    score = run.cell.method.score.model_copy(update={"metrics": ["fid", "kid"]})
+    method = run.cell.method.model_copy(update={"score": score})
+    cell = Cell("a", "conventional", 0, method)
+    run = Run("s", cell, cell.signature("d", "c"), run.data_key, run.groups_key, run.classifier_key)
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert all(evaluation.metrics["fid"] > 0 for evaluation in record.evaluations)
+    assert "kid" in record.evaluations[0].metrics
+    assert record.metrics_protocol.startswith("FID")
+    assert "real=24" in record.metrics_protocol
