@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Generator, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from featgan.errors import UserError
+from featgan.features import FeatureCounter, FeatureSettings
+from featgan.groups import FeatureGroups, GroupSettings
+from featgan.images import ImagePack, decode, square
+from harness import counting
+from harness.features import (
+    DataSet,
+    boundary_table,
+    data_record,
+    load_rejected,
+    load_table,
+    prepare,
+)
+from harness.sources import FolderSource
+from harness.store import Store
+
+# Ray Data's own use of its own deprecated settings
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
+
+FEATURES = FeatureSettings(weights="random", input_size=32)
+IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[None]:
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=10**9,
+    )
+    yield
+    ray.shutdown()
+
+
+def draw(folder: Path) -> Path:
+    """Noise of rising coarseness, whose counts differ; the same at every call."""
+    folder.mkdir()
+    for number in range(IMAGES):
+        shape = (number + 2, number + 2, 3)
+        small = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+        Image.fromarray(small).resize((40, 36)).save(folder / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return draw(tmp_path / "photos")
+
+
+def run(folder: Path, store: Store, **options: Any) -> DataSet:
+    keep = options.pop("remove_duplicates", False)
+    source = FolderSource(source="folder", path=str(folder), remove_duplicates=keep)
+    settings: dict[str, Any] = {
+        "actors": 1,
+        "gpu": False,
+        "max_rejected": 0.5,
+        "progress": lambda *_: None,
+    }
+    return prepare("photos", source, FEATURES, 16, store, **settings | options)
+
+
+Counted = tuple[Path, Store, DataSet, list[tuple[str, int, int | None]]]
+
+
+@pytest.fixture(scope="module")
+def counted(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    """Images, the store they were counted into by two actors, and what the screen was told."""
+    scratch = tmp_path_factory.mktemp("counted")
+    folder, store = draw(scratch / "photos"), Store(str(scratch / "store"))
+    told: list[tuple[str, int, int | None]] = []
+    data = run(folder, store, actors=2, progress=lambda *progress: told.append(progress))
+    return folder, store, data, told
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> None:
+    photos, store, data, told = counted
+    table = load_table(store, data.key)
+    pack = ImagePack.open(store.local(f"{data.key}/pack"))
+
+    files = sorted(photos.iterdir())
+    counter = FeatureCounter(FEATURES, torch.device("cpu"))
+    images = [decode(file.read_bytes()) for file in files]
+    inputs = np.stack([square(image, 32) for image in images])
+    counts = counter.count(inputs[::-1])[::-1].tolist()
+    assert table["image_id"].tolist() == pack.image_ids == [file.name for file in files]
+    assert table["feature_count"].tolist() == counts
+    assert len(set(counts)) > 5
+    assert table["sha256"].tolist() == [
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    ]
+    packed = pack.rows(np.arange(IMAGES))
+    assert np.array_equal(packed, np.stack([square(image, 16) for image in images]))
+    assert told[0] == ("photos", 0, IMAGES)
+    assert told[-1] == ("photos", IMAGES, IMAGES)
+    assert (data.images, data.rejected, data.duplicates) == (IMAGES, 0, 0)
+
+    again = run(photos, store, progress=lambda *_: pytest.fail("counted again"))
+    assert again == data
+
+    record = data_record(store, data, FolderSource(source="folder", path=str(photos)))
+    assert record["protocol"]["weights_sha256"] == "random, seed 0"
+    assert record["protocol"]["versions"]["torch"] == version("torch")
+    assert json.loads(json.dumps(record))["digest"] == data.digest
+
+
+@pytest.mark.usefixtures("engine")
+def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> None:
+    (photos / "00 empty.jpg").touch()
+    (photos / 'line\nbreak, "quoted".png').write_bytes((photos / "03.png").read_bytes()[:200])
+    (photos / "gone.png").symlink_to("nowhere")
+    (photos / "copy of 05.png").write_bytes((photos / "05.png").read_bytes())
+    store = Store(str(tmp_path / "store"))
+    data = run(photos, store, remove_duplicates=True)
+
+    rejected = load_rejected(store, data.key).set_index("image_id")["reason"]
+    assert rejected["00 empty.jpg"] == "empty file"
+    assert rejected["gone.png"] == "link to a file that does not exist"
+    assert rejected['line\nbreak, "quoted".png'].startswith("damaged PNG")
+    assert (data.images, data.rejected, data.duplicates) == (IMAGES, 3, 1)
+    duplicates = pd.read_csv(store.local(f"{data.key}/duplicates.csv"))
+    assert duplicates.to_dict("records") == [{"image_id": "copy of 05.png", "same_as": "05.png"}]
+    pack = ImagePack.open(store.local(f"{data.key}/pack"))
+    assert pack.image_ids == load_table(store, data.key)["image_id"].tolist()
+    shown = square(decode((photos / "07.png").read_bytes()), 16)
+    assert np.array_equal(pack.rows(np.array([pack.image_ids.index("07.png")]))[0], shown)
+
+    with pytest.raises(UserError, match=r"3 of 24 images cannot be used.*rejected\.csv") as caught:
+        run(photos, store, remove_duplicates=True, max_rejected=0.1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("engine")
+def test_interrupted_count_goes_on_after_its_parts(
+    counted: Counted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.parts.SMALLEST", 5)
+    store = Store(str(tmp_path / "store"))
+
+    def stop(_: str, done: int, __: int | None) -> None:
+        if done >= 16:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(photos, store, progress=stop)
+    kept = len([key for key in store.list() if key.endswith(".npz")])
+    assert 1 <= kept <= 3
+    told: list[int] = []
+    data = run(photos, store, progress=lambda _, done, __: told.append(done))
+
+    assert told[0] == 5 * kept
+    # whatever the number of actors, the order, the interruption and the store
+    assert data.digest == counted[2].digest
+    assert not [key for key in store.list() if key.endswith(".npz")]
+
+
+@pytest.mark.usefixtures("engine")
+def test_changed_source_counts_only_what_changed(
+    counted: Counted, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store, before, _ = counted
+    count = counting.count
+    known = []
+
+    def spy(rows: pd.DataFrame, *more: Any) -> Generator[counting.Batch, None, None]:
+        known.append(more[3])
+        return count(rows, *more)
+
+    monkeypatch.setattr(counting, "count", spy)
+    os.utime(photos / "00.png", (1, 1))  # touched, not changed
+    (photos / "01.png").rename(photos / "99.png")
+    Image.new("RGB", (30, 30), "red").save(photos / "02.png")
+    after = run(photos, store)
+
+    tables = [load_table(store, data.key).set_index("image_id") for data in (before, after)]
+    assert after.key != before.key
+    new = set(tables[1]["sha256"]) - set(tables[0]["sha256"])
+    assert len(new) == 1
+    assert known[0].get(bytes.fromhex(new.pop())) == -1
+    for sha256, found in zip(tables[0]["sha256"], tables[0]["feature_count"], strict=True):
+        assert known[0].get(bytes.fromhex(sha256)) == found
+    assert tables[1].loc["99.png", "feature_count"] == tables[0].loc["01.png", "feature_count"]
+
+
+def test_boundary_report() -> None:
+    groups = FeatureGroups.fit(np.array([10, 11, 12, 20, 21, 30, 60, 60]), GroupSettings(k=3))
+    table = boundary_table("some", groups)
+
+    assert table.rows[0][:2] == ["1 | 2", "12 | 20"]
+    assert [row[2:] for row in table.rows] == [
+        ["0 (0.0%)", "0 (0.0%)", "6 (75.0%)"],
+        ["0 (0.0%)", "0 (0.0%)", "0 (0.0%)"],
+    ]
