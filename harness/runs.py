@@ -176,7 +176,8 @@ class _Watch(tune.Callback, Stopper):
         self._shares[name] = result["share"]
         if result["best_score"] > self._best:
             self._best = result["best_score"]
-            self._counts.best = f"{self._best:.3f} ({name.rpartition('-')[0]})"
+            where = name.rpartition("-")[0]
+            self._counts.best = f"{self._best:.3f} ({where}; {result['protocol']})"
         self._show()
 
     def on_trial_complete(

@@ -37,6 +37,8 @@ class Screen:
     _started: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
     _width: int = 0
+    _what: str = ""
+    _before: int = 0
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -44,8 +46,17 @@ class Screen:
         print(text, file=self.out, flush=True)
 
     def features(self, what: str, done: int, total: int | None) -> None:
-        """Progress of feature counting."""
-        self._progress(f"{what}: {done:,}" + (f" of {total:,} images" if total else ""))
+        """Progress of feature counting; time left is reckoned from each data set's first images."""
+        if total is None:
+            self.say(what)
+            return
+        if what != self._what:
+            self._what, self._before = what, done
+            self.begin()
+        line = f"{what}: {done:,} of {total:,} images"
+        if self._before < done < total:
+            line += f", {self._left((done - self._before) / (total - self._before))} left"
+        self._progress(line)
 
     def runs(self, counts: Counts, last: bool = False) -> None:
         """Progress of the runs."""

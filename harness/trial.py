@@ -91,6 +91,7 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
             {
                 "share": 1.0 if record.status in FINAL else record.epochs_spent / planned,
                 "best_score": float("-inf") if record.best_score is None else record.best_score,
+                "protocol": record.score_protocol,
             }
         )
 
