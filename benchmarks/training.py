@@ -13,12 +13,12 @@ disturbs less. Memory is that of a fresh process that trains and does nothing el
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -236,7 +236,9 @@ def peak_memory(kind: str, work: Work, device: torch.device) -> str:
     KINDS[kind](work, device, 3)()
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved() / MIB:.0f}"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"
+    # Not getrusage's: that begins with the size of the process this one was started from.
+    status = Path("/proc/self/status").read_text()
+    return f"{int(status.partition('VmHWM:')[2].split()[0]) / 1024:.0f}"
 
 
 def main() -> None:
