@@ -111,8 +111,7 @@ def carry(
     trial = Trial(run, store, habits)
     trial.prepare()
     for evaluation in trial.trainer.run():
-        trial.observe(evaluation)
-        report(trial.record("running"))
+        report(trial.observe(evaluation))
         if trial.asked_to_stop():
             record = trial.interrupt()
             break
@@ -153,7 +152,7 @@ class Trial:
         self._recorded = self._saved = self._stop_asked = time.monotonic()
         self._put_record("running")
 
-    def observe(self, evaluation: Evaluation) -> None:
+    def observe(self, evaluation: Evaluation) -> RunRecord:
         """After an evaluation: curves, sample grids, record and checkpoint, each when due."""
         started = time.perf_counter()
         record = self.record("running")
@@ -169,6 +168,7 @@ class Trial:
         elif stage_ended or time.monotonic() - self._recorded >= RECORD_SECONDS:
             self._put_record("running")
         self._io += time.perf_counter() - started
+        return record
 
     def asked_to_stop(self) -> bool:
         """Whether the sweep's driver wants its runs to stop; looked up now and then."""
