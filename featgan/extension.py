@@ -1,0 +1,78 @@
+"""Where a name in a sweep file becomes code: a registered function, or the user's own.
+
+Every axis of the method (image scores, orders, criteria, metrics, networks) has a registry; in
+place of a registered name a sweep file may say `module:function`. Nothing else is ever imported
+by name, and only `resolve` imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import AfterValidator
+
+from featgan.errors import UserError
+
+T = TypeVar("T")
+
+OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""How a user's own function is written."""
+
+
+def choice(registry: Iterable[str]) -> AfterValidator:
+    """For an annotated settings field: a registered name, or the form of `module:function`."""
+
+    def check(name: str) -> str:
+        if name in registry or OWN.fullmatch(name):
+            return name
+        close = get_close_matches(name, registry, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name!r} is none of {', '.join(registry)}, nor module:function{meant}")
+
+    return AfterValidator(check)
+
+
+def resolve(name: str, registry: Mapping[str, T]) -> T:
+    """What `name` stands for; a `module:function` is imported, from beside the sweep file too.
+
+    Raises UserError where there is no such module or function.
+    """
+    if name in registry:
+        return registry[name]
+    if not OWN.fullmatch(name):
+        raise UserError(f"{name!r}: none of {', '.join(registry)}, nor module:function")
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(
+            f"{name}: there is no module {error.name!r}; put {module}.py beside the sweep file, "
+            "or install it on every machine"
+        ) from None
+    except AttributeError:
+        raise UserError(f"{name}: module {module!r} has no {function!r}") from None
+    if not isinstance(found, Callable):  # type: ignore[arg-type]
+        raise UserError(f"{name}: {function!r} is not a function")
+    return found
+
+
+def digest(name: str) -> str | None:
+    """SHA-256 of the file behind a `module:function`, for a run's signature; else None.
+
+    What the module itself imports is not looked at.
+    """
+    if not OWN.fullmatch(name):
+        return None
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    if spec is None or spec.origin is None:
+        return None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -1,0 +1,75 @@
+import sys
+from typing import Annotated
+
+import pytest
+from pydantic import ValidationError
+
+from featgan.errors import UserError
+from featgan.extension import choice, digest, resolve
+from featgan.settings import Settings
+
+REGISTRY = {"plain": len, "fancy": max}
+
+
+class Chosen(Settings):
+    """A settings class with a choice."""
+
+    name: Annotated[str, choice(REGISTRY)] = "plain"
+    """Which."""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "my_own_things.py"
+    path.write_text("def longest(values):\n    return len(values)\n\nNUMBER = 3\n")
+    yield path
+    sys.modules.pop("my_own_things", None)
+
+
+def test_a_registered_name_is_what_the_registry_says():
+    assert resolve("fancy", REGISTRY) is max
+    assert digest("fancy") is None
+
+
+def test_a_function_of_the_users_own(own_module):
+    assert resolve("my_own_things:longest", REGISTRY)([1, 2, 3]) == 3
+
+
+def test_its_digest_changes_with_its_source(own_module):
+    before = digest("my_own_things:longest")
+    own_module.write_text("def longest(values):\n    return 0\n")
+    assert len(before) == 64
+    assert digest("my_own_things:longest") != before
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no_such_module_here:f", "there is no module 'no_such_module_here'"),
+        ("my_own_things:shortest", "has no 'shortest'"),
+        ("my_own_things:NUMBER", "not a function"),
+        ("plan", "none of plain, fancy"),
+        ("os; import sys:path", "none of plain, fancy"),
+        ("../evil:f", "none of plain, fancy"),
+    ],
+)
+def test_what_cannot_be_had_is_told_in_one_line(own_module, name, why):
+    with pytest.raises(UserError, match=why) as error:
+        resolve(name, REGISTRY)
+    assert "\n" not in str(error.value)
+
+
+def test_a_module_that_fails_on_its_own_imports_keeps_its_error(own_module):
+    own_module.write_text("import something_missing_from_here\n")
+    with pytest.raises(ModuleNotFoundError, match="something_missing_from_here"):
+        resolve("my_own_things:longest", REGISTRY)
+
+
+def test_settings_take_registered_names_and_the_form_of_an_own_function():
+    assert Chosen(name="fancy").name == "fancy"
+    assert Chosen(name="a.b:c").name == "a.b:c"  # not imported here
+    with pytest.raises(ValidationError, match="did you mean 'plain'"):
+        Chosen(name="plian")
+    with pytest.raises(ValidationError, match="none of plain, fancy"):
+        Chosen(name="__import__('os')")
