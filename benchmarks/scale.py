@@ -30,7 +30,7 @@ class Reporter(StagedTrainer):
 
     def train(self, epochs: int) -> None:
         self.progress.trained(epochs)
-        self._steps += epochs
+        self.gan.steps += epochs
 
     def evaluate(self) -> Evaluation:
         noise = stream(self.seed, "score", self.progress.epochs_spent, device=self.device)
@@ -39,7 +39,7 @@ class Reporter(StagedTrainer):
             stage=self.progress.stage.number,
             epoch=self.progress.epoch,
             epochs_spent=self.progress.epochs_spent,
-            steps=self._steps,
+            steps=self.gan.steps,
             score=score,
             **dict.fromkeys(REST, 0.1),
         )

@@ -7,7 +7,6 @@ leaves no trace in the training. Writes no files.
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import math
 import os
@@ -21,11 +20,11 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from featgan.batches import Batches, Images
-from featgan.networks import GanSettings, build, to_uint8
-from featgan.precision import Precision, resolve
+from featgan.gan import Gan
+from featgan.networks import GanSettings
+from featgan.precision import Precision
 from featgan.scores import Diverged, Score
 from featgan.seeds import stream
 from featgan.settings import Settings
@@ -104,7 +103,6 @@ class StagedTrainer:
         be_deterministic(training.deterministic)
         _keep_freed_memory()
         self.training, self.seed, self.device, self.score = training, seed, device, score
-        self.precision = resolve(training.precision, device)
         self.batches = Batches(
             images,
             groups,
@@ -114,28 +112,15 @@ class StagedTrainer:
             seed=seed,
             device=device,
         )
-        generator, discriminator = build(gan, images.size, seed)
-        self.generator = generator.to(device).to(memory_format=torch.channels_last)
-        self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
-        self._adam_g, self._adam_d = (
-            torch.optim.Adam(
-                network.parameters(),
-                training.learning_rate,
-                (training.beta1, training.beta2),
-                fused=True,
-            )
-            for network in (self.generator, self.discriminator)
-        )
+        self.gan = Gan(gan, training, images.size, seed, device)
         self.progress = Progress(stages)
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
         """Why the run ended early; None while it has not."""
         self._peak: dict[str, Any] | None = None
-        self._steps = 0
         self._tally = torch.zeros(4, device=device)
         self._tallied = 0, 0.0  # steps and seconds since the last evaluation
-        self._latent = gan.latent
         self._noise = torch.randn(
             (score.settings.count, gan.latent), generator=stream(seed, "evaluation")
         ).to(device)
@@ -152,7 +137,7 @@ class StagedTrainer:
                 self._rewind()
                 return
             if self.progress.observe(evaluation.score):
-                self._peak = self._model()
+                self._peak = self.gan.state()
             if self.progress.stage_over:
                 self._rewind()
                 self.progress.next_stage()
@@ -161,21 +146,18 @@ class StagedTrainer:
     def train(self, epochs: int) -> None:
         """Train on the groups of the current stage."""
         started = time.perf_counter()
-        self.generator.train()
-        steps = 0
+        before = self.gan.steps
         for epoch in range(self.progress.epoch, self.progress.epoch + epochs):
             noise = stream(
                 self.seed, "noise", self.progress.stage.number, epoch, device=self.device
             )
             for real in self.batches.epoch(self.progress.stage, epoch):
-                self._tally += self._step(real, noise)
-                steps += 1
+                self._tally += self.gan.step(real, noise)
         self.progress.trained(epochs)
         self._synchronize()
         seconds = time.perf_counter() - started
         self.seconds["train"] += seconds
-        self._steps += steps
-        self._tallied = self._tallied[0] + steps, self._tallied[1] + seconds
+        self._tallied = self._tallied[0] + self.gan.steps - before, self._tallied[1] + seconds
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is; the training is as if this had not been called.
@@ -189,16 +171,14 @@ class StagedTrainer:
         if not (math.isfinite(loss_d) and math.isfinite(loss_g)):
             raise Diverged(f"the losses are not finite (D {loss_d}, G {loss_g})")
         started = time.perf_counter()
-        self.generator.eval()
         spread = self._spread()
         measured = self.score.evaluate(self.generate)
-        self.generator.train()
         self.seconds["score"] += time.perf_counter() - started
         evaluation = Evaluation(
             stage=self.progress.stage.number,
             epoch=self.progress.epoch,
             epochs_spent=self.progress.epochs_spent,
-            steps=self._steps,
+            steps=self.gan.steps,
             score=measured.score,
             score_std=measured.score_std,
             spread=spread,
@@ -212,27 +192,21 @@ class StagedTrainer:
         self.evaluations.append(evaluation)
         return evaluation
 
-    @torch.inference_mode()
     def generate(self, start: int, stop: int) -> Tensor:
         """Images of rows start..stop of the evaluation noise: uint8 [stop - start, 3, S, S].
 
-        The generator runs in eval mode; the noise is the same at every evaluation of a run.
+        The noise is the same at every evaluation of a run.
         """
-        mode = self.generator.training
-        self.generator.eval()
-        with self._autocast():
-            images = to_uint8(self.generator(self._noise[start:stop]))
-        self.generator.train(mode)
-        return images
+        return self.gan.generate(self._noise[start:stop])
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` continues from: tensors, numbers and strings only."""
         return {
             "format": STATE_FORMAT,
-            "model": self._model(),
+            "model": self.gan.state(),
             "peak": self._peak,
             "progress": self.progress.state(),
-            "steps": self._steps,
+            "steps": self.gan.steps,
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
             "seconds": dict(self.seconds),
             "diverged": self.diverged,
@@ -242,75 +216,28 @@ class StagedTrainer:
         """Continue from a `state()` of a run with the same arguments, at its evaluation."""
         if state["format"] != STATE_FORMAT:
             raise ValueError(f"state of format {state['format']}, expected {STATE_FORMAT}")
-        self._set_model(state["model"])
+        self.gan.load_state(state["model"])
         self._peak = state["peak"]
         self.progress = Progress.restore(self.progress.stages, state["progress"])
-        self._steps = state["steps"]
+        self.gan.steps = state["steps"]
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])
         self.diverged = state["diverged"]
-
-    def _step(self, real: Tensor, noise: torch.Generator) -> Tensor:
-        """One update of D, then one of G; sums for the tally [4].
-
-        The non-saturating loss: D and G each minimise a cross-entropy (Goodfellow et al. 2014).
-        """
-        latent = torch.randn((len(real), self._latent), generator=noise, device=self.device)
-        with self._autocast():
-            fake = self.generator(latent)
-            on_real, on_fake = self.discriminator(real, fake.detach()).float().chunk(2)
-        loss_d = softplus(-on_real).mean() + softplus(on_fake).mean()
-        self._adam_d.zero_grad()
-        loss_d.backward()
-        self._adam_d.step()
-
-        self.discriminator.requires_grad_(False)  # spares D's weight gradients in G's update
-        with self._autocast():
-            on_fake_again = self.discriminator(fake).float()
-        loss_g = softplus(-on_fake_again).mean()
-        self._adam_g.zero_grad()
-        loss_g.backward()
-        self._adam_g.step()
-        self.discriminator.requires_grad_(True)
-        return torch.stack(
-            (loss_d, loss_g, on_real.sigmoid().mean(), on_fake.sigmoid().mean())
-        ).detach()
 
     def _spread(self) -> float:
         """Standard deviation over images, mean over pixels, in grey levels.
 
         Raises Diverged if a pixel is not finite.
         """
-        with torch.inference_mode(), self._autocast():
-            sample = self.generator(self._noise[:SPREAD_IMAGES]).float()
+        sample = self.gan.images(self._noise[:SPREAD_IMAGES])
         if not bool(sample.isfinite().all()):
             raise Diverged("the generated images are not finite")
         return sample.std(dim=0).mean().item() * 127.5
 
-    def _model(self) -> dict[str, Any]:
-        """A copy of networks and optimizers as they are now."""
-        return copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
-
-    def _set_model(self, model: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(model[name]))
-
     def _rewind(self) -> None:
         """Back to networks and optimizers as of the peak, if there was one."""
         if self._peak is not None:
-            self._set_model(self._peak)
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "adam_g": self._adam_g,
-            "adam_d": self._adam_d,
-        }
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.precision != torch.float32
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+            self.gan.load_state(self._peak)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -201,7 +201,7 @@ def measure(method: Method, resources: Resources, device: torch.device, seconds:
         torch.cuda.max_memory_reserved(device)
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        precision.name(trainer.precision),
+        precision.name(trainer.gan.precision),
     )
 
 

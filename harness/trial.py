@@ -187,7 +187,7 @@ class Trial:
     def finish(self) -> RunRecord:
         """Generator, samples and last checkpoint; the record that says so comes last."""
         started = time.perf_counter()
-        self._put("generator.safetensors", generator_bytes(self.trainer.generator))
+        self._put("generator.safetensors", generator_bytes(self.trainer.gan.generator))
         self._put("samples/last.png", png(grid(self._images())))
         self._save()
         self._io += time.perf_counter() - started
@@ -224,7 +224,7 @@ class Trial:
                 wait=self._wait,
             ),
             device=_device_name(trainer.device),
-            precision=precision.name(trainer.precision),
+            precision=precision.name(trainer.gan.precision),
             versions=_versions(),
             continued=self._continued,
             started=self._started,

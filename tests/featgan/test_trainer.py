@@ -58,7 +58,7 @@ def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
         rounds += 1
     assert rounds == evaluations == 6
     assert same(outcome(stopped), outcome(straight))
-    assert generator_bytes(stopped.generator) == generator_bytes(straight.generator)
+    assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
 
 
 def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer):
@@ -131,9 +131,9 @@ def test_a_step_follows_the_losses_of_the_gan(make_trainer):
     from featgan.seeds import stream
 
     noise = torch.randn((8, 4), generator=stream(0, "noise", 1, 0))
-    fake = reference.generator(noise).detach()
-    on_real = torch.sigmoid(reference.discriminator(real))
-    on_fake = torch.sigmoid(reference.discriminator(fake))
+    fake = reference.gan.generator(noise).detach()
+    on_real = torch.sigmoid(reference.gan.discriminator(real))
+    on_fake = torch.sigmoid(reference.gan.discriminator(fake))
     loss = -(on_real.log().mean() + (1 - on_fake).log().mean())
     assert evaluation.loss_d == pytest.approx(loss.item(), rel=1e-5)
     assert evaluation.d_real == pytest.approx(on_real.mean().item(), rel=1e-5)
@@ -153,7 +153,7 @@ def test_losses_are_means_since_the_evaluation_before(make_trainer):
 
 def poison(trainer):
     with torch.no_grad():
-        next(trainer.generator.parameters()).fill_(math.nan)
+        next(trainer.gan.generator.parameters()).fill_(math.nan)
 
 
 def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_trainer):
@@ -181,7 +181,7 @@ def test_a_generator_of_one_image_is_reported(make_trainer):
     trainer.train(1)
     assert trainer.evaluate().spread > 0.01
     with torch.no_grad():
-        trainer.generator.layers[-2].weight.fill_(0)
+        trainer.gan.generator.layers[-2].weight.fill_(0)
     assert trainer.evaluate().spread == 0
 
 

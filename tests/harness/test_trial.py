@@ -260,7 +260,7 @@ def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypa
     def observe(trial, evaluation):
         original(trial, evaluation)
         if evaluation.epochs_spent == 3:
-            next(trial.trainer.generator.parameters()).data.fill_(float("nan"))
+            next(trial.trainer.gan.generator.parameters()).data.fill_(float("nan"))
 
     monkeypatch.setattr(module.Trial, "observe", observe)
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
