@@ -24,6 +24,10 @@ MAX_ASPECT = 10
 """Longest side over shortest side: beyond it the central square shows next to nothing."""
 MAX_PIXELS = 89_478_485
 """Pixels of the largest usable image, Pillow's own limit: 256 MiB as RGB."""
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened, by content: Pillow knows more, some of it by starting other programs."""
+MOST_SCANS = 100
+"""Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
 
 INDEX = "index.parquet"
 
@@ -43,8 +47,10 @@ def decode(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
+                if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+                    raise BadImage(f"JPEG of more than {MOST_SCANS} scans")
                 image.load()
                 return _rgb(_upright(image))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -55,7 +61,8 @@ def decode(data: bytes) -> Image.Image:
             raise
         # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, …
         except Exception as error:
-            raise BadImage(f"damaged {_format(data)}: {error}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadImage(f"damaged {_format(data)}: {reason[:200]}") from error
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -104,7 +111,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _format(data: bytes) -> str:
     """JPEG, PNG, …, or "image" where not even that can be read."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.format or "image"
     except Exception:
         return "image"
