@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,10 @@ from harness.sources import SourceSettings
 from harness.sweepfile import explain, nearest, parse
 
 SIGNATURE_DIGITS = 10
+MOST_RUNS = 100_000
+"""A larger grid is taken for a mistake: the records of so many runs are still read in minutes."""
+LONGEST_LABEL = 160
+"""Characters; with the signature and what runs keep, a file system's 255 are not reached."""
 NAMED_BY_FILE = "sweep"
 FEATURES_FOLDER = "features"
 """Beside the sweeps' folders under `results`: feature tables and image packs."""
@@ -141,6 +146,10 @@ class Sweep(Method):
             raise ValueError(
                 "score.trained_on: name the data sets whose labels train the classifier"
             )
+        axes = [self.grid.data or self.data, self.grid.mode, self.grid.seed]
+        runs = math.prod(map(len, [*axes, *self.grid.axes.values()]))
+        if runs > MOST_RUNS:
+            raise ValueError(f"grid: {runs:,} runs, more than {MOST_RUNS:,}: shorten its lists")
         if self.name == FEATURES_FOLDER:
             raise ValueError(f"name: {self.name!r} is where feature tables are kept")
         return self
@@ -189,7 +198,10 @@ class Cell:
         """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
         parts = [self.data, self.mode, f"seed{self.seed}"]
         parts += [f"{key.rpartition('.')[2]}{_safe(value)}" for key, value in self.axes.items()]
-        return "-".join(parts)
+        label = "-".join(parts)
+        if len(label) <= LONGEST_LABEL:
+            return label
+        return f"{label[:LONGEST_LABEL]}-{_digest(label)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The cell as run records and `sweep.json` spell it."""
@@ -203,8 +215,7 @@ class Cell:
         """
         settings = self.method.model_dump(exclude={"features"})
         content = [self.mode, self.seed, settings, data_digest, classifier_digest]
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:SIGNATURE_DIGITS]
+        return _digest(json.dumps(content, sort_keys=True))
 
 
 def load(path: Path | str) -> Sweep:
@@ -218,7 +229,7 @@ def load(path: Path | str) -> Sweep:
     keys = dotted_keys(Method)
     for key in sweep.grid.axes:
         if key not in keys:
-            raise UserError(f"{path}: grid.{key}: unknown key{nearest(key, keys)}")
+            raise UserError(f"{path}: grid.{key[:60]}: unknown key{nearest(key, keys)}")
     try:
         sweep.cells()
     except ValidationError as error:
@@ -236,6 +247,10 @@ def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:SIGNATURE_DIGITS]
 
 
 def _safe(value: Any) -> str:

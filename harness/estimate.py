@@ -13,6 +13,7 @@ import resource
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 
 from featgan import precision
 from featgan.errors import UserError
-from featgan.networks import Discriminator, Generator
+from featgan.networks import Discriminator, GanSettings, Generator
 from featgan.scores import Classifier, Score, load_classifier, train_classifier
 from featgan.stages import plan
 from featgan.trainer import StagedTrainer
@@ -71,7 +72,7 @@ def estimate(cell: Cell, images: int) -> Estimate:
         epoch = training.epoch_steps or math.ceil(current / training.batch_size)
         steps += stage.epochs * epoch
         evaluations += stage.epochs // training.evaluate_every
-    model = model_bytes(method)
+    model = model_bytes(method.gan, method.image_size)
     return Estimate(
         runs=1,
         steps=steps,
@@ -86,13 +87,11 @@ def estimate(cell: Cell, images: int) -> Estimate:
     )
 
 
-def model_bytes(method: Method) -> int:
+@cache
+def model_bytes(gan: GanSettings, image_size: int) -> int:
     """Bytes of both networks with Adam's two moments of every parameter."""
     with torch.device("meta"):
-        networks = (
-            Generator(method.gan, method.image_size),
-            Discriminator(method.gan, method.image_size),
-        )
+        networks = Generator(gan, image_size), Discriminator(gan, image_size)
     return sum(
         FLOAT * value.numel() * copies
         for network in networks

@@ -153,8 +153,8 @@ class BuiltinSource(Source):
     set: Literal["apples", "digits"]
     """`apples` (drawn, diverse, labelled by variety) or `digits` (scikit-learn's 1,797 handwritten
     digits, 8x8, narrow)."""
-    count: int | None = Field(default=None, ge=1)
-    """How many: of apples any number (default 600), of digits at most 1,797 (default all)."""
+    count: int | None = Field(default=None, ge=1, le=1_000_000)
+    """How many: of apples up to a million (default 600), of digits 1,797 (default all)."""
     seed: int = Field(default=0, ge=0)
     """Draws other apples; chooses other digits where `count` is not all."""
 

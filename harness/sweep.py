@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return carry_out(sweep, Screen())
     except UserError as error:
         # One that a Ray task raised comes wrapped in its traceback.
-        print(f"featgan: {getattr(error, 'cause', error)}", file=sys.stderr)
+        text = " ".join(str(getattr(error, "cause", error)).split())
+        print(f"featgan: {text}", file=sys.stderr)
         return 2
 
 

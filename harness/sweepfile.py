@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,34 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 
-LARGEST_FILE = 2**20
-LARGEST_EXPANSION = 50_000
-"""Values in a file, aliases expanded; beyond it lies a mistake or an attack."""
+LARGEST_FILE = 2**18
+LARGEST_EXPANSION = 2**20
+"""Characters in a file, aliases expanded; beyond it lies a mistake or an attack."""
+VALUE_CHARACTERS = 20
+"""What any value counts as, its text apart."""
+LARGEST_NUMBER = 2**63 - 1
+LONGEST_SHOWN = 60
+"""Characters of a foreign value or key that an error repeats."""
+
+Place = tuple["Place", str | int] | None
+"""Where a value is: the place of what holds it, and its key; written out only for people."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe types, `1e-4` read as a number, and no key twice."""
+    """YAML's safe types, `1e-4` read as a number, no key twice, and no merges."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Like its parent's, but a duplicate key is an error."""
-        self.flatten_mapping(node)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = node.value[number][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", mark)
+        """Like its parent's, but duplicate keys, and merges, which may grow beyond reason, fail."""
+        seen = set()
+        for key, _ in node.value:
+            problem = ""
+            if key.tag == "tag:yaml.org,2002:merge":
+                problem = "merge keys (<<) are not read: write the keys out"
+            elif isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"key {_shown(key.value)} twice"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
 
@@ -54,7 +67,10 @@ def parse(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {_yaml_reason(error)}") from None
-    except (ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    # PyYAML's constructors raise whatever they stumble over: LookupError, AttributeError, …
+    except Exception as error:
         raise UserError(f"{path}: not readable as YAML ({_one_line(str(error))})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping of keys such as `data:` and `grid:`")
@@ -69,15 +85,14 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> str
     key = ".".join(map(str, place)) or "the file"
     if first["type"] == "extra_forbidden":
         siblings = _siblings(model, first["loc"][:-1])
-        return f"{key}: unknown key{nearest(str(place[-1]), siblings)}"
+        return f"{_shortened(key)}: unknown key{nearest(str(place[-1]), siblings)}"
     if first["type"] == "missing":
         return f"{key}: missing"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return _one_line(message if not place else f"{key}: {message}")
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "…"
-    return _one_line(f"{key}: {message[:1].lower()}{message[1:]}, not {shown}")
+    message = f"{message[:1].lower()}{message[1:]}, not {_shown(first['input'])}"
+    return _one_line(f"{_shortened(key)}: {message}")
 
 
 def _yaml_reason(error: yaml.YAMLError) -> str:
@@ -89,21 +104,58 @@ def _yaml_reason(error: yaml.YAMLError) -> str:
 
 
 def _check_plain(content: dict[str, Any], path: Path) -> None:
-    """Refuse what expands beyond reason, refers to itself, or has keys that are not text."""
+    """Refuse what expands beyond reason, refers to itself, or is neither text nor number."""
     budget = LARGEST_EXPANSION
-    rest: list[tuple[str, Any]] = [("", content)]
+    rest: list[tuple[Place, Any]] = [(None, content)]
     while rest:
         place, value = rest.pop()
-        budget -= 1
-        if budget < 0:
-            raise UserError(f"{path}: more than {LARGEST_EXPANSION} values, aliases expanded")
+        budget -= VALUE_CHARACTERS + (len(value) if isinstance(value, str) else 0)
         if isinstance(value, dict):
-            for key, inner in value.items():
-                if not isinstance(key, str):
-                    raise UserError(f"{path}: {place}{key!r}: a key must be text; quote it")
-                rest.append((f"{place}{key}.", inner))
+            budget -= sum(len(key) for key in value if isinstance(key, str))
+        if budget < 0:
+            raise UserError(f"{path}: more than {LARGEST_EXPANSION} characters, aliases expanded")
+        if problem := _not_plain(value):
+            raise UserError(f"{path}: {_written(place)}: {problem}")
+        if isinstance(value, dict):
+            rest.extend(((place, key), inner) for key, inner in value.items())
         elif isinstance(value, list):
-            rest.extend((f"{place}{number}.", inner) for number, inner in enumerate(value))
+            rest.extend(((place, number), inner) for number, inner in enumerate(value))
+
+
+def _not_plain(value: Any) -> str:
+    """What is wrong with one value, or with the keys of a mapping; empty where nothing is."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                return f"{_shown(key)}: a key must be text; quote it"
+            if problem := _not_plain(key):
+                return f"{_shown(key)}: {problem}"
+    elif isinstance(value, str):
+        odd = [c for c in value if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        if odd:
+            return f"holds the control character {odd[0]!a}"
+    elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        return "a number of more than 64 bits"
+    elif not isinstance(value, int | float | list | None):
+        return f"a {type(value).__name__} is no value here; quote it to make it text"
+    return ""
+
+
+def _written(place: Place) -> str:
+    """A place as people read it: `training.batch_size`; the end of one that is long."""
+    parts: list[str] = []
+    while place is not None and len(parts) < 8:
+        place, key = place
+        parts.append(_shortened(str(key)))
+    return ".".join(reversed(parts)) or "the file"
+
+
+def _shown(value: Any) -> str:
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
 
 
 def _place(loc: tuple[int | str, ...], content: Any) -> list[int | str]:
@@ -159,7 +211,7 @@ def _tags(model: type[BaseModel]) -> list[Any]:
 
 def nearest(key: str, keys: list[str]) -> str:
     """`; did you mean …?`, or all the keys where none is near."""
-    close = difflib.get_close_matches(key, keys, n=1)
+    close = difflib.get_close_matches(key[:LONGEST_SHOWN], keys, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; valid here: {', '.join(keys)}"
 
 

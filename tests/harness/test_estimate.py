@@ -44,7 +44,7 @@ def test_fixed_steps_an_epoch_need_no_images():
 def test_a_checkpoint_is_as_large_as_foretold():
     """The model and its peak: parameters, two moments of Adam each, batch norm's statistics."""
     method = Method.model_validate(METHOD | {"gan": {"width": 16, "latent": 64}})
-    bytes_of_two_networks = module.model_bytes(method)
+    bytes_of_two_networks = module.model_bytes(method.gan, method.image_size)
     from featgan.networks import build
 
     networks = build(method.gan, 32, 0)
