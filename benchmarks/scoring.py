@@ -62,7 +62,7 @@ class SmallCnn(FeatureExtractorBase):
 
     def __init__(self, data: bytes) -> None:
         super().__init__("small-cnn", ["logits"])
-        training, _, tensors = unpack(data)
+        training, _, tensors = unpack(data, "benchmark")
         self.model = nn.Sequential(*network(len(training.classes))).eval()
         self.model.load_state_dict(tensors)
 

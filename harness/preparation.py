@@ -28,7 +28,7 @@ from harness.trial import Run
 Progress = Callable[[str, int, int | None], None]
 """Told what is under way, how many images are done, and of how many if that is known."""
 
-CLASSIFIER_SEED, CLASSIFIER_EPOCHS = 0, 30
+CLASSIFIER_SEED = 0
 
 
 def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> list[Run]:
@@ -106,7 +106,7 @@ class _Preparation:
         if not self._store.exists(key):
             self._progress("training the classifier", 0, None)
             self._store.put(key, ray.get(_fit.remote(self._store, sets)))
-        return key, unpack(self._store.get(key))[1]
+        return key, unpack(self._store.get(key), self._store.join(key))[1]
 
     def _label(self, data: DataSet) -> str:
         """The data set's name, and its key where the grid makes several variants of it."""
@@ -126,11 +126,7 @@ def _fit(store: Store, sets: tuple[DataSet, ...]) -> bytes:
     names = np.concatenate(labels)
     classes = sorted(set(names))
     return train_classifier(
-        np.concatenate(images),
-        np.searchsorted(classes, names),
-        classes,
-        seed=CLASSIFIER_SEED,
-        epochs=CLASSIFIER_EPOCHS,
+        np.concatenate(images), np.searchsorted(classes, names), classes, seed=CLASSIFIER_SEED
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from featgan import small_cnn
 from featgan.errors import UserError
 from featgan.small_cnn import Training, load_trained, network, pack, train_classifier, unpack
 
@@ -29,7 +30,7 @@ def trained() -> bytes:
 
 
 def test_it_learns_and_measures_on_images_held_out(trained: bytes) -> None:
-    training, digest, _ = unpack(trained)
+    training, digest, _ = unpack(trained, "c")
     assert training.accuracy > 0.9
     assert (training.images, training.held_out, training.image_size) == (240, 36, 32)
     assert training.classes == tuple(CLASSES)
@@ -39,7 +40,14 @@ def test_it_learns_and_measures_on_images_held_out(trained: bytes) -> None:
 def test_labels_without_meaning_are_not_learnt() -> None:
     images, labels = coloured(240)
     data = train_classifier(images, labels[::-1].copy(), CLASSES, seed=0, epochs=3)
-    assert unpack(data)[0].accuracy < 0.6
+    assert unpack(data, "c")[0].accuracy < 0.6
+
+
+@pytest.mark.parametrize(("classes", "epochs"), [(2, 14), (60, 30)])
+def test_more_classes_are_learnt_for_longer(classes: int, epochs: int) -> None:
+    images = np.zeros((4, 3, 32, 32), np.uint8)
+    data = train_classifier(images, np.arange(4) % 2, [*map(str, range(classes))], seed=0)
+    assert unpack(data, "c")[0].epochs == epochs
 
 
 def test_the_file_is_a_function_of_the_arguments_alone(trained: bytes) -> None:
@@ -50,7 +58,7 @@ def test_the_file_is_a_function_of_the_arguments_alone(trained: bytes) -> None:
         again = train_classifier(*coloured(240), CLASSES, seed=3, epochs=3)
     assert again == trained
     other = train_classifier(*coloured(240), CLASSES, seed=4, epochs=3)
-    assert unpack(other)[1] != unpack(trained)[1]
+    assert unpack(other, "c")[1] != unpack(trained, "c")[1]
 
 
 def test_training_leaves_no_trace() -> None:
@@ -66,13 +74,13 @@ def test_the_loaded_classifier_gives_the_logits_of_the_trained_one(
     (tmp_path / "c.safetensors").write_bytes(trained)
     classifier = load_trained(tmp_path / "c.safetensors", CPU)
     model = nn.Sequential(*network(4))
-    model.load_state_dict(unpack(trained)[2])
+    model.load_state_dict(unpack(trained, "c")[2])
     images = torch.from_numpy(coloured(20, seed=1)[0])
     with torch.no_grad():
         expected = model.eval()(images.float() / 127.5 - 1)
     torch.testing.assert_close(classifier(images), expected, rtol=1e-5, atol=1e-5)
     assert classifier.classes == 4
-    assert classifier.name == f"trained-cnn-{unpack(trained)[1][:6]}"
+    assert classifier.name == f"trained-cnn2-{unpack(trained, 'c')[1][:6]}"
     assert "204 images of 4 classes" in classifier.description
 
 
@@ -104,13 +112,29 @@ def damaged(data: bytes) -> list[bytes]:
 def test_a_damaged_file_is_refused(trained: bytes, tmp_path: Path, case: int) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(damaged(trained)[case])
-    with pytest.raises(UserError, match=r"c\.safetensors .*delete it") as error:
+    with pytest.raises(UserError, match=r"c\.safetensors: .*delete it") as error:
         load_trained(path, CPU)
     assert "\n" not in str(error.value)
+
+
+def test_a_classifier_of_another_version_is_refused(
+    trained: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, _, tensors = unpack(trained, "c")
+    monkeypatch.setattr(small_cnn, "METADATA", "trained classifier 1")
+    (tmp_path / "c.safetensors").write_bytes(pack(training, tensors))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"c\.safetensors: .*another version.*delete it"):
+        load_trained(tmp_path / "c.safetensors", CPU)
+
+
+def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c\.safetensors: cannot be read \(No such file"):
+        load_trained(tmp_path / "c.safetensors", CPU)
 
 
 def test_what_is_packed_is_what_is_unpacked() -> None:
     training = Training(("a", "b"), 32, 10, 2, 0.5, 7, 1)
     data = pack(training, {"x": torch.arange(3.0)})
-    assert unpack(data)[0] == training
-    assert torch.equal(unpack(data)[2]["x"], torch.arange(3.0))
+    assert unpack(data, "c")[0] == training
+    assert torch.equal(unpack(data, "c")[2]["x"], torch.arange(3.0))

@@ -108,7 +108,7 @@ def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
     assert record.epochs_spent == 6
     assert record.final_score == record.stages[-1].peak_score
     assert record.best_score == max(e.score for e in record.evaluations)
-    assert record.score_protocol.startswith("IS trained-cnn-")
+    assert record.score_protocol.startswith("IS trained-cnn2-")
     names = {key.removeprefix(f"{run.folder}/") for key in store.list(run.folder)}
     assert {
         "run.json",
