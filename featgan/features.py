@@ -7,6 +7,7 @@ a count must not depend on the images it happens to be counted with.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,11 @@ class FeatureSettings(Settings):
     """What the weights were trained with: `torchvision` (RGB, scaled to deviation 1) or `keras`
     (BGR, only centred)."""
 
+    @property
+    def outputs(self) -> str:
+        """Which outputs are counted, for people."""
+        return "VGG16 fc1"
+
 
 class FeatureCounter:
     """Counts the features of images, on one device; 8 at a time on a CPU, 128 on a GPU."""
@@ -58,18 +64,25 @@ class FeatureCounter:
 
     def count(self, images: np.ndarray) -> np.ndarray:
         """The feature count of each image: uint8 RGB [n, 3, s, s] -> int16 [n]."""
-        if images.shape[1:] != (3, self.input_size, self.input_size):
-            raise ValueError(f"images of shape {images.shape[1:]}, not of {self.input_size} pixels")
-        starts = range(0, len(images), self.batch)
-        counts = [self._count(images[start : start + self.batch]) for start in starts]
+        counts = [(outputs > 0).sum(dim=1) for outputs in self._batches(images)]
         if not counts:
             return np.empty(0, np.int16)
         # read once at the end: on a GPU the next batch is copied while this one is counted
         return torch.cat(counts)[: len(images)].to(torch.int16).cpu().numpy()
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """The outputs that are counted: uint8 RGB [n, 3, s, s] -> float32 [n, d]."""
+        return torch.cat([*self._batches(images)])[: len(images)].cpu().numpy()
+
+    def _batches(self, images: np.ndarray) -> Iterator[Tensor]:
+        """Outputs [batch, d] of one batch after the other, the last one filled up with black."""
+        if images.shape[1:] != (3, self.input_size, self.input_size):
+            raise ValueError(f"images of shape {images.shape[1:]}, not of {self.input_size} pixels")
+        for start in range(0, len(images), self.batch):
+            yield self._outputs(images[start : start + self.batch])
+
     @torch.inference_mode()
-    def _count(self, images: np.ndarray) -> Tensor:
-        """Counts of a batch, filled up with black to its fixed size: int64 [batch]."""
+    def _outputs(self, images: np.ndarray) -> Tensor:
         filled = np.zeros((self.batch, *images.shape[1:]), np.uint8)
         filled[: len(images)] = images
         batch = torch.from_numpy(filled)
@@ -80,8 +93,7 @@ class FeatureCounter:
         if self._bgr:
             pixels = pixels.flip(1)
         with torch.backends.cudnn.flags(True, False, deterministic=True, allow_tf32=False):
-            outputs = self._network(pixels)
-        return (outputs > 0).sum(dim=1)
+            return self._network(pixels).flatten(1)
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:

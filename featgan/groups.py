@@ -1,8 +1,9 @@
-"""Feature groups (paper, section 3): images split by their feature counts.
+"""Feature groups (paper, section 3): images split by a value each, the feature count or another.
 
-Counts are integers in 0..4096, so all of this works on a histogram: its cost does not grow
-with the number of images. The best split of a line into intervals can be computed exactly
-(Wang and Song, "Ckmeans.1d.dp", R Journal 2011), so no result depends on a start or a seed.
+All of this works on a histogram of at most 4,097 values, which is what feature counts have:
+its cost hardly grows with the number of images. The best split of a line into intervals can be
+computed exactly (Wang and Song, "Ckmeans.1d.dp", R Journal 2011), so no result depends on a
+start or a seed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from featgan.errors import UserError
+from featgan.extension import choice
+from featgan.image_scores import LABELS
 from featgan.settings import Settings
+
+FORMAT = 2
+MOST = 4097
+"""Different values that are kept apart: as many as there are feature counts of VGG16."""
 
 
 class GroupSettings(Settings):
-    """How images are split by their feature counts."""
+    """What orders the images, and how that order is cut into groups."""
 
+    by: Annotated[str, choice(LABELS)] = "feature_count"
+    """The value of an image: `feature_count` (the paper's), `jpeg_size`, `entropy`, `edge_density`,
+    `centrality`, `random`, `table`, or a function of your own as `module:function`."""
+    seed: int = Field(default=0, ge=0)
+    """For `by: random`: draws the values."""
+    table: str | None = None
+    """For `by: table`: a CSV or Parquet file with a row for each image, found by `image_id`."""
+    column: str | None = None
+    """For `by: table`: the column that holds the values."""
     method: Literal["kmeans", "quantile", "balanced"] = "kmeans"
     """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow) or `balanced` (k-means
     whose sizes are bounded by `tolerance`)."""
@@ -30,56 +46,71 @@ class GroupSettings(Settings):
     tolerance: float = Field(default=0.1, ge=0, lt=1)
     """For `balanced`: how far a group's size may be from images / k, as a share of it."""
 
+    @model_validator(mode="after")
+    def _table_named(self) -> GroupSettings:
+        if self.by == "table" and not (self.table and self.column):
+            raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
+        return self
+
 
 @dataclass(frozen=True)
 class Group:
-    """One feature group: images whose counts lie in lowest..highest, both included."""
+    """One feature group: images whose values lie in lowest..highest, both included."""
 
     number: int
     centroid: float
     size: int
-    lowest: int
-    highest: int
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True)
 class FeatureGroups:
-    """A split of feature counts into groups, numbered 1..k by rising centroid."""
+    """A split of images by a value each, into groups numbered 1..k by rising centroid."""
 
+    by: str
     method: str
     k: int
     groups: tuple[Group, ...]
-    histogram: dict[int, int]
-    """Images of each count that occurs, by rising count."""
+    histogram: dict[float, int]
+    """Images of each value that occurs, by rising value; of over 4,097 values, by bins' means."""
 
     @classmethod
-    def fit(cls, counts: np.ndarray, settings: GroupSettings) -> FeatureGroups:
-        """Split integer counts [n]; raises `UserError` where `k` groups are not to be had."""
-        frequencies = np.bincount(counts)
-        values = np.flatnonzero(frequencies)
-        weights = frequencies[values]
-        if len(values) < settings.k:
-            raise UserError(
-                f"groups.k: {settings.k} groups need {settings.k} different feature counts, but "
-                f"the {len(counts)} images have {len(values)}; lower k"
-            )
-        ends = _METHODS[settings.method](values, weights, settings)
-        groups = []
-        for number, (start, end) in enumerate(
-            zip([0, *ends], [*ends, len(values)], strict=True), 1
-        ):
-            size = int(weights[start:end].sum())
-            centroid = float(values[start:end] @ weights[start:end]) / size
-            low, high = int(values[start]), int(values[end - 1])
-            groups.append(Group(number, centroid, size, low, high))
-        histogram = dict(zip(values.tolist(), weights.tolist(), strict=True))
-        return cls(settings.method, settings.k, tuple(groups), histogram)
+    def fit(cls, values: np.ndarray, settings: GroupSettings) -> FeatureGroups:
+        """Split finite numbers [n], whose kind is kept: integers stay integers.
 
-    def assign(self, counts: np.ndarray) -> np.ndarray:
-        """The number of each count's group, 1..k: integers [n] -> int8 [n]."""
-        highest = [group.highest for group in self.groups[:-1]]
-        table = 1 + np.searchsorted(highest, np.arange(4097), side="left").astype(np.int8)
-        return table[counts]
+        Raises `UserError` where `k` groups are not to be had. Of more than 4,097 different
+        values only 4,096 boundaries are tried.
+        """
+        ordered = np.sort(values)
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        if len(starts) < settings.k:
+            what = "feature counts" if settings.by == "feature_count" else "values"
+            raise UserError(
+                f"groups.k: {settings.k} groups need {settings.k} different {what}, but "
+                f"the {len(values)} images have {len(starts)}; lower k"
+            )
+        points = ordered[starts]
+        if len(starts) > MOST:
+            starts = _bins(ordered)
+            points = np.add.reduceat(ordered, starts, dtype=np.float64)
+            points /= np.diff(starts, append=len(ordered))
+        weights = np.diff(starts, append=len(ordered))
+        inner = starts[_METHODS[settings.method](points, weights, settings)]
+        parts = np.split(ordered, inner)
+        groups = tuple(
+            Group(number, float(part.sum()) / len(part), len(part), part[0].item(), part[-1].item())
+            for number, part in enumerate(parts, 1)
+        )
+        histogram = dict(zip(points.tolist(), weights.tolist(), strict=True))
+        return cls(settings.by, settings.method, settings.k, groups, histogram)
+
+    def assign(self, values: np.ndarray) -> np.ndarray:
+        """The number of each value's group, 1..k: numbers [n] -> int8 [n]."""
+        numbers = np.ones(len(values), np.int8)
+        for group in self.groups[:-1]:
+            numbers += values > group.highest
+        return numbers
 
     def near_boundaries(self, within: int) -> list[int]:
         """Images whose count would cross each of the k - 1 boundaries if it moved by `within`.
@@ -95,17 +126,34 @@ class FeatureGroups:
             for before, after in zip(self.groups, self.groups[1:], strict=False)
         ]
 
-    def to_json(self) -> str:
-        """All of it, as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+    def to_json(self, **about: str) -> str:
+        """All of it, as JSON, beside what the caller tells `about` it."""
+        return json.dumps({"format": FORMAT} | about | asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> FeatureGroups:
-        """What `to_json` wrote."""
+        """What `to_json` wrote; raises `UserError` for a file of another format."""
         record = json.loads(text)
+        if record.get("format") != FORMAT:
+            raise UserError(
+                f"groups: this file has format {record.get('format', 1)}, not {FORMAT}; start the "
+                "sweep again, which writes it anew"
+            )
         groups = tuple(Group(**group) for group in record["groups"])
-        histogram = {int(count): images for count, images in record["histogram"].items()}
-        return cls(record["method"], record["k"], groups, histogram)
+        histogram = {json.loads(value): images for value, images in record["histogram"].items()}
+        return cls(record["by"], record["method"], record["k"], groups, histogram)
+
+
+def _bins(ordered: np.ndarray) -> np.ndarray:
+    """Where each of at most 4,096 bins of rising values starts; equal values share a bin.
+
+    Half of these are of equal width, which k-means needs, and half hold equally many images,
+    so that a few far values do not press all others into one bin.
+    """
+    half = MOST // 2
+    by_width = np.linspace(ordered[0], ordered[-1], half, endpoint=False)
+    by_count = ordered[np.arange(half) * len(ordered) // half]
+    return np.unique(np.searchsorted(ordered, np.concatenate((by_width, by_count))))
 
 
 def _kmeans(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) -> list[int]:
@@ -154,8 +202,10 @@ def _best_intervals(
     Dynamic programming: the best k intervals up to here are the best k - 1 up to some point
     and one more. Of equally good splits the one with the earliest last boundary is taken.
     """
-    # measured from their mean, so that the squares below lose no digits
+    # measured from their mean, so that the squares below lose no digits, and by a power of two,
+    # so that they neither vanish nor overflow
     centred = values - values @ weights / weights.sum()
+    centred = np.ldexp(centred, -np.frexp(np.abs(centred).max())[1])
     images, sums, squares = (
         np.concatenate(([0.0], np.cumsum(weights * power)))
         for power in (np.ones(len(values)), centred, centred**2)

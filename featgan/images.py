@@ -74,6 +74,11 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Packed images uint8 [n, 3, S, S] as `square` makes them: uint8 [n, 3, size, size]."""
+    return np.stack([square(Image.fromarray(i), size) for i in images.transpose(0, 2, 3, 1)])
+
+
 def _check_size(width: int, height: int) -> None:
     """Refuse what no network can learn from, before its pixels are decoded."""
     if width * height > MAX_PIXELS:

@@ -159,21 +159,21 @@ def _value(outcome: Outcome, run: RunRecord, measure: str) -> float | None:
 
 def _uneven_groups(outcome: Outcome) -> Iterator[list[Value]]:
     """Three k-means groups: is the middle one over 1.5 times each other one?"""
-    for (data, method, k), record in outcome.groups.items():
-        if (method, k) == ("kmeans", 3):
+    for record in outcome.count_groups:
+        if (record.method, record.k) == ("kmeans", 3):
             low, middle, high = (group.size for group in record.groups)
             ratio = middle / max(low, high)
             text = "k-means makes the middle group over 1.5 times each other one"
             answer = "supported" if ratio > 1.5 else "contradicted"
-            yield [text, data, answer, f"{ratio:.2f} times the larger one", None]
+            yield [text, record.data, answer, f"{ratio:.2f} times the larger one", None]
 
 
 def _wider_counts(outcome: Outcome) -> Iterator[list[Value]]:
     """Of two data sets: has the more diverse one the wider spread of feature counts?"""
     spreads = {}
-    for (data, _, _), record in outcome.groups.items():
+    for record in outcome.count_groups:
         counts = np.repeat(list(record.histogram), list(record.histogram.values()))
-        spreads[data] = float(np.std(counts))
+        spreads[record.data] = float(np.std(counts))
     known = sorted(
         (data for data in spreads if data in outcome.real),
         key=lambda data: outcome.real[data].qualities.diversity,

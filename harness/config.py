@@ -207,14 +207,19 @@ class Cell:
         """The cell as run records and `sweep.json` spell it."""
         return {"data": self.data, "mode": self.mode, "seed": self.seed} | self.axes
 
-    def signature(self, data_digest: str, classifier_digest: str | None) -> str:
+    def signature(
+        self, data_digest: str, classifier_digest: str | None, values_digest: str | None = None
+    ) -> str:
         """Hash of all that can change the result, and of nothing else.
 
-        `data_digest` stands for images and feature counts, so neither the source nor the way
-        of counting is hashed again; nor is what only says where and how fast.
+        `data_digest` stands for images and feature counts, `values_digest` for the values they
+        are grouped by instead, so neither the source nor the way of counting is hashed again;
+        nor is what only says where and how fast.
         """
-        settings = self.method.model_dump(exclude={"features"})
+        values = {"by", "seed", "table", "column"}
+        settings = self.method.model_dump(exclude={"features": True, "groups": values})
         content = [self.mode, self.seed, settings, data_digest, classifier_digest]
+        content += [values_digest] if values_digest else []
         return _digest(json.dumps(content, sort_keys=True))
 
 

@@ -96,13 +96,15 @@ class Curves:
         self._writer.close()
 
 
-def write_histogram(folder: Path, histogram: dict[int, int]) -> None:
-    """The feature counts of a data set (count -> images) as the one event file of `folder`."""
+def write_histogram(folder: Path, by: str, histogram: dict[int | float, int]) -> None:
+    """Images of each value by which they are grouped, as the one event file of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = _fresh(folder)
-    counts = np.repeat(list(histogram), list(histogram.values()))
-    edges = np.linspace(counts.min(), counts.max() + 1, 65)
-    writer.add_histogram("feature_counts", counts, 0, bins=edges)  # its own bins are logarithmic
+    values = np.repeat(list(histogram), list(histogram.values()))
+    # a count is an interval of length 1; TensorBoard's own bins are logarithmic
+    last = values.max() + (1 if values.dtype.kind == "i" else 0)
+    edges = np.linspace(values.min(), last, 65)
+    writer.add_histogram(by, values, 0, bins=edges)
     writer.close()
 
 

@@ -272,9 +272,9 @@ def _report(store: Store, sweep: str) -> str:
         outcome = Outcome.read(folder)
         figures.draw(outcome, folder / "figures")
         tables = group_tables(outcome)
-        for (name, method, k), record in outcome.groups.items():
+        for record in outcome.count_groups:
             groups = FeatureGroups.from_json(record.model_dump_json())
-            tables.append(boundary_table(f"{name}: {method}, k = {k}", groups))
+            tables.append(boundary_table(f"{record.data}: {record.title}", groups))
         text = "\n".join(table.text() for table in tables)
     return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
 

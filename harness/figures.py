@@ -7,6 +7,7 @@ is Okabe and Ito's, made for the colour-blind; a mode has one colour everywhere.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,8 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
 
 def figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
     """Name and figure of all there is to draw, figure 9 first."""
-    if outcome.groups:
-        yield "feature-counts", feature_counts(outcome)
+    for name, records in _of_one_axis(outcome):
+        yield name, histograms(records)
     for data, patterns in patterns_by_data(outcome):
         if any(sample_path(outcome, p.representative) for p in patterns):
             yield f"samples-{file_name(data)}", samples(outcome, data, patterns)
@@ -72,24 +73,26 @@ def figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
             yield f"curves-{file_name(data)}{suffix}", curves(outcome, data, protocol, patterns)
 
 
-def feature_counts(outcome: Outcome) -> Figure:
-    """Figure 9: histograms of feature counts, one panel a data set, on one axis of counts."""
-    shown = list(outcome.groups.items())
-    lowest = min(min(_counted(record)) for _, record in shown)
-    highest = max(max(_counted(record)) for _, record in shown)
-    width = bin_width(highest - lowest)
-    edges = np.arange(lowest // width * width, highest + width + 1, width)
+def histograms(shown: list[GroupsRecord]) -> Figure:
+    """Figure 9: images by the values they are grouped by, a panel each, on one axis."""
+    lowest = min(record.groups[0].lowest for record in shown)
+    highest = max(record.groups[-1].highest for record in shown)
+    counted = shown[0].by == "feature_count"
+    width = bin_width(highest - lowest, counted)
+    low = lowest // width * width
+    edges = low + width * np.arange((highest - low) // width + 2)
     figure = Figure(figsize=(6.8, 0.6 + 1.9 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, ((data, method, k), record) in zip(panels, shown, strict=True):
-        counts = np.array(list(_counted(record)))
-        images = np.array(list(_counted(record).values()))
+    for panel, record in zip(panels, shown, strict=True):
+        values = np.array(list(record.histogram))
+        images = np.array(list(record.histogram.values()))
         bottom = np.zeros(len(edges) - 1)
         for group in record.groups:
-            inside = (counts >= group.lowest) & (counts <= group.highest)
-            heights, _ = np.histogram(counts[inside], edges, weights=images[inside])
+            inside = (values >= group.lowest) & (values <= group.highest)
+            heights, _ = np.histogram(values[inside], edges, weights=images[inside])
             colour = mpl.colormaps["cividis"]((group.number - 0.5) / record.k)  # no mode's colour
-            label = f"group {group.number}: {group.size:,} around {group.centroid:.1f}"
+            label = f"group {group.number}: {group.size:,} around "
+            label += f"{group.centroid:,.{record.digits}f}"
             panel.bar(
                 edges[:-1], heights, width, bottom, align="edge", color=colour, label=label,
                 edgecolor="white", linewidth=0.4,
@@ -97,13 +100,15 @@ def feature_counts(outcome: Outcome) -> Figure:
             bottom += heights
         for group in record.groups:
             panel.axvline(group.centroid, color="#333333", linewidth=0.8, linestyle=":")
-        panel.set_title(f"{data} ({method}, k = {k}; {images.sum():,} images)", loc="left")
-        panel.set_ylabel(f"images in {width} counts" if width > 1 else "images")
+        method = f"{record.method}, k = {record.k}"
+        panel.set_title(f"{record.data} ({method}; {images.sum():,} images)", loc="left")
+        bin_name = f"{width:g} counts" if counted else f"a bin of {width:g}"
+        panel.set_ylabel("images" if counted and width == 1 else f"images in {bin_name}")
         rows = -(-len(record.groups) // 3)
         panel.set_ylim(top=bottom.max() * (1.1 + 0.13 * rows))
         panel.legend(frameon=False, fontsize=7.5, loc="upper center", ncols=3, columnspacing=1)
         panel.grid(axis="x", visible=False)
-    panels[-1].set_xlabel("feature count (positive outputs of VGG16 fc1)")
+    panels[-1].set_xlabel(shown[0].label)
     return figure
 
 
@@ -183,9 +188,17 @@ def stage_ends(run: RunRecord) -> list[int]:
     return list(np.cumsum([stage.epochs for stage in run.stages], dtype=int).tolist())
 
 
-def bin_width(span: int) -> int:
-    """Bins of 100, the paper's, or the widest round ones that give twelve bins or more."""
-    return next((width for width in (100, 50, 20, 10, 5, 2) if span >= 12 * width), 1)
+def bin_width(span: float, counts: bool) -> float:
+    """Bins of 100, the paper's, or the widest round ones that give twelve bins or more.
+
+    Those of counts are whole numbers up to 100; those of other values of any size.
+    """
+    if counts:
+        return next((width for width in (100, 50, 20, 10, 5, 2) if span >= 12 * width), 1)
+    if span <= 0:
+        return 1.0
+    decade = 10.0 ** math.floor(math.log10(span / 12))
+    return decade * next((step for step in (5, 2) if span / 12 >= step * decade), 1)
 
 
 def mode_colour(outcome: Outcome, mode: str) -> str:
@@ -221,8 +234,15 @@ def png(figure: Figure) -> bytes:
     return data.getvalue()
 
 
-def _counted(record: GroupsRecord) -> dict[int, int]:
-    return {count: images for count, images in record.histogram.items() if images}
+def _of_one_axis(outcome: Outcome) -> Iterator[tuple[str, list[GroupsRecord]]]:
+    """Name of the figure and groups by values of one kind, feature counts first."""
+    kinds: dict[str, dict[str, list[GroupsRecord]]] = {"feature_count": {}}
+    for record in outcome.groups.values():
+        kinds.setdefault(record.by, {}).setdefault(record.label, []).append(record)
+    for by, labels in kinds.items():
+        name = "feature-counts" if by == "feature_count" else f"values-{file_name(by)}"
+        for number, records in enumerate(labels.values(), 1):
+            yield name if len(labels) == 1 else f"{name}-{number}", records
 
 
 def _undated(kind: str) -> dict[str, str | None]:

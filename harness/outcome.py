@@ -6,7 +6,6 @@ Reads files and judges nothing; a file that cannot be read is named, not skipped
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,8 +65,8 @@ class Outcome:
     notes: list[str]
     runs: list[RunRecord]
     data: dict[str, DataRecord]
-    groups: dict[tuple[str, str, int], GroupsRecord]
-    """By data set, method and k."""
+    groups: dict[str, GroupsRecord]
+    """By the name of their file."""
     rescored: dict[str, Rescored] = field(default_factory=dict)
     """What was measured again with fresh noise, by run."""
     real: dict[str, RealRecord] = field(default_factory=dict)
@@ -92,9 +91,8 @@ class Outcome:
         )
         groups = {}
         for path in sorted(folder.glob("groups/*.json")):
-            named = re.fullmatch(r"(.+)-([a-z]+)-k(\d+)", path.stem)
-            if named and (record := _parsed(path, GroupsRecord, problems)):
-                groups[named[1], named[2], int(named[3])] = record
+            if record := _parsed(path, GroupsRecord, problems):
+                groups[path.stem] = record
         data = [_parsed(path, DataRecord, problems) for path in sorted(folder.glob("data/*.json"))]
         rescored = {}
         for run in runs:
@@ -123,7 +121,12 @@ class Outcome:
     def data_sets(self) -> list[str]:
         """Names in the order of the sweep."""
         known = [cell["data"] for cell in [*self.cells, *(run.cell for run in self.runs)]]
-        return list(dict.fromkeys([*known, *(key[0] for key in self.groups)]))
+        return list(dict.fromkeys([*known, *(record.data for record in self.groups.values())]))
+
+    @cached_property
+    def count_groups(self) -> list[GroupsRecord]:
+        """The groups that were made by feature counts, not by another value."""
+        return [record for record in self.groups.values() if record.by == "feature_count"]
 
     @cached_property
     def modes(self) -> list[str]:

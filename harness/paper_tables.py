@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.outcome import Outcome, Pattern, cell_name
 from harness.records import RunRecord
-from harness.table import MISSING, Column, Table, Value
+from harness.schemas import GroupsRecord
+from harness.table import Column, Table, Value
 
 
 def paper_tables(outcome: Outcome) -> list[Table]:
@@ -16,24 +17,31 @@ def group_tables(outcome: Outcome) -> list[Table]:
     """Centroid, size and range of every feature group: the paper's tables 2 and 3."""
     tables = []
     for data in outcome.data_sets:
-        for (name, method, k), record in outcome.groups.items():
-            if name != data:
+        for name, record in outcome.groups.items():
+            if record.data != data:
                 continue
             centroids: list[Value] = [group.centroid for group in record.groups]
             sizes = [group.size for group in record.groups]
-            ranges = [f"{group.lowest} to {group.highest}" for group in record.groups]
+            ranges = [_range(group.lowest, group.highest, record) for group in record.groups]
+            whole = _range(record.groups[0].lowest, record.groups[-1].highest, record)
             table = Table(
-                key=f"groups-{data}-{method}-k{k}",
-                title=f"{data}: feature groups by {method}, k = {k}",
+                key=f"groups-{name}",
+                title=f"{data}: feature groups by {record.title}",
                 columns=[Column("")]
-                + [Column(f"group {group.number}", digits=1) for group in record.groups]
+                + [Column(f"group {group.number}", record.digits) for group in record.groups]
                 + [Column("all")],
                 rows=[
                     ["centroid (positive features)", *centroids, None],
-                    ["feature counts", *ranges, _span(record.histogram)],
+                    ["feature counts", *ranges, whole],
+                    ["images", *sizes, sum(sizes)],
+                ]
+                if record.by == "feature_count"
+                else [
+                    ["centroid", *centroids, None],
+                    [record.label, *ranges, whole],
                     ["images", *sizes, sum(sizes)],
                 ],
-                notes=_group_notes(outcome, data, sizes),
+                notes=_group_notes(outcome, record, sizes),
             )
             tables.append(table)
     return tables
@@ -154,21 +162,25 @@ def _unfinished(patterns: list[Pattern]) -> list[str]:
     return [f"Left out ({why}): {', '.join(names)}." for why, names in left.items()]
 
 
-def _group_notes(outcome: Outcome, data: str, sizes: list[int]) -> list[str]:
+def _group_notes(outcome: Outcome, groups: GroupsRecord, sizes: list[int]) -> list[str]:
     notes = [f"The largest group is {max(sizes) / max(min(sizes), 1):.1f} times the smallest."]
-    if record := outcome.data.get(data):
+    if record := outcome.data.get(groups.data):
         made = f"{record.images:,} images; {record.rejected:,} rejected"
         made += f", {record.duplicates:,} duplicates" if record.duplicates else ""
         made += f"; {record.matched:,} matched the rule" if record.matched is not None else ""
         notes.append(made + ".")
-        if weights := record.protocol.get("weights"):
-            notes.append(f"Feature counts by VGG16 fc1, weights: {weights}.")
+        if (weights := record.protocol.get("weights")) and groups.by == "feature_count":
+            notes.append(f"{groups.label.capitalize()}, weights: {weights}.")
     return notes
 
 
-def _span(histogram: dict[int, int]) -> str:
-    counts = [count for count, images in histogram.items() if images]
-    return f"{min(counts)} to {max(counts)}" if counts else MISSING
+def _range(low: float, high: float, record: GroupsRecord) -> str:
+    """Whole numbers as they are, others with the decimals of the record's centroids."""
+    low_shown, high_shown = (
+        f"{value:.{record.digits}f}" if isinstance(value, float) else str(value)
+        for value in (low, high)
+    )
+    return f"{low_shown} to {high_shown}"
 
 
 def _peak(peak: int | None, epochs: int) -> Value:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -20,6 +21,7 @@ from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
 from featgan.scores import train_classifier
 from featgan.small_cnn import unpack
+from harness import image_values
 from harness.config import Cell, Sweep
 from harness.features import DataSet, data_record, load_table, prepare
 from harness.store import Store
@@ -43,11 +45,14 @@ class _Preparation:
         self._sweep, self._store, self._gpu, self._progress = sweep, store, gpu, progress
         self._cells = sweep.cells()
         self._data = cache(self._count)
+        self._values = cache(self._value)
         self._groups = cache(self._group)
         self._classifier = cache(self._train)
 
     def runs(self) -> list[Run]:
-        return [self._run(cell) for cell in self._cells]
+        runs = [self._run(cell) for cell in self._cells]
+        self._forget_groups({run.groups_key for run in runs})
+        return runs
 
     def _run(self, cell: Cell) -> Run:
         method = cell.method
@@ -59,12 +64,14 @@ class _Preparation:
                 for name in method.score.trained_on
             ]
             classifier, digest = self._classifier(*sets)
+        values, values_digest = self._values(data, _ordering(method.groups), method.features)
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=cell.signature(data.digest, digest),
+            signature=cell.signature(data.digest, digest, values_digest),
             data_key=data.key,
-            groups_key=self._groups(data, method.groups),
+            values_key=values,
+            groups_key=self._groups(data, method.groups, method.features),
             classifier_key=classifier,
         )
 
@@ -85,15 +92,49 @@ class _Preparation:
         self._put(f"data/{self._label(data)}.json", json.dumps(record, indent=1).encode())
         return data
 
-    def _group(self, data: DataSet, settings: GroupSettings) -> str:
+    def _value(
+        self, data: DataSet, groups: GroupSettings, features: FeatureSettings
+    ) -> tuple[str | None, str | None]:
+        """Store key and digest of the values that images are grouped by, but for feature counts.
+
+        Those are in the feature table, and in the digest of the data set.
+        """
+        if groups.by == "feature_count":
+            return None, None
+
+        def progress(done: int, total: int | None) -> None:
+            self._progress(f"{data.name}: {groups.by}", done, total)
+
+        key = image_values.make(data, groups, features, self._store, self._gpu, progress)
+        values = image_values.load(self._store, data.key, key)
+        return key, image_values.digest_of(values)
+
+    def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
         """Store key of the data set's groups."""
-        counts = load_table(self._store, data.key)["feature_count"].to_numpy()
+        key, _ = self._values(data, _ordering(settings), features)
+        values = image_values.load(self._store, data.key, key)
         try:
-            groups = FeatureGroups.fit(counts, settings)
+            groups = FeatureGroups.fit(values, settings)
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
-        name = f"groups/{self._label(data)}-{settings.method}-k{settings.k}.json"
-        return self._put(name, groups.to_json().encode())
+        name, label = self._label(data), image_values.label(settings, features)
+        content = groups.to_json(data=name, label=label).encode()
+        return self._put(f"groups/{name}-{self._group_label(settings)}.json", content)
+
+    def _group_label(self, settings: GroupSettings) -> str:
+        """How groups are made, with a hash where the grid has several of the same name."""
+        kinds = {cell.method.groups for cell in self._cells}
+        name = _spelled(settings)
+        if sum(_spelled(kind) == name for kind in kinds) == 1:
+            return name
+        return f"{name}-{hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:6]}"
+
+    def _forget_groups(self, wanted: set[str]) -> None:
+        """Delete the groups of earlier settings: tables would show them as this sweep's."""
+        for key in self._store.list(f"{self._sweep.name}/groups"):
+            folder = key.rpartition("/")[0]  # TensorBoard's histogram lies in a folder of its name
+            if key not in wanted and f"{folder}.json" not in wanted:
+                self._store.delete(key)
 
     def _train(self, *sets: DataSet) -> tuple[str, str]:
         """Store key and digest of the classifier trained on the labels of data sets.
@@ -117,6 +158,18 @@ class _Preparation:
         key = f"{self._sweep.name}/{name}"
         self._store.put(key, content)
         return key
+
+
+def _ordering(settings: GroupSettings) -> GroupSettings:
+    """What decides the values alone: not how they are cut."""
+    return GroupSettings(**settings.model_dump(include={"by", "seed", "table", "column"}))
+
+
+def _spelled(settings: GroupSettings) -> str:
+    name = f"{settings.method}-k{settings.k}"
+    if settings.by == "feature_count":
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9_.]+', '.', settings.by)}-{name}"
 
 
 @ray.remote(num_cpus=1)

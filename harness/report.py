@@ -29,7 +29,8 @@ PEAK_PIXELS = 560
 
 WORDS = (
     ("feature count", "positive outputs of VGG16's first fully connected layer for one image"),
-    ("feature group", "images of similar feature counts; numbered by rising centroid"),
+    ("feature group", "images of similar feature counts, or of another value by which they are "
+                      "grouped; numbered by rising centroid"),
     ("stage", "the training between two changes of the data"),
     ("peak", "the evaluation with the best score of its stage; the next stage starts from the "
              "model as it was then (rewind)"),
@@ -126,6 +127,7 @@ def _caption(stem: str) -> str:
     kind, _, data = stem.partition("-")
     return {
         "feature": "Images of each feature count (the paper's figure 9)",
+        "values": f"Images of each value of {data}",
         "samples": f"{data}: generated images, best of n (the paper's figures 10 and 11)",
         "curves": f"{data}: score over epochs spent, with peaks, rewinds and added data",
     }[kind]

@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from featgan import qualities
 from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
-from featgan.images import ImagePack, square
+from featgan.images import ImagePack, resized
 from featgan.networks import Generator, load_generator, to_uint8
 from featgan.sample import GENERATOR, generate
 from featgan.scores import Classifier, Score, ScoreSettings, inception_score, load_classifier
@@ -137,9 +136,10 @@ class _Measuring:
         """`counts` of the pack's first `rows` by the group each image was put into."""
         table = pd.read_parquet(self._features(data) / "features.parquet")
         original = table["feature_count"].to_numpy()[rows[: len(counts)]]
-        record = next(r for (name, _, _), r in self.outcome.groups.items() if name == data)
+        records = [record for record in self.outcome.count_groups if record.data == data][:1]
         split = {
             group.number: counts[(original >= group.lowest) & (original <= group.highest)]
+            for record in records
             for group in record.groups
         }
         return {number: found for number, part in split.items() if (found := _statistics(part))}
@@ -172,9 +172,8 @@ class _Measuring:
         counter = self.counter(settings)
         if counter is None:
             return None
-        some = images[: FEATURE_IMAGES[self.device.type]].transpose(0, 2, 3, 1)
-        resized = [square(Image.fromarray(image), settings.input_size) for image in some]
-        return counter.count(np.stack(resized))
+        some = images[: FEATURE_IMAGES[self.device.type]]
+        return counter.count(resized(some, settings.input_size))
 
     def _features(self, data: str) -> Path:
         """The folder of a data set's features and images, beside the sweep's folder."""

@@ -60,7 +60,7 @@ def all_sections(outcome: Outcome, reach: float | None = None) -> list[Section]:
         Section(
             "Feature groups (the paper's tables 2 and 3)",
             group_tables(outcome),
-            ("feature-counts",),
+            ("feature-counts", "values-"),
         ),
         Section(
             "Epochs and scores (the paper's tables 4 and 5)",
@@ -107,13 +107,13 @@ def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> No
 
 
 def _draw_histograms(outcome: Outcome) -> None:
-    """The feature counts of each data set for TensorBoard, once: they do not change."""
-    for (data, method, k), record in outcome.groups.items():
-        home = outcome.folder / "groups" / f"{data}-{method}-k{k}"
+    """The values that images are grouped by for TensorBoard, once: they do not change."""
+    for name, record in outcome.groups.items():
+        home = outcome.folder / "groups" / name
         if not home.is_dir():
             from harness.curves import write_histogram  # loads PyTorch
 
-            write_histogram(home, record.histogram)
+            write_histogram(home, record.by, record.histogram)
 
 
 def _compare(folders: list[Path]) -> str:

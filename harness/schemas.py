@@ -5,7 +5,8 @@ They ignore keys they do not know, so that tables can be made from the files of 
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,19 +19,37 @@ class GroupRecord(BaseModel):
     number: int
     centroid: float
     size: int
-    lowest: int
-    highest: int
+    lowest: int | float
+    highest: int | float
 
 
 class GroupsRecord(BaseModel):
-    """The feature groups of one data set, and how many images have each feature count."""
+    """The feature groups of one data set, and how many images have each value."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    format: Literal[2]
+    data: str
+    by: str
+    """What images are grouped by: `feature_count`, or another of `groups.by`."""
+    label: str
+    """What these values are, with their unit."""
     method: str
     k: int
     groups: list[GroupRecord]
-    histogram: dict[int, int]
+    histogram: dict[int | float, int]
+
+    @property
+    def title(self) -> str:
+        """How the groups were made."""
+        by = "" if self.by == "feature_count" else f"{self.by}, "
+        return f"{by}{self.method}, k = {self.k}"
+
+    @property
+    def digits(self) -> int:
+        """Decimals that tell the groups' values apart: one for feature counts, as in the paper."""
+        span = self.groups[-1].highest - self.groups[0].lowest
+        return max(1, 3 - math.ceil(math.log10(span))) if span > 0 else 1
 
 
 class DataRecord(BaseModel):

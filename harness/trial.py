@@ -28,10 +28,9 @@ from featgan.sample import grid, png
 from featgan.scores import Score, load_classifier, real_statistics
 from featgan.stages import plan
 from featgan.trainer import Evaluation, StagedTrainer
-from harness import records
+from harness import image_values, records
 from harness.config import Cell
 from harness.curves import Curves
-from harness.features import load_table
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.store import Store
 
@@ -53,6 +52,8 @@ class Run:
     data_key: str
     groups_key: str
     classifier_key: str | None
+    values_key: str | None = None
+    """What images are grouped by; None: their feature counts."""
 
     @property
     def name(self) -> str:
@@ -241,7 +242,7 @@ class Trial:
         method = self.run.cell.method
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
-        counts = load_table(self.store, self.run.data_key)["feature_count"].to_numpy()
+        values = image_values.load(self.store, self.run.data_key, self.run.values_key)
         groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
         trained = self.run.classifier_key and self.store.local(self.run.classifier_key)
         classifier = load_classifier(method.score, device, trained or None)
@@ -252,7 +253,7 @@ class Trial:
         self._protocol, self._metrics_protocol = score.protocol, score.metrics_protocol
         return StagedTrainer(
             pack,
-            groups.assign(counts),
+            groups.assign(values),
             plan(self.run.cell.mode, method.groups.k, method.training.stage_epochs),
             score,
             gan=method.gan,

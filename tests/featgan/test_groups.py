@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from sklearn.cluster import KMeans
 
 from featgan.errors import UserError
@@ -51,6 +53,76 @@ def test_kmeans_is_the_best_of_all_splits(counts: list[int], k: int) -> None:
     )
 
     assert spread(found, fit(found, k=k).assign(found)) == pytest.approx(best, abs=1e-9)
+
+
+REAL = st.floats(-1e100, 1e100, allow_subnormal=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(
+        st.lists(REAL, min_size=1, max_size=12, unique=True),
+        st.lists(st.floats(0, 1e-150), min_size=1, max_size=12, unique=True),
+        st.lists(st.sampled_from([0.1, 0.25, 3.5, 3.75, -2.0]), min_size=1, max_size=12),
+    ),
+    st.integers(1, 4),
+)
+def test_groups_of_real_values_are_the_best_split_in_their_own_unit(
+    values: list[float], k: int
+) -> None:
+    found = np.asarray(values)
+    different = np.unique(found)
+    if len(different) < k:
+        return
+    scale = np.ptp(found) or 1.0
+    cuts = [
+        np.searchsorted(c, found, side="right")
+        for c in itertools.combinations(different[1:], k - 1)
+    ]
+    best = min(spread(found / scale, cut) for cut in cuts)
+    groups = fit(found, k=k)
+    numbers = groups.assign(found)
+
+    assert spread(found / scale, numbers) == pytest.approx(best, abs=1e-9)
+    for group in groups.groups:
+        part = found[numbers == group.number]
+        assert (group.size, group.lowest, group.highest) == (len(part), part.min(), part.max())
+        assert group.centroid == pytest.approx(part.mean(), rel=1e-9)
+    assert sum(groups.histogram.values()) == len(values)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(["normal", "exponential", "pareto", "cauchy", "uniform"]),
+    st.sampled_from(["kmeans", "quantile", "balanced"]),
+    st.integers(1, 6),
+    st.integers(0, 99),
+)
+def test_many_different_values_are_binned_and_assigned_as_they_were_fitted(
+    kind: str, method: str, k: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    sizes = {"pareto": (1.5, 6000), "normal": (0, 1, 6000), "uniform": (0, 1, 6000)}
+    values = getattr(random, "standard_cauchy" if kind == "cauchy" else kind)(
+        *sizes.get(kind, (1, 6000) if kind == "exponential" else (6000,))
+    )
+    groups = fit(values, method=method, k=k)
+    numbers = groups.assign(values)
+
+    assert [g.size for g in groups.groups] == np.bincount(numbers, minlength=k + 1)[1:].tolist()
+    assert [g.lowest for g in groups.groups] == [values[numbers == n + 1].min() for n in range(k)]
+    assert [g.highest for g in groups.groups] == [values[numbers == n + 1].max() for n in range(k)]
+    assert len(groups.histogram) <= 4096
+    assert sum(groups.histogram.values()) == 6000
+    if method != "kmeans":  # whatever the tails: a bin holds few images
+        assert max(g.size for g in groups.groups) <= 6000 / k * 1.1 + 6
+
+
+def test_binned_kmeans_is_next_to_the_best() -> None:
+    values = np.random.default_rng(3).normal(7, 2, 20_000)
+    peer = KMeans(3, n_init=3, random_state=0).fit(values[:, None])
+
+    assert spread(values, fit(values).assign(values)) <= peer.inertia_ * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
@@ -120,16 +192,41 @@ def test_boundaries_count_who_would_cross() -> None:
 
 
 def test_json_round_trip() -> None:
-    groups = fit([1, 2, 10, 11, 20], k=2)
+    for values in ([1, 2, 10, 11, 20], [0.1, 1 / 3, 2e-9, 7.5, 7.5]):
+        groups = fit(values, k=2)
+        text = groups.to_json(data="apples", label="feature count")
 
-    assert FeatureGroups.from_json(groups.to_json()) == groups
+        assert FeatureGroups.from_json(text) == groups
+        assert json.loads(text)["data"] == "apples"
 
 
-def test_ten_million_counts_take_less_than_a_second() -> None:
-    counts = np.random.default_rng(0).normal(1100, 150, 10_000_000).astype(np.int16)
+def test_files_of_another_format_are_refused() -> None:
+    text = fit([1, 2, 10]).to_json()
+    for other in (text.replace('"format": 2', '"format": 3'), text.replace('"format": 2,', "")):
+        with pytest.raises(UserError, match=r"has format [13], not 2; start the sweep again"):
+            FeatureGroups.from_json(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "edge_densty"}, "none of feature_count, jpeg_size.*did you mean 'edge_density'"),
+        ({"by": "my module:f"}, "nor module:function"),
+        ({"by": "table", "column": "x"}, "needs `table`"),
+    ],
+)
+def test_what_orders_images_is_checked(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GroupSettings(**options)
+    GroupSettings(by="my.module:function")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float64])
+def test_ten_million_values_take_about_a_second(kind: type) -> None:
+    values = np.random.default_rng(0).normal(1100, 150, 10_000_000).astype(kind)
     start = time.process_time()
-    groups = FeatureGroups.fit(counts, GroupSettings())
-    numbers = groups.assign(counts)
+    groups = FeatureGroups.fit(values, GroupSettings())
+    numbers = groups.assign(values)
 
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 1.5
     assert np.bincount(numbers)[1:].tolist() == [group.size for group in groups.groups]

@@ -172,7 +172,18 @@ def write_data(folder: Path, data: str) -> None:
     histogram = {str(value): int(n) for value, n in zip(values, images, strict=True)}
     (folder / "groups").mkdir(exist_ok=True)
     (folder / "groups" / f"{data}-kmeans-k3.json").write_text(
-        json.dumps({"method": "kmeans", "k": 3, "groups": groups, "histogram": histogram})
+        json.dumps(
+            {
+                "format": 2,
+                "data": data,
+                "by": "feature_count",
+                "label": "feature count (positive outputs of VGG16 fc1)",
+                "method": "kmeans",
+                "k": 3,
+                "groups": groups,
+                "histogram": histogram,
+            }
+        )
     )
     (folder / "data").mkdir(exist_ok=True)
     record = {

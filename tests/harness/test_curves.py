@@ -74,8 +74,8 @@ def test_a_run_without_evaluations_has_no_points(tmp_path, run):
 
 def test_histogram_of_feature_counts(tmp_path):
     for _ in range(2):  # the second replaces the first
-        write_histogram(tmp_path, {700: 3, 900: 1})
-    (event,) = read(tmp_path).Histograms("feature_counts")
+        write_histogram(tmp_path, "feature_count", {700: 3, 900: 1})
+    (event,) = read(tmp_path).Histograms("feature_count")
     value = event.histogram_value
     assert (value.num, value.min, value.max, value.sum) == (4, 700, 900, 3000)
     assert sorted(value.bucket)[-2:] == [1, 3]

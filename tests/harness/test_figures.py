@@ -12,11 +12,20 @@ GROUPS = [[3], [3, 2]]
     ("span", "width"), [(4000, 100), (1200, 100), (1199, 50), (130, 10), (24, 2), (23, 1), (0, 1)]
 )
 def test_bins_are_the_papers_or_finer_when_narrow(span, width):
-    assert figures.bin_width(span) == width
+    assert figures.bin_width(span, counts=True) == width
+
+
+@pytest.mark.parametrize(
+    ("span", "width"), [(24_000, 2000), (12, 1), (11.9, 0.5), (0.25, 0.02), (0.011, 0.0005), (0, 1)]
+)
+def test_bins_of_other_values_are_round_and_at_least_twelve(span, width):
+    assert figures.bin_width(span, counts=False) == pytest.approx(width)
 
 
 def test_histogram_counts_every_image_once(sweep_folder):
-    figure = figures.feature_counts(Outcome.read(sweep_folder(seeds=1, length=2)))
+    outcome = Outcome.read(sweep_folder(seeds=1, length=2))
+    figure = figures.histograms([*outcome.groups.values()])
+    assert figure.get_axes()[1].get_xlabel() == "feature count (positive outputs of VGG16 fc1)"
     for panel in figure.get_axes():
         assert sum(bar.get_height() for bar in panel.patches) == 600
 

@@ -66,6 +66,10 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
         for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))
     ]
     record = {
+        "format": 2,
+        "data": "apples",
+        "by": "feature_count",
+        "label": "feature count",
         "method": "kmeans",
         "k": 2,
         "groups": groups,
