@@ -6,15 +6,15 @@ summed in float64. What they need of the real images is computed once, when firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Metric = Literal["fid", "kid", "precision_recall", "density_coverage"]
+from featgan.extension import resolve
 
 MANIFOLD_NEIGHBOURS = 3
 """Balls of precision and recall reach to the third neighbour (Kynkäänniemi et al. 2019)."""
@@ -154,16 +154,46 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     return (torch.cdist(rows, y) for rows in x.split(ROWS))
 
 
-def _named(
-    names: tuple[str, str], function: Callable[[FeatureStatistics, Tensor], tuple[float, float]]
-) -> Callable[[FeatureStatistics, Tensor], dict[str, float]]:
-    return lambda real, generated: dict(zip(names, function(real, generated), strict=True))
+@dataclass(frozen=True)
+class Metric:
+    """A metric and the names its numbers are reported under."""
+
+    names: tuple[str, ...]
+    of: Callable[[FeatureStatistics, Tensor], float | tuple[float, ...]]
+    lower_is_better: bool = False
 
 
-METRICS: dict[Metric, Callable[[FeatureStatistics, Tensor], dict[str, float]]] = {
-    "fid": lambda real, generated: {"fid": frechet_distance(real, generated)},
-    "kid": lambda real, generated: {"kid": kernel_distance(real, generated)},
-    "precision_recall": _named(("precision", "recall"), precision_recall),
-    "density_coverage": _named(("density", "coverage"), density_coverage),
+METRICS: dict[str, Metric] = {
+    "fid": Metric(("fid",), frechet_distance, lower_is_better=True),
+    "kid": Metric(("kid",), kernel_distance, lower_is_better=True),
+    "precision_recall": Metric(("precision", "recall"), precision_recall),
+    "density_coverage": Metric(("density", "coverage"), density_coverage),
 }
-"""What each name in a sweep file's `score.metrics` reports."""
+"""What a sweep file's `score.metrics` may name, beside functions of the user's own."""
+
+
+def measure(name: str, real: FeatureStatistics, generated: Tensor) -> dict[str, float]:
+    """The numbers of one metric, of features [n, d] of generated images.
+
+    A `module:function` gets both and returns one number; it is reported as `function`.
+    """
+    if name not in METRICS:
+        return {reported([name])[0]: float(resolve(name, {})(real, generated))}
+    metric = METRICS[name]
+    found = metric.of(real, generated)
+    values = found if isinstance(found, tuple) else (found,)
+    return dict(zip(metric.names, values, strict=True))
+
+
+def reported(metrics: Sequence[str]) -> list[str]:
+    """The names of the numbers that `metrics` report."""
+    return [
+        name
+        for metric in metrics
+        for name in (METRICS[metric].names if metric in METRICS else (metric.partition(":")[2],))
+    ]
+
+
+def lower_is_better(number: str) -> bool:
+    """Whether a reported number is better when lower; those of the user's own never are."""
+    return any(number in metric.names and metric.lower_is_better for metric in METRICS.values())

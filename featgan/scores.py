@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from featgan import precision
 from featgan.classifiers import Classifier, load_inception, load_torchvision
-from featgan.metrics import METRICS, FeatureStatistics, Metric
+from featgan.extension import choice
+from featgan.metrics import METRICS, FeatureStatistics, measure, reported
 from featgan.precision import Precision
 from featgan.settings import Settings
 from featgan.small_cnn import load_trained, train_classifier
@@ -65,8 +66,9 @@ class ScoreSettings(Settings):
     """Number format of the classifier: `fp32`, `bf16`, or `auto`: bf16 where hardware has it."""
     batch_size: int = Field(50, ge=1)
     """Images generated and classified at a time."""
-    metrics: list[Metric] = Field([])
-    """Further metrics to report, in the same pass: fid, kid, precision_recall, density_coverage."""
+    metrics: list[Annotated[str, choice(METRICS)]] = Field([])
+    """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
+    `density_coverage`, or `module:function`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreSettings:
@@ -76,8 +78,9 @@ class ScoreSettings(Settings):
             raise ValueError("weights belongs to inception and torchvision; trained has its own")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
-        if len(set(self.metrics)) < len(self.metrics):
-            raise ValueError("metrics names one twice")
+        names = ["score", *reported(self.metrics)]
+        if len({*names}) < len(names):
+            raise ValueError(f"metrics names one twice, or a function `score`: {names[1:]}")
         return self
 
 
@@ -197,7 +200,7 @@ class Score:
         found: dict[str, float] = {}
         if real is not None:
             for name in self.settings.metrics:
-                found |= METRICS[name](real, features)
+                found |= measure(name, real, features)
         return found
 
 

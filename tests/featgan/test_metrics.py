@@ -1,4 +1,4 @@
-import math
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +15,10 @@ from featgan.metrics import (
     density_coverage,
     frechet_distance,
     kernel_distance,
+    lower_is_better,
+    measure,
     precision_recall,
+    reported,
 )
 
 
@@ -116,34 +119,59 @@ def test_density_and_coverage_of_the_real_distribution_are_about_one() -> None:
 
 def test_rows_taken_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, real = features(70, 6, 1), features(90, 6, 2)
-    whole = {name: f(FeatureStatistics(real), generated) for name, f in METRICS.items()}
+    whole = {name: m.of(FeatureStatistics(real), generated) for name, m in METRICS.items()}
     monkeypatch.setattr(metrics, "ROWS", 16)
-    for name, function in METRICS.items():
-        assert function(FeatureStatistics(real), generated) == pytest.approx(whole[name])
+    for name, metric in METRICS.items():
+        assert metric.of(FeatureStatistics(real), generated) == pytest.approx(whole[name])
 
 
 def test_what_is_real_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = FeatureStatistics(features(50, 6, 2))
-    first = {name: f(real, features(40, 6, 1)) for name, f in METRICS.items()}
+    first = {name: m.of(real, features(40, 6, 1)) for name, m in METRICS.items()}
     monkeypatch.setattr(torch.linalg, "qr", None)
-    assert {name: f(real, features(40, 6, 1)) for name, f in METRICS.items()} == first
+    assert {name: m.of(real, features(40, 6, 1)) for name, m in METRICS.items()} == first
 
 
 def test_metrics_neither_read_nor_move_global_generators() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    values = [
-        f(FeatureStatistics(features(90, 6, 2)), features(40, 6, 1)) for f in METRICS.values()
-    ]
+    real, generated = features(90, 6, 2), features(40, 6, 1)
+    values = [metric.of(FeatureStatistics(real), generated) for metric in METRICS.values()]
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
     np.random.seed(2)
-    again = [f(FeatureStatistics(features(90, 6, 2)), features(40, 6, 1)) for f in METRICS.values()]
+    again = [metric.of(FeatureStatistics(real), generated) for metric in METRICS.values()]
     assert values == again
-    assert all(math.isfinite(value) for found in values for value in found.values())
+    assert np.isfinite(np.hstack(values)).all()
 
 
 def test_too_few_images_for_neighbours_is_an_error() -> None:
     with pytest.raises(ValueError, match="3 images have no 3 neighbours"):
         precision_recall(FeatureStatistics(line(1, 2, 3)), line(1, 2, 3, 4))
+
+
+def test_numbers_by_the_names_they_are_reported_under():
+    real, generated = FeatureStatistics(features(90, 6, 2)), features(40, 6, 1)
+    found = measure("precision_recall", real, generated)
+    assert found == dict(
+        zip(["precision", "recall"], precision_recall(real, generated), strict=True)
+    )
+    assert measure("fid", real, generated) == {"fid": frechet_distance(real, generated)}
+    names = [name for metric in METRICS for name in measure(metric, real, generated)]
+    assert names == reported([*METRICS])
+
+
+def test_a_metric_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_metrics.py").write_text(
+        "def gap(real, generated):\n    return (real.mean - generated.mean(dim=0)).abs().max()\n"
+    )
+    real, generated = FeatureStatistics(torch.zeros(5, 2)), torch.tensor([[1.0, -3.0]] * 4)
+    assert measure("own_metrics:gap", real, generated) == {"gap": 3.0}
+    assert reported(["kid", "own_metrics:gap"]) == ["kid", "gap"]
+    sys.modules.pop("own_metrics")
+
+
+def test_distances_are_better_when_lower():
+    assert [name for name in reported([*METRICS]) if lower_is_better(name)] == ["fid", "kid"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_fidelity import metric_isc
 
 from featgan.classifiers import Classifier
-from featgan.metrics import Metric, frechet_distance
+from featgan.metrics import frechet_distance
 from featgan.scores import Diverged, Score, ScoreSettings, inception_score, real_statistics
 
 CPU = torch.device("cpu")
@@ -125,7 +125,7 @@ def test_no_more_real_images_are_scored_than_generated_ones() -> None:
     assert few.measure_images(images.numpy()).score == pytest.approx(expected[0], rel=1e-12)
 
 
-ALL: list[Metric] = ["fid", "kid", "precision_recall", "density_coverage"]
+ALL = ["fid", "kid", "precision_recall", "density_coverage"]
 
 
 def test_metrics_come_from_the_same_pass_as_the_score() -> None:
