@@ -57,28 +57,33 @@ class Batches:
         """Images of the stage's groups."""
         return int(np.isin(self._groups, stage.groups).sum())
 
-    def epoch(self, stage: Stage, epoch: int) -> Iterator[Tensor]:
-        """The batches of one epoch: float32 [batch, 3, S, S] in [-1, 1], channels last.
+    def epoch(
+        self, stage: Stage, epoch: int, chances: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch: images [batch, 3, S, S] in [-1, 1], channels last; their rows.
 
         A full pass meets every image at least once: where the batch size does not divide
-        their number, the last batch is filled up from the start of the pass.
+        their number, the last batch is filled up from the start of the pass. With `chances`
+        [len(images)] each image is drawn with its chance instead, as often as that comes.
         """
-        rows = np.flatnonzero(np.isin(self._groups, stage.groups))
+        rows = torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
         steps = self._epoch_steps or math.ceil(len(rows) / self._batch_size)
-        order = torch.randperm(
-            len(rows), generator=stream(self._seed, "order", stage.number, epoch)
-        )
-        picks = order.repeat(math.ceil(steps * self._batch_size / len(rows)))
-        picks = torch.from_numpy(rows)[picks[: steps * self._batch_size]].view(steps, -1)
+        wanted, random = steps * self._batch_size, stream(self._seed, "order", stage.number, epoch)
+        if chances is None:
+            order = torch.randperm(len(rows), generator=random)
+            picks = order.repeat(math.ceil(wanted / len(rows)))[:wanted]
+        else:
+            picks = torch.multinomial(chances[rows], wanted, replacement=True, generator=random)
+        picks = rows[picks].view(steps, -1)
         mirror = torch.rand(picks.shape, generator=stream(self._seed, "flip", stage.number, epoch))
         picks, mirror = picks.to(self._device), mirror.to(self._device) < 0.5
         for batch, mirrored in zip(picks, mirror, strict=True):
             images = self._take(batch)
             if self._flip:
                 images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-            yield images.float().mul_(1 / 127.5).sub_(1)
+            yield images.float().mul_(1 / 127.5).sub_(1), batch
 
     def _take(self, rows: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] on the device, channels last."""

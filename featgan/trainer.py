@@ -23,15 +23,19 @@ from torch import Tensor
 
 from featgan.batches import Batches, Images
 from featgan.gan import Gan
+from featgan.metrics import lower_is_better
 from featgan.networks import GanSettings
+from featgan.pacing import PacingSettings, favour, ranks
 from featgan.precision import Precision
 from featgan.scores import Diverged, Score
 from featgan.seeds import stream
 from featgan.settings import Settings
-from featgan.stages import Progress, Stage
+from featgan.stages import SCORE, Progress, Stage, StageSettings
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 SPREAD_IMAGES = 64
+LEAST_CHANCE = 1e-6
+"""Of an image in paced sampling, so that a group of the least favoured ones can be drawn from."""
 
 
 class TrainingSettings(Settings):
@@ -84,8 +88,8 @@ class StagedTrainer:
     """Staged training of one GAN (paper, section 4).
 
     `stages` say which groups train when (`featgan.stages.plan`); `groups` [len(images)] holds
-    every image's group number. Iterate `run()` for an evaluation at a time; at each of them
-    `state()` is a complete checkpoint.
+    every image's group number, `image_scores` [len(images)] what pacing orders them by. Iterate
+    `run()` for an evaluation at a time; at each of them `state()` is a complete checkpoint.
     """
 
     def __init__(
@@ -99,6 +103,9 @@ class StagedTrainer:
         training: TrainingSettings,
         seed: int,
         device: torch.device,
+        staging: StageSettings | None = None,
+        pacing: PacingSettings | None = None,
+        image_scores: np.ndarray | None = None,
     ) -> None:
         be_deterministic(training.deterministic)
         _keep_freed_memory()
@@ -113,12 +120,15 @@ class StagedTrainer:
             device=device,
         )
         self.gan = Gan(gan, training, images.size, seed, device)
-        self.progress = Progress(stages)
+        self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
         """Why the run ended early; None while it has not."""
-        self._peak: dict[str, Any] | None = None
+        self._models: dict[int, dict[str, Any]] = {}
+        """The peak's model, and those that may become it, by evaluation of the stage."""
+        self._pacing = pacing or PacingSettings()
+        self._ranks = ranks(groups if image_scores is None else image_scores)
         self._tally = torch.zeros(4, device=device)
         self._tallied = 0, 0.0  # steps and seconds since the last evaluation
         self._noise = torch.randn(
@@ -136,10 +146,12 @@ class StagedTrainer:
                 self.diverged += f"epoch {self.progress.epoch}: {error}"
                 self._rewind()
                 return
-            if self.progress.observe(evaluation.score):
-                self._peak = self.gan.state()
+            self.progress.observe(evaluation.score, self._watched(evaluation))
+            self._keep_models()
             if self.progress.stage_over:
-                self._rewind()
+                if self.progress.settings.rewind or self.progress.last_stage:
+                    self._rewind()
+                self._models = {}
                 self.progress.next_stage()
             yield evaluation
 
@@ -147,17 +159,27 @@ class StagedTrainer:
         """Train on the groups of the current stage."""
         started = time.perf_counter()
         before = self.gan.steps
-        for epoch in range(self.progress.epoch, self.progress.epoch + epochs):
-            noise = stream(
-                self.seed, "noise", self.progress.stage.number, epoch, device=self.device
-            )
-            for real in self.batches.epoch(self.progress.stage, epoch):
-                self._tally += self.gan.step(real, noise)
-        self.progress.trained(epochs)
+        for _ in range(epochs):
+            self._train_epoch()
+            self.progress.trained(1)
         self._synchronize()
         seconds = time.perf_counter() - started
         self.seconds["train"] += seconds
         self._tallied = self._tallied[0] + self.gan.steps - before, self._tallied[1] + seconds
+
+    def _train_epoch(self) -> None:
+        stage, epoch = self.progress.stage, self.progress.epoch
+        noise = stream(self.seed, "noise", stage.number, epoch, device=self.device)
+        chances = weights = None
+        if self._pacing.by != "none":
+            paced = torch.from_numpy(favour(self._ranks, self.progress.share, self._pacing))
+            if self._pacing.by == "sampling":
+                chances = paced.clamp_min(LEAST_CHANCE)
+            else:
+                weights = paced.float().to(self.device)
+        for real, rows in self.batches.epoch(stage, epoch, chances):
+            of_real = None if weights is None else weights[rows]
+            self._tally += self.gan.step(real, noise, of_real)
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is; the training is as if this had not been called.
@@ -204,7 +226,7 @@ class StagedTrainer:
         return {
             "format": STATE_FORMAT,
             "model": self.gan.state(),
-            "peak": self._peak,
+            "models": dict(self._models),
             "progress": self.progress.state(),
             "steps": self.gan.steps,
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
@@ -217,8 +239,10 @@ class StagedTrainer:
         if state["format"] != STATE_FORMAT:
             raise ValueError(f"state of format {state['format']}, expected {STATE_FORMAT}")
         self.gan.load_state(state["model"])
-        self._peak = state["peak"]
-        self.progress = Progress.restore(self.progress.stages, state["progress"])
+        self._models = dict(state["models"])
+        self.progress = Progress.restore(
+            self.progress.stages, self.progress.settings, state["progress"]
+        )
         self.gan.steps = state["steps"]
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])
@@ -234,10 +258,25 @@ class StagedTrainer:
             raise Diverged("the generated images are not finite")
         return sample.std(dim=0).mean().item() * 127.5
 
+    def _watched(self, evaluation: Evaluation) -> float:
+        """What the criterion looks at, higher being better."""
+        watch = self.progress.settings.watch
+        if watch == SCORE:
+            return evaluation.score
+        value = evaluation.metrics[watch]
+        return -value if lower_is_better(watch) else value
+
+    def _keep_models(self) -> None:
+        """Keep this evaluation's model if it is the peak's or may become it; drop the others."""
+        newest, kept = len(self.progress.measured) - 1, self.progress.kept
+        if newest in kept:
+            self._models[newest] = self.gan.state()
+        self._models = {number: self._models[number] for number in sorted(kept)}
+
     def _rewind(self) -> None:
         """Back to networks and optimizers as of the peak, if there was one."""
-        if self._peak is not None:
-            self.gan.load_state(self._peak)
+        if self.progress.chosen is not None:
+            self.gan.load_state(self._models[self.progress.chosen])
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

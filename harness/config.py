@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from featgan.errors import UserError
+from featgan.extension import choice, digest
 from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
+from featgan.metrics import reported
 from featgan.networks import GanSettings
+from featgan.orders import ORDERS
+from featgan.pacing import PacingSettings
 from featgan.scores import ScoreSettings
 from featgan.settings import Settings
-from featgan.stages import MODES, Mode
+from featgan.stages import SCORE, Stage, StageSettings, plan
 from featgan.trainer import TrainingSettings
 from harness.sources import SourceSettings
 from harness.sweepfile import explain, nearest, parse
@@ -34,6 +38,8 @@ MOST_RUNS = 100_000
 LONGEST_LABEL = 160
 """Characters; with the signature and what runs keep, a file system's 255 are not reached."""
 NAMED_BY_FILE = "sweep"
+WHOLE = ("data", "grid")
+"""Sections that a `small` form replaces."""
 FEATURES_FOLDER = "features"
 """Beside the sweeps' folders under `results`: feature tables and image packs."""
 
@@ -64,6 +70,10 @@ class Method(Settings):
     """How features are counted."""
     groups: GroupSettings = GroupSettings()
     """How counts are cut into groups."""
+    stages: StageSettings = StageSettings()
+    """How stages follow each other."""
+    pacing: PacingSettings = PacingSettings()
+    """Whether images of one end of the order count for more at first."""
     gan: GanSettings = GanSettings()
     """The networks."""
     training: TrainingSettings = TrainingSettings()
@@ -81,15 +91,29 @@ class Method(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _watched_is_measured(self) -> Method:
+        known = [SCORE, *reported(self.score.metrics)]
+        if self.stages.watch not in known:
+            raise ValueError(
+                f"stages.watch: {self.stages.watch!r} is not measured; score.metrics reports "
+                f"{', '.join(known[1:]) or 'nothing'}; or watch {SCORE!r}"
+            )
+        return self
+
+
+Mode = Annotated[str, choice(ORDERS)]
+
 
 class Grid(Settings):
-    """The axes of the grid; any dotted key of the file, such as `groups.k`, is one more."""
+    """The axes of a grid; any dotted key of the file, such as `groups.k`, is one more."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[list[Any], Field(min_length=1)]]
 
-    mode: list[Mode] = Field(list(MODES), min_length=1)
-    """Modes: `descending`, `ascending`, `conventional`."""
+    mode: list[Mode] = Field(["descending", "ascending", "conventional"], min_length=1)
+    """Modes: `descending`, `ascending`, `conventional`, `random`, `middle_out`, or
+    `module:function`."""
     seed: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     """Seeds: runs that differ in nothing else are tried again."""
     data: list[str] | None = Field(None, min_length=1)
@@ -99,6 +123,11 @@ class Grid(Settings):
     def axes(self) -> dict[str, list[Any]]:
         """The further axes by dotted key."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def cells(self) -> int:
+        """Cells of each data set."""
+        return math.prod(len(axis) for axis in (self.mode, self.seed, *self.axes.values()))
 
     @model_validator(mode="after")
     def _no_value_twice(self) -> Grid:
@@ -124,8 +153,10 @@ class Sweep(Method):
     """Where everything is written: a folder, a shared mount, or `s3://`/`gs://`."""
     data: dict[Name, SourceSettings] = Field(min_length=1)
     """The data sets by name."""
-    grid: Grid = Grid()
-    """The axes of the grid."""
+    grid: Annotated[list[Grid], BeforeValidator(lambda grid: _listed(grid))] = Field(
+        [Grid()], min_length=1
+    )
+    """The axes of the grid; or a list of grids, whose cells are put together."""
     max_rejected: float = Field(0.01, ge=0, le=1)
     """Share of a data set's images that may be unreadable before the sweep stops."""
     sample_every: int = Field(10, ge=1)
@@ -135,10 +166,8 @@ class Sweep(Method):
 
     @model_validator(mode="after")
     def _known_data(self) -> Sweep:
-        for key, names in (
-            ("grid.data", self.grid.data),
-            ("score.trained_on", self.score.trained_on),
-        ):
+        asked = [("grid.data", grid.data) for grid in self.grid]
+        for key, names in [*asked, ("score.trained_on", self.score.trained_on)]:
             for name in names or []:
                 if name not in self.data:
                     raise ValueError(f"{key}: there is no data set {name!r} in `data`")
@@ -146,8 +175,7 @@ class Sweep(Method):
             raise ValueError(
                 "score.trained_on: name the data sets whose labels train the classifier"
             )
-        axes = [self.grid.data or self.data, self.grid.mode, self.grid.seed]
-        runs = math.prod(map(len, [*axes, *self.grid.axes.values()]))
+        runs = sum(grid.cells * len(grid.data or self.data) for grid in self.grid)
         if runs > MOST_RUNS:
             raise ValueError(f"grid: {runs:,} runs, more than {MOST_RUNS:,}: shorten its lists")
         if self.name == FEATURES_FOLDER:
@@ -155,19 +183,23 @@ class Sweep(Method):
         return self
 
     def cells(self) -> list[Cell]:
-        """The cells of the grid, each with its settings; data sets vary slowest."""
-        axes = self.grid.axes
+        """The cells of all grids, each once and with its settings; data sets vary slowest."""
+        cells = [cell for grid in self.grid for cell in self._cells(grid)]
+        once = {json.dumps(cell.as_dict(), sort_keys=True): cell for cell in cells}
+        return sorted(once.values(), key=lambda cell: [*self.data].index(cell.data))
+
+    def _cells(self, grid: Grid) -> list[Cell]:
         methods = [
             (values, self._method(values))
-            for combination in itertools.product(*axes.values())
-            for values in [dict(zip(axes, combination, strict=True))]
+            for combination in itertools.product(*grid.axes.values())
+            for values in [dict(zip(grid.axes, combination, strict=True))]
         ]
         return [
             Cell(data, mode, seed, method, values)
-            for data in self.grid.data or self.data
+            for data in grid.data or self.data
             for values, method in methods
-            for mode in self.grid.mode
-            for seed in self.grid.seed
+            for mode in grid.mode
+            for seed in grid.seed
         ]
 
     def _method(self, values: dict[str, Any]) -> Method:
@@ -196,16 +228,28 @@ class Cell:
     @property
     def label(self) -> str:
         """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
-        parts = [self.data, self.mode, f"seed{self.seed}"]
+        parts = [self.data, _safe(self.mode), f"seed{self.seed}"]
         parts += [f"{key.rpartition('.')[2]}{_safe(value)}" for key, value in self.axes.items()]
         label = "-".join(parts)
         if len(label) <= LONGEST_LABEL:
             return label
         return f"{label[:LONGEST_LABEL]}-{_digest(label)}"
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the run."""
+        method = self.method
+        return plan(self.mode, method.groups.k, method.training.stage_epochs, method.stages.change)
+
     def as_dict(self) -> dict[str, Any]:
         """The cell as run records and `sweep.json` spell it."""
         return {"data": self.data, "mode": self.mode, "seed": self.seed} | self.axes
+
+    @property
+    def named(self) -> list[str]:
+        """What the sweep file may name a function of the user's own for."""
+        method = self.method
+        return [self.mode, method.stages.criterion, *method.score.metrics]
 
     def signature(
         self, data_digest: str, classifier_digest: str | None, values_digest: str | None = None
@@ -218,21 +262,31 @@ class Cell:
         """
         values = {"by", "seed", "table", "column"}
         settings = self.method.model_dump(exclude={"features": True, "groups": values})
-        content = [self.mode, self.seed, settings, data_digest, classifier_digest]
-        content += [values_digest] if values_digest else []
+        own = [digest(name) for name in self.named]
+        content = [self.mode, self.seed, settings, own]
+        content += [data_digest, values_digest, classifier_digest]
         return _digest(json.dumps(content, sort_keys=True))
 
 
-def load(path: Path | str) -> Sweep:
-    """The sweep of a file. Raises UserError naming file, key, what is wrong and what is right."""
+Scale = Literal["full", "small"]
+
+
+def load(path: Path | str, scale: Scale = "full") -> Sweep:
+    """The sweep of a file, or its `small` form.
+
+    Raises UserError naming file, key, what is wrong and what is right.
+    """
     content = parse(Path(path))
     content.setdefault("name", Path(path).stem)
+    small = content.pop("small", None)
+    if scale == "small":
+        content = _scaled(content, small, path)
     try:
         sweep = Sweep.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, content, Sweep)}") from None
     keys = dotted_keys(Method)
-    for key in sweep.grid.axes:
+    for key in (key for grid in sweep.grid for key in grid.axes):
         if key not in keys:
             raise UserError(f"{path}: grid.{key[:60]}: unknown key{nearest(key, keys)}")
     try:
@@ -240,6 +294,25 @@ def load(path: Path | str) -> Sweep:
     except ValidationError as error:
         raise UserError(f"{path}: grid: {explain(error, None, Method)}") from None
     return sweep
+
+
+def _listed(grid: Any) -> Any:
+    return [grid] if isinstance(grid, dict | Grid) else grid
+
+
+def _scaled(content: dict[str, Any], small: Any, path: Path | str) -> dict[str, Any]:
+    """A file's content with what its `small` section puts in place.
+
+    Sections of settings are merged key by key; `data` and `grid` are replaced.
+    """
+    if not isinstance(small, dict):
+        raise UserError(f"{path}: --scale small: the file has no section `small` to say how")
+    merged = content | {"name": f"{content['name']}-small"}
+    for key, value in small.items():
+        before = content.get(key)
+        together = key not in WHOLE and isinstance(before, dict) and isinstance(value, dict)
+        merged[key] = before | value if together else value
+    return merged
 
 
 def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:

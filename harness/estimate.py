@@ -67,22 +67,22 @@ def estimate(cell: Cell, images: int) -> Estimate:
     method, training = cell.method, cell.method.training
     k = method.groups.k
     steps = evaluations = 0
-    for stage in plan(cell.mode, k, training.stage_epochs):
+    for stage in cell.stages:
         current = max(1, images * len(stage.groups) // k)
         epoch = training.epoch_steps or math.ceil(current / training.batch_size)
         steps += stage.epochs * epoch
         evaluations += stage.epochs // training.evaluate_every
-    model = model_bytes(method.gan, method.image_size)
+    model, kept = model_bytes(method.gan, method.image_size), method.stages.models_kept
     return Estimate(
         runs=1,
         steps=steps,
         images=steps * training.batch_size,
         evaluations=evaluations,
         score_images=evaluations * method.score.count,
-        checkpoint_bytes=KEPT_CHECKPOINTS * 2 * model,  # the model as it is, and its peak
+        checkpoint_bytes=KEPT_CHECKPOINTS * (1 + kept) * model,
         memory=PROCESS_BYTES
         + images * 3 * method.image_size**2
-        + 3 * model  # in use, the peak, and a copy while a checkpoint is written
+        + (2 + kept) * model  # in use, those kept, and a copy while a checkpoint is written
         + step_bytes(method),
     )
 
@@ -246,7 +246,7 @@ def _classifier(method: Method, images: _MadeUp, device: torch.device) -> Classi
 
 def _images(sweep: Sweep) -> dict[str, int]:
     """Images of each data set, those included that will turn out to be unreadable."""
-    names = sweep.grid.data or [*sweep.data]
+    names = dict.fromkeys(cell.data for cell in sweep.cells())
     return {name: len(sweep.data[name].listing(sweep.image_size).images) for name in names}
 
 

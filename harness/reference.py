@@ -25,7 +25,12 @@ type or an impossible value is one line naming the file, the key and what would 
 exit code 2. `python harness/sweep.py FILE --dry-run` prints the file as it was understood.
 
 Paths are relative to the folder the command is started in. A key written with dots, such as
-`groups.k`, can be an axis of the `grid`.
+`groups.k`, can be an axis of the `grid`; a list of grids gives the cells of all of them.
+
+Where `module:function` may stand, it names a function of your own in a module beside the sweep
+file, or installed; its source is part of the signature of the runs. A section `small` holds
+what `--scale small` puts in place of the rest: sections are merged key by key, `data` and
+`grid` are replaced, and the sweep's name gets `-small`.
 """
 
 
@@ -44,6 +49,8 @@ def reference() -> str:
 def _sections(model: type[Settings], prefix: str) -> Iterator[tuple[str, type[Settings]]]:
     for name, field in model.model_fields.items():
         inner = field.annotation
+        if typing.get_origin(inner) is list:
+            (inner,) = typing.get_args(inner)
         if isinstance(inner, type) and issubclass(inner, Settings):
             yield prefix + name, inner
             yield from _sections(inner, f"{prefix}{name}.")
@@ -91,6 +98,8 @@ def _spelled(annotation: Any) -> str:
         if _models(annotation):
             return "a data set"
         return " or ".join(_spelled(part) for part in inner)
+    if origin is list and _models(annotation):
+        return "section, or list of sections"
     if origin is list:
         return f"list of {_spelled(inner[0])}"
     if origin is dict:
@@ -104,7 +113,7 @@ def _spelled(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "the file's name" if field.title == NAMED_BY_FILE else "*required*"
-    if isinstance(field.default, Settings):
+    if isinstance(field.default, Settings) or _models(field.annotation):
         return "see there"
     return f"`{'null' if field.default is None else field.default}`".replace("|", "\\|")
 

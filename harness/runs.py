@@ -133,10 +133,8 @@ def mark_failed(store: Store, run: Run, reason: str) -> None:
 
 def epochs(run: Run) -> int:
     """Epochs of the whole run weighted by the share of the data they meet: its length."""
-    k, stage = run.cell.method.groups.k, run.cell.method.training.stage_epochs
-    if run.cell.mode == "conventional":
-        return k * stage
-    return stage * (k + 1) // 2
+    k = run.cell.method.groups.k
+    return sum(stage.epochs * len(stage.groups) for stage in run.cell.stages) // k
 
 
 def _name(trial: Trial) -> str:

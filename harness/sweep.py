@@ -11,13 +11,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from featgan.errors import UserError
 from harness import cluster, results
-from harness.config import Cell, Sweep, load
+from harness.config import Cell, Scale, Sweep, load
 from harness.estimate import describe, probe
 from harness.lock import SweepLock
 from harness.mirror import mirrored
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code: 0 done, 1 runs failed or stopped, 2 a user's mistake."""
     options = _parser().parse_args(arguments)
     try:
-        sweep = load(options.file)
+        sys.path.insert(0, str(options.file.resolve().parent))  # the user's own functions
+        sweep = load(options.file, options.scale)
         if options.dry_run or options.probe:
             print(resolved(sweep), describe(sweep), sep="\n")
             if options.probe:
@@ -110,9 +111,12 @@ def resolved(sweep: Sweep) -> str:
     """What `--dry-run` prints: every setting, the grid, the number of runs."""
     settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     cells = sweep.cells()
-    axes = {"data": sweep.grid.data or [*sweep.data], **sweep.grid.model_dump(exclude={"data"})}
-    lines = [f"{key}: {', '.join(map(str, values))}" for key, values in axes.items()]
-    return "\n".join([settings, "grid:", *(f"  {line}" for line in lines), f"runs: {len(cells)}"])
+    lines = [settings]
+    for grid in sweep.grid:
+        axes = {"data": grid.data or [*sweep.data], **grid.model_dump(exclude={"data"})}
+        lines.append("grid:")
+        lines += [f"  {key}: {', '.join(map(str, values))}" for key, values in axes.items()]
+    return "\n".join([*lines, f"runs: {len(cells)}"])
 
 
 def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -> None:
@@ -167,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run a sweep, or go on with it.")
     parser.add_argument(
         "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=get_args(Scale),
+        default="full",
+        help="small: the file's small form, for minutes on two CPU cores",
     )
     parser.add_argument(
         "--dry-run",

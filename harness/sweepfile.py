@@ -173,9 +173,14 @@ def _place(loc: tuple[int | str, ...], content: Any) -> list[int | str]:
         if inside:
             content = content[part]
             place.append(part)
-        elif last and not _is_type_name(part):
+        elif last and not _is_type_name(part) and not _of_one(part, content):
             place.append(part)
     return place
+
+
+def _of_one(part: int | str, content: Any) -> bool:
+    """Whether this is the number of an entry in a list that the file gives as its one entry."""
+    return isinstance(part, int) and isinstance(content, dict)
 
 
 def _is_type_name(part: int | str) -> bool:

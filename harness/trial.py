@@ -24,9 +24,9 @@ from featgan import checkpoint, precision
 from featgan.groups import FeatureGroups
 from featgan.images import ImagePack
 from featgan.networks import generator_bytes
+from featgan.orders import deal
 from featgan.sample import grid, png
 from featgan.scores import Score, load_classifier, real_statistics
-from featgan.stages import plan
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, records
 from harness.config import Cell
@@ -85,7 +85,7 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
     """Tune's function trainable: carry one run as far as it goes."""
 
     run = runs[config["run"]]
-    planned = run.cell.method.groups.k * run.cell.method.training.stage_epochs
+    planned = sum(stage.epochs for stage in run.cell.stages)
 
     def report(record: RunRecord) -> None:
         tune.report(
@@ -239,7 +239,7 @@ class Trial:
         return list(self._converted)
 
     def _trainer(self) -> StagedTrainer:
-        method = self.run.cell.method
+        cell, method = self.run.cell, self.run.cell.method
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
         values = image_values.load(self.store, self.run.data_key, self.run.values_key)
@@ -253,13 +253,16 @@ class Trial:
         self._protocol, self._metrics_protocol = score.protocol, score.metrics_protocol
         return StagedTrainer(
             pack,
-            groups.assign(values),
-            plan(self.run.cell.mode, method.groups.k, method.training.stage_epochs),
+            deal(cell.mode, groups.assign(values), cell.seed),
+            cell.stages,
             score,
             gan=method.gan,
             training=method.training,
-            seed=self.run.cell.seed,
+            seed=cell.seed,
             device=device,
+            staging=method.stages,
+            pacing=method.pacing,
+            image_scores=values,
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:
@@ -335,7 +338,7 @@ def _stages(trainer: StagedTrainer) -> list[StageRecord]:
                 stage=stage.number,
                 groups=list(stage.groups),
                 images=trainer.batches.count(stage),
-                epochs=progress.epoch if number == progress.index else stage.epochs,
+                epochs=progress.epochs[number],
                 peak_epoch=peak.epoch if peak else None,
                 peak_score=peak.score if peak else None,
             )

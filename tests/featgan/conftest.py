@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from featgan.networks import GanSettings
-from featgan.scores import Score, ScoreSettings
-from featgan.stages import plan
+from featgan.pacing import PacingSettings
+from featgan.scores import Score, ScoreSettings, real_statistics
+from featgan.stages import StageSettings, plan
 from featgan.trainer import StagedTrainer, TrainingSettings
 
 
@@ -45,6 +46,9 @@ def make_trainer():
         precision="fp32",
         width=2,
         device="cpu",
+        staging=None,
+        pacing=None,
+        metrics=(),
         **training,
     ):
         random = np.random.default_rng(0)
@@ -59,19 +63,31 @@ def make_trainer():
             **training,
         }
         settings = TrainingSettings(**settings)
+        staging = StageSettings(**staging or {})
+        classifier = LinearClassifier()
         score = Score(
-            LinearClassifier(),
-            ScoreSettings(classifier="trained", count=score_count, splits=2, batch_size=10),
+            classifier,
+            ScoreSettings(
+                classifier="trained",
+                count=score_count,
+                splits=2,
+                batch_size=10,
+                metrics=list(metrics),
+            ),
+            real_statistics(classifier, images) if metrics else None,
         )
         return StagedTrainer(
             ArrayImages(images),
             groups,
-            plan(mode, 3, settings.stage_epochs),
+            plan(mode, 3, settings.stage_epochs, staging.change),
             score,
             gan=GanSettings(width=width, latent=4),
             training=settings,
             seed=seed,
             device=torch.device(device),
+            staging=staging,
+            pacing=PacingSettings(**pacing or {}),
+            image_scores=np.arange(count),
         )
 
     threads = torch.get_num_threads()

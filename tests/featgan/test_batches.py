@@ -38,7 +38,7 @@ def batches(count=10, batch_size=4, epoch_steps=None, flip=False, seed=0, images
 
 
 def numbers(epoch):
-    return [((batch[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for batch in epoch]
+    return [((batch[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for batch, _ in epoch]
 
 
 ALL, EVEN = Stage(1, (1, 2), 5), Stage(1, (1,), 5)
@@ -87,16 +87,17 @@ def test_values_go_from_minus_one_to_one():
                 .astype(np.uint8)
             )
 
-    batch = next(batches(images=BlackAndWhite(10)).epoch(ALL, 0))
+    batch, _ = next(batches(images=BlackAndWhite(10)).epoch(ALL, 0))
     assert set(batch.unique().tolist()) == {-1.0, 1.0}
     assert batch.dtype == torch.float32
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_memory_mapped_images_give_the_same_batches(monkeypatch):
-    resident = [b.clone() for b in batches().epoch(ALL, 1)]
+    resident = [images.clone() for images, _ in batches().epoch(ALL, 1)]
     monkeypatch.setattr(Batches, "_fits", lambda self: False)
-    assert all(map(torch.equal, batches().epoch(ALL, 1), resident))
+    mapped = [images for images, _ in batches().epoch(ALL, 1)]
+    assert all(map(torch.equal, mapped, resident))
 
 
 def test_half_the_images_are_mirrored():
@@ -106,7 +107,7 @@ def test_half_the_images_are_mirrored():
             image[..., 0] = 255
             return image
 
-    images = torch.cat(list(batches(200, 200, flip=True, images=LeftWhite(200)).epoch(ALL, 0)))
+    images, _ = next(batches(200, 200, flip=True, images=LeftWhite(200)).epoch(ALL, 0))
     mirrored = (images[:, 0, 0, 0] == -1).sum().item()
     assert 70 < mirrored < 130
     assert (images.sum(dim=(1, 2, 3)) == 0).all()
@@ -115,3 +116,28 @@ def test_half_the_images_are_mirrored():
 def test_a_stage_without_images_is_an_error():
     with pytest.raises(ValueError, match="no image in groups"):
         next(batches().epoch(Stage(1, (7,), 5), 0))
+
+
+def test_every_batch_says_which_images_it_holds():
+    epoch = [(images, rows) for images, rows in batches().epoch(ALL, 0)]
+    assert numbers(epoch) == [rows.tolist() for _, rows in epoch]
+
+
+def test_images_are_drawn_with_their_chances():
+    chances = torch.tensor([0.0, 3.0, 0.0, 1.0] + 6 * [0.0])
+    drawn = [*chain.from_iterable(numbers(batches(epoch_steps=1000).epoch(ALL, 0, chances)))]
+    assert {*drawn} == {1, 3}
+    assert drawn.count(1) / len(drawn) == pytest.approx(0.75, abs=0.03)
+
+
+def test_chances_count_within_the_groups_of_the_stage():
+    chances = torch.tensor([1.0, 9.0] * 5)
+    drawn = {*chain.from_iterable(numbers(batches(epoch_steps=20).epoch(EVEN, 0, chances)))}
+    assert drawn == {0, 2, 4, 6, 8}
+
+
+def test_draws_are_a_function_of_seed_stage_and_epoch():
+    chances = torch.ones(10)
+    reference = numbers(batches().epoch(ALL, 3, chances))
+    assert numbers(batches().epoch(ALL, 3, chances)) == reference
+    assert numbers(batches().epoch(ALL, 4, chances)) != reference

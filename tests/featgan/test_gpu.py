@@ -89,7 +89,7 @@ def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):
             seed=0,
             device=torch.device("cuda"),
         )
-        return list(batches.epoch(Stage(1, (1,), 1), 0))
+        return [images for images, _ in batches.epoch(Stage(1, (1,), 1), 0)]
 
     resident = epoch()
     monkeypatch.setattr(Batches, "_fits", lambda self: False)

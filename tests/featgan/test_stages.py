@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featgan.stages import Peak, Progress, Stage, plan
+from featgan.errors import UserError
+from featgan.stages import Peak, Progress, Stage, StageSettings, plan
 
 
 def follow(stages, scores, every=10):
@@ -14,7 +15,8 @@ def follow(stages, scores, every=10):
     for stage_scores in scores:
         for score in stage_scores:
             progress.trained(every)
-            if progress.observe(score):
+            progress.observe(score)
+            if progress.chosen == len(progress.measured) - 1:
                 peaks.append((progress.stage.number, progress.epoch))
         assert progress.stage_over
         progress.next_stage()
@@ -64,12 +66,12 @@ def test_the_papers_count():
 def test_a_score_that_is_no_number_is_never_a_peak():
     progress = Progress(plan("conventional", 1, 30))
     progress.trained(10)
-    assert not progress.observe(math.nan)
-    assert progress.final_score is None
-    assert progress.best_score is None
+    progress.observe(math.nan)
+    assert (progress.final_score, progress.best_score, progress.chosen) == (None, None, None)
     assert progress.epochs_to_peak == 0
     progress.trained(10)
-    assert progress.observe(1.0)
+    progress.observe(1.0)
+    assert progress.peaks == [Peak(20, 1.0)]
 
 
 def test_a_stage_is_over_after_its_epochs_only():
@@ -83,24 +85,27 @@ def test_a_stage_is_over_after_its_epochs_only():
 
 
 @given(
-    st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=3, max_size=3),
+    st.lists(st.floats(-5, 5), min_size=20, max_size=20),
     st.integers(0, 12),
+    st.sampled_from(["peak", "smoothed_peak", "patience", "plateau", "fixed"]),
 )
-def test_a_restored_schedule_ends_the_same(scores, stop):
+def test_a_restored_schedule_ends_the_same(scores, stop, criterion):
     stages = plan("descending", 3, 4)
+    settings = StageSettings(criterion=criterion, window=3, patience=2)
 
     def run(progress, measured):
         for score in measured:
-            progress.trained(1)
-            progress.observe(score)
-            if progress.stage_over:
-                progress.next_stage()
+            if not progress.finished:
+                progress.trained(1)
+                progress.observe(score)
+                if progress.stage_over:
+                    progress.next_stage()
         return progress
 
-    flat = [score for stage in scores for score in stage]
-    straight = run(Progress(stages), flat)
-    stopped = run(Progress(stages), flat[:stop])
-    assert run(Progress.restore(stages, stopped.state()), flat[stop:]) == straight
+    straight = run(Progress(stages, settings), scores)
+    stopped = run(Progress(stages, settings), scores[:stop])
+    restored = Progress.restore(stages, settings, stopped.state())
+    assert run(restored, scores[stop:]) == straight
 
 
 @pytest.mark.parametrize("mode", ["ascending", "descending"])
@@ -110,3 +115,86 @@ def test_every_stage_adds_one_group_and_the_last_has_all(mode, k):
     assert [len(stage.groups) for stage in stages] == list(range(1, k + 1))
     assert all(b.groups[: len(a.groups)] == a.groups for a, b in pairwise(stages))
     assert sorted(stages[-1].groups) == list(range(1, k + 1))
+
+
+def test_replaced_groups_train_alone():
+    assert plan("descending", 3, 5, "replace") == (
+        Stage(1, (3,), 5),
+        Stage(2, (2,), 5),
+        Stage(3, (1,), 5),
+    )
+    assert plan("conventional", 3, 5, "replace") == plan("conventional", 3, 5)
+
+
+def test_a_stage_that_takes_on_two_groups_has_the_epochs_of_two(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "two_steps.py").write_text("def order(k):\n    return [[1, 3], [2]]\n")
+    stages = plan("two_steps:order", 3, 10)
+    assert stages == (Stage(1, (1, 3), 20), Stage(2, (1, 3, 2), 10))
+
+
+def test_a_stage_ended_by_its_criterion_spends_fewer_epochs():
+    """Peaks at 20 and 10; each stage ends two evaluations later."""
+    settings = StageSettings(criterion="patience", patience=2)
+    progress = Progress(plan("ascending", 2, 100), settings)
+    for score in [1.0, 3.0, 2.0, 2.5, 5.0, 4.0, 4.0]:
+        progress.trained(10)
+        progress.observe(score)
+        if progress.stage_over:
+            progress.next_stage()
+    assert progress.finished
+    assert progress.epochs == [40, 30]
+    assert (progress.epochs_spent, progress.epochs_to_peak) == (70, 30)
+    assert progress.peaks == [Peak(20, 3.0), Peak(10, 5.0)]
+
+
+def test_without_rewind_the_epochs_after_a_peak_are_part_of_the_model():
+    progress = Progress(plan("ascending", 2, 30), StageSettings(rewind=False))
+    for score in [3.0, 2.0, 1.0, 1.0, 4.0, 1.0]:
+        progress.trained(10)
+        progress.observe(score)
+        if progress.stage_over:
+            progress.next_stage()
+    assert progress.peaks == [Peak(10, 3.0), Peak(20, 4.0)]
+    assert progress.epochs_to_peak == 30 + 20
+
+
+def test_the_watched_value_chooses_and_the_score_is_told():
+    """With FID as the criterion the peak is the smallest FID; its score is another's business."""
+    progress = Progress(plan("conventional", 1, 30), StageSettings(watch="fid"))
+    for score, fid in [(3.0, 90.0), (2.0, 50.0), (2.5, 60.0)]:
+        progress.trained(10)
+        progress.observe(score, -fid)
+    assert progress.peaks == [Peak(20, 2.0)]
+    assert (progress.final_score, progress.best_score) == (2.0, 3.0)
+
+
+def test_a_smoothed_peak_keeps_the_models_it_may_go_back_to():
+    settings = StageSettings(criterion="smoothed_peak", window=3)
+    progress = Progress(plan("conventional", 1, 60), settings)
+    kept = []
+    for score in [1.0, 2.0, 3.0, 4.0, 1.0, 1.0]:
+        progress.trained(10)
+        progress.observe(score)
+        kept.append(progress.kept)
+    assert kept == [{0}, {0, 1}, {1, 2}, {2, 3}, {2, 4}, {2, 5}]
+    assert progress.peaks == [Peak(30, 3.0)]
+
+
+def test_a_criterion_that_looks_back_further_than_models_are_kept_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "moody.py").write_text(
+        "def criterion(values, stages):\n    return (1 if len(values) > 8 else 0), False\n"
+    )
+    progress = Progress(plan("conventional", 1, 90), StageSettings(criterion="moody:criterion"))
+    for _ in range(8):
+        progress.trained(10)
+        progress.observe(1.0)
+    progress.trained(10)
+    with pytest.raises(UserError, match=r"evaluation 2 of 9.*raise stages\.window"):
+        progress.observe(1.0)
+
+
+def test_a_window_has_a_middle():
+    with pytest.raises(ValueError, match="odd"):
+        StageSettings(window=4)

@@ -61,6 +61,134 @@ def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
     assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
 
 
+BEYOND = [
+    {"staging": {"criterion": "smoothed_peak", "window": 3}},
+    {"staging": {"criterion": "patience", "patience": 1}},
+    {"staging": {"criterion": "plateau", "window": 1}},
+    {"staging": {"criterion": "fixed", "change": "replace"}},
+    {"staging": {"rewind": False, "watch": "fid"}, "metrics": ["fid"]},
+    {"pacing": {"by": "sampling"}, "mode": "conventional"},
+    {"pacing": {"by": "loss", "first": "high"}, "mode": "conventional"},
+]
+
+
+@pytest.mark.parametrize("options", BEYOND, ids=str)
+def test_beyond_the_paper_too_a_stopped_run_ends_with_the_same_bytes(make_trainer, options):
+    straight = make_trainer(**options)
+    evaluations = len(list(straight.run()))
+    assert evaluations > 3
+    stopped = make_trainer(**options)
+    while not stopped.progress.finished:
+        next(stopped.run())
+        saved = checkpoint.dump(stopped.state())
+        stopped = make_trainer(**options)
+        stopped.restore(checkpoint.load(saved))
+    assert same(outcome(stopped), outcome(straight))
+    assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
+
+
+@pytest.fixture
+def scripted(make_trainer, monkeypatch):
+    """A trainer whose scores are given, and the model as it was at each of its evaluations."""
+
+    def script(scores, **options):
+        trainer, models = make_trainer(**options), []
+        left = iter(scores)
+
+        def measure(generate):
+            models.append(trainer.gan.state())
+            score = next(left)
+            return Measurement(score, 0.0, {"fid": score})
+
+        monkeypatch.setattr(trainer.score, "evaluate", measure)
+        return trainer, models
+
+    return script
+
+
+def test_a_smoothed_peak_rewinds_to_the_middle_of_the_best_window(scripted):
+    trainer, models = scripted(
+        [1.0, 6.0, 1.0, 5.0, 5.0, 5.0],
+        mode="conventional",
+        stage_epochs=2,
+        staging={"criterion": "smoothed_peak", "window": 3},
+    )
+    list(trainer.run())
+    assert trainer.progress.peaks == [Peak(5, 5.0)]
+    assert same(trainer.state()["model"], models[4])
+
+
+def test_a_watched_distance_is_best_when_lowest(scripted):
+    trainer, models = scripted(
+        [5.0, 2.0, 3.0], mode="conventional", stage_epochs=1, staging={"watch": "fid"}
+    )
+    list(trainer.run())
+    assert trainer.progress.peaks == [Peak(2, 2.0)]
+    assert trainer.progress.best_score == 5.0
+    assert same(trainer.state()["model"], models[1])
+
+
+def test_without_rewind_the_next_stage_goes_on_and_the_run_still_ends_at_its_peak(scripted):
+    trainer, models = scripted(
+        [3.0, 1.0, 2.0, 1.0, 4.0, 1.0], mode="ascending", stage_epochs=2, staging={"rewind": False}
+    )
+    run = trainer.run()
+    for _ in range(2):
+        next(run)
+    assert same(trainer.state()["model"], models[1])
+    list(run)
+    assert same(trainer.state()["model"], models[4])
+
+
+def test_replaced_groups_are_not_met_again(make_trainer, monkeypatch):
+    trainer = make_trainer("descending", stage_epochs=1, staging={"change": "replace"})
+    step, met = trainer.gan.step, []
+
+    def spy(real, noise, weights=None):
+        met.append(len(real))
+        return step(real, noise, weights)
+
+    monkeypatch.setattr(trainer.gan, "step", spy)
+    list(trainer.run())
+    assert [trainer.batches.count(stage) for stage in trainer.progress.stages] == [6, 7, 7]
+    assert len(met) == 3
+
+
+def test_paced_sampling_favours_low_scores_at_first_and_nobody_in_the_end(
+    make_trainer, monkeypatch
+):
+    trainer = make_trainer(
+        "conventional", count=40, stage_epochs=8, epoch_steps=20, pacing={"by": "sampling"}
+    )
+    means, epoch = [], trainer.batches.epoch
+
+    def spy(stage, number, chances=None):
+        rows = [rows for _, rows in epoch(stage, number, chances)]
+        means.append(torch.cat(rows).double().mean().item())
+        return epoch(stage, number, chances)
+
+    monkeypatch.setattr(trainer.batches, "epoch", spy)
+    for _ in range(24):
+        trainer.train(1)
+    # by chances 2 .. 0 the mean row is about a third of the way, of 0..39; in the end half
+    assert means[0] == pytest.approx(13, abs=2)
+    assert means[-1] == pytest.approx(19.5, abs=2)
+
+
+def test_a_paced_loss_weighs_each_real_image_by_its_place(make_trainer, monkeypatch):
+    trainer = make_trainer("conventional", count=5, batch_size=5, pacing={"by": "loss"})
+    seen, rows = [], next(trainer.batches.epoch(trainer.progress.stage, 0))[1]
+    step = trainer.gan.step
+
+    def spy(real, noise, weights=None):
+        seen.append(weights)
+        return step(real, noise, weights)
+
+    monkeypatch.setattr(trainer.gan, "step", spy)
+    trainer.train(1)
+    assert seen[0].tolist() == (2 - rows / 2).tolist()
+
+
 def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer):
     never, always = make_trainer("conventional"), make_trainer("conventional")
     never.train(6)
@@ -116,8 +244,8 @@ def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_t
 def test_after_a_rewind_the_batches_are_new(make_trainer):
     """Stage and epoch name the stream, so stage 2 cannot replay what stage 1 has undone."""
     trainer = make_trainer("ascending", stage_epochs=2)
-    first = [b.clone() for b in trainer.batches.epoch(trainer.progress.stages[1], 0)]
-    again = list(trainer.batches.epoch(trainer.progress.stages[2], 0))
+    first = [images for images, _ in trainer.batches.epoch(trainer.progress.stages[1], 0)]
+    again = [images for images, _ in trainer.batches.epoch(trainer.progress.stages[2], 0)]
     assert not same(first, again[: len(first)])
 
 
@@ -127,7 +255,7 @@ def test_a_step_follows_the_losses_of_the_gan(make_trainer):
     reference = make_trainer("conventional", count=8, batch_size=8)
     trainer.train(1)
     evaluation = trainer.evaluate()
-    real = next(reference.batches.epoch(reference.progress.stage, 0))
+    real, _ = next(reference.batches.epoch(reference.progress.stage, 0))
     from featgan.seeds import stream
 
     noise = torch.randn((8, 4), generator=stream(0, "noise", 1, 0))
@@ -160,7 +288,7 @@ def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_tra
     trainer = make_trainer("conventional")
     run = trainer.run()
     first = next(run)
-    kept = trainer.state()["peak"]
+    kept = trainer.state()["models"][0]
     poison(trainer)
     assert list(run) == []
     assert "not finite" in trainer.diverged

@@ -21,10 +21,10 @@ score: {classifier: trained, trained_on: [a]}
 
 @pytest.fixture
 def read(tmp_path):
-    def read(extra="", text=SMALL):
+    def read(extra="", text=SMALL, scale="full"):
         path = tmp_path / "small.yaml"
         path.write_text(text + textwrap.dedent(extra))
-        return load(path)
+        return load(path, scale)
 
     return read
 
@@ -62,6 +62,72 @@ def test_any_dotted_key_is_an_axis(read):
     }
 
 
+def test_cells_of_several_grids_are_put_together_each_once(read):
+    cells = read(
+        """
+        grid:
+        - {data: [b], mode: [conventional], seed: [0, 1]}
+        - {mode: [descending], seed: [0], groups.k: [2, 3]}
+        - {data: [b], mode: [conventional, random], seed: [1]}
+        """
+    ).cells()
+    assert [cell.label for cell in cells] == [
+        "a-descending-seed0-k2",
+        "a-descending-seed0-k3",
+        "b-conventional-seed0",
+        "b-conventional-seed1",
+        "b-descending-seed0-k2",
+        "b-descending-seed0-k3",
+        "b-random-seed1",
+    ]
+
+
+def test_the_small_form_replaces_data_and_grid_and_merges_sections(read):
+    small = """
+        gan: {width: 8, latent: 16}
+        small:
+          data: {c: {source: builtin, set: digits}}
+          gan: {width: 4}
+          score: {trained_on: [c]}
+          grid: {seed: [5]}
+        """
+    sweep = read(small, scale="small")
+    assert (sweep.name, [*sweep.data]) == ("small-small", ["c"])
+    assert (sweep.gan.width, sweep.gan.latent) == (4, 16)
+    assert (sweep.score.classifier, sweep.score.trained_on) == ("trained", ["c"])
+    assert {cell.seed for cell in sweep.cells()} == {5}
+    whole = read(small)
+    assert (whole.name, whole.gan.width, [*whole.data]) == ("small", 8, ["a", "b"])
+
+
+def test_a_file_without_a_small_form_says_so(read):
+    with pytest.raises(UserError, match=r"small\.yaml: --scale small: .* no section `small`"):
+        read(scale="small")
+
+
+def test_what_a_criterion_watches_must_be_measured(read):
+    fid = "stages: {watch: fid}\n"
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+        read(fid)
+    text = SMALL.replace("trained_on: [a]", "trained_on: [a], metrics: [fid]")
+    assert read(fid, text).cells()[0].method.stages.watch == "fid"
+
+
+def test_the_source_of_an_own_function_is_part_of_the_signature(read, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own_pace.py"
+    path.write_text("def stop(values, stages): return 0, False\n")
+    cell = read("stages: {criterion: 'own_pace:stop'}").cells()[0]
+    before = cell.signature("d", None)
+    path.write_text("def stop(values, stages): return 0, len(values) > 3\n")
+    assert cell.signature("d", None) != before
+
+
+def test_an_own_order_gives_runs_a_name_that_is_safe(read):
+    cell = read("grid: {mode: ['orders:inside_out'], seed: [0], data: [a]}").cells()[0]
+    assert cell.label == "a-orders_inside_out-seed0"
+
+
 def test_the_signature_tells_what_can_change_the_result_and_nothing_else(read):
     def signature(extra="", digest="d", classifier="c"):
         return read(extra).cells()[0].signature(digest, classifier)
@@ -87,7 +153,7 @@ def test_the_signature_tells_what_can_change_the_result_and_nothing_else(read):
         ("gan: {width: '8'}", "gan.width: input should be a valid integer, not '8'"),
         ("gan: {width: .nan}", "gan.width: input should be a valid integer, not nan"),
         ("gan: 3", "gan: input should be a valid dictionary or instance of GanSettings, not 3"),
-        ("grid: {mode: [upwards]}", "grid.mode.0: input should be 'descending', 'ascending' or"),
+        ("grid: {mode: [upwards]}", "grid.mode.0: 'upwards' is none of descending,"),
         ("grid: {seed: []}", "grid.seed: list should have at least 1 item"),
         ("grid: {seed: [1, 1]}", "grid: seed lists a value twice"),
         ("grid: {groups.j: [1]}", "grid.groups.j: unknown key; did you mean 'groups.k'?"),
@@ -165,6 +231,12 @@ def test_the_sweeps_of_the_project_are_valid(path):
     assert sweep.name == path.stem
     assert len({cell.label for cell in sweep.cells()}) == len(sweep.cells())
     json.dumps([cell.as_dict() for cell in sweep.cells()])
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_small_forms_are_valid(path):
+    if "\nsmall:" in path.read_text():
+        assert load(path, "small").name == f"{path.stem}-small"
 
 
 def test_the_papers_sweep_is_the_papers():
