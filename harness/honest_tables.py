@@ -71,6 +71,7 @@ def seed_table(
                 *([again, flattery] if others else []),
                 mean(epochs),
                 deviation(epochs),
+                mean([float(run.epochs_spent) for run in pattern.finished]),
                 *(_rescored(outcome, best, other) for other in others),
             ]
         )
@@ -81,6 +82,7 @@ def seed_table(
         *(Column(name, 3) for name in ("fresh", "flattery") if others),
         Column("epochs to peak, mean"),
         Column("sd"),
+        Column("epochs spent, mean"),
         *(Column(f"best of n, {other}", 3) for other in others),
     ]
     notes = [f"Final scores: {protocol}."]
@@ -137,7 +139,7 @@ def reach_table(
 def pair_table(
     outcome: Outcome, data: str, protocol: str, patterns: list[Pattern], suffix: str
 ) -> Table:
-    """Differences between patterns over the seeds that both finished."""
+    """Differences between patterns that differ in one thing, over the seeds both finished."""
     measures: list[tuple[str, int, Measure]] = [
         ("final score", 3, lambda run: run.final_score),
         ("fresh score", 3, lambda run: fresh(outcome, run)),
@@ -146,7 +148,7 @@ def pair_table(
     rows: list[list[Value]] = []
     for name, digits, of in measures:
         for a, b in combinations(patterns, 2):
-            if a.axes == b.axes and (pairs := paired(a, b, of)):
+            if differences(a, b) == 1 and (pairs := paired(a, b, of)):
                 found = compare(*zip(*pairs, strict=True))
                 interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
                 rows.append(
@@ -193,8 +195,8 @@ def metric_table(data: str, protocol: str, patterns: list[Pattern], suffix: str)
         [Column("pattern"), Column("runs"), *(Column(name, 3) for name in names)],
         rows,
         [
-            f"Of the images of the score ({protocol}), against real ones; means over runs. They "
-            "chose nothing: peaks are those of the score."
+            f"Of the images of the score ({protocol}), against real ones; means over runs. "
+            "A peak is the score's, unless stages.watch names a metric."
         ],
     )
 
@@ -204,6 +206,16 @@ def peak_metrics(run: RunRecord) -> dict[str, float]:
     last = run.stages[-1]
     at_peak = (e for e in run.evaluations if (e.stage, e.epoch) == (last.stage, last.peak_epoch))
     return next((evaluation.metrics for evaluation in at_peak), {})
+
+
+def differences(a: Pattern, b: Pattern) -> int:
+    """In how many things two patterns of a data set differ: the mode, and each further axis.
+
+    An axis that only one of them has (grids may have different ones) is no difference: a
+    conventional run without it is the baseline of all.
+    """
+    of_a, of_b = dict(a.axes), dict(b.axes)
+    return (a.mode != b.mode) + sum(of_a[key] != of_b[key] for key in of_a.keys() & of_b.keys())
 
 
 def paired(a: Pattern, b: Pattern, of: Measure) -> list[tuple[float, float]]:

@@ -33,10 +33,25 @@ def test_every_seed_mean_deviation_and_flattery(folder):
     names = [column.name for column in seeds.columns]
     assert names == [
         "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh", "flattery",
-        "epochs to peak, mean", "sd", "best of n, IS trained-cnn-0a1b n=10000 splits=10 fp32",
+        "epochs to peak, mean", "sd", "epochs spent, mean",
+        "best of n, IS trained-cnn-0a1b n=10000 splits=10 fp32",
     ]  # fmt: skip
     descending, conventional = seeds.rows
-    assert descending == ["descending", 3.0, 5.0, 4.0, 4.0, 1.0, 5.0, 4.0, 1.0, 20.0, 0.0, 3.8]
+    assert descending == [
+        "descending",
+        3.0,
+        5.0,
+        4.0,
+        4.0,
+        1.0,
+        5.0,
+        4.0,
+        1.0,
+        20.0,
+        0.0,
+        20.0,
+        3.8,
+    ]
     # The diverged run counts nowhere: a gap, and a mean over two.
     assert conventional[:7] == ["conventional", 2.0, 2.0, None, 2.0, 0.0, 2.0]
 
@@ -49,6 +64,27 @@ def test_fresh_scores_of_another_protocol_do_not_stand_beside_the_runs_own(
     save_rescored(tmp_path, run, same_protocol="IS trained-cnn-0a1b n=1000 splits=10 bf16")
     (row,) = table(tmp_path, "seeds-a").rows
     assert row[5:7] == [None, None]
+
+
+def test_pairs_differ_in_one_thing_and_a_run_without_an_axis_is_the_baseline_of_all(
+    tmp_path, make_run, save_run
+):
+    cells = [
+        {"mode": "conventional"},
+        {"mode": "descending", "groups.k": 2},
+        {"mode": "descending", "groups.k": 3},
+        {"mode": "ascending", "groups.k": 3},
+    ]
+    for score, cell in enumerate(cells, 1):
+        save_run(tmp_path, make_run({"data": "a", "seed": 0, **cell}, [[score]], [[1]], images=[1]))
+    rows = table(tmp_path, "pairs-a").rows
+    assert {frozenset(str(row[1]).split(" minus ")) for row in rows} == {
+        frozenset({"conventional", "descending, groups.k=2"}),
+        frozenset({"conventional", "descending, groups.k=3"}),
+        frozenset({"conventional", "ascending, groups.k=3"}),
+        frozenset({"descending, groups.k=2", "descending, groups.k=3"}),
+        frozenset({"descending, groups.k=3", "ascending, groups.k=3"}),
+    }
 
 
 def test_pairs_are_of_the_seeds_that_both_finished(folder):
