@@ -61,6 +61,16 @@ class Resources(Settings):
     """Training time between two checkpoints of a run; 0: one at every evaluation."""
 
 
+class Pilot(Settings):
+    """Early stopping of hopeless runs, to find settings; never for results."""
+
+    grace: int = Field(ge=1)
+    """Epochs that every run gets."""
+    keep_one_in: int = Field(3, ge=2)
+    """At each rung one run in so many goes on, and the next rung is so many times further (ASHA,
+    Li et al. 2020)."""
+
+
 class Method(Settings):
     """The settings of one run: everything that can change its result."""
 
@@ -127,7 +137,7 @@ class Grid(Settings):
     @property
     def cells(self) -> int:
         """Cells of each data set."""
-        return math.prod(len(axis) for axis in (self.mode, self.seed, *self.axes.values()))
+        return math.prod([len(self.mode), len(self.seed), *map(len, self.axes.values())])
 
     @model_validator(mode="after")
     def _no_value_twice(self) -> Grid:
@@ -161,8 +171,24 @@ class Sweep(Method):
     """Share of a data set's images that may be unreadable before the sweep stops."""
     sample_every: int = Field(10, ge=1)
     """Evaluations between two sample grids in TensorBoard."""
+    pilot: Pilot | None = None
+    """Stop hopeless runs early; for conventional runs on one data set. Null: every run ends."""
     resources: Resources = Resources()
     """What the sweep may take of the machines."""
+
+    @model_validator(mode="after")
+    def _pilots_compare_like_with_like(self) -> Sweep:
+        if self.pilot is None:
+            return self
+        modes = {mode for grid in self.grid for mode in grid.mode}
+        data = {name for grid in self.grid for name in grid.data or self.data}
+        scored = any(key.startswith("score.") for grid in self.grid for key in grid.axes)
+        if modes != {"conventional"} or len(data) > 1 or scored:
+            raise ValueError(
+                "pilot: stops runs by comparing their scores, so the grid must hold conventional "
+                "runs of one data set and one score alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known_data(self) -> Sweep:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Status = Literal["running", "interrupted", "finished", "diverged", "failed"]
+Status = Literal["running", "interrupted", "finished", "diverged", "failed", "stopped"]
 FINAL: tuple[Status, ...] = ("finished", "diverged")
-"""A run of any other status is continued by the next sweep."""
+"""A run of any other status is continued by the next sweep; a pilot leaves `stopped` ones be."""
 
 
 class Evaluation(BaseModel):

@@ -80,7 +80,7 @@ def state(outcome: Outcome) -> list[str]:
     """How complete the sweep is, what failed, and its plain remarks; a line each."""
     finished = [run for run in outcome.runs if run.status == "finished"]
     lines = [f"{len(finished)} of {len(outcome.cells)} runs finished."]
-    for status in ("running", "interrupted", "diverged", "failed"):
+    for status in ("running", "interrupted", "diverged", "stopped", "failed"):
         names = [cell_name(run.cell) for run in outcome.runs if run.status == status]
         if names:
             lines.append(f"{status.capitalize()}: {', '.join(names)}.")

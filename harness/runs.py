@@ -19,10 +19,11 @@ from typing import Any
 from pydantic import ValidationError
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from harness.config import Resources
-from harness.records import FINAL, RunRecord
+from harness.config import Pilot, Resources
+from harness.records import FINAL, RunRecord, Status
 from harness.screen import Counts, Screen
 from harness.store import Store
 from harness.trial import Habits, Run, stop_key, train
@@ -36,12 +37,15 @@ def read_record(store: Store, run: Run) -> RunRecord | None:
         return None
 
 
-def split(store: Store, runs: list[Run]) -> tuple[list[Run], list[Run], list[Run]]:
-    """Runs that are done, half done, and missing."""
+def split(
+    store: Store, runs: list[Run], pilot: Pilot | None = None
+) -> tuple[list[Run], list[Run], list[Run]]:
+    """Runs that are done, half done, and missing; what a pilot stopped is done for a pilot."""
+    done = {*FINAL, "stopped"} if pilot else {*FINAL}
     parts: tuple[list[Run], list[Run], list[Run]] = ([], [], [])
     for run in runs:
         record = read_record(store, run)
-        parts[2 if record is None else 0 if record.status in FINAL else 1].append(run)
+        parts[2 if record is None else 0 if record.status in done else 1].append(run)
     return parts
 
 
@@ -53,6 +57,7 @@ def carry_out(
     sample_every: int,
     screen: Screen,
     counts: Counts,
+    pilot: Pilot | None = None,
 ) -> bool:
     """Run what is to do, longest first; False if the user stopped it.
 
@@ -66,16 +71,16 @@ def carry_out(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watch tells what failed
     key = stop_key(todo[0].sweep)
     store.delete(key)
-    watch = _Watch(todo, store, screen, counts)
+    watch = _Watch(todo, store, screen, counts, pilot)
     with _stopping(lambda: store.put(key, b""), watch, screen):
         for attempt in range(resources.max_failures + 1):
             try:
-                _fit(todo, store, resources, gpus_per_run, sample_every, watch)
+                _fit(todo, store, resources, gpus_per_run, sample_every, watch, pilot)
                 break
             except RuntimeError as error:
                 # Tune itself ends so when Ray's memory monitor has killed one of its trials.
                 screen.say(f"Tune stopped: {' '.join(str(error).split())[:200]}")
-                _, half_done, missing = split(store, todo)
+                _, half_done, missing = split(store, todo, pilot)
                 todo = half_done + missing
                 if attempt == resources.max_failures or not todo:
                     break
@@ -90,6 +95,7 @@ def _fit(
     gpus_per_run: float,
     sample_every: int,
     watch: _Watch,
+    pilot: Pilot | None,
 ) -> None:
     """One Tune experiment over the runs."""
     todo = sorted(todo, key=epochs, reverse=True)
@@ -103,6 +109,7 @@ def _fit(
             param_space={"run": tune.grid_search([run.name for run in todo])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent,
+                scheduler=_scheduler(pilot, todo),
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
                 reuse_actors=True,
@@ -118,6 +125,20 @@ def _fit(
         ).fit()
 
 
+def _scheduler(pilot: Pilot | None, todo: list[Run]) -> TrialScheduler | None:
+    """Tune's own, which stops no run; for a pilot ASHA (Li et al. 2020)."""
+    if pilot is None:
+        return None
+    return ASHAScheduler(
+        time_attr="epochs",
+        metric="best_score",
+        mode="max",
+        grace_period=pilot.grace,
+        reduction_factor=pilot.keep_one_in,
+        max_t=1 + max(stage.epochs for run in todo for stage in run.cell.stages),
+    )
+
+
 def mark_failed(store: Store, run: Run, reason: str) -> None:
     """Log why a run failed in its folder, and in its record if it has one."""
     key = f"{run.folder}/failures.txt"
@@ -125,10 +146,15 @@ def mark_failed(store: Store, run: Run, reason: str) -> None:
     store.put(
         key, before + f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}\n".encode()
     )
+    _mark(store, run, "failed", reason)
+
+
+def _mark(store: Store, run: Run, status: Status, reason: str) -> None:
+    """Say in a run's record, if it has one, what its process could not say itself."""
     record = read_record(store, run)
     if record is not None and record.status not in FINAL:
-        failed = record.model_copy(update={"status": "failed", "reason": reason})
-        store.put(f"{run.folder}/run.json", failed.model_dump_json(indent=1).encode())
+        marked = record.model_copy(update={"status": status, "reason": reason})
+        store.put(f"{run.folder}/run.json", marked.model_dump_json(indent=1).encode())
 
 
 def epochs(run: Run) -> int:
@@ -152,13 +178,21 @@ def _reason(trial: Trial) -> str:
 class _Watch(tune.Callback, Stopper):
     """Shows Tune's progress, and ends the experiment once every stopped run has saved itself."""
 
-    def __init__(self, todo: list[Run], store: Store, screen: Screen, counts: Counts) -> None:
+    def __init__(
+        self,
+        todo: list[Run],
+        store: Store,
+        screen: Screen,
+        counts: Counts,
+        pilot: Pilot | None = None,
+    ) -> None:
         self._runs = {run.name: run for run in todo}
         self._store, self._screen, self._counts = store, screen, counts
         self._lengths = {run.name: epochs(run) for run in todo}
         self._shares = dict.fromkeys(self._lengths, 0.0)
         self._running: set[str] = set()
         self._best = float("-inf")
+        self._pilot = pilot
         self.stopped = False
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -182,8 +216,14 @@ class _Watch(tune.Callback, Stopper):
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         self._running.discard(_name(trial))
-        if self._shares[_name(trial)] >= 1:
+        name = _name(trial)
+        if self._shares[name] >= 1:
             self._counts.done += 1
+        elif self._pilot and not self.stopped:
+            self._counts.done += 1
+            self._shares[name] = 1.0
+            reason = "pilot: others had better scores after as many epochs"
+            _mark(self._store, self._runs[name], "stopped", reason)
         self._show(last=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

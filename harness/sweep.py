@@ -69,7 +69,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             )
             grid = prepare_runs(sweep, store, engine.gpus > 0, screen.features)
             _describe(sweep, store, cells, [run.name for run in grid])
-            done, half_done, missing = runs.split(store, grid)
+            done, half_done, missing = runs.split(store, grid, sweep.pilot)
             screen.say(
                 f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing"
             )
@@ -82,8 +82,9 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
                 sample_every=sweep.sample_every,
                 screen=screen,
                 counts=Counts(total=len(grid), done=len(done)),
+                pilot=sweep.pilot,
             )
-            unfinished = len(grid) - len(runs.split(store, grid)[0])
+            unfinished = len(grid) - len(runs.split(store, grid, sweep.pilot)[0])
         finally:
             cluster.shutdown()
         print(report(sweep, store), flush=True)
@@ -146,6 +147,8 @@ def _notes(sweep: Sweep) -> list[str]:
             f"{' and '.join(sweep.score.trained_on or [])}: it compares the runs of this sweep "
             "with each other, and with no published score."
         )
+    if sweep.pilot:
+        notes.append("A pilot: runs whose scores fell behind were stopped; no basis for results.")
     if not sweep.training.deterministic:
         notes.append("Deterministic algorithms were off: a run repeated may differ.")
     return notes

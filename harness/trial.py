@@ -90,6 +90,7 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
     def report(record: RunRecord) -> None:
         tune.report(
             {
+                "epochs": record.epochs_spent,
                 "share": 1.0 if record.status in FINAL else record.epochs_spent / planned,
                 "best_score": float("-inf") if record.best_score is None else record.best_score,
                 "protocol": record.score_protocol,
@@ -97,7 +98,7 @@ def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Ha
         )
 
     if carry(run, store, habits, report) is None:
-        tune.report({"share": 0.0, "best_score": float("-inf")})
+        tune.report({"epochs": 0, "share": 0.0, "best_score": float("-inf")})
 
 
 def carry(

@@ -113,6 +113,25 @@ def test_what_a_criterion_watches_must_be_measured(read):
     assert read(fid, text).cells()[0].method.stages.watch == "fid"
 
 
+PILOT = "pilot: {grace: 5}\n"
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "",
+        "grid: {mode: [conventional]}",
+        "grid: {mode: [conventional, descending], data: [a]}",
+        "grid: {mode: [conventional], data: [a], score.count: [10, 20]}",
+    ],
+)
+def test_a_pilot_compares_like_with_like_and_never_the_papers_grid(read, grid):
+    with pytest.raises(UserError, match="pilot: stops runs by comparing their scores"):
+        read(PILOT + grid)
+    fine = read(PILOT + "grid: {mode: [conventional], data: [b], training.batch_size: [8, 16]}")
+    assert len(fine.cells()) == 6
+
+
 def test_the_source_of_an_own_function_is_part_of_the_signature(read, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "own_pace.py"
