@@ -40,7 +40,7 @@ def choice(registry: Iterable[str]) -> AfterValidator:
 
 
 def resolve(name: str, registry: Mapping[str, T]) -> T:
-    """What `name` stands for; a `module:function` is imported, from beside the sweep file too.
+    """What `name` stands for; a `module:function` is imported.
 
     Raises UserError where there is no such module or function.
     """
@@ -55,8 +55,8 @@ def resolve(name: str, registry: Mapping[str, T]) -> T:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise UserError(
-            f"{name}: there is no module {error.name!r}; put {module}.py beside the sweep file, "
-            "or install it on every machine"
+            f"{name}: there is no module {error.name!r}; put {module}.py into the folder "
+            "the command is started in, or install it on every machine"
         ) from None
     except AttributeError:
         raise UserError(f"{name}: module {module!r} has no {function!r}") from None

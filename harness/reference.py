@@ -27,10 +27,11 @@ exit code 2. `python harness/sweep.py FILE --dry-run` prints the file as it was 
 Paths are relative to the folder the command is started in. A key written with dots, such as
 `groups.k`, can be an axis of the `grid`; a list of grids gives the cells of all of them.
 
-Where `module:function` may stand, it names a function of your own in a module beside the sweep
-file, or installed; its source is part of the signature of the runs. A section `small` holds
-what `--scale small` puts in place of the rest: sections are merged key by key, `data` and
-`grid` are replaced, and the sweep's name gets `-small`.
+Where `module:function` may stand, it names a function of your own, in a module in the folder
+the command is started in, or installed; its source is part of the signature of the runs.
+
+A section `small` holds what `--scale small` puts in place of the rest: sections are merged key
+by key, `data` and `grid` are replaced, and the sweep's name gets `-small`.
 """
 
 

@@ -222,7 +222,10 @@ class _Watch(tune.Callback, Stopper):
         elif self._pilot and not self.stopped:
             self._counts.done += 1
             self._shares[name] = 1.0
-            reason = "pilot: others had better scores after as many epochs"
+            told = trial.last_result
+            reason = (
+                f"pilot: behind others after {told['epochs']} epochs with {told['best_score']:.3f}"
+            )
             _mark(self._store, self._runs[name], "stopped", reason)
         self._show(last=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code: 0 done, 1 runs failed or stopped, 2 a user's mistake."""
     options = _parser().parse_args(arguments)
     try:
-        sys.path.insert(0, str(options.file.resolve().parent))  # the user's own functions
+        sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
         sweep = load(options.file, options.scale)
         if options.dry_run or options.probe:
             print(resolved(sweep), describe(sweep), sep="\n")
