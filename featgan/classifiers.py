@@ -127,13 +127,6 @@ def _prepare_torchvision(images: Tensor) -> Tensor:
     return F.interpolate(images.float() / 127.5 - 1, size, mode="bilinear", antialias=True)
 
 
-def _body_and_head(network: Any) -> tuple[nn.Module, nn.Linear]:
-    """Cut an Inception-v3, whose children are registered in the order they run, before its fc."""
-    skipped = {"fc", "AuxLogits", "dropout"}
-    layers = [layer for name, layer in network.named_children() if name not in skipped]
-    return nn.Sequential(*layers, nn.Flatten()), network.fc
-
-
 def load_inception(
     weights: str | None, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Classifier:
@@ -149,24 +142,25 @@ def load_inception(
             "the classifier `inception` needs torch-fidelity: pip install 'featgan[inception]', "
             "or set score.classifier to `torchvision` or `trained`"
         ) from error
-    state, digest = _read_weights(weights, fidelity.URL_INCEPTION_V3)
-    # torch-fidelity unpickles whatever its file holds. It gets these tensors instead, saved anew.
-    tensors = io.BytesIO()
-    torch.save(state, tensors)
-    tensors.seek(0)
-    with _not_inception(weights), torch.random.fork_rng(devices=[]):
+
+    def build(state: dict[str, Tensor]) -> nn.Module:
+        # torch-fidelity unpickles whatever its file holds. It gets these tensors, saved anew.
+        tensors = io.BytesIO()
+        torch.save(state, tensors)
+        tensors.seek(0)
         network = fidelity.FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=tensors
         )
-    body, head = _body_and_head(network)
-    head.register_parameter("bias", None)
-    return Classifier(
-        name=_name("inception-v3-compat", digest, fidelity.URL_INCEPTION_V3),
-        digest=digest,
+        network.fc.register_parameter("bias", None)
+        return network
+
+    return _load(
+        build,
+        weights,
+        fidelity.URL_INCEPTION_V3,
+        name="inception-v3-compat",
         description="Inception-v3 (2015-12-05), 1,008 classes of ImageNet",
         prepare=_prepare_inception,
-        body=body,
-        head=head,
         device=device,
         dtype=dtype,
     )
@@ -181,27 +175,47 @@ def load_torchvision(
     """
     from torchvision.models import Inception3, Inception_V3_Weights
 
-    url = Inception_V3_Weights.IMAGENET1K_V1.url
-    state, digest = _read_weights(weights, url)
-    with _not_inception(weights), torch.random.fork_rng(devices=[]):
+    def build(state: dict[str, Tensor]) -> nn.Module:
         network = Inception3(init_weights=False)
         network.load_state_dict(state)
-    body, head = _body_and_head(network)
-    return Classifier(
-        name=_name("inception-v3-torchvision", digest, url),
-        digest=digest,
+        return network
+
+    return _load(
+        build,
+        weights,
+        Inception_V3_Weights.IMAGENET1K_V1.url,
+        name="inception-v3-torchvision",
         description="torchvision's Inception-v3, 1,000 classes of ImageNet",
         prepare=_prepare_torchvision,
-        body=body,
-        head=head,
         device=device,
         dtype=dtype,
     )
 
 
-def _name(name: str, digest: str, url: str) -> str:
-    """Return `name`, with six digits of the digest where the weights are not the published."""
-    return name if digest.startswith(_published_prefix(url)) else f"{name}-{digest[:6]}"
+def _load(
+    build: Callable[[dict[str, Tensor]], Any],
+    weights: str | None,
+    url: str,
+    *,
+    name: str,
+    **about: Any,
+) -> Classifier:
+    """Return the Inception-v3 that `build` makes of the weights, cut before its last layer."""
+    state, digest = _read_weights(weights, url)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"score.weights: {weights} does not fit this Inception-v3: "
+            "name weights of score.classifier"
+        ) from error
+    skipped = {"fc", "AuxLogits", "dropout"}  # the others are registered in the order they run
+    layers = [layer for child, layer in network.named_children() if child not in skipped]
+    body = nn.Sequential(*layers, nn.Flatten())
+    published = digest.startswith(_published_prefix(url))
+    name = name if published else f"{name}-{digest[:6]}"
+    return Classifier(name=name, digest=digest, body=body, head=network.fc, **about)
 
 
 def _published_prefix(url: str) -> str:
@@ -243,14 +257,3 @@ def _download(url: str) -> Path:
             "set score.weights to the file, or score.classifier to `trained`"
         ) from error
     return path
-
-
-@contextmanager
-def _not_inception(weights: str | None) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise UserError(
-            f"score.weights: {weights} does not fit this Inception-v3: "
-            "name weights of score.classifier"
-        ) from error

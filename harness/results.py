@@ -21,6 +21,9 @@ from harness.paper_tables import group_tables, run_tables, score_tables
 from harness.report import Section
 from harness.table import escape_markdown
 
+STUCK = 1.0
+"""Spread over generated images, in grey levels, under which all are one image to the eye."""
+
 
 def make(results: Path, expected: list[Cell] | None = None, reach: float | None = None) -> Path:
     """Write tables, figures and report into a sweep's folder; returns the main `tables.md`.
@@ -84,6 +87,10 @@ def state(outcome: Outcome) -> list[str]:
         names = [cell_name(run.cell) for run in outcome.runs if run.status == status]
         if names:
             lines.append(f"{status.capitalize()}: {', '.join(names)}.")
+    stuck = [run for run in finished if run.evaluations[-1].spread < STUCK]
+    if stuck:
+        names = ", ".join(cell_name(run.cell) for run in stuck)
+        lines.append(f"Stuck on one image at their end (spread under {STUCK:g}): {names}.")
     if outcome.missing:
         lines.append(f"Not begun: {', '.join(map(cell_name, outcome.missing))}.")
     return [*lines, *outcome.problems, *outcome.notes]

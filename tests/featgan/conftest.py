@@ -94,3 +94,33 @@ def make_trainer():
     torch.set_num_threads(1)  # tensors this small gain nothing, and waiting threads spin
     yield make
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def outcome():
+    """All of a run but its timings."""
+
+    def of(trainer):
+        state = trainer.state()
+        for evaluation in state["evaluations"]:
+            del evaluation["images_per_second"]
+        del state["seconds"]
+        return state
+
+    return of
+
+
+@pytest.fixture
+def same():
+    """Whether two nested states are equal to the last bit."""
+
+    def compare(a, b):
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b) and a.dtype == b.dtype
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(compare(a[key], b[key]) for key in a)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(compare, a, b))
+        return a == b or (a != a and b != b)
+
+    return compare

@@ -21,24 +21,12 @@ def make_on_gpu(make_trainer):
     return make
 
 
-def outcome(trainer):
-    """All of a run but its timings."""
-    state = trainer.state()
-    for evaluation in state["evaluations"]:
-        del evaluation["images_per_second"]
-    del state["seconds"]
-    return state
-
-
-def assert_same(a, b):
-    """To the last bit."""
-    torch.testing.assert_close(a, b, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("mode", ["ascending", "conventional"])
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
-def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(make_on_gpu, mode, size, number):
+def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(
+    make_on_gpu, mode, size, number, same, outcome
+):
     options = {"mode": mode, "size": size, "precision": number, "width": 16, "stage_epochs": 2}
     straight = make_on_gpu(**options)
     list(straight.run())
@@ -49,23 +37,23 @@ def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(make_on_gpu, mode, si
         torch.cuda.manual_seed(1)  # global generators must not matter
         stopped = make_on_gpu(**options)
         stopped.restore(checkpoint.load(saved))
-    assert_same(outcome(stopped), outcome(straight))
+    assert same(outcome(stopped), outcome(straight))
 
 
-def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu):
+def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu, same, outcome):
     runs = [make_on_gpu("conventional", size=64, width=32, precision="bf16") for _ in range(2)]
     for run in runs:
         list(run.run())
-    assert_same(outcome(runs[0]), outcome(runs[1]))
+    assert same(outcome(runs[0]), outcome(runs[1]))
 
 
-def test_measuring_leaves_the_training_on_a_gpu_the_same(make_on_gpu):
+def test_measuring_leaves_the_training_on_a_gpu_the_same(make_on_gpu, same):
     never, always = make_on_gpu("conventional"), make_on_gpu("conventional")
     never.train(4)
     for _ in range(4):
         always.train(1)
         always.evaluate()
-    assert_same(never.state()["model"], always.state()["model"])
+    assert same(never.state()["model"], always.state()["model"])
 
 
 def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):

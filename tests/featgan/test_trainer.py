@@ -12,31 +12,11 @@ from featgan.scores import Measurement
 from featgan.stages import Peak
 
 
-def same(a, b):
-    """Whether two nested states are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b) and a.dtype == b.dtype
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b or (a != a and b != b)
-
-
-def outcome(trainer):
-    """All of a run but its timings."""
-    state = trainer.state()
-    for evaluation in state["evaluations"]:
-        del evaluation["images_per_second"]
-    del state["seconds"]
-    return state
-
-
 @pytest.mark.parametrize("mode", ["ascending", "conventional"])
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
-    make_trainer, mode, size, precision
+    make_trainer, mode, size, precision, same, outcome
 ):
     options = {
         "mode": mode,
@@ -73,7 +53,9 @@ BEYOND = [
 
 
 @pytest.mark.parametrize("options", BEYOND, ids=str)
-def test_beyond_the_paper_too_a_stopped_run_ends_with_the_same_bytes(make_trainer, options):
+def test_beyond_the_paper_too_a_stopped_run_ends_with_the_same_bytes(
+    make_trainer, options, same, outcome
+):
     straight = make_trainer(**options)
     evaluations = len(list(straight.run()))
     assert evaluations > 3
@@ -106,7 +88,7 @@ def scripted(make_trainer, monkeypatch):
     return script
 
 
-def test_a_smoothed_peak_rewinds_to_the_middle_of_the_best_window(scripted):
+def test_a_smoothed_peak_rewinds_to_the_middle_of_the_best_window(scripted, same):
     trainer, models = scripted(
         [1.0, 6.0, 1.0, 5.0, 5.0, 5.0],
         mode="conventional",
@@ -118,7 +100,7 @@ def test_a_smoothed_peak_rewinds_to_the_middle_of_the_best_window(scripted):
     assert same(trainer.state()["model"], models[4])
 
 
-def test_a_watched_distance_is_best_when_lowest(scripted):
+def test_a_watched_distance_is_best_when_lowest(scripted, same):
     trainer, models = scripted(
         [5.0, 2.0, 3.0], mode="conventional", stage_epochs=1, staging={"watch": "fid"}
     )
@@ -128,7 +110,7 @@ def test_a_watched_distance_is_best_when_lowest(scripted):
     assert same(trainer.state()["model"], models[1])
 
 
-def test_without_rewind_the_next_stage_goes_on_and_the_run_still_ends_at_its_peak(scripted):
+def test_without_rewind_the_next_stage_goes_on_and_the_run_still_ends_at_its_peak(scripted, same):
     trainer, models = scripted(
         [3.0, 1.0, 2.0, 1.0, 4.0, 1.0], mode="ascending", stage_epochs=2, staging={"rewind": False}
     )
@@ -189,7 +171,7 @@ def test_a_paced_loss_weighs_each_real_image_by_its_place(make_trainer, monkeypa
     assert seen[0].tolist() == (2 - rows / 2).tolist()
 
 
-def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer):
+def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer, same):
     never, always = make_trainer("conventional"), make_trainer("conventional")
     never.train(6)
     for _ in range(6):
@@ -198,7 +180,7 @@ def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_tra
     assert same(never.state()["model"], always.state()["model"])
 
 
-def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer):
+def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer, same):
     few, many = make_trainer("conventional"), make_trainer("conventional", score_count=60)
     for trainer in (few, many):
         trainer.train(1)
@@ -207,7 +189,9 @@ def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer):
     assert same(few.state()["model"], many.state()["model"])
 
 
-def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(make_trainer, monkeypatch):
+def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(
+    make_trainer, monkeypatch, same
+):
     trainer = make_trainer("ascending", stage_epochs=3)
     scores = iter([1.0, 3.0, 2.0, 5.0, 4.0, 3.0, 1.0, 1.0, 2.0])
     measure = lambda generate: Measurement(next(scores), 0.0, {})  # noqa: E731
@@ -234,14 +218,14 @@ def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(make_tr
     assert same(trainer.state()["model"], models[8])
 
 
-def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_trainer):
+def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_trainer, same):
     staged, conventional = make_trainer("descending", seed=4), make_trainer("conventional", seed=4)
     assert same(staged.state()["model"], conventional.state()["model"])
     assert torch.equal(staged.generate(0, 8), conventional.generate(0, 8))
     assert not same(staged.state()["model"], make_trainer(seed=5).state()["model"])
 
 
-def test_after_a_rewind_the_batches_are_new(make_trainer):
+def test_after_a_rewind_the_batches_are_new(make_trainer, same):
     """Stage and epoch name the stream, so stage 2 cannot replay what stage 1 has undone."""
     trainer = make_trainer("ascending", stage_epochs=2)
     first = [images for images, _ in trainer.batches.epoch(trainer.progress.stages[1], 0)]
@@ -284,7 +268,7 @@ def poison(trainer):
         next(trainer.gan.generator.parameters()).fill_(math.nan)
 
 
-def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_trainer):
+def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_trainer, same):
     trainer = make_trainer("conventional")
     run = trainer.run()
     first = next(run)

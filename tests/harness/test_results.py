@@ -1,5 +1,6 @@
 """From a sweep's folder to its tables and figures: whole, half-finished, without Ray."""
 
+import json
 import subprocess
 import sys
 
@@ -30,6 +31,18 @@ def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
     screen = capsys.readouterr().out
     assert "3 of 6 runs finished." in screen
     assert "Not begun: digits-descending-seed0, digits-ascending-seed0" in screen
+
+
+def test_generators_stuck_on_one_image_at_their_end_are_named(sweep_folder):
+    folder = sweep_folder(seeds=1, length=2)
+    stuck, recovered = "digits-ascending-seed0", "digits-descending-seed0"
+    for name, number in ((stuck, -1), (recovered, 0)):
+        (path,) = folder.glob(f"runs/{name}-*/run.json")
+        record = json.loads(path.read_text())
+        record["evaluations"][number]["spread"] = 0.4
+        path.write_text(json.dumps(record))
+    text = results.make(folder).read_text()
+    assert f"Stuck on one image at their end (spread under 1): {stuck}." in text
 
 
 def test_made_again_the_tables_and_figures_are_the_same_bytes(sweep_folder):

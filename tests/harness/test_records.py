@@ -1,0 +1,20 @@
+"""What the method measures is what the records hold, field by field."""
+
+from dataclasses import fields
+
+import pytest
+
+from featgan import qualities, trainer
+from harness import records, schemas
+
+PAIRS = [
+    pytest.param(trainer.Evaluation, records.Evaluation, id="evaluation"),
+    pytest.param(qualities.Qualities, schemas.QualityRecord, id="qualities"),
+]
+
+
+@pytest.mark.parametrize(("measured", "recorded"), PAIRS)
+def test_a_record_has_the_fields_of_what_was_measured(measured, recorded):
+    model = {name: field.annotation for name, field in recorded.model_fields.items()}
+    kinds = {"int": int, "float": float, "dict[str, float]": dict[str, float]}
+    assert {field.name: kinds[field.type] for field in fields(measured)} == model
