@@ -30,7 +30,8 @@ from torchvision import transforms
 
 from featgan import precision
 from featgan.batches import Images
-from featgan.networks import FromPoint, GanSettings, ToPoint, build
+from featgan.dcgan import FromPoint, ToPoint
+from featgan.networks import GanSettings, build
 from featgan.stages import plan
 from featgan.trainer import StagedTrainer, TrainingSettings, be_deterministic
 

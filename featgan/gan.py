@@ -7,13 +7,16 @@ random comes from the generators that its caller passes.
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from featgan.networks import GanSettings, build, to_uint8
+from featgan.augment import augment
+from featgan.losses import LOSSES, gradient_penalty, r1_penalty
+from featgan.networks import GanSettings, Optimizer, build, recipe, to_uint8
 from featgan.precision import resolve
 
 if TYPE_CHECKING:
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Gan:
-    """Generator and discriminator on `device`, initial weights a function of `seed` alone."""
+    """Generator and discriminator on `device`, initial weights a function of `seed` alone.
+
+    What the settings leave open is as the network's authors published it.
+    """
 
     def __init__(
         self,
@@ -33,50 +39,50 @@ class Gan:
     ) -> None:
         self.settings, self.device = settings, device
         self.precision = resolve(training.precision, device)
+        published = recipe(settings)
+        self.loss = LOSSES[settings.loss or published.loss]
+        self.optimizer = _chosen(training, published.optimizer)
         generator, discriminator = build(settings, image_size, seed)
-        self.generator = generator.to(device).to(memory_format=torch.channels_last)
+        self.trained = generator.to(device).to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+        self.generator = copy.deepcopy(self.trained).eval() if settings.ema else self.trained
+        """What is measured and saved: the running average, or the trained generator itself."""
         self._adam_g, self._adam_d = (
             torch.optim.Adam(
                 network.parameters(),
-                training.learning_rate,
-                (training.beta1, training.beta2),
+                self.optimizer.learning_rate,
+                (self.optimizer.beta1, self.optimizer.beta2),
                 fused=True,
             )
-            for network in (self.generator, self.discriminator)
+            for network in (self.trained, self.discriminator)
         )
         self.steps = 0
         """Steps of the whole run: no part of the model, so a rewind leaves it alone."""
 
     def step(self, real: Tensor, noise: torch.Generator, weights: Tensor | None = None) -> Tensor:
-        """One update of D on `real` [n, 3, S, S] and as many generated images, then one of G.
+        """One update of D on `real` [n, 3, S, S] and as many generated images.
 
-        `weights` [n] of mean 1 multiply each real image's part of D's loss. Returns the losses
-        of D and G and the mean probabilities D(real) and D(fake): a tally [4].
-
-        The non-saturating loss: D and G each minimise a cross-entropy (Goodfellow et al. 2014).
+        Every `d_steps`-th step then updates G. `weights` [n] of mean 1 multiply each real
+        image's part of D's loss. Returns the losses of D (penalties included) and G and the
+        means of sigmoid(D) on real and generated images: a tally [4].
         """
+        self.steps += 1
+        is_gs_turn = self.steps % self.optimizer.d_steps == 0
         latent = torch.randn((len(real), self.settings.latent), generator=noise, device=self.device)
+        with self._autocast(), torch.set_grad_enabled(is_gs_turn):
+            fake = self.trained(latent)
+        real, seen = self._augmented(real, noise), self._augmented(fake.detach(), noise)
         with self._autocast():
-            fake = self.generator(latent)
-            on_real, on_fake = self.discriminator(real, fake.detach()).float().chunk(2)
-        of_real = softplus(-on_real)
+            on_real, on_fake = self.discriminator(real, seen).float().chunk(2)
+        of_real = self.loss.real(on_real)
         if weights is not None:
             of_real = of_real * weights
-        loss_d = of_real.mean() + softplus(on_fake).mean()
+        loss_d = of_real.mean() + self.loss.fake(on_fake).mean()
+        loss_d = self._penalised(loss_d, real, seen, noise)
         self._adam_d.zero_grad()
         loss_d.backward()
         self._adam_d.step()
-
-        self.discriminator.requires_grad_(False)  # spares D's weight gradients in G's update
-        with self._autocast():
-            on_fake_again = self.discriminator(fake).float()
-        loss_g = softplus(-on_fake_again).mean()
-        self._adam_g.zero_grad()
-        loss_g.backward()
-        self._adam_g.step()
-        self.discriminator.requires_grad_(True)
-        self.steps += 1
+        loss_g = self._update_g(fake, noise) if is_gs_turn else self.loss.generator(on_fake).mean()
         tally = loss_d, loss_g, on_real.sigmoid().mean(), on_fake.sigmoid().mean()
         return torch.stack(tally).detach()
 
@@ -86,7 +92,7 @@ class Gan:
         self.generator.eval()
         with self._autocast():
             images = self.generator(latent)
-        self.generator.train()
+        self.trained.train()
         return images.float()
 
     def generate(self, latent: Tensor) -> Tensor:
@@ -102,14 +108,72 @@ class Gan:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))
 
+    def _update_g(self, fake: Tensor, noise: torch.Generator) -> Tensor:
+        """One update of G, and of its running average; G's loss."""
+        self.discriminator.requires_grad_(False)  # spares D's weight gradients in G's update
+        seen = self._augmented(fake, noise)
+        with self._autocast():
+            on_fake = self.discriminator(seen).float()
+        loss = self.loss.generator(on_fake).mean()
+        self._adam_g.zero_grad()
+        loss.backward()
+        self._adam_g.step()
+        self.discriminator.requires_grad_(True)
+        if self.settings.ema:
+            self._average()
+        return loss
+
+    def _penalised(
+        self, loss: Tensor, real: Tensor, fake: Tensor, noise: torch.Generator
+    ) -> Tensor:
+        """D's loss with the penalties on its slope, which are computed in fp32."""
+        if self.loss.gradient_penalty:
+            shares = torch.rand(len(real), generator=noise, device=self.device)
+            slope = gradient_penalty(self.discriminator, real, fake.float(), shares)
+            loss = loss + self.loss.gradient_penalty * slope
+        if self.settings.r1:
+            loss = loss + self.settings.r1 * r1_penalty(self.discriminator, real)
+        return loss
+
+    def _augmented(self, images: Tensor, noise: torch.Generator) -> Tensor:
+        kinds = self.settings.augment
+        return augment(images.float(), kinds, noise) if kinds else images
+
+    def _average(self) -> None:
+        """Move the running average towards the trained generator; batch statistics are copied.
+
+        Its decay rises from 0.1 to `ema`, or the first weights, which are noise, would stay in
+        it for long (the warm-up of TensorFlow's ExponentialMovingAverage).
+        """
+        updates = self.steps // self.optimizer.d_steps
+        decay = min(self.settings.ema, (1 + updates) / (10 + updates))
+        with torch.no_grad():
+            pair = [[*network.parameters()] for network in (self.generator, self.trained)]
+            get_ema_multi_avg_fn(decay)(*pair, None)
+            pairs = zip(self.generator.buffers(), self.trained.buffers(), strict=True)
+            for average, value in pairs:
+                average.copy_(value)
+
     def _parts(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator,
+        parts = {
+            "generator": self.trained,
             "discriminator": self.discriminator,
             "adam_g": self._adam_g,
             "adam_d": self._adam_d,
         }
+        return parts | {"average": self.generator} if self.settings.ema else parts
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision != torch.float32
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _chosen(training: TrainingSettings, published: Optimizer) -> Optimizer:
+    """The published optimizer settings, but for those that the run's settings name."""
+    chosen = {field.name: getattr(training, field.name) for field in fields(Optimizer)}
+    return Optimizer(
+        **{
+            name: getattr(published, name) if value is None else value
+            for name, value in chosen.items()
+        }
+    )

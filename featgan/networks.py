@@ -1,13 +1,16 @@
-"""The networks: DCGAN (Radford et al. 2016) for any power-of-two image size from 32 to 256.
+"""Which networks play, chosen by name, and the file that a trained generator travels in.
 
-A trained generator travels as one safetensors file that carries its own configuration.
+The registry says of each published GAN what it is made of: networks, loss and optimizer. A
+user's own `module:function` stands in for the networks.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,121 +18,118 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from featgan import dcgan, resnet
+from featgan.augment import Augmentation
 from featgan.errors import UserError
-from featgan.seeds import stream
+from featgan.extension import choice, resolve
+from featgan.seeds import derive, stream
 from featgan.settings import Settings
 
 IMAGE_SIZES = (32, 64, 128, 256)
 GENERATOR_FORMAT = "featgan generator 1"
 
+LossName = Literal["non-saturating", "hinge", "wasserstein"]
+Networks = Callable[["GanSettings", int], tuple[nn.Module, nn.Module]]
+"""Generator (noise [n, latent] -> images [n, 3, S, S] in [-1, 1]) and discriminator (images ->
+logits [n]) for settings and image size S."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam's settings, for both networks, and how often D is updated."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    d_steps: int
+    """Updates of D for each one of G."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A GAN as its authors published it."""
+
+    networks: Networks
+    loss: LossName
+    optimizer: Optimizer
+    initialise: Callable[[nn.Module, torch.Generator], None] | None = None
+    """Draws a network's initial weights; None: its constructor has."""
+
+
+RECIPES = {
+    "dcgan": Recipe(
+        dcgan.dcgan, "non-saturating", Optimizer(2e-4, 0.5, 0.999, 1), dcgan.initialise
+    ),
+    "sngan": Recipe(resnet.sngan, "hinge", Optimizer(2e-4, 0.0, 0.9, 5)),
+    "wgan-gp": Recipe(resnet.wgan_gp, "wasserstein", Optimizer(2e-4, 0.0, 0.9, 5)),
+}
+
 
 class GanSettings(Settings):
-    """The layers of generator and discriminator."""
+    """The networks, their loss, and what steadies them."""
 
-    network: Literal["dcgan"] = "dcgan"
-    """Architecture: `dcgan`."""
+    network: Annotated[str, choice(RECIPES)] = "dcgan"
+    """`dcgan`, `sngan`, `wgan-gp`, or your own `module:function` (see docs/beyond.md)."""
     width: int = Field(64, ge=1, le=512)
-    """Channels of the layer next to the image; they double with every halving of the size."""
+    """Channels of the layer next to the image, multiplied deeper inside; 64: as published."""
     latent: int = Field(100, ge=1, le=4096)
-    """Length of the noise vector that an image is generated from."""
-
-
-class FromPoint(nn.ConvTranspose2d):
-    """A transposed convolution of a single point: a matrix product, and quicker as one."""
-
-    def forward(self, points: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Values [n, c_out, k, k], channels last, from points [n, c_in, 1, 1]."""
-        weight = self.weight.permute(0, 2, 3, 1)
-        values = points.flatten(1) @ weight.flatten(1)
-        return values.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
-
-
-class ToPoint(nn.Conv2d):
-    """A convolution as large as its input: a matrix product, and quicker as one."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Points [n, c_out, 1, 1] from values [n, c_in, k, k]."""
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return (values.permute(0, 2, 3, 1).flatten(1) @ weight.t())[:, :, None, None]
+    """Length of the noise vector that an image is generated from (the ResNets' papers: 128)."""
+    loss: LossName | None = None
+    """`non-saturating`, `hinge`, `wasserstein` (with gradient penalty 10); null: the network's."""
+    r1: float = Field(0.0, ge=0)
+    """Weight gamma of the R1 penalty on D's slope at real images; 0: none."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the generator's running average, which is then scored and saved; 0: none."""
+    augment: list[Augmentation] = Field([])
+    """DiffAugment's changes to whatever D sees: color, translation, cutout."""
 
 
 class Generator(nn.Module):
-    """Noise [n, latent] -> images [n, 3, S, S] in [-1, 1] (DCGAN, section 3)."""
+    """What `build` and `load_generator` make a generator: it knows what it was built from."""
 
-    def __init__(self, gan: GanSettings, image_size: int) -> None:
+    gan: GanSettings
+    image_size: int
+
+
+class OneByOne(nn.Module):
+    """A user's discriminator, which takes one batch, as ours, which take several at once."""
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.gan, self.image_size = gan, image_size
-        channels = gan.width * image_size // 8
-        layers: list[nn.Module] = [
-            FromPoint(gan.latent, channels, 4, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        ]
-        while channels > gan.width:
-            layers += [
-                nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(channels // 2),
-                nn.ReLU(inplace=True),
-            ]
-            channels //= 2
-        layers += [nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Images [n, 3, S, S] in [-1, 1] from noise [n, latent]."""
-        return self.layers(noise[:, :, None, None])
-
-
-class Discriminator(nn.Module):
-    """Images [n, 3, S, S] in [-1, 1] -> logits [n], positive for "real" (DCGAN, section 3)."""
-
-    def __init__(self, gan: GanSettings, image_size: int) -> None:
-        super().__init__()
-        channels = gan.width
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, channels, 4, 2, 1, bias=False),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
-        for _ in range(image_size.bit_length() - 4):  # down to 4×4
-            layers += [
-                nn.Conv2d(channels, channels * 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(channels * 2),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-            channels *= 2
-        layers.append(ToPoint(channels, 1, 4, bias=False))
-        self.layers = nn.Sequential(*layers)
+        self.network = network
 
     def forward(self, *batches: Tensor) -> Tensor:
-        """Logits [n] of all images of `batches`, which have equal lengths.
-
-        In training each batch is normalised by itself, as if it had come alone (real and
-        generated images never share their statistics); all else is done for all at once.
-        """
-        values = torch.cat(batches) if len(batches) > 1 else batches[0]
-        for layer in self.layers:
-            if isinstance(layer, nn.BatchNorm2d) and len(batches) > 1:
-                values = torch.cat([layer(part) for part in values.chunk(len(batches))])
-            else:
-                values = layer(values)
-        return values.flatten()
+        """Logits [n] of all images of `batches`, each batch by itself."""
+        return torch.cat([self.network(batch).flatten() for batch in batches])
 
 
-def build(gan: GanSettings, image_size: int, seed: int) -> tuple[Generator, Discriminator]:
+def recipe(gan: GanSettings) -> Recipe:
+    """What the settings' network is made of; of a user's own, all but the networks is DCGAN's.
+
+    Raises UserError where there is no such function.
+    """
+    if gan.network in RECIPES:
+        return RECIPES[gan.network]
+    own: Networks = resolve(gan.network, {})
+    return replace(RECIPES["dcgan"], networks=own, initialise=None)
+
+
+def build(gan: GanSettings, image_size: int, seed: int) -> tuple[Generator, nn.Module]:
     """Generator and discriminator on the CPU, initial weights a function of `seed` alone.
 
-    Weights from N(0, 0.02), batch norm's scales from N(1, 0.02) (DCGAN, section 4).
+    Raises UserError where a user's own networks do not fit together.
     """
-    with torch.random.fork_rng(devices=[]):  # the constructors draw weights nobody keeps
-        networks = Generator(gan, image_size), Discriminator(gan, image_size)
-    for network in networks:
-        random = stream(seed, "weights", type(network).__name__)
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
-    return networks
+    chosen = recipe(gan)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "networks"))
+        generator, discriminator = chosen.networks(gan, image_size)
+    if gan.network not in RECIPES:
+        discriminator = OneByOne(discriminator)
+        _check(gan, image_size, generator, discriminator)
+    if chosen.initialise:
+        for network in (generator, discriminator):
+            chosen.initialise(network, stream(seed, "weights", type(network).__name__))
+    return _labelled(generator, gan, image_size), discriminator
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -147,10 +147,13 @@ def generator_bytes(generator: Generator) -> bytes:
     return save(weights, metadata)
 
 
-def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+def load_generator(
+    path: str | Path, device: torch.device | str = "cpu", networks: Collection[str] = ()
+) -> Generator:
     """The generator of a file that `generator_bytes` made, in eval mode.
 
-    Raises UserError where the file is not one.
+    A file never decides what is imported: where its network is a user's `module:function`, that
+    name must be among `networks`. Raises UserError where it is not, or the file is no generator.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -160,8 +163,42 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
         raise UserError(f"{path}: not a readable generator file ({error})") from error
     if GENERATOR_FORMAT not in metadata:
         raise UserError(f"{path}: not a {GENERATOR_FORMAT!r} file but {[*metadata]}")
-    about = json.loads(metadata[GENERATOR_FORMAT])
-    with torch.device("meta"):
-        generator = Generator(GanSettings(**about["gan"]), about["image_size"])
+    about: dict[str, Any] = json.loads(metadata[GENERATOR_FORMAT])
+    gan, image_size = GanSettings(**about["gan"]), about["image_size"]
+    if gan.network not in {*RECIPES, *networks}:
+        raise UserError(
+            f"{path}: made by {gan.network!r}, code that is imported only if you name it: "
+            f"--network {gan.network}"
+        )
+    known = gan.network in RECIPES
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if known else "cpu"):
+        generator, _ = recipe(gan).networks(gan, image_size)
     generator.load_state_dict(weights, assign=True)
-    return generator.to(device).eval()
+    return _labelled(generator, gan, image_size).to(device).eval()
+
+
+def _labelled(generator: nn.Module, gan: GanSettings, image_size: int) -> Any:
+    """The generator with what it was built from written on it."""
+    vars(generator).update(gan=gan, image_size=image_size)
+    return generator
+
+
+def _check(gan: GanSettings, size: int, generator: nn.Module, discriminator: nn.Module) -> None:
+    """Let a user's networks make and judge two images. Raises UserError naming what is wrong."""
+    generator.eval()
+    discriminator.eval()
+    with torch.no_grad():
+        images = generator(torch.zeros(2, gan.latent))
+        if images.shape != (2, 3, size, size):
+            raise UserError(
+                f"gan.network: {gan.network}: of 2 noise vectors the generator makes "
+                f"{[*images.shape]}, not [2, 3, {size}, {size}]"
+            )
+        logits = discriminator(images)
+    if logits.shape != (2,):
+        raise UserError(
+            f"gan.network: {gan.network}: of 2 images the discriminator makes "
+            f"{logits.numel()} values, not one logit each"
+        )
+    generator.train()
+    discriminator.train()

@@ -103,6 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m featgan.sample", description="Images from a trained generator."
     )
     parser.add_argument("generator", type=Path, help=f"a run's folder or its {GENERATOR}")
+    parser.add_argument(
+        "--network",
+        metavar="MODULE:FUNCTION",
+        help="import these networks of your own, which the file was made by",
+    )
     parser.add_argument("--count", type=_positive, default=64, help="how many images (64)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--columns", type=_positive, help="of the grid (square)")
@@ -117,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        generator = load_generator(generator_file(options.generator))
+        named = [options.network] if options.network else []
+        generator = load_generator(generator_file(options.generator), networks=named)
         make = walk if options.walk else noise
         images = generate(generator, make(generator, options.count, options.seed))
         columns = options.columns or (options.count if options.walk else None)

@@ -49,12 +49,14 @@ class TrainingSettings(Settings):
     """Steps of an epoch; null: one full pass over the current groups."""
     batch_size: int = Field(64, ge=2)
     """Real images in a step."""
-    learning_rate: float = Field(2e-4, gt=0, le=1)
-    """Adam's learning rate, for both networks (DCGAN: 0.0002)."""
-    beta1: float = Field(0.5, ge=0, lt=1)
-    """Adam's first decay rate (DCGAN: 0.5)."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Adam's second decay rate."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """Adam's learning rate, for both networks; null: as published (all three: 0.0002)."""
+    beta1: float | None = Field(None, ge=0, lt=1)
+    """Adam's first decay rate; null: as published (`dcgan` 0.5, the others 0)."""
+    beta2: float | None = Field(None, ge=0, lt=1)
+    """Adam's second decay rate; null: as published (`dcgan` 0.999, the others 0.9)."""
+    d_steps: int | None = Field(None, ge=1)
+    """Steps, each an update of D, for one update of G; null: as published (1, the others 5)."""
     horizontal_flip: bool = False
     """Whether each real image is mirrored with probability 1/2."""
     precision: Precision = "auto"

@@ -275,7 +275,7 @@ class Cell:
     def named(self) -> list[str]:
         """What the sweep file may name a function of the user's own for."""
         method = self.method
-        return [self.mode, method.stages.criterion, *method.score.metrics]
+        return [self.mode, method.gan.network, method.stages.criterion, *method.score.metrics]
 
     def signature(
         self, data_digest: str, classifier_digest: str | None, values_digest: str | None = None

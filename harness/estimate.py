@@ -15,13 +15,14 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from featgan import precision
 from featgan.errors import UserError
-from featgan.networks import Discriminator, GanSettings, Generator
+from featgan.networks import RECIPES, GanSettings, recipe
 from featgan.scores import Classifier, Score, load_classifier, train_classifier
 from featgan.stages import plan
 from featgan.trainer import StagedTrainer
@@ -72,7 +73,7 @@ def estimate(cell: Cell, images: int) -> Estimate:
         epoch = training.epoch_steps or math.ceil(current / training.batch_size)
         steps += stage.epochs * epoch
         evaluations += stage.epochs // training.evaluate_every
-    model, kept = model_bytes(method.gan, method.image_size), method.stages.models_kept
+    model, kept = model_bytes(method), method.stages.models_kept
     return Estimate(
         runs=1,
         steps=steps,
@@ -87,26 +88,50 @@ def estimate(cell: Cell, images: int) -> Estimate:
     )
 
 
-@cache
-def model_bytes(gan: GanSettings, image_size: int) -> int:
-    """Bytes of both networks with Adam's two moments of every parameter."""
-    with torch.device("meta"):
-        networks = Generator(gan, image_size), Discriminator(gan, image_size)
-    return sum(
-        FLOAT * value.numel() * copies
-        for network in networks
-        for values, copies in ((network.parameters(), 3), (network.buffers(), 1))
-        for value in values
-    )
+def model_bytes(method: Method) -> int:
+    """Bytes of both networks with Adam's two moments of every parameter, and G's average."""
+    generator, discriminator = _sizes(method.gan.model_dump_json(), method.image_size)
+    average = generator.values if method.gan.ema else 0
+    return FLOAT * (generator.stored + discriminator.stored + average)
 
 
 def step_bytes(method: Method) -> int:
-    """Bytes of a step's activations and their gradients, about: three passes of equal size."""
-    pixels, values = method.image_size**2, 0.0
-    for halving in range(1, method.image_size.bit_length() - 2):  # down to 4×4
-        channels = method.gan.width * 2 ** (halving - 1)
-        values += 3 * channels * pixels / 4**halving  # convolution, batch norm, activation
-    return int(FLOAT * method.training.batch_size * 3 * (values + 2 * 3 * pixels))
+    """Bytes of a step's activations, about: those of G once, and of D for two batches."""
+    generator, discriminator = _sizes(method.gan.model_dump_json(), method.image_size)
+    return FLOAT * method.training.batch_size * (generator.outputs + 2 * discriminator.outputs)
+
+
+class _Size(NamedTuple):
+    """Numbers that a network holds."""
+
+    values: int
+    """Parameters and buffers."""
+    stored: int
+    """Those, and Adam's two moments of every parameter."""
+    outputs: int
+    """Of all layers, for one image."""
+
+
+@cache
+def _sizes(gan: str, image_size: int) -> list[_Size]:
+    """Of generator and discriminator; `gan` are settings as JSON. Ours are built without memory."""
+    settings = GanSettings.model_validate_json(gan)
+    with torch.device("meta" if settings.network in RECIPES else "cpu"), torch.no_grad():
+        networks = recipe(settings).networks(settings, image_size)
+        latent = torch.zeros(2, settings.latent)  # two: batch norm refuses a single value
+        sizes, given = [], latent
+        for network in networks:
+            outputs: list[int] = []
+            for layer in network.modules():
+                if not [*layer.children()]:
+                    layer.register_forward_hook(
+                        lambda _, __, out, to=outputs: to.append(out.numel())
+                    )
+            given = network(given)
+            parameters = sum(value.numel() for value in network.parameters())
+            values = parameters + sum(value.numel() for value in network.buffers())
+            sizes.append(_Size(values, values + 2 * parameters, sum(outputs) // 2))
+    return sizes
 
 
 def describe(sweep: Sweep) -> str:
@@ -153,7 +178,8 @@ def probe(sweep: Sweep) -> str:
     for kind, method in methods.items():
         pace = measure(method, sweep.resources, device, PROBE_SECONDS / len(methods))
         lines.append(
-            f"  {work[kind].runs} runs at {method.image_size} px, width {method.gan.width}, "
+            f"  {work[kind].runs} runs of {method.gan.network} at {method.image_size} px, "
+            f"width {method.gan.width}, "
             f"{pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
             f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
         )

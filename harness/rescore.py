@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -44,15 +44,17 @@ def rescore(
     results: Path,
     count: int | None = None,
     say: Say = partial(print, flush=True),  # noqa: B008
+    networks: Collection[str] = (),
 ) -> None:
     """Write `rescored.json` for every finished run, and `real/<data set>.json` beside the runs.
 
     `count` images a run; by default 50,000 on a GPU, on a CPU ten evaluations' worth with the
     small classifier and one with a large. What is there already is not measured again.
-    Raises UserError where images, generators or weights are missing.
+    `networks` are the user's own `module:function`s that may be imported. Raises UserError where
+    images, generators or weights are missing, or a run has own networks that are not among them.
     """
     outcome = Outcome.read(results)
-    measuring = _Measuring(results, outcome, say)
+    measuring = _Measuring(results, outcome, say, networks)
     finished = [run for run in outcome.runs if run.status == "finished"]
     for number, run in enumerate(finished, 1):
         done = f"{number} of {len(finished)}: {cell_name(run.cell)}"
@@ -63,8 +65,10 @@ def rescore(
 class _Measuring:
     """What runs share: device, classifiers, counters, real images; loaded when first needed."""
 
-    def __init__(self, results: Path, outcome: Outcome, say: Say) -> None:
-        self.results, self.outcome, self.say = results, outcome, say
+    def __init__(
+        self, results: Path, outcome: Outcome, say: Say, networks: Collection[str]
+    ) -> None:
+        self.results, self.outcome, self.say, self.networks = results, outcome, say, networks
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classifier = cache(self._classifier)
         self.counter = cache(self._counter)
@@ -83,7 +87,7 @@ class _Measuring:
         if before and (before.generator_sha256, before.protocol) == (digest, protocol):
             return None
         started = time.perf_counter()
-        generator = load_generator(home / GENERATOR, self.device)
+        generator = load_generator(home / GENERATOR, self.device, self.networks)
         features = FeatureSettings.model_validate(run.settings["features"])
         self.real(run.cell["data"], features)
         logits = self._logits(generator, classifier, large, run.cell["seed"])

@@ -6,6 +6,7 @@ Reads run records and their neighbours alone; needs no Ray and no GPU.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -144,6 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="first measure every finished run's generator again, with fresh noise",
     )
     parser.add_argument("--count", type=int, help="images of a re-score (50,000 on a GPU)")
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="networks of your own that a re-score may import",
+    )
     parser.add_argument("--reach", type=float, help="the score whose epochs and seconds are told")
     options = parser.parse_args(arguments)
     try:
@@ -156,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.rescore:
             from harness.rescore import rescore  # loads PyTorch, which tables do without
 
-            rescore(results, options.count)
+            sys.path.append(os.getcwd())  # the user's own networks
+            rescore(results, options.count, networks=options.network)
         tables = make(results, reach=options.reach)
         print(screen(results))
         print(f"Tables: {tables}\nFigures: {results / 'figures'}")

@@ -36,7 +36,16 @@ class LinearClassifier:
 
 
 @pytest.fixture
-def make_trainer():
+def one_thread():
+    """Tensors this small gain nothing by threads, and waiting threads spin."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_trainer(one_thread):
     def make(
         mode="ascending",
         size=32,
@@ -49,6 +58,7 @@ def make_trainer():
         staging=None,
         pacing=None,
         metrics=(),
+        gan=None,
         **training,
     ):
         random = np.random.default_rng(0)
@@ -81,7 +91,7 @@ def make_trainer():
             groups,
             plan(mode, 3, settings.stage_epochs, staging.change),
             score,
-            gan=GanSettings(width=width, latent=4),
+            gan=GanSettings(**{"width": width, "latent": 4} | (gan or {})),
             training=settings,
             seed=seed,
             device=torch.device(device),
@@ -90,10 +100,7 @@ def make_trainer():
             image_scores=np.arange(count),
         )
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small gain nothing, and waiting threads spin
-    yield make
-    torch.set_num_threads(threads)
+    return make
 
 
 @pytest.fixture

@@ -40,6 +40,25 @@ def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(
     assert same(outcome(stopped), outcome(straight))
 
 
+@pytest.mark.parametrize(
+    "gan",
+    [
+        {"network": "sngan", "ema": 0.9},
+        {"network": "wgan-gp"},
+        {"r1": 1.0, "augment": ["color", "translation", "cutout"]},
+    ],
+    ids=["sngan", "wgan-gp", "r1-augment"],
+)
+def test_every_kind_of_gan_is_the_same_twice_on_a_gpu(make_on_gpu, same, outcome, gan):
+    runs = [
+        make_on_gpu("conventional", precision="bf16", stage_epochs=2, width=16, gan=gan)
+        for _ in range(2)
+    ]
+    for run in runs:
+        list(run.run())
+    assert same(outcome(runs[0]), outcome(runs[1]))
+
+
 def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu, same, outcome):
     runs = [make_on_gpu("conventional", size=64, width=32, precision="bf16") for _ in range(2)]
     for run in runs:

@@ -1,20 +1,43 @@
+"""Networks by name, built from a seed, and the file that a generator travels in."""
+
+import sys
+
 import pytest
 import torch
+from pydantic import ValidationError
 
 from featgan.errors import UserError
-from featgan.networks import (
-    Discriminator,
-    FromPoint,
-    GanSettings,
-    Generator,
-    ToPoint,
-    build,
-    generator_bytes,
-    load_generator,
-    to_uint8,
-)
+from featgan.networks import GanSettings, build, generator_bytes, load_generator, to_uint8
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NETWORKS = ["dcgan", "sngan", "wgan-gp"]
 SMALL = GanSettings(width=4, latent=6)
+
+OWN = """
+from torch import nn
+
+def tiny(gan, image_size):
+    pixels = 3 * image_size**2
+    make = nn.Sequential(nn.Linear(gan.latent, pixels), nn.Tanh())
+    make.append(nn.Unflatten(1, (3, image_size, image_size)))
+    return make, nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1))
+
+def small_images(gan, image_size):
+    return tiny(gan, image_size // 2)
+
+def two_logits(gan, image_size):
+    return tiny(gan, image_size)[0], nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, 2))
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's; forgotten afterwards."""
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_networks:tiny"
+    sys.modules.pop("own_networks", None)
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
@@ -26,59 +49,58 @@ def test_shapes_and_range_at_every_image_size(size):
     assert discriminator(images).shape == (2,)
 
 
-def test_parameters_of_the_64_pixel_dcgan():
-    """The counts of the well-known 64-pixel DCGAN of width 64 and latent length 100."""
-    gan = GanSettings(width=64, latent=100)
-    count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
-    assert count(Generator(gan, 64)) == 3_576_704
-    assert count(Discriminator(gan, 64)) == 2_765_568
-
-
-def test_initial_weights_depend_on_the_seed_alone():
-    first = build(SMALL, 32, seed=1)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_initial_state_depends_on_the_seed_alone(network):
+    """Buffers too: spectral norm's vectors are drawn."""
+    gan = SMALL.model_copy(update={"network": network})
+    first = build(gan, 32, seed=1)
     torch.manual_seed(123)
-    again, other = build(SMALL, 32, seed=1), build(SMALL, 32, seed=2)
+    again, other = build(gan, 32, seed=1), build(gan, 32, seed=2)
     for a, b, c in zip(first, again, other, strict=True):
-        a, b, c = (torch.cat([p.flatten() for p in n.parameters()]) for n in (a, b, c))
+        a, b, c = (torch.cat([v.flatten() for v in n.state_dict().values()]) for n in (a, b, c))
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
 
 
-def test_building_leaves_the_global_generator_alone():
+@pytest.mark.parametrize("network", NETWORKS)
+def test_building_leaves_the_global_generator_alone(network):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    build(SMALL, 32, seed=0)
+    build(SMALL.model_copy(update={"network": network}), 32, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_initial_weights_are_drawn_as_dcgan_says():
-    generator, _ = build(GanSettings(width=64), 32, seed=0)
-    conv, norm = generator.layers[3], generator.layers[4]
-    assert conv.weight.std().item() == pytest.approx(0.02, rel=0.01)
-    assert norm.weight.mean().item() == pytest.approx(1.0, abs=0.01)
-    assert norm.bias.abs().max() == 0
+def test_a_network_of_no_known_name_is_refused():
+    with pytest.raises(ValidationError, match="'sgnan' is none of dcgan, sngan, wgan-gp"):
+        GanSettings(network="sgnan")
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_first_and_last_layer_are_the_convolutions_they_stand_for(memory_format):
-    for kind, side, convolve in (
-        (FromPoint, 1, torch.nn.functional.conv_transpose2d),
-        (ToPoint, 4, torch.nn.functional.conv2d),
-    ):
-        layer = kind(6, 3, 4, bias=False).to(memory_format=memory_format)
-        values = torch.randn(5, 6, side, side)
-        torch.testing.assert_close(layer(values), convolve(values, layer.weight))
+def test_a_users_own_networks_are_built_from_the_seed(own):
+    gan = GanSettings(network=own, latent=6)
+    (generator, discriminator), (again, _) = build(gan, 32, seed=1), build(gan, 32, seed=1)
+    noise = torch.randn(3, 6)
+    images = generator(noise)
+    assert images.shape == (3, 3, 32, 32)
+    assert discriminator(images, images).shape == (6,)
+    assert torch.equal(images, again(noise))
+    assert generator.training
+    assert not torch.equal(images, build(gan, 32, seed=2)[0](noise))
 
 
-def test_batches_judged_together_are_normalised_apart():
-    real, fake = torch.rand(2, 4, 3, 32, 32) * torch.tensor([1.0, 0.1]).view(2, 1, 1, 1, 1)
-    together, apart = (build(SMALL, 32, seed=0)[1] for _ in range(2))
-    expected = torch.cat([apart(real), apart(fake)])
-    torch.testing.assert_close(together(real, fake), expected)
-    for name, value in apart.state_dict().items():  # running statistics too
-        torch.testing.assert_close(together.state_dict()[name], value, msg=name)
-    assert not torch.allclose(apart(torch.cat([real, fake])), expected, atol=1e-3)
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("small_images", r"makes \[2, 3, 16, 16\], not \[2, 3, 32, 32\]"),
+        ("two_logits", "the discriminator makes 4 values, not one logit each"),
+        ("absent", "has no 'absent'"),
+    ],
+)
+def test_own_networks_that_do_not_fit_are_told_in_one_line(own, function, message):
+    gan = GanSettings(network=f"own_networks:{function}", latent=6)
+    with pytest.raises(UserError, match=message) as caught:
+        build(gan, 32, seed=0)
+    assert "\n" not in str(caught.value)
 
 
 def test_bytes_of_an_image_are_rounded_to_the_nearest():
@@ -86,15 +108,30 @@ def test_bytes_of_an_image_are_rounded_to_the_nearest():
     assert to_uint8(images).tolist() == [0, 0, 128, 255, 255, 255, 0]
 
 
-def test_a_saved_generator_carries_its_configuration(tmp_path):
-    generator, _ = build(SMALL, 64, seed=3)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_saved_generator_carries_its_configuration(tmp_path, network):
+    gan = SMALL.model_copy(update={"network": network, "augment": ["color"], "ema": 0.5})
+    generator, _ = build(gan, 64, seed=3)
     path = tmp_path / "generator.safetensors"
     path.write_bytes(generator_bytes(generator))
     loaded = load_generator(path)
     noise = torch.randn(3, 6)
-    assert (loaded.image_size, loaded.gan) == (64, SMALL)
+    assert (loaded.image_size, loaded.gan) == (64, gan)
     assert not loaded.training
     assert torch.equal(loaded(noise), generator.eval()(noise))
+
+
+def test_loading_imports_a_users_networks_only_if_the_caller_names_them(own, tmp_path):
+    generator, _ = build(GanSettings(network=own, latent=6), 32, seed=3)
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(generator_bytes(generator))
+    del sys.modules["own_networks"]
+    for named in ([], ["own_networks:other"], ["dcgan"]):
+        with pytest.raises(UserError, match="only if you name it: --network own_networks:tiny"):
+            load_generator(path, networks=named)
+    assert "own_networks" not in sys.modules
+    noise = torch.randn(2, 6)
+    assert torch.equal(load_generator(path, networks=[own])(noise), generator.eval()(noise))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x10" + b"\0" * 30])

@@ -1,5 +1,7 @@
 """Images from a trained generator: the command, the grid, the walk."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,23 @@ def test_walk_goes_from_one_noise_vector_to_another_on_the_arc(run):
     torch.testing.assert_close(walk[-1], end)
     angle = torch.nn.functional.cosine_similarity(start, end, dim=0).acos()
     torch.testing.assert_close(walk[2], (start + end) / (2 * torch.cos(angle / 2)))
+
+
+def test_own_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys):
+    """The file alone imports nothing."""
+    (tmp_path / "own_sampled.py").write_text("from featgan.dcgan import dcgan as mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    gan = GanSettings(network="own_sampled:mine", width=4, latent=8)
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0]))
+    sys.modules.pop("own_sampled")
+    out = ["--count", "2", "--out", str(tmp_path / "own.png")]
+    assert sample.main([str(file), *out]) == 2
+    assert "--network own_sampled:mine" in capsys.readouterr().err
+    assert "own_sampled" not in sys.modules
+    assert sample.main([str(file), "--network", "own_sampled:mine", *out]) == 0
+    assert np.asarray(Image.open(tmp_path / "own.png")).shape == (32, 66, 3)
+    sys.modules.pop("own_sampled")
 
 
 def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -44,7 +44,7 @@ def test_fixed_steps_an_epoch_need_no_images():
 def test_a_checkpoint_is_as_large_as_foretold():
     """The model and its peak: parameters, two moments of Adam each, batch norm's statistics."""
     method = Method.model_validate(METHOD | {"gan": {"width": 16, "latent": 64}})
-    bytes_of_two_networks = module.model_bytes(method.gan, method.image_size)
+    bytes_of_two_networks = module.model_bytes(method)
     from featgan.networks import build
 
     networks = build(method.gan, 32, 0)
@@ -87,7 +87,9 @@ def test_how_many_runs_fit(monkeypatch):
 def test_a_probe_times_real_steps_and_tells_hours(monkeypatch):
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.1)
     text = probe(Sweep.model_validate(SWEEP))
-    found = re.search(r"8 runs at 32 px, width 2, .*: ([\d.]+) ms a step, ([\d.]+) s a score", text)
+    found = re.search(
+        r"8 runs of dcgan at 32 px, width 2, .*: ([\d.]+) ms a step, ([\d.]+) s a score", text
+    )
     step, score = map(float, found.groups())
     assert step > 0.1
     hours = (720 * step / 1e3 + 48 * score) / 3600
