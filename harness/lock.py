@@ -71,6 +71,7 @@ class SweepLock:
         self.notice, self.lost = notice, lost
         self.beat, self.patience = beat, patience
         self._released = threading.Event()
+        self._is_lost = False
         self._thread = threading.Thread(target=self._stay_alive, daemon=True, name="sweep-lock")
 
     def __enter__(self) -> SweepLock:
@@ -97,6 +98,8 @@ class SweepLock:
     ) -> None:
         self._released.set()
         self._thread.join()
+        if self._is_lost:
+            return
         self._holder = self._holder.model_copy(update={"status": "released"})
         with suppress(OSError):  # else it goes stale with this process
             self.store.put(self._key(self._number), self._text())
@@ -123,13 +126,16 @@ class SweepLock:
     def _stay_alive(self) -> None:
         """Show a sign of life every few seconds, until released or replaced."""
         while not self._released.wait(self.beat):
-            with suppress(OSError):  # the storage may fail for a while; the sweep goes on
-                if max(self._numbers()) > self._number:
-                    if self.lost is not None:
-                        self.lost(f"sweep {self.sweep} was taken over by {self._latest()[1]}")
-                    return
+            # The storage may fail for a while, each kind in its own way; the sweep goes on.
+            with suppress(Exception):
+                number, heir = self._latest()
+                if number > self._number:
+                    self._is_lost = True
+                    break
                 self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
                 self.store.put(self._key(self._number), self._text())
+        if self._is_lost and self.lost is not None:
+            self.lost(f"sweep {self.sweep} was taken over by {heir}")
 
     def _latest(self) -> tuple[int, Holder | None]:
         """The highest number and its holder; 0 and None before the first."""

@@ -41,7 +41,7 @@ class Sight:
 def preflight(
     store: Store,
     *,
-    data: Sequence[str] = (),
+    files: Sequence[str] = (),
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
     notice: Callable[[str], None] = print,
@@ -49,7 +49,7 @@ def preflight(
 ) -> None:
     """Raise a UserError that names every node unfit for the sweep, and why.
 
-    `data` are paths that every node must see. Ray is connected already; what cannot be met
+    `files` are paths that every node must see. Ray is connected already; what cannot be met
     now but may be once the cluster has grown is told through `notice`.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -58,7 +58,7 @@ def preflight(
     try:
         problems += _storage_problems(store, token)
         if not problems:
-            for name, sight in _look_around(nodes, store, token, data, seconds, notice).items():
+            for name, sight in _look_around(nodes, store, token, files, seconds, notice).items():
                 problems += [f"{name} {problem}" for problem in sight.problems]
     finally:
         _forget(store, token)
@@ -66,7 +66,7 @@ def preflight(
         raise UserError("preflight: " + "; ".join(problems))
 
 
-def look(store: Store, token: str, node: str, data: Sequence[str]) -> Sight:
+def look(store: Store, token: str, node: str, files: Sequence[str]) -> Sight:
     """Runs on a node: read the driver's token, write one, find the data, tell the versions."""
     problems = []
     try:
@@ -80,8 +80,25 @@ def look(store: Store, token: str, node: str, data: Sequence[str]) -> Sight:
         )
     except Exception as error:
         problems.append(f"cannot use the storage {store.root}: {_reason(error)}")
-    problems += [f"does not see the data {path}" for path in data if not os.path.exists(path)]
+    for path in files:
+        if not os.path.exists(os.path.expanduser(path)):
+            relative = "" if path.startswith(("/", "~")) else f" (in {os.getcwd()}: name it from /)"
+            problems.append(f"does not see {path}{relative}")
     return Sight(versions(), problems)
+
+
+def check_here(store: Store, key: str, expected: Mapping[str, str]) -> None:
+    """Runs where a run has landed, which may be a node that joined after the preflight.
+
+    Raises RuntimeError that names this node unless it sees `key` in the storage and has the
+    `expected` versions.
+    """
+    problems = _differences(versions(), expected)
+    if not store.exists(key):
+        problems.append(f"does not see {store.join(key)}")
+    if problems:
+        address = ray.util.get_node_ip_address()
+        raise RuntimeError(f"node {platform.node()} ({address}) {'; '.join(problems)}")
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +115,7 @@ def _look_around(
     nodes: Sequence[Mapping[str, Any]],
     store: Store,
     token: str,
-    data: Sequence[str],
+    files: Sequence[str],
     seconds: float,
     notice: Callable[[str], None],
 ) -> dict[str, Sight]:
@@ -108,7 +125,7 @@ def _look_around(
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[node["NodeID"]] = task.options(scheduling_strategy=there).remote(
-            store, token, node["NodeID"], data
+            store, token, node["NodeID"], files
         )
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
     here = versions()
@@ -127,11 +144,16 @@ def _look_around(
         else:
             if not sight.problems and not store.exists(f"preflight-{token}/{node['NodeID']}"):
                 sight.problems.append(f"writes to {store.root}, but nothing arrives here")
-        for library, version in here.items():
-            if (there_has := sight.versions.get(library)) != version:
-                sight.problems.append(f"has {library} {there_has}, this machine {version}")
-        seen[name] = sight
+        seen[name] = Sight(here, sight.problems + _differences(sight.versions, here))
     return seen
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    return [
+        f"has {library} {there.get(library)}, the sweep's driver {version}"
+        for library, version in here.items()
+        if there.get(library) != version
+    ]
 
 
 def _is_alive(node: str) -> bool:

@@ -7,6 +7,7 @@ any machine that sees the same files. Decoding, counting and copying are not its
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,6 +64,10 @@ class Source(Settings):
     def reader(self) -> Read:
         """What reads an image by its location; made once in each process."""
 
+    def files(self) -> list[str]:
+        """Local files and folders that every reader needs, as absolute paths."""
+        return []
+
 
 class FolderSource(Source):
     """Image files in folders, at any depth."""
@@ -75,12 +80,18 @@ class FolderSource(Source):
 
     def listing(self, image_size: int) -> Listing:
         """Every file with an image's ending, sorted by path."""
-        paths = [self.path] if isinstance(self.path, str) else self.path
-        return Listing.of(*folders.list_images(paths, self.labels is not None))
+        return Listing.of(*folders.list_images(self._paths(), self.labels is not None))
 
     def reader(self) -> Read:
         """Reads files, local or remote."""
         return folders.read
+
+    def files(self) -> list[str]:
+        """The folders that are in no bucket."""
+        return _local(*self._paths())
+
+    def _paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
 
 
 class CelebASource(Source):
@@ -105,6 +116,10 @@ class CelebASource(Source):
         """Reads files, local or remote."""
         return folders.read
 
+    def files(self) -> list[str]:
+        """The folder, unless it is in a bucket."""
+        return _local(self.path)
+
 
 class TorchvisionSource(Source):
     """A labelled image set of `torchvision.datasets`."""
@@ -127,6 +142,10 @@ class TorchvisionSource(Source):
         """Takes an image of the set and encodes its pixels."""
         return vision.read
 
+    def files(self) -> list[str]:
+        """The folder, which a download may still have to make."""
+        return [] if self.download else _local(self.path)
+
 
 class IdxSource(Source):
     """A file of images in MNIST's format, plain or gzipped."""
@@ -144,6 +163,10 @@ class IdxSource(Source):
     def reader(self) -> Read:
         """Takes an image of the file and encodes its pixels."""
         return idx.read
+
+    def files(self) -> list[str]:
+        """The file; labels are read by the sweep's driver alone."""
+        return _local(self.images)
 
 
 class BuiltinSource(Source):
@@ -204,6 +227,10 @@ class UnionSource(Source):
                 matched = (matched or 0) + listed.matched
         return Listing(pd.concat(tables, ignore_index=True), problems, matched)
 
+    def files(self) -> list[str]:
+        """Those of all its sources."""
+        return [file for part in self.sources.values() for file in part.files()]
+
     def reader(self) -> Read:
         """Asks the reader of the image's origin."""
         readers = {name.encode(): part.reader() for name, part in self.sources.items()}
@@ -213,6 +240,11 @@ class UnionSource(Source):
             return readers[name](place)
 
         return read
+
+
+def _local(*paths: str) -> list[str]:
+    """Those that are not URIs, resolved on the machine the command is started on."""
+    return [os.path.abspath(os.path.expanduser(path)) for path in paths if "://" not in path]
 
 
 SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

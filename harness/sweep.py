@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(getattr(error, "cause", error)).split())
         print(f"featgan: {text}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("featgan: stopped at once: the same command continues", file=sys.stderr)
+        return 1
 
 
 def carry_out(sweep: Sweep, screen: Screen) -> int:
@@ -57,13 +62,13 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
 
     cells = sweep.cells()
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
-    with SweepLock(store, sweep.name, notice=screen.say):
+    with _alone(store, sweep.name, screen):
         try:
             engine = cluster.connect()
             gpus_per_run = _gpus_per_run(sweep, engine)
             preflight(
                 store,
-                data=list(_paths(sweep.model_dump()["data"])),
+                files=_files(sweep),
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
                 notice=screen.say,
@@ -121,6 +126,34 @@ def resolved(sweep: Sweep) -> str:
     return "\n".join([*lines, f"runs: {len(cells)}"])
 
 
+@contextmanager
+def _alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
+    """Hold the sweep; UserError as soon as another driver has taken it over.
+
+    The stop file that Ctrl-C leaves would stop the other's runs as well, so what is under way
+    here is ended at once.
+    """
+    told: list[str] = []
+
+    def lost(reason: str) -> None:
+        told.append(reason)
+        os.kill(os.getpid(), signal.SIGUSR2)  # Tune has the first for itself
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt  # passes what survives other errors
+
+    before = signal.signal(signal.SIGUSR2, end)
+    try:
+        with SweepLock(store, name, notice=screen.say, lost=lost):
+            yield
+    except KeyboardInterrupt:
+        if not told:
+            raise
+        raise UserError(f"{told[0]}; this driver and its runs have ended") from None
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -> None:
     """Leave beside the runs what was asked for: tables are made from files alone."""
     plan = {
@@ -155,15 +188,10 @@ def _notes(sweep: Sweep) -> list[str]:
     return notes
 
 
-def _paths(data: Any) -> Iterator[str]:
-    """The local paths under any key `path` of the data sets: every node must see them."""
-    if isinstance(data, dict):
-        found = data.get("path", [])
-        yield from (p for p in ([found] if isinstance(found, str) else found) if "://" not in p)
-        data = list(data.values())
-    if isinstance(data, list):
-        for value in data:
-            yield from _paths(value)
+def _files(sweep: Sweep) -> list[str]:
+    """What every node must see besides the storage: the data sets, and a classifier's weights."""
+    files = [file for source in sweep.data.values() for file in source.files()]
+    return files + [sweep.score.weights] * (sweep.score.weights is not None)
 
 
 def _gpus_per_run(sweep: Sweep, engine: cluster.Engine) -> float:

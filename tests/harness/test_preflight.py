@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
+from ray.cluster_utils import Cluster
 
 from harness import preflight
 from harness.store import Store
@@ -72,9 +77,27 @@ def test_data_and_a_foreign_token_are_named(tmp_path: Path) -> None:
     sight = preflight.look(store, "token", "node", [str(tmp_path), str(tmp_path / "photos")])
     assert sight.problems == [
         f"reads something else than was written to {tmp_path}",
-        f"does not see the data {tmp_path / 'photos'}",
+        f"does not see {tmp_path / 'photos'}",
     ]
     assert store.get("preflight-token/node") == b"token"
+
+
+def test_a_relative_path_is_looked_for_where_the_run_would(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("preflight-token/driver", b"token")
+    (problem,) = preflight.look(store, "token", "node", ["weights.pt"]).problems
+    assert problem == f"does not see weights.pt (in {os.getcwd()}: name it from /)"
+
+
+def test_a_node_that_joined_late_is_named_where_it_is_unfit(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("paper/groups/a.json", b"{}")
+    here = preflight.versions()
+    preflight.check_here(store, "paper/groups/a.json", here)
+    with pytest.raises(RuntimeError, match=f"node {os.uname().nodename} .*does not see {tmp_path}"):
+        preflight.check_here(store, "paper/groups/b.json", here)
+    with pytest.raises(RuntimeError, match=r"has torch [0-9.+cu]+, the sweep's driver 1\.0"):
+        preflight.check_here(store, "paper/groups/a.json", here | {"torch": "1.0"})
 
 
 def test_a_changed_source_file_is_another_version(
@@ -87,3 +110,45 @@ def test_a_changed_source_file_is_another_version(
     after = preflight.versions()
     assert before["featgan"] != after["featgan"]
     assert {**before, "featgan": ""} == {**after, "featgan": ""}
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Two real nodes of one Ray on this machine."""
+    monkeypatch.setenv("RAY_health_check_initial_delay_ms", "0")
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8}
+    )
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_node_that_leaves_while_it_is_asked_is_done_without(
+    two_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(store: Store, token: str, node: str, files: list[str]) -> preflight.Sight:
+        if node == gone:
+            time.sleep(600)
+        return preflight.Sight(here)
+
+    here, notices = preflight.versions(), []
+    leaving = next(iter(two_nodes.worker_nodes))
+    gone = leaving.node_id
+    monkeypatch.setattr(preflight, "look", look)
+
+    def wait_while_it_leaves(asked: list[ray.ObjectRef], **options: Any) -> None:
+        two_nodes.remove_node(leaving, allow_graceful=False)
+        wait(asked, **options)
+
+    wait = ray.wait
+    monkeypatch.setattr(preflight.ray, "wait", wait_while_it_leaves)
+    store = Store(str(tmp_path))
+    staying = two_nodes.head_node.node_id
+    store.put(f"preflight-token/{staying}", b"token")
+    seen = preflight._look_around(ray.nodes(), store, "token", [], 60, notices.append)
+    assert [sight.problems for sight in seen.values()] == [[]]
+    (notice,) = notices
+    assert "has left the cluster a moment ago: runs do without it" in notice

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import lock
+from harness.store import Store
+
 ROOT = Path(__file__).parents[2]
 TINY = """
 results: {results}
@@ -26,6 +29,19 @@ resources: {{checkpoint_minutes: 0}}
 """
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    """A test that failed must not leave its sweep running beside the others."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
 @pytest.fixture
 def sweep_file(tmp_path):
     def write(seeds=(0,), epochs=4, results=tmp_path / "results", extra=""):
@@ -39,9 +55,11 @@ def sweep_file(tmp_path):
 def start(*arguments):
     command = [sys.executable, str(ROOT / "harness" / "sweep.py"), *map(str, arguments)]
     environment = os.environ | {"RAY_ADDRESS": "local"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+    STARTED.append(process)
+    return process
 
 
 def finish(process, seconds=400):
@@ -53,6 +71,14 @@ def records(folder):
     return {
         path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/run.json")
     }
+
+
+def await_evaluations(process, folder):
+    deadline = time.monotonic() + 300
+    while not any(record["evaluations"] for record in records(folder).values()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def scores(folder):
@@ -104,7 +130,7 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
     while not any(record["status"] == "finished" for record in records(folder).values()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        os.sched_yield()
+        time.sleep(0.1)
     process.kill()
     process.communicate()
     done = {n: r for n, r in records(folder).items() if r["status"] == "finished"}
@@ -129,11 +155,7 @@ def test_ctrl_c_lets_the_runs_save_themselves(sweep_file, tmp_path):
     file = sweep_file(epochs=200)
     folder = tmp_path / "results" / "tiny"
     process = start(file)
-    deadline = time.monotonic() + 300
-    while not any(record["evaluations"] for record in records(folder).values()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        os.sched_yield()
+    await_evaluations(process, folder)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 1
@@ -142,3 +164,37 @@ def test_ctrl_c_lets_the_runs_save_themselves(sweep_file, tmp_path):
     stopped = records(folder)
     assert {record["status"] for record in stopped.values()} == {"interrupted"}
     assert all((folder / "runs" / name / "checkpoint.pt").exists() for name in stopped)
+
+
+def test_a_second_ctrl_c_stops_at_once(sweep_file, tmp_path):
+    process = start(sweep_file(epochs=20000))
+    await_evaluations(process, tmp_path / "results" / "tiny")
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None and "stopping" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process, 60)
+    assert code == 1
+    assert err.splitlines()[-1] == "featgan: stopped at once: the same command continues"
+
+
+def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, tmp_path, monkeypatch):
+    """It slept (a laptop's lid, a virtual machine's pause) until another had its sweep."""
+    process = start(sweep_file(epochs=20000))
+    folder = tmp_path / "results" / "tiny"
+    await_evaluations(process, folder)
+    process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(lock, "_machine", lambda: "elsewhere")
+    store = Store(str(tmp_path / "results"))
+    with lock.SweepLock(store, "tiny", beat=0.1, patience=0.5, notice=lambda _: None):
+        process.send_signal(signal.SIGCONT)
+        code, _, err = finish(process, 60)
+        assert store.list("tiny/lock") == ["tiny/lock/000002.json"]
+    assert code == 2
+    assert f"sweep tiny was taken over by process {os.getpid()} of" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not store.exists("tiny/stop")
+    before = records(folder)
+    assert {record["status"] for record in before.values()} == {"running"}
+    time.sleep(2)
+    assert records(folder) == before, "a run is still alive"
