@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,10 +25,15 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from harness.config import Pilot, Resources
+from harness.preflight import versions
 from harness.records import FINAL, RunRecord, Status
 from harness.screen import Counts, Screen
 from harness.store import Store
 from harness.trial import Habits, Run, stop_key, train
+
+
+REPORT_SECONDS = 1.0
+"""Least time between two reports of a run to Tune, whose one driver serves all runs."""
 
 
 def read_record(store: Store, run: Run) -> RunRecord | None:
@@ -99,9 +106,18 @@ def _fit(
 ) -> None:
     """One Tune experiment over the runs."""
     todo = sorted(todo, key=epochs, reverse=True)
-    habits = Habits(resources.cpus_per_run, resources.checkpoint_minutes, sample_every)
+    habits = Habits(
+        resources.cpus_per_run,
+        resources.checkpoint_minutes,
+        sample_every,
+        report_seconds=0.0 if pilot else REPORT_SECONDS,
+    )
     trainable = tune.with_parameters(
-        train, runs={run.name: run for run in todo}, store=store, habits=habits
+        train,
+        runs={run.name: run for run in todo},
+        store=store,
+        habits=habits,
+        versions=versions(),
     )
     with tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch:
         tune.Tuner(
@@ -168,9 +184,14 @@ def _name(trial: Trial) -> str:
 
 
 def _reason(trial: Trial) -> str:
-    """Why a trial failed, in one line."""
-    error = trial.get_pickled_error() or trial.get_error()
-    error = getattr(error, "cause", None) or error
+    """Why a trial failed, in one line.
+
+    From Tune's file beside its driver: `get_pickled_error` reads a copy of it that comes later.
+    """
+    error: Any = "no reason given"
+    if trial.pickled_error_file is not None:
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        error = getattr(error, "cause", None) or error
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:500]
 

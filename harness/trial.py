@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, records
 from harness.config import Cell
 from harness.curves import Curves
+from harness.preflight import check_here
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.store import Store
 
@@ -74,6 +76,8 @@ class Habits:
     checkpoint_minutes: float
     sample_every: int
     """Evaluations between two sample grids in TensorBoard."""
+    report_seconds: float = 0.0
+    """Least time between two reports to Tune while the run goes on."""
 
 
 def stop_key(sweep: str) -> str:
@@ -81,13 +85,24 @@ def stop_key(sweep: str) -> str:
     return f"{sweep}/stop"
 
 
-def train(config: dict[str, Any], runs: dict[str, Run], store: Store, habits: Habits) -> None:
-    """Tune's function trainable: carry one run as far as it goes."""
-
+def train(
+    config: dict[str, Any],
+    runs: dict[str, Run],
+    store: Store,
+    habits: Habits,
+    versions: dict[str, str],
+) -> None:
+    """Tune's function trainable: carry one run as far as it goes, on a node fit for it."""
     run = runs[config["run"]]
+    check_here(store, run.groups_key, versions)
     planned = sum(stage.epochs for stage in run.cell.stages)
+    told = float("-inf")
 
     def report(record: RunRecord) -> None:
+        nonlocal told
+        if record.status == "running" and time.monotonic() - told < habits.report_seconds:
+            return
+        told = time.monotonic()
         tune.report(
             {
                 "epochs": record.epochs_spent,
@@ -353,6 +368,7 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
+@cache
 def _versions() -> dict[str, str]:
     packages = ("featgan", "torch", "torchvision", "numpy", "ray")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -1,0 +1,128 @@
+"""The runs of a sweep through the real Tune, with a stand-in for the trial."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+
+from harness import runs as module
+from harness.config import Cell, Method, Resources
+from harness.screen import Counts, Screen
+from harness.store import Store
+from harness.trial import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[None]:
+    ray.init(
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=10**8,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def a_run(mode: Any, seed: int = 0) -> Run:
+    training = {"stage_epochs": 4, "evaluate_every": 1}
+    cell = Cell("a", mode, seed, Method.model_validate({"training": training}))
+    return Run("s", cell, f"0{seed}", "features/a", "s/groups/a.json", None)
+
+
+def carry_out(todo: list[Run], store: Store, **resources: Any) -> tuple[bool, Counts, str]:
+    out, counts = io.StringIO(), Counts(total=len(todo))
+    completed = module.carry_out(
+        todo,
+        store,
+        Resources(**resources),
+        gpus_per_run=0,
+        sample_every=1,
+        screen=Screen(out),
+        counts=counts,
+    )
+    return completed, counts, out.getvalue()
+
+
+def test_longest_first_in_one_process_and_failures_are_told(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
+        name = config["run"]
+        tries = len(store.list(f"tries/{name}"))
+        place = len(store.list("tries"))
+        store.put(f"tries/{name}/{tries}", f"{place} {os.getpid()}".encode())
+        if "seed7" in name:
+            raise OSError(28, "No space left on device", "/mnt/run.json")
+        tune.report({"share": 1.0, "best_score": 2.0 + tries, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    short, doomed, *long = [
+        a_run("ascending", 1),
+        a_run("ascending", 7),
+        a_run("conventional", 2),
+        a_run("conventional", 3),
+    ]
+    completed, counts, said = carry_out([short, doomed, *long], store, max_failures=1)
+
+    tries = {key: store.get(key).decode().split() for key in store.list("tries")}
+    order = sorted(tries, key=lambda key: int(tries[key][0]))
+    assert order == [
+        *(f"tries/{run.name}/0" for run in (*long, short, doomed)),
+        f"tries/{doomed.name}/1",
+    ]
+    assert len({tries[key][1] for key in order[:4]}) == 1, "one process for runs that do not fail"
+
+    assert completed
+    assert (counts.done, counts.failed, counts.running) == (3, 1, 0)
+    assert counts.share == pytest.approx((12 + 12 + 8) / 40)
+    reason = "OSError: [Errno 28] No space left on device: '/mnt/run.json'"
+    assert said.count(f"{doomed.name}: {reason}\n") == 1
+    assert said.count(f"{doomed.name}: {reason}; trying again\n") == 1
+    logged = store.get(f"{doomed.folder}/failures.txt").decode().splitlines()
+    assert [line.partition(" ")[2] for line in logged] == [reason, reason]
+
+
+def test_runs_go_on_where_tune_itself_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does, without any result, where a node's memory monitor killed a trial."""
+    todo = [a_run("ascending", seed) for seed in (0, 1)]
+    asked = []
+
+    def fit(todo: list[Run], *_: Any) -> None:
+        asked.append([run.name for run in todo])
+        if len(asked) < 3:
+            raise RuntimeError("The actor\n died")
+
+    monkeypatch.setattr(module, "_fit", fit)
+    completed, _, said = carry_out(todo, store, max_failures=2)
+    assert completed
+    assert asked == [[run.name for run in todo]] * 3
+    assert said == "Tune stopped: The actor died\n" * 2
+
+    asked.clear()
+    _, _, said = carry_out(todo, store, max_failures=1)
+    assert len(asked) == 2
+    assert said == "Tune stopped: The actor died\n" * 2
+
+
+def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
+    # Three stages of four epochs on all the data; or on one, two and three thirds of it.
+    assert module.epochs(a_run("conventional")) == 12
+    assert module.epochs(a_run("ascending")) == 8
