@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from featgan.seeds import stream
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import cluster
 from harness.config import Sweep
@@ -33,14 +32,14 @@ class Reporter(StagedTrainer):
         self.gan.steps += epochs
 
     def evaluate(self) -> Evaluation:
-        noise = stream(self.seed, "score", self.progress.epochs_spent, device=self.device)
-        score = 1.0 + noise.initial_seed() % 10_000 / 1000
+        score = 1.0 + (self.seed + self.progress.epochs_spent) * 7919 % 10_000 / 1000
         evaluation = Evaluation(
             stage=self.progress.stage.number,
             epoch=self.progress.epoch,
             epochs_spent=self.progress.epochs_spent,
             steps=self.gan.steps,
             score=score,
+            metrics={},
             **dict.fromkeys(REST, 0.1),
         )
         self.evaluations.append(evaluation)

@@ -59,8 +59,9 @@ class Curves:
             "speed/images_per_second": evaluation.images_per_second,
             **{f"evaluation/{name}": value for name, value in evaluation.metrics.items()},
         }
-        for tag, value in points.items():
-            self._writer.add_scalar(tag, value, evaluation.epochs_spent)
+        # One event for all: one each would be most of what a run costs besides training.
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
+        self._summaries.add_summary(Summary(value=values), evaluation.epochs_spent)
 
     def grid(self, images: NDArray[np.uint8], epochs_spent: int) -> None:
         """Images uint8 [n, 3, S, S] of the fixed noise as one picture."""
