@@ -31,7 +31,6 @@ from harness.screen import Counts, Screen
 from harness.store import Store
 from harness.trial import Habits, Run, stop_key, train
 
-
 REPORT_SECONDS = 1.0
 """Least time between two reports of a run to Tune, whose one driver serves all runs."""
 

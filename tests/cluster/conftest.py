@@ -27,6 +27,8 @@ INSTALLED = ["ray[default]", "s3fs", "boto3"]
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """What cluster.yaml installs and this environment lacks, downloaded once per machine."""
+    if reason := hosts.missing():
+        pytest.skip(reason)
     folder = Path(tempfile.gettempdir()) / f"featgan-cluster-packages-{os.getuid()}"
     if (folder / "complete").exists():
         return folder
@@ -52,8 +54,6 @@ def packages() -> Path:
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterator[hosts.Network]:
-    if reason := hosts.missing():
-        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("hosts")
     network = hosts.Network(folder, 3, keep=(str(packages),))
     try:
@@ -70,7 +70,8 @@ def cluster(network: hosts.Network) -> Cluster:
     """The hosts as a running Ray cluster of three nodes."""
     cluster = Cluster(network)
     cluster.up()
-    return cluster
+    yield cluster
+    cluster.end_sweeps()
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def undisturbed(cluster: Cluster) -> dict[str, Any]:
     cluster.desk.run(
         "cd ~/featgan; RAY_ADDRESS=local PYTHONPATH=~/featgan",
         f"{sys.executable} harness/sweep.py ~/undisturbed.yaml",
-        timeout=15 * MINUTES,
+        timeout=30 * MINUTES,
     )
     found = outcome(sweep.folder)
     assert len([name for name in found if not name.endswith(".csv")]) == 6
@@ -88,11 +89,12 @@ def undisturbed(cluster: Cluster) -> dict[str, Any]:
 
 
 @pytest.fixture
-def mended(cluster: Cluster) -> Cluster:
+def mended(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with all its hosts and nodes, whatever the test before did to them."""
     for host in cluster.network.hosts:
         if not host.is_up:
             cluster.network.restart(host)
     if cluster.alive() != ["head", "worker1", "worker2"]:
         cluster.up()
-    return cluster
+    yield cluster
+    cluster.end_sweeps()

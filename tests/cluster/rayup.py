@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,13 +26,14 @@ class Cluster:
     def __init__(self, network: hosts.Network) -> None:
         self.network, self.desk = network, network.desk
         self.head, *self.workers = network.hosts
+        self._sweeps: list[subprocess.Popen[bytes]] = []
         self._check_out(self._config())
 
     def up(self, nodes: int = 3) -> float:
         """`ray up` until `nodes` nodes are there; seconds."""
         started = time.monotonic()
         command = f"cd ~/featgan && {RAY} up -y --no-config-cache cluster.yaml"
-        self.desk.run(command, timeout=240)
+        self.desk.run(command, timeout=600)
         self.await_nodes(nodes)
         return time.monotonic() - started
 
@@ -45,7 +48,7 @@ class Cluster:
         said = self.on_head(f'python -c "{show}"', check=False).strip().splitlines()
         return sorted(json.loads(said[-1])) if said and said[-1].startswith("[") else []
 
-    def await_nodes(self, count: int, seconds: float = 180) -> None:
+    def await_nodes(self, count: int, seconds: float = 600) -> None:
         """Wait until exactly `count` nodes are alive."""
         await_(lambda: len(self.alive()) == count, f"{count} nodes alive", seconds, pause=2)
 
@@ -56,7 +59,16 @@ class Cluster:
     def sweep(self, file: str, log: Path) -> subprocess.Popen[bytes]:
         """Start the sweep on the head, the way docs/cluster.md does."""
         command = f"cd ~/featgan; . ~/.featgan; exec python harness/sweep.py {file}"
-        return self.head.popen(command, log=log)
+        self._sweeps.append(self.head.popen(command, log=log))
+        return self._sweeps[-1]
+
+    def end_sweeps(self) -> None:
+        """End what a test that failed has left: it would disturb the next one."""
+        for pid in self.head.processes("harness/sweep.py") if self.head.is_up else []:
+            os.kill(pid, signal.SIGKILL)
+        for sweep in self._sweeps:
+            sweep.wait()
+        self._sweeps.clear()
 
     def _check_out(self, config: dict[str, Any]) -> None:
         """Put a copy of the repository on the desk: one that nobody works in meanwhile."""
@@ -75,6 +87,7 @@ class Cluster:
         config |= {key: aws[key] for key in aws if key.endswith("_start_ray_commands")}
         for node in ("head", "worker"):
             config[f"{node}_setup_commands"] = aws["setup_commands"]
+        config["worker_start_ray_commands"][-1] += " --num-cpus=1"  # two share one machine
         config["provider"] |= {
             "head_ip": self.head.address,
             "worker_ips": [worker.address for worker in self.workers],

@@ -38,7 +38,7 @@ class Sweep:
 
     def finish(self, sweep: subprocess.Popen[bytes] | None = None) -> None:
         """Wait for the end of a sweep, by default a new one; nothing may be left to do."""
-        code = (sweep or self.start()).wait(timeout=10 * MINUTES)
+        code = (sweep or self.start()).wait(timeout=30 * MINUTES)
         assert code == 0, self.said()
 
     def said(self) -> str:
@@ -61,7 +61,7 @@ class Sweep:
                 for record in self.records().values()
             )
 
-        await_(half_done, "a run is half done", 5 * MINUTES)
+        await_(half_done, "a run is half done", 20 * MINUTES)
 
     def finished(self) -> dict[str, tuple[str, int]]:
         """When each finished run's record and generator were written."""
