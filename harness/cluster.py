@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from featgan.errors import UserError
 
 CLOSED_PORT = "http://127.0.0.1:9/"
@@ -42,6 +44,9 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Written by `ray start` (so by `ray up`), removed by `ray stop`."""
 
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""The cluster file as `ray up` left it on the head: what the autoscaler may still start."""
+
 OBJECT_STORE_BYTES = 1_000_000_000
 
 
@@ -54,6 +59,7 @@ class Engine:
     nodes: int
     cpus: float
     gpus: float
+    """Where there is none yet: those of a node that the autoscaler may start."""
 
 
 def environment() -> None:
@@ -113,7 +119,22 @@ def connect(cpus: int | None = None) -> Engine:
                 )
     total = ray.cluster_resources()
     alive = sum(node["Alive"] for node in ray.nodes())
-    return Engine(where, alive, total.get("CPU", 0.0), total.get("GPU", 0.0))
+    gpus = total.get("GPU", 0.0) or (0.0 if where is None else _gpus_to_come())
+    return Engine(where, alive, total.get("CPU", 0.0), gpus)
+
+
+def node_types() -> dict[str, dict[str, Any]]:
+    """The kinds of nodes that the autoscaler may start, by name; none without an autoscaler."""
+    file = BOOTSTRAP.expanduser()
+    if not file.exists():
+        return {}
+    return dict(yaml.safe_load(file.read_text()).get("available_node_types", {}))
+
+
+def _gpus_to_come() -> float:
+    """A cluster whose GPU workers come when runs wait has none when the sweep starts."""
+    may_come = (kind for kind in node_types().values() if kind.get("max_workers", 0) > 0)
+    return float(max(((kind.get("resources") or {}).get("GPU", 0) for kind in may_come), default=0))
 
 
 @contextmanager

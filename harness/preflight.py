@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import featgan
 import harness
 from featgan.errors import UserError
+from harness import cluster
 from harness.store import Store
-
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""The cluster file as `ray up` left it on the head: what the autoscaler may still start."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +198,7 @@ def _may_grow(request: Mapping[str, float], alive: int) -> str | None:
     """Why a node that meets the request may still come; None where it cannot."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "runs wait for Kubernetes to start one"
-    file = BOOTSTRAP.expanduser()
-    if not file.exists():
-        return None
-    cluster = yaml.safe_load(file.read_text())
-    for name, kind in cluster.get("available_node_types", {}).items():
+    for name, kind in cluster.node_types().items():
         resources = kind.get("resources") or {}
         if _fits(request, resources) and kind.get("max_workers", 0) > 0:
             return f"runs wait for a node of type {name}"

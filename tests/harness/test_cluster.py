@@ -120,6 +120,21 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
         cluster.connect()
 
 
+def test_gpus_that_come_when_runs_wait_are_counted_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "BOOTSTRAP", tmp_path / "none")
+    assert cluster._gpus_to_come() == 0
+    monkeypatch.setattr(cluster, "BOOTSTRAP", Path(__file__).parents[2] / "cluster.yaml")
+    assert cluster._gpus_to_come() == 1, "the AWS cluster starts without a worker"
+    (tmp_path / "cpu.yaml").write_text(
+        "available_node_types: {a: {resources: {CPU: 8}, max_workers: 2},"
+        " b: {resources: {GPU: 8}, max_workers: 0}, c: {resources: {}, max_workers: 3}}"
+    )
+    monkeypatch.setattr(cluster, "BOOTSTRAP", tmp_path / "cpu.yaml")
+    assert cluster._gpus_to_come() == 0
+
+
 def test_which_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     current = tmp_path / "ray_current_cluster"
     monkeypatch.setattr(cluster, "CURRENT_CLUSTER", current)

@@ -13,7 +13,7 @@ import ray
 import yaml
 from ray.cluster_utils import Cluster
 
-from harness import preflight
+from harness import cluster, preflight
 from harness.store import Store
 
 HEAD = {"NodeID": "a", "Resources": {"CPU": 4.0}}
@@ -23,7 +23,7 @@ GPU = {"NodeID": "b", "Resources": {"CPU": 8.0, "GPU": 2.0}}
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(preflight, "BOOTSTRAP", tmp_path / "ray_bootstrap_config.yaml")
+    monkeypatch.setattr(cluster, "BOOTSTRAP", tmp_path / "ray_bootstrap_config.yaml")
 
 
 def _unmet(nodes: list[dict[str, Any]], **request: float) -> tuple[list[str], list[str]]:
@@ -45,20 +45,20 @@ def test_a_cpu_and_a_gpu_on_different_nodes_do_not_make_a_run() -> None:
 
 def test_what_the_cluster_may_still_start_is_only_told(tmp_path: Path) -> None:
     types = {"gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}}
-    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    cluster.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
     assert _unmet([HEAD], CPU=1, GPU=1) == (
         [],
         ["no node has 1 CPU and 1 GPU yet; runs wait for a node of type gpu"],
     )
     assert _unmet([HEAD], CPU=1, GPU=2)[0], "that type never has two"
     types["gpu"]["max_workers"] = 0
-    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    cluster.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
     assert _unmet([HEAD], CPU=1, GPU=1)[0], "none of that type may start"
 
 
 def test_machines_that_have_not_joined_yet_are_waited_for() -> None:
     types = {"local.cluster.node": {"resources": {}, "max_workers": 3}}
-    preflight.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
+    cluster.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
     assert _unmet([HEAD], GPU=1) == ([], ["no node has 1 GPU yet; 1 of up to 3 nodes have joined"])
     assert _unmet([HEAD, HEAD, HEAD], GPU=1)[0]
 
