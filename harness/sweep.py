@@ -191,7 +191,7 @@ def _notes(sweep: Sweep) -> list[str]:
 def _files(sweep: Sweep) -> list[str]:
     """What every node must see besides the storage: the data sets, and a classifier's weights."""
     files = [file for source in sweep.data.values() for file in source.files()]
-    return files + [sweep.score.weights] * (sweep.score.weights is not None)
+    return [*files, sweep.score.weights] if sweep.score.weights else files
 
 
 def _gpus_per_run(sweep: Sweep, engine: cluster.Engine) -> float:
