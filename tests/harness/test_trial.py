@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
@@ -193,6 +194,16 @@ def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 0
     assert len(record.evaluations) == 6
+
+
+def test_a_run_has_the_threads_of_its_cores_whatever_the_environment_says(store, run):
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(1)  # what OMP_NUM_THREADS=1 does, which Ray sets
+    try:
+        carry(run, store, Habits(3, 60, 100), lambda record: seen.add(torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {3}
 
 
 def test_checkpoints_are_written_by_time(store, run):
