@@ -1,6 +1,7 @@
 """How fast a run trains: a plain DCGAN loop, us, the limit; one table, one run.
 
     python benchmarks/training.py [--sizes 32 64 128] [--threads 1] [--seconds 4] [--rounds 5]
+    python benchmarks/training.py --gans    other GANs and stabilisers against our DCGAN
 
 All three train the same networks on batches of the same size. *Plain* is the loop as most
 people write it: DataLoader, fp32, NCHW, an update's passes one by one, `.item()` at every
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,15 +92,15 @@ class NoScore:
         count = 2
 
 
-def ours(work: Work, device: torch.device, steps: int) -> Steps:
-    """Our trainer, as a run uses it."""
+def ours(work: Work, device: torch.device, steps: int, **gan: Any) -> Steps:
+    """Our trainer, as a run uses it; `gan` are settings beside the width."""
     settings = TrainingSettings(batch_size=work.batch, learning_rate=RATE, epoch_steps=steps)
     trainer = StagedTrainer(
         Noise(work.size),
         np.ones(IMAGES),
         plan("conventional", 1, settings.stage_epochs),
         NoScore(),
-        gan=GanSettings(width=work.width),
+        gan=GanSettings(width=work.width, **gan),
         training=settings,
         seed=0,
         device=device,
@@ -196,33 +197,57 @@ def plain(work: Work, device: torch.device, steps: int) -> Steps:
 
 
 KINDS = {"plain": plain, "ours": ours, "limit": limit}
+GANS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "dcgan, ema": {"ema": 0.999},
+    "dcgan, augment": {"augment": ["color", "translation", "cutout"]},
+    "dcgan, r1": {"r1": 1.0},
+    "sngan": {"network": "sngan"},
+    "wgan-gp": {"network": "wgan-gp"},
+}
 
 
 def compare(
     work: Work, device: torch.device, seconds: float, rounds: int
 ) -> dict[str, list[float]]:
     """Images a second of each kind in each round; a round takes each about `seconds`."""
-    clock = time.perf_counter
-    if device.type == "cpu" and torch.get_num_threads() == 1:
-        clock = time.process_time
-
-    def timed(steps: Steps) -> float:
-        started = clock()
-        steps()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return clock() - started
-
     trial = plain(work, device, 2)
-    count = max(1, round(seconds / min(timed(trial), timed(trial)) * 2))
+    count = max(1, round(seconds / min(timed(trial, device), timed(trial, device)) * 2))
     trained = {name: kind(work, device, count) for name, kind in KINDS.items()}
     for steps in trained.values():
         steps()
     speeds: dict[str, list[float]] = {name: [] for name in trained}
     for _ in range(rounds):
         for name, steps in trained.items():
-            speeds[name].append(count * work.batch / timed(steps))
+            speeds[name].append(count * work.batch / timed(steps, device))
     return speeds
+
+
+def timed(steps: Steps, device: torch.device) -> float:
+    """Seconds that steps take; on one CPU thread, of CPU time."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    started = clock()
+    steps()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - started
+
+
+def compare_gans(work: Work, device: torch.device, rounds: int) -> None:
+    """Print each GAN's images a second, and its time for an image in DCGANs'."""
+    count = 5  # an update of G for those that have one in five
+    trained = {name: ours(work, device, count, **gan) for name, gan in GANS.items()}
+    for steps in trained.values():
+        steps()
+    seconds = {name: [] for name in trained}
+    for _ in range(rounds):
+        for name, steps in trained.items():
+            seconds[name].append(timed(steps, device))
+    for name, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, seconds["dcgan"], strict=True))
+        speed = count * work.batch / min(taken)
+        print("| " + " | ".join([*map(str, work), name, f"{speed:.0f}", f"{ratio:.1f}"]) + " |")
 
 
 def memory(kind: str, work: Work, threads: int) -> str:
@@ -249,6 +274,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of a run (CPU)")
     parser.add_argument("--seconds", type=float, default=4, help="of each kind in each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gans", action="store_true", help="compare GANs and stabilisers instead")
     parser.add_argument("--memory", choices=[*KINDS], help="print only this kind's peak memory")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -262,6 +288,13 @@ def main() -> None:
         else f"CPU {torch.backends.cpu.get_cpu_capability()}, {options.threads} thread(s)"
     )
     number = precision.name(precision.resolve("auto", device))
+    if options.gans:
+        print(f"{where}; {number}; real images/s, and time for one in DCGANs'\n")
+        print("| px | width | batch | GAN | images/s | time |")
+        print("|---" * 6 + "|")
+        for size in options.sizes:
+            compare_gans(WORK[size], device, options.rounds)
+        return
     print(f"{where}; ours and limit {number}, plain fp32; images/s, memory in MiB\n")
     print("| px | width | batch | plain | ours | limit | ours/limit | ours/plain | "
           "memory ours | memory plain |")  # fmt: skip
