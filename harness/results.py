@@ -90,8 +90,8 @@ def state(outcome: Outcome) -> list[str]:
             lines.append(f"{status.capitalize()}: {', '.join(names)}.")
     stuck = [run for run in finished if run.evaluations[-1].spread < STUCK]
     if stuck:
-        names = ", ".join(cell_name(run.cell) for run in stuck)
-        lines.append(f"Stuck on one image at their end (spread under {STUCK:g}): {names}.")
+        cells = ", ".join(cell_name(run.cell) for run in stuck)
+        lines.append(f"Stuck on one image at their end (spread under {STUCK:g}): {cells}.")
     if outcome.missing:
         lines.append(f"Not begun: {', '.join(map(cell_name, outcome.missing))}.")
     return [*lines, *outcome.problems, *outcome.notes]

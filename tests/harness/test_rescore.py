@@ -1,6 +1,7 @@
 """Measuring trained generators again, on a tiny sweep with real networks."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,23 @@ def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
     text = (folder / "tables" / "tables.md").read_text()
     assert "| real images | \u2013 |" in text
     assert "flattery" in text
+
+
+def test_own_networks_are_imported_when_named(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_rescored.py").write_text("from featgan.dcgan import dcgan as mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    gan = GanSettings(network="own_rescored:mine", width=4, latent=8)
+    (file,) = folder.rglob("generator.safetensors")
+    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0]))
+    del sys.modules["own_rescored"]
+    rescored = [str(folder), "--rescore", "--count", "20"]
+    assert results.main(rescored) == 2
+    assert "--network own_rescored:mine" in capsys.readouterr().err
+    assert "own_rescored" not in sys.modules
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    assert results.main([*rescored, "--network", "own_rescored:mine"]) == 0
+    del sys.modules["own_rescored"]
 
 
 def test_a_missing_generator_or_missing_images_are_the_users_to_mend(folder):
