@@ -1,21 +1,22 @@
 """Feature counts (paper, section 3): how many outputs of VGG16's first full layer are positive.
 
-A count is a sum of 4,096 decisions about a sign, so everything here is fp32, without TF32, in
-batches of one fixed size: kernels differ in the last bit from one batch size to another, and
-a count must not depend on the images it happens to be counted with.
+Another network or layer may be counted instead. A count is a sum of thousands of decisions about
+a sign, so everything here is fp32, without TF32, in batches of one fixed size: kernels differ in
+the last bit from one batch size to another, and a count must not depend on the images it happens
+to be counted with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from featgan import vgg
+from featgan import backbones, vgg
 from featgan.settings import Settings
 
 MEANS = {
@@ -29,13 +30,18 @@ DEVIATIONS = {"torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255), "keras": (
 class FeatureSettings(Settings):
     """How the features of an image are counted."""
 
+    network: str = "vgg16"
+    """The network: any of torchvision's classifiers by its name there, such as `resnet50`."""
+    layer: str = "classifier.0"
+    """The layer whose positive outputs are counted, by torchvision's name; VGG16's fc1 by
+    default."""
     weights: str = "imagenet"
-    """VGG16's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of torchvision's
-    or Keras' VGG16 (`.pth`, `.safetensors`, `.h5`)."""
+    """The network's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of
+    torchvision's (`.pth`, `.safetensors`) or of Keras' VGG16 (`.h5`)."""
     seed: int = Field(default=0, ge=0)
     """Seed of the `random` weights."""
     input_size: int = Field(default=224, ge=32, le=1024)
-    """Pixels along each side of the square that VGG16 sees."""
+    """Pixels along each side of the square that the network sees."""
     preprocessing: Literal["torchvision", "keras"] = "torchvision"
     """What the weights were trained with: `torchvision` (RGB, scaled to deviation 1) or `keras`
     (BGR, only centred)."""
@@ -43,7 +49,8 @@ class FeatureSettings(Settings):
     @property
     def outputs(self) -> str:
         """Which outputs are counted, for people."""
-        return "VGG16 fc1"
+        papers = (self.network, self.layer) == backbones.PAPERS
+        return "VGG16 fc1" if papers else f"{self.network} {self.layer}"
 
 
 class FeatureCounter:
@@ -56,19 +63,20 @@ class FeatureCounter:
         self.device = device
         self.batch = 8 if device.type == "cpu" else 128
         self.input_size = settings.input_size
-        state = vgg.load(settings.weights, settings.seed) if state is None else state
-        self._network = vgg.vgg16_to_fc1(state).to(device)
+        state = backbones.load(settings) if state is None else state
+        self._network = backbones.build(settings, state).to(device)
+        self._kind = count_type(settings)
         self._mean = _channels(MEANS[settings.preprocessing], device)
         self._deviation = _channels(DEVIATIONS[settings.preprocessing], device)
         self._bgr = settings.preprocessing == "keras"
 
     def count(self, images: np.ndarray) -> np.ndarray:
-        """The feature count of each image: uint8 RGB [n, 3, s, s] -> int16 [n]."""
+        """The feature count of each image: uint8 RGB [n, 3, s, s] -> integers [n]."""
         counts = [(outputs > 0).sum(dim=1) for outputs in self._batches(images)]
         if not counts:
-            return np.empty(0, np.int16)
+            return np.empty(0, self._kind)
         # read once at the end: on a GPU the next batch is copied while this one is counted
-        return torch.cat(counts)[: len(images)].to(torch.int16).cpu().numpy()
+        return torch.cat(counts)[: len(images)].cpu().numpy().astype(self._kind)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """The outputs that are counted: uint8 RGB [n, 3, s, s] -> float32 [n, d]."""
@@ -94,6 +102,11 @@ class FeatureCounter:
             pixels = pixels.flip(1)
         with torch.backends.cudnn.flags(True, False, deterministic=True, allow_tf32=False):
             return self._network(pixels).flatten(1)
+
+
+def count_type(settings: FeatureSettings) -> type[np.signedinteger[Any]]:
+    """The smallest type that holds every count: int16 for VGG16 up to fc1."""
+    return np.int16 if backbones.outputs(settings) <= np.iinfo(np.int16).max else np.int32
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:

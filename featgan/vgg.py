@@ -24,6 +24,9 @@ State = dict[str, Tensor]
 FEATURES = 4096
 """Outputs of the first fully connected layer: the largest possible count."""
 
+URL = VGG16_Weights.IMAGENET1K_V1.url
+"""Where torchvision publishes the weights."""
+
 
 def vgg16_to_fc1(state: State) -> nn.Module:
     """The network [n, 3, s, s] -> [n, 4096] over these very tensors; nothing is copied."""
@@ -32,17 +35,17 @@ def vgg16_to_fc1(state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def identity(weights: str, seed: int) -> str:
+def identity(weights: str, seed: int, url: str = URL) -> str:
     """What tells these weights from others: SHA-256 of the file, or the seed they are drawn from.
 
     Raises `UserError` where the file is missing, or is not the one torchvision published.
     """
     if weights == "random":
         return f"random, seed {seed}"
-    path = weights_file(weights)
+    path = weights_file(weights, url)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if weights == "imagenet" and not digest.startswith(_published_hash()):
+    if weights == "imagenet" and not digest.startswith(_published_hash(url)):
         raise UserError(f"features.weights: {path} is damaged; delete it to download it anew")
     return digest
 
@@ -52,19 +55,18 @@ def load(weights: str, seed: int) -> State:
     return _random(seed) if weights == "random" else _read(weights_file(weights))
 
 
-def weights_file(weights: str) -> Path:
-    """The file of `imagenet` (downloaded and verified unless it is there) or of a path."""
+def weights_file(weights: str, url: str = URL) -> Path:
+    """The file of `imagenet` (that of `url`, verified when it is downloaded) or of a path."""
     if weights != "imagenet":
         path = Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"features.weights: no file {path}; give imagenet, random or a file")
         return path
-    url = VGG16_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(path), _published_hash(), progress=False)
+            torch.hub.download_url_to_file(url, str(path), _published_hash(url), progress=False)
         # URLError and timeouts are OSErrors; a wrong hash is a RuntimeError
         except (OSError, RuntimeError) as error:
             raise UserError(
@@ -74,9 +76,9 @@ def weights_file(weights: str) -> Path:
     return path
 
 
-def _published_hash() -> str:
+def _published_hash(url: str) -> str:
     """The first digits of the SHA-256 of torchvision's file, from its name."""
-    return Path(VGG16_Weights.IMAGENET1K_V1.url).stem.rpartition("-")[2]
+    return Path(url).stem.rpartition("-")[2]
 
 
 def _empty() -> nn.Module:
@@ -101,21 +103,26 @@ def _random(seed: int) -> State:
     return state
 
 
-def _read(path: Path) -> State:
-    """The parameters up to fc1 of a file of torchvision's or Keras' VGG16."""
-    readers: dict[str, Callable[[Path], State]] = {
-        ".h5": _read_keras,
-        ".hdf5": _read_keras,
-        ".safetensors": load_file,
-    }
+def read_file(path: Path, network: str = "VGG16") -> State:
+    """The tensors of a PyTorch or safetensors file, or of Keras' VGG16; nothing is checked yet."""
+    readers: dict[str, Callable[[Path], State]] = {".safetensors": load_file}
+    if network == "VGG16":
+        readers |= {".h5": _read_keras, ".hdf5": _read_keras}
     try:
-        found = readers.get(path.suffix, _read_torch)(path)
+        return readers.get(path.suffix, _read_torch)(path)
     # what a reader raises on a foreign file is its own business: pickle, zip, HDF5, header, …
     except Exception as error:
         if isinstance(error, UserError):
             raise
         reason = str(error).partition("\n")[0]
-        raise UserError(f"features.weights: {path} cannot be read as VGG16 ({reason})") from error
+        raise UserError(
+            f"features.weights: {path} cannot be read as {network} ({reason})"
+        ) from error
+
+
+def _read(path: Path) -> State:
+    """The parameters up to fc1 of a file of torchvision's or Keras' VGG16."""
+    found = read_file(path)
     wanted = {name: empty.shape for name, empty in _empty().named_parameters()}
     wrong = [
         name for name, shape in wanted.items() if name not in found or found[name].shape != shape

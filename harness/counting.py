@@ -20,7 +20,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from featgan import vgg
+from featgan import backbones
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
@@ -47,7 +47,7 @@ class Decoder:
             "index": batch["index"],
             "sha256": np.array(sha256, dtype=object),
             "problem": np.array(problems, dtype=object),
-            "count": np.array(counts, dtype=np.int16),
+            "count": np.array(counts, dtype=np.int32),
             "image": np.stack(images),
             "input": np.stack(inputs),
         }
@@ -107,7 +107,7 @@ def count(
 ) -> Generator[Batch, None, None]:
     """Count the images of `rows` (`index`, `location`), a few at a time, in any order.
 
-    Yields `index`, `sha256`, `problem` (empty, or why there is no count), `count` (int16) and
+    Yields `index`, `sha256`, `problem` (empty, or why there is no count), `count` (int32) and
     `image` (uint8 [n, 3, image_size, image_size]).
     """
     if rows.empty:
@@ -116,7 +116,7 @@ def count(
     most = _most_actors(gpu)
     pool = ActorPoolStrategy(size=min(actors or most, most))
     decoder = Decoder(source, settings.input_size, image_size, known)
-    state = vgg.load(settings.weights, settings.seed)
+    state = backbones.load(settings)
     weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
     del state
     data: Any = ray.data.from_arrow(_blocks(rows, least=256 if gpu else 8))

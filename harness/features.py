@@ -22,9 +22,9 @@ from typing import Any
 
 import pandas as pd
 
-from featgan import vgg
+from featgan import backbones
 from featgan.errors import UserError
-from featgan.features import FeatureSettings
+from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
 from harness.known import Known
@@ -75,6 +75,7 @@ def prepare(
     `actors` is the number of counting processes (None: one for each GPU or core). Raises
     `UserError` where images or weights cannot be had, or more than `max_rejected` are unusable.
     """
+    count_type(features)  # an unknown network or layer is told before anything is read
     listing = source.listing(image_size)
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
@@ -125,9 +126,12 @@ def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict
 
 def _kind(features: FeatureSettings) -> dict[str, Any]:
     """What decides a count, beside the image."""
-    return {
+    named = {"network": features.network, "layer": features.layer}
+    papers = tuple(named.values()) == backbones.PAPERS
+    # the paper's layer is not spelled out: counts made before there were others stay known
+    return ({} if papers else named) | {
         "weights": features.weights,
-        "weights_sha256": vgg.identity(features.weights, features.seed),
+        "weights_sha256": backbones.identity(features),
         "input_size": features.input_size,
         "preprocessing": features.preprocessing,
         "resize": RESIZE,
@@ -188,7 +192,8 @@ def _put_data_set(
             f"{name}: {len(parts.missing())} images were neither counted nor rejected"
         )
     table = listing.images.drop(columns=["location", "stamp"])
-    table["sha256"], table["feature_count"] = parts.sha256.astype(str), parts.counts
+    table["sha256"] = parts.sha256.astype(str)
+    table["feature_count"] = parts.counts.astype(count_type(features))
     good = table["feature_count"] >= 0
     first = table[good].drop_duplicates("sha256").set_index("sha256")["image_id"]
     again = good & (table["image_id"] != table["sha256"].map(first)) & source.remove_duplicates

@@ -17,14 +17,14 @@ class Known:
     sha256: np.ndarray
     """Sorted digests: S32 [n]."""
     counts: np.ndarray
-    """int16 [n]."""
+    """int32 [n]."""
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Known:
         """From the columns `sha256` (hexadecimal) and `feature_count`."""
         digests = np.array([bytes.fromhex(text) for text in table["sha256"]], dtype="S32")
         digests, first = np.unique(digests, return_index=True)
-        return cls(digests, table["feature_count"].to_numpy(np.int16)[first])
+        return cls(digests, table["feature_count"].to_numpy(np.int32)[first])
 
     def get(self, digest: bytes) -> int:
         """The count of an image, or NOT_COUNTED."""

@@ -170,7 +170,8 @@ def _group_notes(outcome: Outcome, groups: GroupsRecord, sizes: list[int]) -> li
         made += f"; {record.matched:,} matched the rule" if record.matched is not None else ""
         notes.append(made + ".")
         if (weights := record.protocol.get("weights")) and groups.by == "feature_count":
-            notes.append(f"{groups.label.capitalize()}, weights: {weights}.")
+            label = groups.label[0].upper() + groups.label[1:]
+            notes.append(f"{label}, weights: {weights}.")
     return notes
 
 

@@ -31,7 +31,7 @@ class Parts:
         self.total = total
         self.counted = np.zeros(total, bool)
         """Of bad images too: what is known about them is all there is to know."""
-        self.counts = np.full(total, -1, np.int16)
+        self.counts = np.full(total, -1, np.int32)
         self.sha256 = np.zeros(total, "S64")
         self.problems: dict[int, str] = {}
         """Why an image has no count."""
