@@ -24,6 +24,10 @@ ROWS = 1024
 """Distances are taken so many rows at a time: 60,000 real images fit."""
 
 
+class TooFew(ValueError):
+    """Fewer images than a metric looks at neighbours."""
+
+
 class FeatureStatistics:
     """Features [n, d] of the real images, and what the metrics derive from them alone."""
 
@@ -143,7 +147,7 @@ def _share_inside(points: Tensor, centres: Tensor, radii: Tensor) -> float:
 def _radii(features: Tensor, neighbours: int) -> Tensor:
     """Return the distance of each row to its `neighbours`-th nearest other row."""
     if len(features) <= neighbours:
-        raise ValueError(f"{len(features)} images have no {neighbours} neighbours each")
+        raise TooFew(f"{len(features)} images have no {neighbours} neighbours each")
     return torch.cat(
         [distances.kthvalue(neighbours + 1).values for distances in _distances(features, features)]
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from featgan import precision
 from featgan.classifiers import Classifier, load_inception, load_torchvision
 from featgan.extension import choice
-from featgan.metrics import METRICS, FeatureStatistics, measure, reported
+from featgan.metrics import METRICS, FeatureStatistics, TooFew, measure, reported
 from featgan.precision import Precision
 from featgan.settings import Settings
 from featgan.small_cnn import load_trained, train_classifier
@@ -34,6 +34,7 @@ __all__ = [
     "Score",
     "ScoreSettings",
     "classify",
+    "drawn",
     "inception_score",
     "load_classifier",
     "real_statistics",
@@ -186,15 +187,24 @@ class Score:
         Scores `count` of them, drawn with a fixed seed, or all where there are fewer. The
         metrics compare `count`, at most half of all, with the others.
         """
-        count, size = self.count, self.settings.batch_size
         rows = np.random.RandomState(2020).permutation(len(images))
-        rows = rows if self.settings.metrics else rows[:count]
-        drawn = _drawn(images, rows)
-        features, logits = classify(self.classifier, drawn, len(rows), size)
-        score, deviation = inception_score(logits[:count], self.settings.splits)
-        part = min(count, len(rows) // 2)
-        others = FeatureStatistics(features[part:])
-        return Measurement(score, deviation, self._metrics(features[:part], others))
+        rows = rows if self.settings.metrics else rows[: self.count]
+        generate = drawn(lambda some: images[some], rows)
+        size = self.settings.batch_size
+        return self.measure_real(*classify(self.classifier, generate, len(rows), size))
+
+    def measure_real(self, features: Tensor, logits: Tensor) -> Measurement:
+        """The same from a classifier's features [n, width] and logits of images in random order.
+
+        There are no metrics where half of the images are too few for them.
+        """
+        score, deviation = inception_score(logits[: self.count], self.settings.splits)
+        part = min(self.count, len(features) // 2)
+        try:
+            metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
+        except TooFew:
+            metrics = {}
+        return Measurement(score, deviation, metrics)
 
     def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -208,7 +218,7 @@ def real_statistics(
     classifier: Classifier, images: np.ndarray, batch_size: int = 50
 ) -> FeatureStatistics:
     """Return what metrics need of real uint8 `images` [n, 3, S, S]; computed once for a run."""
-    generate = _drawn(images, np.arange(len(images)))
+    generate = drawn(lambda some: images[some], np.arange(len(images)))
     return FeatureStatistics(classify(classifier, generate, len(images), batch_size)[0])
 
 
@@ -225,5 +235,6 @@ def classify(
     return torch.cat(features), torch.cat(logits)
 
 
-def _drawn(images: np.ndarray, rows: np.ndarray) -> Generate:
-    return lambda start, stop: torch.from_numpy(images[rows[start:stop]])
+def drawn(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Generate:
+    """Real images in the order of `rows` as if generated; `read` gives uint8 images of rows."""
+    return lambda start, stop: torch.from_numpy(read(rows[start:stop]))

@@ -11,6 +11,7 @@ from itertools import combinations
 
 from harness.inference import compare, deviation, mean
 from harness.outcome import Outcome, Pattern
+from harness.paper_tables import ceiling_note
 from harness.records import RunRecord
 from harness.table import Column, Table, Value
 
@@ -41,7 +42,7 @@ def honest_tables(outcome: Outcome, reach: float | None = None) -> list[Table]:
                 seed_table(outcome, data, protocol, patterns, suffix),
                 reach_table(outcome, data, protocol, patterns, suffix, reach),
                 pair_table(outcome, data, protocol, patterns, suffix),
-                metric_table(data, protocol, patterns, suffix),
+                metric_table(outcome, data, protocol, patterns, suffix),
             ]
     return [table for table in tables if table.rows]
 
@@ -75,6 +76,9 @@ def seed_table(
                 *(_rescored(outcome, best, other) for other in others),
             ]
         )
+    if ceiling := outcome.ceiling(data, protocol):
+        gaps: list[Value] = [None] * (len(rows[0]) - len(seeds) - 2)
+        rows.append(["real images", *[None] * len(seeds), ceiling.score, *gaps])
     columns = [
         Column("pattern"),
         *(Column(f"seed {seed}", 3) for seed in seeds),
@@ -85,7 +89,7 @@ def seed_table(
         Column("epochs spent, mean"),
         *(Column(f"best of n, {other}", 3) for other in others),
     ]
-    notes = [f"Final scores: {protocol}."]
+    notes = [f"Final scores: {protocol}.", *ceiling_note(ceiling)]
     if others:
         notes.append(
             "Fresh: the best of n again, same protocol, noise its training never saw; the mean "
@@ -178,7 +182,9 @@ def pair_table(
     )
 
 
-def metric_table(data: str, protocol: str, patterns: list[Pattern], suffix: str) -> Table:
+def metric_table(
+    outcome: Outcome, data: str, protocol: str, patterns: list[Pattern], suffix: str
+) -> Table:
     """The further metrics at the last stage's peak, mean over the finished runs."""
     rows: list[list[Value]] = []
     names = list(
@@ -189,6 +195,9 @@ def metric_table(data: str, protocol: str, patterns: list[Pattern], suffix: str)
         if found:
             means = (mean([m[name] for m in found if name in m]) for name in names)
             rows.append([pattern.label, len(found), *means])
+    ceiling = outcome.ceiling(data, protocol)
+    if rows and ceiling and ceiling.metrics:
+        rows.append(["real images", None, *(ceiling.metrics.get(name) for name in names)])
     return Table(
         f"metrics-{data}{suffix}",
         f"{data}: further metrics at the final score's evaluation",
@@ -196,7 +205,8 @@ def metric_table(data: str, protocol: str, patterns: list[Pattern], suffix: str)
         rows,
         [
             f"Of the images of the score ({protocol}), against real ones; means over runs. "
-            "A peak is the score's, unless stages.watch names a metric."
+            "A peak is the score's, unless stages.watch names a metric. Real images: as many, or "
+            "half of them, against the others."
         ],
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.store import Store
 
 READ = ("run.json", "sweep.json", "rescored.json", "failures.txt", ".png")
-READ_FOLDERS = ("groups", "data", "real")
+READ_FOLDERS = ("groups", "data", "real", "ceilings")
 WRITTEN = ("tables", "figures", "report.html")
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from harness.records import RunRecord
-from harness.schemas import DataRecord, GroupsRecord, RealRecord, Rescored
+from harness.schemas import DataRecord, GroupsRecord, RealRecord, RealScore, Rescored
 
 Cell = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -71,6 +71,8 @@ class Outcome:
     """What was measured again with fresh noise, by run."""
     real: dict[str, RealRecord] = field(default_factory=dict)
     """The same measurements of real images, by data set."""
+    ceilings: list[RealScore] = field(default_factory=list)
+    """Scores of real images, one for each data set and score protocol."""
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -100,6 +102,8 @@ class Outcome:
             if path.is_file() and (again := _parsed(path, Rescored, problems)):
                 rescored[run.run] = again
         real = [_parsed(path, RealRecord, problems) for path in sorted(folder.glob("real/*.json"))]
+        paths = sorted(folder.glob("ceilings/*.json"))
+        ceilings = [_parsed(path, RealScore, problems) for path in paths]
         problems += _failed_starts(folder)
         cells = expected if expected is not None else plan.get("cells")
         if not runs and not cells and not groups:
@@ -114,6 +118,7 @@ class Outcome:
             groups=groups,
             rescored=rescored,
             real={record.name: record for record in real if record is not None},
+            ceilings=[record for record in ceilings if record is not None],
             problems=problems,
         )
 
@@ -185,6 +190,11 @@ class Outcome:
         """Tells the files of one data set under several score protocols apart."""
         same = [other for name, other, _ in self.blocks() if name == data]
         return f"-protocol{same.index(protocol) + 1}" if len(same) > 1 else ""
+
+    def ceiling(self, data: str, protocol: str) -> RealScore | None:
+        """The score of the real images; None where the grid has several, of several sizes."""
+        found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
+        return found[0] if len({r.score for r in found}) == 1 else None
 
     def run_folder(self, run: RunRecord) -> Path:
         """Where a run keeps its files."""

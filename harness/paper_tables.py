@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.outcome import Outcome, Pattern, cell_name
 from harness.records import RunRecord
-from harness.schemas import GroupsRecord
+from harness.schemas import GroupsRecord, RealScore
 from harness.table import Column, Table, Value
 
 
@@ -58,20 +58,27 @@ def score_tables(outcome: Outcome) -> list[Table]:
         begun = {pattern.mode for pattern in patterns} | outcome.not_begun(data)
         modes = [mode for mode in outcome.modes if mode in begun]
         keys = list(dict.fromkeys(key for p in patterns for key, _ in p.axes))
+        ceiling = outcome.ceiling(data, protocol)
         rows: list[list[Value]] = []
         for axes in dict.fromkeys(p.axes for p in patterns):
             by_mode = {p.mode: p for p in patterns if p.axes == axes}
             values: list[Value] = [dict(axes).get(key) for key in keys]
             for title, of in _QUANTITIES:
                 cells = [of(by_mode.get(mode)) for mode in modes]
-                rows.append([*values, title, *cells])
+                real = ceiling.score if ceiling and of is _final_score else None
+                rows.append([*values, title, *cells, *([real] if ceiling else [])])
         tables.append(
             Table(
                 key=f"scores-{data}" + outcome.suffix(data, protocol),
                 title=f"{data}: epochs to peak and final score, best of n",
-                columns=[*map(Column, keys), Column(""), *(Column(m, digits=3) for m in modes)],
+                columns=[
+                    *map(Column, keys),
+                    Column(""),
+                    *(Column(mode, digits=3) for mode in modes),
+                    *([Column("real images", digits=3)] if ceiling else []),
+                ],
                 rows=rows,
-                notes=[f"Score: {protocol}.", *_unfinished(patterns)],
+                notes=[f"Score: {protocol}.", *ceiling_note(ceiling), *_unfinished(patterns)],
             )
         )
     return tables
@@ -124,6 +131,13 @@ def run_tables(outcome: Outcome) -> list[Table]:
         columns = [Column("run"), Column("status")]
         tables.append(Table("runs-missing", "Runs that have not begun", columns, missing))
     return tables
+
+
+def ceiling_note(ceiling: RealScore | None) -> list[str]:
+    """How the column or row of real images was made."""
+    if ceiling is None:
+        return []
+    return [f"Real images: {ceiling.images:,} of them scored in the same way, the ceiling."]
 
 
 def status(run: RunRecord) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import ray
@@ -19,9 +20,9 @@ from featgan.errors import UserError
 from featgan.features import FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
-from featgan.scores import train_classifier
+from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import unpack
-from harness import image_values
+from harness import image_values, real_images
 from harness.config import Cell, Sweep
 from harness.features import DataSet, data_record, load_table, prepare
 from harness.store import Store
@@ -48,22 +49,26 @@ class _Preparation:
         self._values = cache(self._value)
         self._groups = cache(self._group)
         self._classifier = cache(self._train)
+        self._judged: dict[Any, str | None] = {}  # by settings that hold lists
+        self._ceilings: set[str] = set()
 
     def runs(self) -> list[Run]:
         runs = [self._run(cell) for cell in self._cells]
-        self._forget_groups({run.groups_key for run in runs})
+        self._forget("groups", {run.groups_key for run in runs})
+        self._forget("ceilings", self._ceilings)
         return runs
 
     def _run(self, cell: Cell) -> Run:
         method = cell.method
         data = self._data(cell.data, method.features, method.image_size)
-        classifier = digest = None
+        classifier = None
         if method.score.trained_on:
             sets = [
                 self._data(name, method.features, method.image_size)
                 for name in method.score.trained_on
             ]
-            classifier, digest = self._classifier(*sets)
+            classifier = self._classifier(*sets)
+        digest = classifier and classifier[1]
         values, values_digest = self._values(data, _ordering(method.groups), method.features)
         return Run(
             sweep=self._sweep.name,
@@ -72,7 +77,8 @@ class _Preparation:
             data_key=data.key,
             values_key=values,
             groups_key=self._groups(data, method.groups, method.features),
-            classifier_key=classifier,
+            classifier_key=classifier and classifier[0],
+            real_key=self._judge(data, method.score, classifier),
         )
 
     def _count(self, name: str, features: FeatureSettings, image_size: int) -> DataSet:
@@ -121,6 +127,27 @@ class _Preparation:
         content = groups.to_json(data=name, label=label).encode()
         return self._put(f"groups/{name}-{self._group_label(settings)}.json", content)
 
+    def _judge(
+        self, data: DataSet, score: ScoreSettings, classifier: tuple[str, str] | None
+    ) -> str | None:
+        """Store key of the real images' features, if metrics need them; leaves their score."""
+        asked = score.model_dump_json(), data, classifier
+        if asked not in self._judged:
+            self._progress(f"{data.name}: scoring real images", 0, None)
+            record, features = real_images.measure(
+                data,
+                score,
+                classifier,
+                self._store,
+                cpus=self._sweep.resources.cpus_per_run,
+                gpu=self._gpu,
+            )
+            kind = hashlib.sha256(record.protocol.encode()).hexdigest()[:6]
+            name = f"ceilings/{self._label(data)}-{kind}.json"
+            self._ceilings.add(self._put(name, record.model_dump_json(indent=1).encode()))
+            self._judged[asked] = features
+        return self._judged[asked]
+
     def _group_label(self, settings: GroupSettings) -> str:
         """How groups are made, with a hash where the grid has several of the same name."""
         kinds = {cell.method.groups for cell in self._cells}
@@ -129,9 +156,9 @@ class _Preparation:
             return name
         return f"{name}-{hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:6]}"
 
-    def _forget_groups(self, wanted: set[str]) -> None:
-        """Delete the groups of earlier settings: tables would show them as this sweep's."""
-        for key in self._store.list(f"{self._sweep.name}/groups"):
+    def _forget(self, kind: str, wanted: set[str]) -> None:
+        """Delete what belongs to earlier settings: tables would show it as this sweep's."""
+        for key in self._store.list(f"{self._sweep.name}/{kind}"):
             folder = key.rpartition("/")[0]  # TensorBoard's histogram lies in a folder of its name
             if key not in wanted and f"{folder}.json" not in wanted:
                 self._store.delete(key)

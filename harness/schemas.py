@@ -116,6 +116,23 @@ class Rescored(BaseModel):
     seconds: float
 
 
+class RealScore(BaseModel):
+    """The score of a data set's real images, measured as those of a generator: the ceiling."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    digest: str
+    protocol: str
+    """That of the runs whose ceiling this is; but `images` may be fewer than its n."""
+    images: int
+    score: float
+    score_std: float
+    metrics: dict[str, float] = {}
+    """Of `images` of them, at most half of all, against the others."""
+
+
 class RealRecord(BaseModel):
     """The same measurements of the real images of a data set, at the size they are trained at."""
 

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from ray import tune
 
-from featgan import checkpoint, precision
+from featgan import checkpoint, precision, real_features
 from featgan.groups import FeatureGroups
 from featgan.images import ImagePack
 from featgan.networks import generator_bytes
 from featgan.orders import deal
 from featgan.sample import grid, png
-from featgan.scores import Score, load_classifier, real_statistics
+from featgan.scores import Score, load_classifier
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, records
 from harness.config import Cell
@@ -56,6 +56,8 @@ class Run:
     classifier_key: str | None
     values_key: str | None = None
     """What images are grouped by; None: their feature counts."""
+    real_key: str | None = None
+    """The classifier's features of the real images; None where no metric needs them."""
 
     @property
     def name(self) -> str:
@@ -263,8 +265,8 @@ class Trial:
         trained = self.run.classifier_key and self.store.local(self.run.classifier_key)
         classifier = load_classifier(method.score, device, trained or None)
         real = None
-        if method.score.metrics:
-            real = real_statistics(classifier, pack.rows(np.arange(len(pack))))
+        if self.run.real_key:
+            real = real_features.read(str(self.store.local(self.run.real_key)), classifier)
         score = Score(classifier, method.score, real)
         self._protocol, self._metrics_protocol = score.protocol, score.metrics_protocol
         return StagedTrainer(

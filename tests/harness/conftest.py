@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from harness.records import Evaluation, RunRecord, Seconds, StageRecord
-from harness.schemas import CountStatistics, QualityRecord, RealRecord, Rescored
+from harness.schemas import CountStatistics, QualityRecord, RealRecord, RealScore, Rescored
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
@@ -279,5 +279,33 @@ def save_real() -> Callable[..., None]:
         )
         (folder / "real").mkdir(exist_ok=True)
         (folder / "real" / f"{data}.json").write_text(record.model_dump_json())
+
+    return save
+
+
+@pytest.fixture
+def save_ceiling() -> Callable[..., None]:
+    """Writes the score of a data set's real images."""
+
+    def save(
+        folder: Path,
+        data: str,
+        score: float,
+        protocol: str = PROTOCOL,
+        name: str = "",
+        **metrics: float,
+    ) -> None:
+        record = RealScore(
+            name=data,
+            digest="0a1b",
+            protocol=protocol,
+            images=400,
+            score=score,
+            score_std=0.1,
+            metrics=metrics,
+        )
+        (folder / "ceilings").mkdir(exist_ok=True)
+        path = folder / "ceilings" / f"{data}-{name}-{len(protocol)}.json"
+        path.write_text(record.model_dump_json())
 
     return save

@@ -18,7 +18,7 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text()
     [
         records.RunRecord, records.Evaluation, records.StageRecord, records.Seconds,
         schemas.GroupRecord, schemas.GroupsRecord, schemas.DataRecord, schemas.Rescored,
-        schemas.RealRecord, schemas.CountStatistics,
+        schemas.RealRecord, schemas.RealScore, schemas.CountStatistics,
     ],
 )  # fmt: skip
 def test_every_field_is_documented(model):

@@ -1,5 +1,9 @@
 """The paper's tables, from runs whose numbers are known by hand."""
 
+import numpy as np
+import pytest
+
+from featgan.groups import FeatureGroups, GroupSettings
 from harness.outcome import Outcome
 from harness.paper_tables import group_tables, run_tables, score_tables
 
@@ -74,3 +78,40 @@ def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run)
         ["a-descending-seed1", "failed: no disk", "10 of 10", None, 10, 10, 1.0, 1.0, 115.0],
     ]
     assert missing.rows == [["a-descending-seed2", "missing"]]
+
+
+def test_real_images_stand_beside_the_modes(sweep_folder, save_ceiling):
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    save_ceiling(folder, "a", 4.5)
+    save_ceiling(folder, "a", 9.0, protocol="IS of another judge")
+    save_ceiling(folder, "b", 9.0)
+    (table,) = score_tables(Outcome.read(folder))
+    assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
+    assert [row[-1] for row in table.rows] == [None, 4.5, None]
+    assert "Real images: 400 of them scored in the same way, the ceiling." in table.notes
+
+    save_ceiling(folder, "a", 4.6, name="of-another-size")
+    (table,) = score_tables(Outcome.read(folder))
+    assert table.columns[-1].name == "conventional"  # which of the two would it be?
+
+
+def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
+    values = np.array([0.1251, 0.13, 0.2, 0.31, 0.4375])
+    groups = FeatureGroups.fit(values, GroupSettings(by="edge_density", k=2))
+    (tmp_path / "groups").mkdir()
+    text = groups.to_json(data="a", label="edge density (share of the pixels)")
+    (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_text(text)
+    (table,) = group_tables(Outcome.read(tmp_path))
+    assert table.key == "groups-a-edge_density-kmeans-k2"
+    assert table.title == "a: feature groups by edge_density, kmeans, k = 2"
+    assert table.rows == [
+        ["centroid", pytest.approx(0.1517), pytest.approx(0.37375), None],
+        [
+            "edge density (share of the pixels)",
+            "0.125 to 0.200",
+            "0.310 to 0.438",
+            "0.125 to 0.438",
+        ],
+        ["images", 3, 2, 5],
+    ]
+    assert [column.digits for column in table.columns] == [0, 3, 3, 0]

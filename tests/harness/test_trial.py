@@ -1,15 +1,18 @@
 """One run between store and record, without Ray's scheduling."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from featgan import real_features
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
 from featgan.networks import load_generator
+from featgan.scores import classify, drawn, load_classifier
 from featgan.small_cnn import train_classifier
 from harness import trial as module
 from harness.config import Cell, Method
@@ -289,7 +292,12 @@ def test_further_metrics_are_reported_with_their_protocol(store, run):
     score = run.cell.method.score.model_copy(update={"metrics": ["fid", "kid"]})
     method = run.cell.method.model_copy(update={"score": score})
     cell = Cell("a", "conventional", 0, method)
-    run = Run("s", cell, cell.signature("d", "c"), run.data_key, run.groups_key, run.classifier_key)
+    judge = load_classifier(score, torch.device("cpu"), store.local(run.classifier_key))
+    pack = ImagePack.open(store.local(f"{run.data_key}/pack"))
+    features, _ = classify(judge, drawn(pack.rows, np.arange(24)), 24, 50)
+    store.put("real.safetensors", real_features.dump(features, judge))
+    signature = cell.signature("d", "c")
+    run = replace(run, cell=cell, signature=signature, real_key="real.safetensors")
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert all(evaluation.metrics["fid"] > 0 for evaluation in record.evaluations)
     assert "kid" in record.evaluations[0].metrics

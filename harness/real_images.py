@@ -1,0 +1,95 @@
+"""What a sweep's judge says of the real images: their features, kept for metrics, and the ceiling.
+
+The ceiling is the score of real images under a run's own protocol. Made once for each data set
+and way of scoring, through Ray, beside the feature table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from featgan import real_features
+from featgan.images import ImagePack
+from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifier
+from harness.features import DataSet
+from harness.schemas import RealScore
+from harness.store import Store
+
+BATCH = 50
+"""Real images classified at a time."""
+
+
+def measure(
+    data: DataSet,
+    settings: ScoreSettings,
+    classifier: tuple[str, str] | None,
+    store: Store,
+    *,
+    cpus: int,
+    gpu: bool,
+) -> tuple[RealScore, str | None]:
+    """The score of the real images and, where metrics need them, the store key of their features.
+
+    `classifier` is key and digest of a `trained` one. Raises `UserError` where the classifier is
+    not to be had.
+    """
+    made_from = [settings.model_dump(mode="json"), _judge(settings, classifier), gpu]
+    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
+    key = f"{data.key}/real/{name}.json"
+    features = f"{data.key}/real/{name}.safetensors" if settings.metrics else None
+    if not store.exists(key) or (features and not store.exists(features)):
+        task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
+        trained = classifier and classifier[0]
+        ray.get(task.remote(store, data, settings, trained, cpus, key, features))
+    return RealScore.model_validate_json(store.get(key)), features
+
+
+def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
+    """What tells the classifier from others: a digest, or when its file was last changed."""
+    if classifier:
+        return classifier[1]
+    path = Path(settings.weights).expanduser() if settings.weights else None
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path and path.is_file() else None
+
+
+@ray.remote
+def _measure(
+    store: Store,
+    data: DataSet,
+    settings: ScoreSettings,
+    trained: str | None,
+    threads: int,
+    key: str,
+    features_key: str | None,
+) -> None:
+    """Classify the real images; all of them where metrics need their features."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = load_classifier(settings, device, store.local(trained) if trained else None)
+    pack = ImagePack.open(store.local(f"{data.key}/pack"))
+    order = np.random.RandomState(2020).permutation(len(pack))
+    rows = np.arange(len(pack)) if features_key else order[: settings.count]
+    features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
+    real = None
+    if features_key:
+        store.put(features_key, real_features.dump(features, classifier))
+        real = real_features.read(str(store.local(features_key)), classifier)
+        features, logits = features[torch.from_numpy(order)], logits[torch.from_numpy(order)]
+    score = Score(classifier, settings, real)
+    found = score.measure_real(features, logits)
+    record = RealScore(
+        name=data.name,
+        digest=data.digest,
+        protocol=score.protocol,
+        images=min(len(logits), settings.count),
+        score=found.score,
+        score_std=found.score_std,
+        metrics=found.metrics,
+    )
+    store.put(key, record.model_dump_json(indent=1).encode())

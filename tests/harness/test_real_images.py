@@ -1,0 +1,90 @@
+"""The ceiling and the features of real images, without Ray's scheduling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from featgan import real_features
+from featgan.images import ImagePack
+from featgan.scores import Score, ScoreSettings, load_classifier, real_statistics, train_classifier
+from harness import real_images
+from harness.features import DataSet
+from harness.store import Store
+
+DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ())
+SETTINGS = {"classifier": "trained", "trained_on": ["a"], "count": 30, "splits": 2}
+CPU = torch.device("cpu")
+
+
+class Here:
+    """A Ray task, in this process; counts how often it was asked for."""
+
+    def __init__(self, remote: Any) -> None:
+        self._function, self.calls = remote._function, 0
+
+    def options(self, **resources: Any) -> Here:
+        assert resources == {"num_cpus": 1, "num_gpus": 0}
+        return self
+
+    def remote(self, *arguments: Any) -> None:
+        self.calls += 1
+        threads = torch.get_num_threads()
+        self._function(*arguments)
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path, images: np.ndarray) -> Store:
+    store = Store(str(tmp_path / "store"))
+    ImagePack.write(tmp_path / "pack", [str(n) for n in range(40)], [images])
+    store.put_tree(tmp_path / "pack", "features/a-0/pack")
+    names = ["x", "y"]
+    store.put("c.safetensors", train_classifier(images, np.arange(40) % 2, names, seed=0, epochs=1))
+    return store
+
+
+def test_real_images_are_scored_once_as_generated_ones_are(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Here(real_images._measure)
+    monkeypatch.setattr(real_images, "_measure", task)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+    def measure(**more: Any) -> tuple[Any, str | None]:
+        settings = ScoreSettings.model_validate(SETTINGS | more)
+        trained = ("c.safetensors", "digest")
+        return real_images.measure(DATA, settings, trained, store, cpus=1, gpu=False)
+
+    record, key = measure()
+    judge = load_classifier(
+        ScoreSettings.model_validate(SETTINGS), CPU, store.local("c.safetensors")
+    )
+    score = Score(judge, ScoreSettings.model_validate(SETTINGS))
+    expected = score.measure_images(images)
+    assert record.score == pytest.approx(expected.score, rel=1e-6)
+    assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
+
+    assert measure() == (record, None)
+    assert task.calls == 1
+
+    record, key = measure(metrics=["fid", "density_coverage"], count=400, splits=1)
+    assert key is not None
+    assert (record.images, task.calls) == (40, 2)
+    assert list(record.metrics) == ["fid", "density", "coverage"]
+    statistics = real_statistics(judge, images)
+    kept = real_features.read(str(store.local(key)), judge)
+    assert torch.equal(kept.features, statistics.features)
+    store.delete(key)
+    measure(metrics=["fid", "density_coverage"], count=400, splits=1)
+    assert store.exists(key)
