@@ -1,50 +1,117 @@
-"""What runs share, where it lies in the store already."""
+"""What runs share, made from a grid; Ray's tasks run in this process, and nothing is counted."""
 
-from types import SimpleNamespace
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import ray
+import torch
 
-from featgan.errors import UserError
-from featgan.small_cnn import METADATA, train_classifier, unpack
-from harness.preparation import _Preparation
+from featgan import image_scores
+from featgan.images import ImagePack
+from harness import image_values, preparation, real_images
+from harness.config import Sweep
+from harness.features import DataSet
+from harness.outcome import Outcome
 from harness.store import Store
 
-DATA = SimpleNamespace(name="a", digest="d")
+DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ("x", "y"))
+
+
+class Here:
+    """A Ray task, in this process."""
+
+    def __init__(self, task: Any) -> None:
+        self.remote = task._function
+
+    def options(self, **_: Any) -> Here:
+        return self
 
 
 @pytest.fixture(scope="module")
-def trained():
-    images = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
-    return train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
 
 
 @pytest.fixture
-def classifier_of(tmp_path, monkeypatch):
-    """The classifier that a sweep takes when its file holds the given bytes."""
-    store = Store(str(tmp_path))
-    sweep = SimpleNamespace(name="s", cells=list)
-
-    def take(content):
-        monkeypatch.setattr(store, "exists", lambda key: store.put(key, content) or True)
-        return _Preparation(sweep, store, False, print)._train(DATA)
-
-    return take
-
-
-def test_a_classifier_that_is_there_is_taken_and_not_trained_again(classifier_of, trained):
-    key, digest = classifier_of(trained)
-    assert key.startswith("s/classifier/")
-    assert digest == unpack(trained, key)[1]
-
-
-def test_a_classifier_of_another_version_is_refused(classifier_of, trained, tmp_path):
-    older = METADATA.encode()[:-1] + b"1"
-    with pytest.raises(UserError, match=r"another version.*delete it") as error:
-        classifier_of(trained.replace(METADATA.encode(), older))
-    assert str(error.value).startswith(str(tmp_path / "s/classifier"))
+def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store(str(tmp_path / "results"))
+    ids = [f"{n:02d}" for n in range(40)]
+    ImagePack.write(tmp_path / "pack", ids, [images])
+    store.put_tree(tmp_path / "pack", "features/a-0/pack")
+    counts = np.arange(40, dtype=np.int16)
+    table = pd.DataFrame({"image_id": ids, "feature_count": counts, "label": ["x", "y"] * 20})
+    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: DATA)
+    monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
+    for module, task in (
+        (preparation, "_fit"),
+        (image_values, "_values"),
+        (real_images, "_measure"),
+    ):
+        monkeypatch.setattr(module, task, Here(getattr(module, task)))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    return store
 
 
-def test_a_damaged_classifier_is_refused(classifier_of, trained):
-    with pytest.raises(UserError, match=r"no whole file .*delete it and sweep again"):
-        classifier_of(trained[:-10])
+def sweep(**more: Any) -> Sweep:
+    content = {
+        "name": "s",
+        "image_size": 32,
+        "data": {"a": {"source": "builtin", "set": "digits"}},
+        "groups": {"k": 2},
+        "training": {"stage_epochs": 1, "evaluate_every": 1},
+        "score": {"classifier": "trained", "trained_on": ["a"], "count": 20, "splits": 2},
+    }
+    return Sweep.model_validate(content | more)
+
+
+def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
+    store: Store, images: np.ndarray
+) -> None:
+    store.put("s/groups/a-kmeans-k9.json", b"of settings since changed")
+    store.put("s/groups/a-kmeans-k9/events", b"")
+    grid = {
+        "mode": ["ascending"],
+        "seed": [0],
+        "groups.by": ["feature_count", "edge_density"],
+        "groups.tolerance": [0.1, 0.3],
+        "groups.method": ["balanced"],
+    }
+    threads = torch.get_num_threads()
+    runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
+    torch.set_num_threads(threads)
+
+    keys = [run.groups_key for run in runs]
+    assert len(set(keys)) == len({run.signature for run in runs}) == 4
+    assert sorted(keys) == store.list("s/groups")
+    records = [json.loads(store.get(key)) for key in keys]
+    assert [record["by"] for record in records] == ["feature_count"] * 2 + ["edge_density"] * 2
+    assert [run.values_key is None for run in runs] == [True, True, False, False]
+    found = image_values.load(store, DATA.key, runs[2].values_key)
+    assert np.array_equal(found, image_scores.edge_density(images))
+
+    outcome = Outcome.read(Path(store.join("s")))
+    assert outcome.problems == []
+    (ceiling,) = outcome.ceilings
+    assert (ceiling.name, ceiling.images) == ("a", 20)
+    assert 1 <= ceiling.score <= 2  # of two classes
+
+
+def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
+    grid = {"mode": ["ascending"], "seed": [0], "score.count": [20, 30]}
+    metrics = sweep(grid=grid).score.model_copy(update={"metrics": ["fid"]})
+    chosen = sweep(grid=grid, score=metrics.model_dump())
+    threads = torch.get_num_threads()
+    runs = preparation.prepare_runs(chosen, store, False, lambda *_: None)
+    torch.set_num_threads(threads)
+
+    assert all(run.real_key and store.exists(run.real_key) for run in runs)
+    ceilings = Outcome.read(Path(store.join("s"))).ceilings
+    assert sorted(ceiling.images for ceiling in ceilings) == [20, 30]
+    assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
