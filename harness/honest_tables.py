@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 from harness.inference import compare, deviation, mean
-from harness.outcome import Outcome, Pattern
+from harness.outcome import Outcome, Pattern, dotted
 from harness.paper_tables import ceiling_note
 from harness.records import RunRecord
 from harness.table import Column, Table, Value
@@ -221,11 +222,21 @@ def peak_metrics(run: RunRecord) -> dict[str, float]:
 def differences(a: Pattern, b: Pattern) -> int:
     """In how many things two patterns of a data set differ: the mode, and each further axis.
 
-    An axis that only one of them has (grids may have different ones) is no difference: a
+    Grids may have different axes: a run without one has the sweep file's own setting. A
     conventional run without it is the baseline of all.
     """
-    of_a, of_b = dict(a.axes), dict(b.axes)
-    return (a.mode != b.mode) + sum(of_a[key] != of_b[key] for key in of_a.keys() & of_b.keys())
+    keys = dict.fromkeys(key for pattern in (a, b) for key, _ in pattern.axes)
+    different = [
+        _setting(a, key) != _setting(b, key)
+        for key in keys
+        if not any(p.mode == "conventional" and key not in dict(p.axes) for p in (a, b))
+    ]
+    return (a.mode != b.mode) + sum(different)
+
+
+def _setting(pattern: Pattern, key: str) -> Any:
+    """An axis' value, or what the runs' settings say where it was no axis."""
+    return dict(pattern.axes).get(key, dict(dotted(pattern.runs[0].settings)).get(key))
 
 
 def paired(a: Pattern, b: Pattern, of: Measure) -> list[tuple[float, float]]:

@@ -74,9 +74,11 @@ def test_pairs_differ_in_one_thing_and_a_run_without_an_axis_is_the_baseline_of_
         {"mode": "descending", "groups.k": 2},
         {"mode": "descending", "groups.k": 3},
         {"mode": "ascending", "groups.k": 3},
+        {"mode": "random"},  # of the file's own k, which is 3
     ]
     for score, cell in enumerate(cells, 1):
-        save_run(tmp_path, make_run({"data": "a", "seed": 0, **cell}, [[score]], [[1]], images=[1]))
+        run = make_run({"data": "a", "seed": 0, **cell}, [[score]], [[1]], images=[1])
+        save_run(tmp_path, run.model_copy(update={"settings": {"groups": {"k": 3}}}))
     rows = table(tmp_path, "pairs-a").rows
     assert {frozenset(str(row[1]).split(" minus ")) for row in rows} == {
         frozenset({"conventional", "descending, groups.k=2"}),
@@ -84,6 +86,9 @@ def test_pairs_differ_in_one_thing_and_a_run_without_an_axis_is_the_baseline_of_
         frozenset({"conventional", "ascending, groups.k=3"}),
         frozenset({"descending, groups.k=2", "descending, groups.k=3"}),
         frozenset({"descending, groups.k=3", "ascending, groups.k=3"}),
+        frozenset({"random", "conventional"}),
+        frozenset({"random", "descending, groups.k=3"}),
+        frozenset({"random", "ascending, groups.k=3"}),
     }
 
 
