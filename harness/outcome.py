@@ -16,7 +16,15 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from harness.records import RunRecord
-from harness.schemas import DataRecord, GroupsRecord, RealRecord, RealScore, Rescored
+from harness.schemas import (
+    DataRecord,
+    GroupsRecord,
+    RealRecord,
+    RealScore,
+    Rescored,
+    SweepRecord,
+)
+from harness.sealed import is_of_other_format
 
 Cell = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -81,14 +89,15 @@ class Outcome:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of a sweep")
         problems: list[str] = []
-        plan = _json(folder / "sweep.json", problems) or {}
+        path = folder / "sweep.json"
+        plan = _parsed(path, SweepRecord, problems) if path.is_file() else None
         runs = _latest(
             [
                 run
                 for path in sorted(folder.glob("runs/*/run.json"))
-                if (run := _parsed(path, RunRecord, problems)) is not None
+                if (run := _run(path, problems)) is not None
             ],
-            plan.get("runs"),
+            plan.runs if plan else None,
             problems,
         )
         groups = {}
@@ -99,20 +108,24 @@ class Outcome:
         rescored = {}
         for run in runs:
             path = folder / "runs" / run.run / "rescored.json"
-            if path.is_file() and (again := _parsed(path, Rescored, problems)):
-                rescored[run.run] = again
+            if not path.is_file() or (again := _parsed(path, Rescored, problems)) is None:
+                continue
+            if run.generator_sha256 not in (None, again.generator_sha256):
+                problems.append(f"{path}: left out: measured of another generator than the run's")
+                continue
+            rescored[run.run] = again
         real = [_parsed(path, RealRecord, problems) for path in sorted(folder.glob("real/*.json"))]
         paths = sorted(folder.glob("ceilings/*.json"))
         ceilings = [_parsed(path, RealScore, problems) for path in paths]
         problems += _failed_starts(folder)
-        cells = expected if expected is not None else plan.get("cells")
+        cells = expected if expected is not None else plan.cells if plan else None
         if not runs and not cells and not groups:
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
         return cls(
             folder=folder,
-            name=plan.get("name", folder.resolve().name),
+            name=plan.name if plan else folder.resolve().name,
             cells=cells if cells is not None else [run.cell for run in runs],
-            notes=list(plan.get("notes", [])),
+            notes=plan.notes if plan else [],
             runs=runs,
             data={record.name: record for record in data if record is not None},
             groups=groups,
@@ -253,14 +266,13 @@ def _failed_starts(folder: Path) -> list[str]:
     ]
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+def _run(path: Path, problems: list[str]) -> RunRecord | None:
+    """A run's record, which must be that of the folder it lies in."""
+    record = _parsed(path, RunRecord, problems)
+    if record is not None and record.run != path.parent.name:
+        problems.append(f"{path}: left out: the record of another run, {record.run}")
         return None
-    except ValueError as error:
-        problems.append(f"{path}: cannot be read: {error}")
-        return None
+    return record
 
 
 def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None:
@@ -269,5 +281,10 @@ def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        problems.append(f"{path}: cannot be read: {where}: {first['msg']}")
-        return None
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        if is_of_other_format(error):
+            message = "another version of featgan wrote it"
+        problems.append(f"{path}: cannot be read: {where}: {message}")
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {error.strerror}")
+    return None

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.sealed import Sealed
+
 Status = Literal["running", "interrupted", "finished", "diverged", "failed", "stopped"]
 FINAL: tuple[Status, ...] = ("finished", "diverged")
 """A run of any other status is continued by the next sweep; a pilot leaves `stopped` ones be."""
@@ -73,8 +75,8 @@ class Seconds(BaseModel):
     """Start-up: loading libraries, images and classifier."""
 
 
-class RunRecord(BaseModel):
-    """Everything about one run; `run.json` is this model as JSON."""
+class RunRecord(Sealed):
+    """Everything about one run; `run.json` is this model as sealed JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,6 +104,8 @@ class RunRecord(BaseModel):
     best_score: float | None
     """The highest score of the whole run."""
     evaluations: list[Evaluation]
+    generator_sha256: str | None = None
+    """Of `generator.safetensors`, once the run has ended."""
     seconds: Seconds
     device: str
     precision: str

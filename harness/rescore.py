@@ -111,7 +111,7 @@ class _Measuring:
             device=self.device.type,
             seconds=time.perf_counter() - started,
         )
-        _write(home / "rescored.json", record.model_dump_json(indent=1))
+        _write(home / "rescored.json", record.to_json())
         return record
 
     def real(self, data: str, features: FeatureSettings) -> None:
@@ -132,7 +132,7 @@ class _Measuring:
             group_counts={} if counts is None else self._by_group(data, order, counts),
         )
         path.parent.mkdir(exist_ok=True)
-        _write(path, real.model_dump_json(indent=1))
+        _write(path, real.to_json())
 
     def _by_group(
         self, data: str, rows: np.ndarray, counts: np.ndarray
@@ -224,8 +224,8 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: missing, though the run is finished; train it again") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Write and rename, so that no half-written measurement is ever read."""
     part = path.with_suffix(".part")
-    part.write_text(text)
+    part.write_bytes(data)
     part.replace(path)

@@ -24,10 +24,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
+from featgan.errors import UserError
 from harness.config import Pilot, Resources
 from harness.preflight import versions
 from harness.records import FINAL, RunRecord, Status
 from harness.screen import Counts, Screen
+from harness.sealed import is_of_other_format
 from harness.store import Store
 from harness.trial import Habits, Run, stop_key, train
 
@@ -36,11 +38,23 @@ REPORT_SECONDS = 1.0
 
 
 def read_record(store: Store, run: Run) -> RunRecord | None:
-    """The record of a run; None where there is none that can be read."""
+    """The record of a run; None where there is none, or one damaged, or another run's.
+
+    Raises UserError for a record that another version wrote: it must not be written over.
+    """
+    key = f"{run.folder}/run.json"
     try:
-        return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
-    except (FileNotFoundError, ValidationError):
+        record = RunRecord.model_validate_json(store.get(key))
+    except FileNotFoundError:
         return None
+    except ValidationError as error:
+        if is_of_other_format(error):
+            raise UserError(
+                f"{store.join(key)}: another version of featgan wrote this run: continue it with "
+                "that version, or remove its folder"
+            ) from None
+        return None
+    return record if record.run == run.name else None
 
 
 def split(
@@ -169,7 +183,7 @@ def _mark(store: Store, run: Run, status: Status, reason: str) -> None:
     record = read_record(store, run)
     if record is not None and record.status not in FINAL:
         marked = record.model_copy(update={"status": status, "reason": reason})
-        store.put(f"{run.folder}/run.json", marked.model_dump_json(indent=1).encode())
+        store.put(f"{run.folder}/run.json", marked.to_json())
 
 
 def epochs(run: Run) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from harness.sealed import Sealed
 
 
 class GroupRecord(BaseModel):
@@ -23,7 +25,7 @@ class GroupRecord(BaseModel):
     highest: int | float
 
 
-class GroupsRecord(BaseModel):
+class GroupsRecord(Sealed):
     """The feature groups of one data set, and how many images have each value."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -51,23 +53,51 @@ class GroupsRecord(BaseModel):
         span = self.groups[-1].highest - self.groups[0].lowest
         return max(1, 3 - math.ceil(math.log10(span))) if span > 0 else 1
 
+    @model_validator(mode="after")
+    def _groups_are_the_histograms(self) -> GroupsRecord:
+        """Sizes and centroids follow from the histogram: what does not agree was damaged."""
+        for group in self.groups:
+            inside = {v: n for v, n in self.histogram.items() if group.lowest <= v <= group.highest}
+            size = sum(inside.values())
+            total = sum(value * images for value, images in inside.items())
+            if size != group.size or abs(total - group.centroid * size) > 1e-6 * max(1, abs(total)):
+                raise ValueError(f"damaged: group {group.number} is not that of the histogram")
+        if sum(group.size for group in self.groups) != sum(self.histogram.values()):
+            raise ValueError("damaged: the histogram has images outside of all groups")
+        return self
 
-class DataRecord(BaseModel):
+
+class SweepRecord(Sealed):
+    """What a sweep asks for; `sweep.json` is this model as sealed JSON."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    cells: list[dict[str, Any]]
+    runs: list[str] | None = None
+    """Folders of the runs of these cells; None: whatever is there."""
+    notes: list[str] = Field([])
+    """Sentences that every table repeats."""
+
+
+class DataRecord(Sealed):
     """How one data set of the sweep was made."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    format: Literal[1] = 1
     name: str
-    source: dict[str, Any] = {}
+    source: dict[str, Any] = Field({})
     key: str = ""
     digest: str = ""
     images: int
     rejected: int = 0
     duplicates: int = 0
     matched: int | None = None
-    protocol: dict[str, Any] = {}
-    classes: list[str] = []
-    rejections: list[dict[str, Any]] = []
+    protocol: dict[str, Any] = Field({})
+    classes: list[str] = Field([])
+    rejections: list[dict[str, Any]] = Field([])
 
 
 class CountStatistics(BaseModel):
@@ -94,12 +124,12 @@ class QualityRecord(BaseModel):
     nearest_training: float
 
 
-class Rescored(BaseModel):
+class Rescored(Sealed):
     """A trained generator measured again, with noise that its training never saw."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    format: int = 1
+    format: Literal[1] = 1
     generator_sha256: str
     protocol: str
     """Of `score`: many images."""
@@ -116,7 +146,7 @@ class Rescored(BaseModel):
     seconds: float
 
 
-class RealScore(BaseModel):
+class RealScore(Sealed):
     """The score of a data set's real images, measured as those of a generator: the ceiling."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -129,19 +159,19 @@ class RealScore(BaseModel):
     images: int
     score: float
     score_std: float
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field({})
     """Of `images` of them, at most half of all, against the others."""
 
 
-class RealRecord(BaseModel):
+class RealRecord(Sealed):
     """The same measurements of the real images of a data set, at the size they are trained at."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    format: int = 1
+    format: Literal[1] = 1
     name: str
     digest: str
     qualities: QualityRecord
     feature_counts: CountStatistics | None
-    group_counts: dict[int, CountStatistics] = {}
+    group_counts: dict[int, CountStatistics] = Field({})
     """By feature group, of the images that were grouped by their full-size counts."""

@@ -311,7 +311,7 @@ def _download(fs: Any, path: str, target: Path, is_tree: bool) -> None:
         fs.get_file(path, str(target))
         return
     sizes: dict[str, int] = json.loads(fs.cat_file(f"{path}/{MARKER}"))["files"]
-    for name in sizes:
+    for name in map(_checked, sizes):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     if sizes:
         fs.get([f"{path}/{name}" for name in sizes], [str(target / name) for name in sizes])

@@ -7,7 +7,6 @@ done again, half-done ones go on from their checkpoints.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from harness.config import Cell, Scale, Sweep, load
 from harness.estimate import describe, probe
 from harness.lock import SweepLock
 from harness.mirror import mirrored
+from harness.schemas import SweepRecord
 from harness.screen import Counts, Screen
 from harness.store import Store
 
@@ -156,13 +156,13 @@ def _alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
 
 def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -> None:
     """Leave beside the runs what was asked for: tables are made from files alone."""
-    plan = {
-        "name": sweep.name,
-        "cells": [cell.as_dict() for cell in cells],
-        "runs": names,
-        "notes": _notes(sweep),
-    }
-    store.put(f"{sweep.name}/sweep.json", json.dumps(plan, indent=1).encode())
+    plan = SweepRecord(
+        name=sweep.name,
+        cells=[cell.as_dict() for cell in cells],
+        runs=names,
+        notes=_notes(sweep),
+    )
+    store.put(f"{sweep.name}/sweep.json", plan.to_json())
     settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     store.put(f"{sweep.name}/sweep.yaml", settings.encode())
 

@@ -6,6 +6,7 @@ wherever it is started, and Tune's checkpoints are not used. Decides nothing abo
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import tempfile
 import time
@@ -154,6 +155,7 @@ class Trial:
         self._protocol = self._metrics_protocol = ""
         self._curves: Curves | None = None
         self._converted: list[records.Evaluation] = []
+        self._generator_sha256: str | None = None
         self._latest_whole = False
 
     def prepare(self) -> None:
@@ -206,7 +208,9 @@ class Trial:
     def finish(self) -> RunRecord:
         """Generator, samples and last checkpoint; the record that says so comes last."""
         started = time.perf_counter()
-        self._put("generator.safetensors", generator_bytes(self.trainer.gan.generator))
+        generator = generator_bytes(self.trainer.gan.generator)
+        self._generator_sha256 = hashlib.sha256(generator).hexdigest()
+        self._put("generator.safetensors", generator)
         self._put("samples/last.png", png(grid(self._images())))
         self._save()
         self._io += time.perf_counter() - started
@@ -236,6 +240,7 @@ class Trial:
             final_score=progress.final_score,
             best_score=progress.best_score,
             evaluations=self._evaluations(),
+            generator_sha256=self._generator_sha256,
             seconds=Seconds(
                 train=trainer.seconds["train"],
                 score=trainer.seconds["score"],
@@ -319,7 +324,7 @@ class Trial:
 
     def _put_record(self, status: Status, reason: str | None = None) -> RunRecord:
         record = self.record(status, reason)
-        self._put("run.json", record.model_dump_json(indent=1).encode())
+        self._put("run.json", record.to_json())
         self._recorded = time.monotonic()
         return record
 

@@ -1,0 +1,43 @@
+"""JSON files that numbers are made from: each carries its format and the SHA-256 of its content.
+
+A file that was damaged, cut or edited is refused when it is read, whatever reads it. A file
+without a SHA-256 is read as it is: older versions wrote none, and people may write one by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+SEAL = "sha256"
+
+
+class Sealed(BaseModel):
+    """The base of such files; a subclass has a field `format`, a Literal."""
+
+    def to_json(self) -> bytes:
+        """The file: all fields, and the hash of them."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unbroken(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or SEAL not in content:
+            return content
+        content = dict(content)
+        if content.pop(SEAL) != _digest(content):
+            raise ValueError("damaged or edited: the SHA-256 differs")
+        return content
+
+
+def is_of_other_format(error: ValidationError) -> bool:
+    """Whether a file was refused because another version of featgan wrote it."""
+    return any(each["loc"] == ("format",) for each in error.errors())
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
