@@ -25,6 +25,7 @@ from featgan.small_cnn import unpack
 from harness import image_values, real_images
 from harness.config import Cell, Sweep
 from harness.features import DataSet, data_record, load_table, prepare
+from harness.redaction import redacted_tree
 from harness.store import Store
 from harness.trial import Run
 
@@ -95,7 +96,9 @@ class _Preparation:
             progress=self._progress,
         )
         record = data_record(self._store, data, self._sweep.data[name])
-        self._put(f"data/{self._label(data)}.json", json.dumps(record, indent=1).encode())
+        self._put(
+            f"data/{self._label(data)}.json", json.dumps(redacted_tree(record), indent=1).encode()
+        )
         return data
 
     def _value(

@@ -28,6 +28,7 @@ from featgan.errors import UserError
 from harness.config import Pilot, Resources
 from harness.preflight import versions
 from harness.records import FINAL, RunRecord, Status
+from harness.redaction import redacted
 from harness.screen import Counts, Screen
 from harness.sealed import is_of_other_format
 from harness.store import Store
@@ -170,6 +171,7 @@ def _scheduler(pilot: Pilot | None, todo: list[Run]) -> TrialScheduler | None:
 
 def mark_failed(store: Store, run: Run, reason: str) -> None:
     """Log why a run failed in its folder, and in its record if it has one."""
+    reason = redacted(reason)
     key = f"{run.folder}/failures.txt"
     before = store.get(key) if store.exists(key) else b""
     store.put(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TextIO
 
+from harness.redaction import redacted
+
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines where no terminal shows them."""
 
@@ -43,7 +45,7 @@ class Screen:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        print(text, file=self.out, flush=True)
+        print(redacted(text), file=self.out, flush=True)
 
     def features(self, what: str, done: int, total: int | None) -> None:
         """Progress of feature counting; time left is reckoned from each data set's first images."""

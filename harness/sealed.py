@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from harness.redaction import redacted_tree
+
 SEAL = "sha256"
 
 
@@ -19,8 +21,8 @@ class Sealed(BaseModel):
     """The base of such files; a subclass has a field `format`, a Literal."""
 
     def to_json(self) -> bytes:
-        """The file: all fields, and the hash of them."""
-        content = self.model_dump(mode="json")
+        """The file: all fields, secrets hidden, and the hash of them."""
+        content = redacted_tree(self.model_dump(mode="json"))
         return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
 
     @model_validator(mode="before")

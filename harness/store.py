@@ -23,6 +23,7 @@ from typing import Any
 import fsspec
 
 from featgan.errors import UserError
+from harness.redaction import redacted
 
 MARKER = ".complete"
 STALE_SECONDS = 24 * 3600
@@ -66,11 +67,12 @@ class Store:
         return Store, (self.root,)
 
     def __repr__(self) -> str:
-        return f"Store({self.root!r})"
+        return f"Store({redacted(self.root)!r})"
 
     def join(self, key: str) -> str:
-        """The full path or URI of `key`, for people to read."""
-        return f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
+        """The full path or URI of `key`, for people to read: secrets in it are hidden."""
+        path = f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
+        return path if self.is_local else redacted(path)
 
     def put(self, key: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
@@ -221,11 +223,11 @@ def _connect(root: str) -> tuple[Any, str]:
         package = PACKAGES.get(kind)
         advice = f"pip install {package}" if package else f"install what fsspec needs for {kind}://"
         raise UserError(
-            f"results: {root} needs a package that is not installed: {advice}"
+            f"results: {redacted(root)} needs a package that is not installed: {advice}"
         ) from error
     except ValueError as error:
         raise UserError(
-            f"results: {root}: no storage is called {kind}://; use a path, s3:// or gs://"
+            f"results: {redacted(root)}: no storage is called {kind}://; use a path, s3:// or gs://"
         ) from error
     return fs, base
 

@@ -23,6 +23,7 @@ from harness.config import Cell, Scale, Sweep, load
 from harness.estimate import describe, probe
 from harness.lock import SweepLock
 from harness.mirror import mirrored
+from harness.redaction import redacted, redacted_tree
 from harness.schemas import SweepRecord
 from harness.screen import Counts, Screen
 from harness.store import Store
@@ -37,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
         sweep = load(options.file, options.scale)
         if options.dry_run or options.probe:
-            print(resolved(sweep), describe(sweep), sep="\n")
+            print(resolved(sweep), redacted(describe(sweep)), sep="\n")
             if options.probe:
                 print(probe(sweep))
             return 0
         return carry_out(sweep, Screen())
     except UserError as error:
         # One that a Ray task raised comes wrapped in its traceback.
-        text = " ".join(str(getattr(error, "cause", error)).split())
+        text = redacted(" ".join(str(getattr(error, "cause", error)).split()))
         print(f"featgan: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -116,9 +117,8 @@ def report(sweep: Sweep, store: Store) -> str:
 
 def resolved(sweep: Sweep) -> str:
     """What `--dry-run` prints: every setting, the grid, the number of runs."""
-    settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     cells = sweep.cells()
-    lines = [settings]
+    lines = [_settings(sweep)]
     for grid in sweep.grid:
         axes = {"data": grid.data or [*sweep.data], **grid.model_dump(exclude={"data"})}
         lines.append("grid:")
@@ -163,8 +163,13 @@ def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -
         notes=_notes(sweep),
     )
     store.put(f"{sweep.name}/sweep.json", plan.to_json())
-    settings = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    store.put(f"{sweep.name}/sweep.yaml", settings.encode())
+    store.put(f"{sweep.name}/sweep.yaml", _settings(sweep).encode())
+
+
+def _settings(sweep: Sweep) -> str:
+    """Every setting as YAML; secrets in addresses are hidden."""
+    settings = redacted_tree(sweep.model_dump(mode="json"))
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _notes(sweep: Sweep) -> list[str]:

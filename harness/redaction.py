@@ -1,0 +1,33 @@
+"""Secrets in addresses: keys before an @, tokens and signatures in a query.
+
+Whatever is shown, logged or kept in a record passes here; the storage itself gets the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+
+_USER = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+_QUERY = re.compile(
+    r"(?<=[?&])([\w.-]*(?:token|key|secret|sign|sig|password|pwd|credential)[\w.-]*)=[^&\s'\"]*",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """A text without the secrets of the addresses in it."""
+    return _QUERY.sub(rf"\1={HIDDEN}", _USER.sub(HIDDEN, text))
+
+
+def redacted_tree(value: Any) -> Any:
+    """What JSON can hold, each text redacted."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: redacted_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_tree(inner) for inner in value]
+    return value
