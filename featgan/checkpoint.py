@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from typing import Any
 
 import torch
 
-HEADER = b"featgan checkpoint 1 sha256 "
+from featgan.errors import UserError
+
+MAGIC = b"featgan checkpoint "
+HEADER = MAGIC + b"1 sha256 "
+
+
+_WRITTEN = re.compile(MAGIC + rb"\d+ sha256 [0-9a-f]{64}")
 
 
 class Damaged(Exception):
@@ -28,8 +35,13 @@ def dump(state: dict[str, Any]) -> bytes:
 
 
 def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in a checkpoint. Raises Damaged."""
+    """The state in a checkpoint. Raises Damaged; UserError where another version wrote it."""
     line, newline, content = data.partition(b"\n")
+    if newline and _WRITTEN.fullmatch(line) and not line.startswith(HEADER):
+        raise UserError(
+            f"a checkpoint of another version of featgan ({line.decode()[:40]}…): continue the "
+            "run with that version, or remove its folder"
+        )
     if not newline or not line.startswith(HEADER):
         raise Damaged("not a checkpoint of this format")
     if hashlib.sha256(content).hexdigest().encode() != line.removeprefix(HEADER):

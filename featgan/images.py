@@ -6,7 +6,9 @@ Knows neither where the bytes came from nor how many there are.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +32,8 @@ MOST_SCANS = 100
 """Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
 
 INDEX = "index.parquet"
+DIGESTS = "digests.json"
+PACK_FORMAT = 1
 
 
 class BadImage(ValueError):
@@ -122,11 +126,16 @@ def _format(data: bytes) -> str:
         return "image"
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class ImagePack:
     """The images of one data set, in the order of its feature table: memory-mapped uint8 shards.
 
-    A folder of shards `00000.npy` … [n, 3, S, S], whose rows are numbered through, and
-    `index.parquet` with the `image_id` of each row.
+    A folder of shards `00000.npy` … [n, 3, S, S], whose rows are numbered through,
+    `index.parquet` with the `image_id` of each row, and `digests.json` with each file's SHA-256.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], image_ids: Sequence[str]) -> None:
@@ -151,7 +160,23 @@ class ImagePack:
         for number, shard in enumerate(shards):
             np.save(folder / f"{number:05d}.npy", shard)
         pd.DataFrame({"image_id": list(image_ids)}).to_parquet(folder / INDEX)
+        digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+        about = {"format": PACK_FORMAT, "sha256": digests}
+        (folder / DIGESTS).write_text(json.dumps(about, indent=1))
         return cls.open(folder)
+
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Read the whole pack; ValueError, in one line, where a file of it is not what it was."""
+        about = json.loads((folder / DIGESTS).read_bytes())
+        if about.get("format") != PACK_FORMAT:
+            raise ValueError(f"format {about.get('format')}, and this version reads {PACK_FORMAT}")
+        found = {*(path.name for path in folder.glob("*.npy")), INDEX}
+        if odd := sorted(found ^ set(about["sha256"])):
+            raise ValueError(f"{', '.join(odd)}: missing or foreign")
+        for name, digest in about["sha256"].items():
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} is cut or altered: the SHA-256 differs")
 
     def __len__(self) -> int:
         return len(self.image_ids)

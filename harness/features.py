@@ -29,6 +29,7 @@ from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
 from harness.known import Known
 from harness.parts import Parts
+from harness.sealed import seal, unseal
 from harness.sources import Listing, SourceSettings
 from harness.store import Store
 from harness.table import Column, Table, Value
@@ -56,6 +57,8 @@ class DataSet:
     """Labels that occur, sorted."""
     matched: int | None = None
     """Images that the source's filter left, before any limit."""
+    table_sha256: str = ""
+    """Of `features.parquet`."""
 
 
 def prepare(
@@ -97,7 +100,7 @@ def prepare(
         problems = _put_rejected(store, key, listing, parts)
         _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
         _put_data_set(name, source, listing, parts, features, store, key)
-    record = json.loads(store.get(f"{key}/dataset.json"))
+    record = read_sealed(store, f"{key}/dataset.json")
     problems = load_rejected(store, key)
     _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
     return DataSet(**record | {"classes": tuple(record["classes"])})
@@ -105,7 +108,40 @@ def prepare(
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
     """The feature table: image_id, sha256, feature_count, label, in the order of the pack."""
-    return pd.read_parquet(io.BytesIO(store.get(f"{key}/features.parquet")))
+    data = store.get(f"{key}/features.parquet")
+    try:
+        return pd.read_parquet(io.BytesIO(data))
+    except (OSError, ValueError) as error:
+        raise _damaged(store, key, f"features.parquet cannot be read: {error}") from error
+
+
+def check(store: Store, data: DataSet) -> None:
+    """Raise UserError where the table or the images are not, to the byte, what was counted."""
+    table = store.get(f"{data.key}/features.parquet")
+    if hashlib.sha256(table).hexdigest() != data.table_sha256:
+        raise _damaged(store, data.key, "features.parquet is not the table that was counted")
+    try:
+        folder = store.local(f"{data.key}/pack")
+        ImagePack.check(folder)
+        same = ImagePack.open(folder).image_ids == load_table(store, data.key).image_id.tolist()
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(store, data.key, f"its images: {error}") from error
+    if not same:
+        raise _damaged(store, data.key, "its images are another data set's")
+
+
+def read_sealed(store: Store, key: str) -> dict[str, Any]:
+    """A sealed JSON file of a data set; UserError where it is damaged."""
+    try:
+        return unseal(store.get(key))
+    except ValueError as error:
+        folder, _, name = key.rpartition("/")
+        raise _damaged(store, folder, f"{name}: {error}") from error
+
+
+def _damaged(store: Store, key: str, what: str) -> UserError:
+    reason = " ".join(what.split())[:300]
+    return UserError(f"{store.join(key)}: {reason}; remove this folder, and it is counted again")
 
 
 def load_rejected(store: Store, key: str) -> pd.DataFrame:
@@ -119,7 +155,7 @@ def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict
     rejected = load_rejected(store, data_set.key)
     return asdict(data_set) | {
         "source": source.model_dump(),
-        "protocol": json.loads(store.get(f"{data_set.key}/protocol.json")),
+        "protocol": read_sealed(store, f"{data_set.key}/protocol.json"),
         "rejections": rejected.head(100).to_dict("records"),
     }
 
@@ -144,7 +180,7 @@ def _known_counts(store: Store, kind: dict[str, Any]) -> Known:
     tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
     for file in store.list("features"):
         key, _, leaf = file.rpartition("/")
-        if leaf != "counting.json" or json.loads(store.get(file)) != kind:
+        if leaf != "counting.json" or store.get(file) != _json(kind):
             continue
         if store.exists(f"{key}/features.parquet"):
             tables.append(load_table(store, key)[["sha256", "feature_count"]])
@@ -206,11 +242,12 @@ def _put_data_set(
         shards = (images[keep[rows]] for rows, images in parts)
         ImagePack.write(Path(folder), table["image_id"].tolist(), shards)
         store.put_tree(Path(folder), f"{key}/pack")
-    store.put(f"{key}/features.parquet", table.to_parquet(index=False))
+    file = table.to_parquet(index=False)
+    store.put(f"{key}/features.parquet", file)
     store.put(f"{key}/duplicates.csv", duplicates.to_csv(index=False).encode())
     packages = ("torch", "torchvision", "pillow", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
-    store.put(f"{key}/protocol.json", _json(_kind(features) | {"versions": versions}))
+    store.put(f"{key}/protocol.json", seal(_kind(features) | {"versions": versions}))
     content = table[["sha256", "feature_count"]].to_csv().encode()
     data_set = DataSet(
         name=name,
@@ -221,8 +258,9 @@ def _put_data_set(
         duplicates=len(duplicates),
         classes=tuple(sorted(table["label"].dropna().unique())),
         matched=listing.matched,
+        table_sha256=hashlib.sha256(file).hexdigest(),
     )
-    store.put(f"{key}/dataset.json", _json(asdict(data_set)))
+    store.put(f"{key}/dataset.json", seal(asdict(data_set)))
     parts.delete()
 
 

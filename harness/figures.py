@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
     """Save every figure the sweep has data for, as PNG and SVG; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A name may be too long for its panel, or have letters that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
         for name, figure in figures(outcome):
             for kind in ("png", "svg"):
                 drawn.append(folder / f"{name}.{kind}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from featgan.errors import UserError
 from harness.store import Store
@@ -140,10 +140,15 @@ class SweepLock:
     def _latest(self) -> tuple[int, Holder | None]:
         """The highest number and its holder; 0 and None before the first."""
         while numbers := self._numbers():
-            with suppress(FileNotFoundError):  # replaced by a higher one a moment ago
-                return numbers[-1], Holder.model_validate_json(
-                    self.store.get(self._key(numbers[-1]))
-                )
+            key = self._key(numbers[-1])
+            try:
+                return numbers[-1], Holder.model_validate_json(self.store.get(key))
+            except FileNotFoundError:  # replaced by a higher one a moment ago
+                continue
+            except ValidationError:
+                raise UserError(
+                    f"{self.store.join(key)}: no whole lock; remove it if no sweep runs"
+                ) from None
         return 0, None
 
     def _numbers(self) -> list[int]:

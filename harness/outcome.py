@@ -246,12 +246,12 @@ def _latest(
     runs: list[RunRecord], wanted: list[str] | None, problems: list[str]
 ) -> list[RunRecord]:
     """The sweep's own runs; without a list of them, the last written of each cell."""
-    if wanted is not None:
-        keep = [run for run in runs if run.run in set(wanted)]
-    else:
+    if wanted is None:
         by_cell = {_key(run.cell): run for run in sorted(runs, key=lambda run: run.updated)}
-        keep = [run for run in runs if by_cell[_key(run.cell)] is run]
-    left = [run.run for run in runs if run not in keep]
+        wanted = [run.run for run in by_cell.values()]
+    names = set(wanted)
+    keep = [run for run in runs if run.run in names]
+    left = [run.run for run in runs if run.run not in names]
     if left:
         problems.append(f"left out, of other settings than the sweep's: {', '.join(left)}")
     return keep

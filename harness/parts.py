@@ -7,7 +7,10 @@ finished parts remain, and with them the counts, digests, problems and pixels of
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,8 @@ from harness.store import Store
 
 SMALLEST = 256
 """Images in a part: little to lose on a slow machine."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError)
+"""What reading a part raises that is cut or altered: a zip file has a checksum of each array."""
 MOST = 512
 """Parts of a data set: files that can all be open at once."""
 
@@ -36,19 +41,22 @@ class Parts:
         self.problems: dict[int, str] = {}
         """Why an image has no count."""
         for file in store.list(self._folder):
-            self._take_up(int(file.rpartition("/")[2].removesuffix(".npz")))
+            try:
+                self._take_up(int(file.rpartition("/")[2].removesuffix(".npz")))
+            except DAMAGED:  # its images are counted again
+                store.delete(file)
 
     @classmethod
     def left_in(cls, store: Store, key: str) -> pd.DataFrame:
         """What finished parts hold: `sha256`, `feature_count` of each counted image."""
         tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
         for file in store.list(f"{key}/parts"):
-            with np.load(io.BytesIO(store.get(file)), allow_pickle=False) as arrays:
+            with suppress(*DAMAGED), np.load(io.BytesIO(store.get(file))) as arrays:
                 columns = {
                     "sha256": arrays["sha256"].astype(str),
                     "feature_count": arrays["counts"],
                 }
-            tables.append(pd.DataFrame(columns))
+                tables.append(pd.DataFrame(columns))
         table = pd.concat(tables)
         return table[table["feature_count"] >= 0]
 
@@ -113,12 +121,15 @@ class Parts:
         self._store.put(f"{self._folder}/{number:05d}.npz", file.getvalue())
 
     def _take_up(self, number: int) -> None:
-        with self._read(number) as arrays:
-            rows = self._rows(number)
-            self.counts[rows], self.sha256[rows] = arrays["counts"], arrays["sha256"]
-            self.counted[rows] = True
-            bad, problems = arrays["bad"].tolist(), arrays["problems"].tolist()
-            self.problems.update(zip(bad, problems, strict=True))
+        """Take over a part that is whole; one of DAMAGED for any other."""
+        rows = self._rows(number)
+        with self._read(number) as arrays:  # the images too: reading them checks them
+            found = [arrays[name] for name in ("images", "counts", "sha256", "bad", "problems")]
+        images, counts, sha256, bad, problems = found
+        if not len(images) == len(counts) == len(sha256) == rows.stop - rows.start:
+            raise ValueError("a part of another count")
+        self.counts[rows], self.sha256[rows], self.counted[rows] = counts, sha256, True
+        self.problems.update(zip(bad.tolist(), problems.tolist(), strict=True))
 
     def _read(self, number: int) -> np.lib.npyio.NpzFile:
         """A part's arrays, each read when it is asked for."""

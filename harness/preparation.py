@@ -24,8 +24,9 @@ from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import unpack
 from harness import image_values, real_images
 from harness.config import Cell, Sweep
-from harness.features import DataSet, data_record, load_table, prepare
+from harness.features import DataSet, check, data_record, load_table, prepare
 from harness.redaction import redacted_tree
+from harness.sealed import seal
 from harness.store import Store
 from harness.trial import Run
 
@@ -95,6 +96,7 @@ class _Preparation:
             max_rejected=self._sweep.max_rejected,
             progress=self._progress,
         )
+        check(self._store, data)
         record = data_record(self._store, data, self._sweep.data[name])
         self._put(
             f"data/{self._label(data)}.json", json.dumps(redacted_tree(record), indent=1).encode()
@@ -127,7 +129,7 @@ class _Preparation:
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
         name, label = self._label(data), image_values.label(settings, features)
-        content = groups.to_json(data=name, label=label).encode()
+        content = seal(json.loads(groups.to_json(data=name, label=label)))
         return self._put(f"groups/{name}-{self._group_label(settings)}.json", content)
 
     def _judge(
@@ -177,7 +179,13 @@ class _Preparation:
         if not self._store.exists(key):
             self._progress("training the classifier", 0, None)
             self._store.put(key, ray.get(_fit.remote(self._store, sets)))
-        return key, unpack(self._store.get(key), self._store.join(key))[1]
+        training, digest, _ = unpack(self._store.get(key), self._store.join(key))
+        if [*training.classes] != sorted(f"{d.name}/{c}" for d in sets for c in d.classes):
+            raise UserError(
+                f"{self._store.join(key)}: was trained on other data; remove it, and it is "
+                "trained again"
+            )
+        return key, digest
 
     def _label(self, data: DataSet) -> str:
         """The data set's name, and its key where the grid makes several variants of it."""

@@ -78,6 +78,11 @@ class _Measuring:
         """Measure one run; None where that has been done."""
         home = self.outcome.run_folder(run)
         digest = hashlib.sha256(_bytes(home / GENERATOR)).hexdigest()
+        if run.generator_sha256 not in (None, digest):
+            raise UserError(
+                f"{home / GENERATOR}: not the generator that this run ended with; remove the "
+                "run's folder, and the sweep trains it again"
+            )
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
         classifier = self.classifier(settings.model_dump_json(), run.score_protocol)
         many = self._count(settings) if count is None else count

@@ -22,18 +22,34 @@ class Sealed(BaseModel):
 
     def to_json(self) -> bytes:
         """The file: all fields, secrets hidden, and the hash of them."""
-        content = redacted_tree(self.model_dump(mode="json"))
-        return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
+        return seal(redacted_tree(self.model_dump(mode="json")))
 
     @model_validator(mode="before")
     @classmethod
     def _unbroken(cls, content: Any) -> Any:
-        if not isinstance(content, dict) or SEAL not in content:
-            return content
-        content = dict(content)
-        if content.pop(SEAL) != _digest(content):
-            raise ValueError("damaged or edited: the SHA-256 differs")
+        return _opened(content) if isinstance(content, dict) else content
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """A JSON file of `content`, with its hash."""
+    return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """What `seal` was given; ValueError, in one line, for a file that is cut or altered."""
+    content = json.loads(data)
+    if not isinstance(content, dict) or SEAL not in content:
+        raise ValueError("not sealed with its SHA-256")
+    return _opened(content)
+
+
+def _opened(content: dict[str, Any]) -> dict[str, Any]:
+    if SEAL not in content:
         return content
+    content = dict(content)
+    if content.pop(SEAL) != _digest(content):
+        raise ValueError("damaged or edited: the SHA-256 differs")
+    return content
 
 
 def is_of_other_format(error: ValidationError) -> bool:

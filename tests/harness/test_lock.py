@@ -132,3 +132,9 @@ def test_the_file_names_the_holder(store: Store) -> None:
         holder = Holder.model_validate_json(store.get("paper/lock/000001.json"))
         assert (holder.pid, holder.status) == (os.getpid(), "held")
     assert Holder.model_validate_json(store.get("paper/lock/000001.json")).status == "released"
+
+
+def test_a_damaged_lock_is_named(store: Store) -> None:
+    store.put("paper/lock/000004.json", b'{"token": "a", "us')
+    with pytest.raises(UserError, match=r"000004\.json: no whole lock; remove it"):
+        SweepLock(store, "paper").__enter__()

@@ -1,0 +1,284 @@
+"""Every file that is read back, cut, altered or of another version: refused, or read as it was.
+
+A table of kinds. That a damaged checkpoint costs time and no bytes is shown in test_trial.py
+and test_exactness.py, where runs are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from featgan import checkpoint
+from featgan.errors import UserError
+from featgan.groups import FeatureGroups, GroupSettings
+from featgan.images import ImagePack
+from featgan.small_cnn import METADATA, load_trained, train_classifier
+from harness.features import DataSet, check, read_sealed
+from harness.outcome import Outcome
+from harness.parts import Parts
+from harness.records import RunRecord
+from harness.schemas import RealRecord, Rescored, SweepRecord
+from harness.sealed import seal
+from harness.store import Store
+
+FORMATS = (b'"format": 1', b'"format": 2')
+LATER = METADATA.encode(), METADATA[:-1].encode() + b"9"
+IDS = [f"{n}.png" for n in range(8)]
+
+
+class Refused(Exception):
+    """Any of the ways in which a file is refused; its text."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A file, and what reads it; raises Refused, or gives what the file says."""
+
+    path: Path
+    read: Callable[[], Any]
+    versioned: tuple[bytes, bytes] | None = None
+    """What in it names the version, and another version."""
+
+
+def features(folder: Path) -> dict[str, Kind]:
+    """A counted data set: table, images, and what says how."""
+    store, key = Store(str(folder)), "features/a-0"
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8)
+    made = folder / "made"
+    ImagePack.write(made, IDS, iter([images[:5], images[5:]]))
+    store.put_tree(made, f"{key}/pack")
+    table = pd.DataFrame({"image_id": IDS, "sha256": IDS, "feature_count": range(8), "label": "x"})
+    data = table.to_parquet(index=False)
+    store.put(f"{key}/features.parquet", data)
+    counted = DataSet("a", key, "d", 8, 0, 0, ("x",), None, hashlib.sha256(data).hexdigest())
+    store.put(f"{key}/dataset.json", seal(vars(counted) | {"classes": ["x"]}))
+    store.put(f"{key}/protocol.json", seal({"weights": "random"}))
+
+    def read() -> str:
+        try:
+            check(store, counted)
+        except UserError as error:
+            raise Refused(str(error)) from error
+        return "whole"
+
+    def sealed(name: str) -> Callable[[], Any]:
+        def read() -> Any:
+            try:
+                return read_sealed(store, f"{key}/{name}")
+            except UserError as error:
+                raise Refused(str(error)) from error
+
+        return read
+
+    home = folder / key
+    return {
+        "feature table": Kind(home / "features.parquet", read),
+        "pack shard": Kind(home / "pack" / "00001.npy", read),
+        "pack index": Kind(home / "pack" / "index.parquet", read),
+        "pack digests": Kind(
+            home / "pack" / "digests.json", read, (b'"format": 1', b'"format": 2')
+        ),
+        "data set": Kind(home / "dataset.json", sealed("dataset.json")),
+        "protocol": Kind(home / "protocol.json", sealed("protocol.json")),
+    }
+
+
+def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]:
+    """What tables are made from."""
+    home = folder / "sweep"
+    cell = {"data": "a", "mode": "descending", "seed": 0}
+    run = make_run(cell, [[1.0, 2.0]], [[1]], images=[8])
+    run = run.model_copy(update={"generator_sha256": "0a1b"})
+    quality = dict.fromkeys(("sharpness", "saturation", "colourfulness", "diversity"), 1.0)
+    quality |= {"images": 4, "near_duplicates": 0.0, "nearest_training": 1.0}
+    again = Rescored(
+        generator_sha256="0a1b", protocol="p", score=2.5, score_std=0.1, same_protocol="p",
+        fresh_scores=[2.0], qualities=quality, feature_counts=None, device="cpu", seconds=1.0,
+    )  # fmt: skip
+    real = RealRecord(name="a", digest="d", qualities=quality, feature_counts=None)
+    counts = np.array([10, 10, 11, 30, 31, 60, 61, 61])
+    groups = FeatureGroups.fit(counts, GroupSettings(k=2))
+    files = {
+        "run record": (f"runs/{run.run}/run.json", run.to_json()),
+        "re-scored": (f"runs/{run.run}/rescored.json", again.to_json()),
+        "real": ("real/a.json", real.to_json()),
+        "sweep": ("sweep.json", SweepRecord(name="s", cells=[cell], runs=[run.run]).to_json()),
+        "groups": (
+            "groups/a-kmeans-k2.json",
+            seal(json.loads(groups.to_json(data="a", label="feature count"))),
+        ),
+    }
+    for name, content in files.values():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(content)
+
+    def read() -> Any:
+        try:
+            found = Outcome.read(home)
+        except UserError as error:
+            raise Refused(str(error)) from error
+        if found.problems:
+            raise Refused("; ".join(found.problems))
+        return vars(found) | {"folder": None}
+
+    version = {"groups": (b'"format": 2', b'"format": 3')}
+    return {
+        kind: Kind(home / name, read, version.get(kind, FORMATS))
+        for kind, (name, _) in files.items()
+    }
+
+
+def others(folder: Path) -> dict[str, Kind]:
+    """Checkpoint, classifier, part of a count."""
+    folder.mkdir(exist_ok=True)
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8)
+    trained = train_classifier(images, np.arange(8) % 2, ["x", "y"], seed=0, epochs=1)
+    (folder / "c.safetensors").write_bytes(trained)
+    (folder / "checkpoint.pt").write_bytes(checkpoint.dump({"a": torch.arange(100), "b": "text"}))
+
+    def classifier() -> str:
+        try:
+            return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
+        except UserError as error:
+            raise Refused(str(error)) from error
+
+    def state() -> Any:
+        try:
+            found = checkpoint.load((folder / "checkpoint.pt").read_bytes())
+        except (checkpoint.Damaged, UserError) as error:
+            raise Refused(str(error)) from error
+        return found | {"a": found["a"].tolist()}
+
+    store = Store(str(folder))
+    parts = Parts(store, "count", 8)
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in IDS]
+    parts.add(
+        {
+            "index": np.arange(8),
+            "sha256": np.array(digests),
+            "problem": np.array([""] * 7 + ["damaged PNG"]),
+            "count": np.array([*range(7), -1], np.int16),
+            "image": images,
+        }
+    )
+
+    def part() -> Any:
+        data = (folder / "count" / "parts" / "00000.npz").read_bytes()
+        try:
+            found = Parts(store, "count", 8)
+            if not found.counted.all():
+                raise Refused("counted again")
+            return found.counts.tolist(), found.sha256.tolist(), found.problems
+        finally:
+            store.put("count/parts/00000.npz", data)
+
+    return {
+        "classifier": Kind(folder / "c.safetensors", classifier, LATER),
+        "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 1", b"checkpoint 2")),
+        "part": Kind(folder / "count" / "parts" / "00000.npz", part),
+    }
+
+
+KINDS = [
+    *("feature table", "pack shard", "pack index", "pack digests", "data set", "protocol"),
+    *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "part"),
+]
+
+
+@pytest.fixture
+def kinds(tmp_path: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]:
+    found = features(tmp_path / "f") | outcome(tmp_path / "o", make_run) | others(tmp_path / "x")
+    assert sorted(found) == sorted(KINDS)
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_is_refused_in_one_line_or_read_as_it_was(kinds: dict[str, Kind], name: str) -> None:
+    kind = kinds[name]
+    whole, chance = kind.path.read_bytes(), random.Random(0)
+    expected = kind.read()
+    refusals: list[str] = []
+
+    def damaged(data: bytes, must: bool) -> None:
+        kind.path.write_bytes(data)
+        try:
+            assert kind.read() == expected
+            assert not must, f"{name} was read from {len(data)} of {len(whole)} bytes"
+        except Refused as refusal:
+            refusals.append(str(refusal))
+
+    for length in (0, 1, len(whole) // 3, len(whole) - 2):
+        damaged(whole[:length], must=True)
+    for _ in range(40):
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        damaged(bytes(content), must=False)
+    assert len(refusals) > 20
+    assert all(len(refusal.splitlines()) == 1 for refusal in refusals)
+    if kind.versioned:
+        assert whole.count(kind.versioned[0]) >= 1
+        damaged(whole.replace(*kind.versioned, 1), must=True)
+    kind.path.write_bytes(whole)
+    assert kind.read() == expected
+
+
+def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    features(tmp_path)
+    store = Store(str(tmp_path))
+    images = np.zeros((8, 3, 8, 8), np.uint8)
+    ImagePack.write(tmp_path / "other", [f"other{n}.png" for n in range(8)], iter([images]))
+    store.put_tree(tmp_path / "other", "features/a-0/pack")
+    table = (tmp_path / "features/a-0/features.parquet").read_bytes()
+    counted = DataSet(
+        "a", "features/a-0", "d", 8, 0, 0, ("x",), None, hashlib.sha256(table).hexdigest()
+    )
+    with pytest.raises(UserError, match="its images are another data set's; remove this folder"):
+        check(store, counted)
+
+
+def test_a_measurement_of_another_generator_is_left_out(
+    tmp_path: Path, make_run: Callable[..., RunRecord]
+) -> None:
+    kinds = outcome(tmp_path, make_run)
+    path = kinds["re-scored"].path
+    again = json.loads(path.read_bytes())
+    del again["sha256"]
+    path.write_text(json.dumps(again | {"generator_sha256": "ffff"}))
+    with pytest.raises(Refused, match="left out: measured of another generator than the run's"):
+        kinds["re-scored"].read()
+
+
+def test_the_driver_takes_no_damaged_or_foreign_record_for_a_finished_run(
+    tmp_path: Path, make_run: Callable[..., RunRecord]
+) -> None:
+    from harness.runs import read_record
+
+    class Known:
+        def __init__(self, name: str) -> None:
+            self.name, self.folder = name, f"s/runs/{name}"
+
+    record = make_run({"data": "a", "mode": "m", "seed": 0}, [[1.0]], [[1]], images=[8])
+    store, run = Store(str(tmp_path)), Known(record.run)
+    data = record.to_json()
+    store.put(f"{run.folder}/run.json", data)
+    assert read_record(store, run) == record
+    store.put(f"{run.folder}/run.json", data.replace(b"1.0", b"9.0", 1))
+    assert read_record(store, run) is None
+    store.put("s/runs/other/run.json", data)
+    assert read_record(store, Known("other")) is None
+    later = json.loads(data)
+    del later["sha256"]
+    store.put(f"{run.folder}/run.json", json.dumps(later | {"format": 2}).encode())
+    with pytest.raises(UserError, match="another version of featgan wrote this run"):
+        read_record(store, run)
