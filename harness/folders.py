@@ -154,7 +154,10 @@ def _system(uri: str) -> tuple[Any, str]:
 @cache
 def _connected(scheme: str) -> Any:
     if scheme in ("s3", "gs", "gcs"):
-        return pafs.FileSystem.from_uri(f"{scheme}://bucket")[0]
+        try:
+            return pafs.FileSystem.from_uri(f"{scheme}://bucket")[0]
+        except OSError as error:
+            raise UserError(f"data: {scheme}:// cannot be reached: {error}") from error
     import fsspec
 
     try:

@@ -10,7 +10,11 @@ from typing import Any
 
 HIDDEN = "***"
 
-_USER = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+# After `://` anything before an @ is one; in a path or an error's text only `key:secret@`. A
+# secret may hold slashes.
+_USER = re.compile(
+    r"(?<=://)[^/\s@'\":]+(?=@)|(?:(?<=://)|(?<![^\s'\"(\[]))[^\s/'\"@:]+:(?!//)[^\s'\"@]+(?=@)"
+)
 _QUERY = re.compile(
     r"(?<=[?&])([\w.-]*(?:token|key|secret|sign|sig|password|pwd|credential)[\w.-]*)=[^&\s'\"]*",
     re.IGNORECASE,

@@ -124,6 +124,7 @@ def _fit(
         resources.cpus_per_run,
         resources.checkpoint_minutes,
         sample_every,
+        runs_per_gpu=max(1, int(1 / gpus_per_run)) if gpus_per_run else 1,
         report_seconds=0.0 if pilot else REPORT_SECONDS,
     )
     trainable = tune.with_parameters(

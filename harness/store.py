@@ -15,10 +15,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import fsspec
 
@@ -46,6 +47,45 @@ S3_PATIENCE = {
     }
 }
 """A run must outlive a bad minute of the storage; hours of it are a failure with a reason."""
+OUTAGE_SECONDS = 120.0
+"""How long an operation is tried again while the storage cannot be reached."""
+LONGEST_PAUSE = 10.0
+UNREACHABLE = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.ENETDOWN),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
+}
+"""What a mount says whose server is away. A full disk or a missing permission will not pass."""
+
+Operation = TypeVar("Operation", bound=Callable[..., Any])
+
+
+def _outlasting(operation: Operation) -> Operation:
+    """Try an operation of the store again, after growing pauses, while its storage is away."""
+
+    @wraps(operation)
+    def patient(*arguments: Any) -> Any:
+        deadline, pause = time.monotonic() + OUTAGE_SECONDS, 0.5
+        while True:
+            try:
+                return operation(*arguments)
+            except Exception as error:
+                if not _is_outage(error) or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    return cast(Operation, patient)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the storage could not be reached, as a mount or a client of a bucket tells it."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in UNREACHABLE
+    kind = type(error)
+    foreign = kind.__module__.startswith(("botocore.", "aiohttp.", "urllib3."))
+    return foreign and ("Connect" in kind.__name__ or "Timeout" in kind.__name__)
 
 
 class Store:
@@ -74,6 +114,7 @@ class Store:
         path = f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
         return path if self.is_local else redacted(path)
 
+    @_outlasting
     def put(self, key: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
         path = self._path(key)
@@ -84,6 +125,7 @@ class Store:
             temporary.write_bytes(data)
             _sync(temporary)
 
+    @_outlasting
     def create(self, key: str, data: bytes) -> bool:
         """Write a file unless it is there; of all who try, on any host, one gets True."""
         path = self._path(key)
@@ -104,15 +146,18 @@ class Store:
             return self.get(key) == data
         return True
 
+    @_outlasting
     def get(self, key: str) -> bytes:
         """Read a file; FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self._path(key)))
 
+    @_outlasting
     def exists(self, key: str) -> bool:
         """True for a file, and for a tree that `put_tree` completed."""
         path = self._path(key)
         return bool(self._fs.isfile(path) or self._fs.isfile(f"{path}/{MARKER}"))
 
+    @_outlasting
     def list(self, prefix: str = "") -> list[str]:
         """Keys of all files below the folder `prefix`, at any depth, sorted.
 
@@ -126,6 +171,7 @@ class Store:
             self._clear_stale(key for key in keys if _temporary_part(key))
         return sorted(key for key in keys if not _is_own(key))
 
+    @_outlasting
     def delete(self, key: str) -> None:
         """Remove a file or a folder; what is missing already is fine."""
         path = self._path(key)
@@ -146,6 +192,7 @@ class Store:
         else:
             self._fs.mv(self._path(key), self._path(to))
 
+    @_outlasting
     def put_tree(self, folder: Path, key: str) -> None:
         """Copy a whole folder to `key`; it `exists` once complete, never before."""
         names = sorted(
@@ -174,6 +221,7 @@ class Store:
             _sync(temporary / MARKER)
             _remove(Path(target))
 
+    @_outlasting
     def local(self, key: str) -> Path:
         """The file or tree on this machine: itself, or a copy downloaded once per version.
 

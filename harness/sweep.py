@@ -7,6 +7,7 @@ done again, half-done ones go on from their checkpoints.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ from harness.schemas import SweepRecord
 from harness.screen import Counts, Screen
 from harness.store import Store
 
+DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+"""What a storage says that is full or closed; what was written until then is whole."""
 DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 
 
@@ -50,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("featgan: stopped at once: the same command continues", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        text = redacted(f"{error.strerror}: {error.filename or sweep.results}")
+        print(f"featgan: {text}: mend this, and the same command continues", file=sys.stderr)
         return 1
 
 
@@ -229,4 +238,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

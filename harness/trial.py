@@ -23,6 +23,7 @@ import torch
 from ray import tune
 
 from featgan import checkpoint, precision, real_features
+from featgan.errors import UserError
 from featgan.groups import FeatureGroups
 from featgan.images import ImagePack
 from featgan.networks import generator_bytes
@@ -81,6 +82,8 @@ class Habits:
     """Evaluations between two sample grids in TensorBoard."""
     report_seconds: float = 0.0
     """Least time between two reports to Tune while the run goes on."""
+    runs_per_gpu: int = 1
+    """How many runs share a GPU: what a full one is told with."""
 
 
 def stop_key(sweep: str) -> str:
@@ -128,7 +131,17 @@ def carry(
     """
     if store.exists(stop_key(run.sweep)):  # Tune starts waiting runs while others are stopping
         return None
-    trial = Trial(run, store, habits)
+    try:
+        return _carry(Trial(run, store, habits), report)
+    except torch.OutOfMemoryError as error:
+        training = run.cell.method.training
+        raise UserError(
+            f"the GPU's memory is full: lower training.batch_size ({training.batch_size}), or let "
+            f"fewer runs share a GPU than {habits.runs_per_gpu} (raise resources.gpus_per_run)"
+        ) from error
+
+
+def _carry(trial: Trial, report: Callable[[RunRecord], None]) -> RunRecord:
     trial.prepare()
     for evaluation in trial.trainer.run():
         report(trial.observe(evaluation))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from featgan.errors import UserError
 from harness.config import load
 from harness.redaction import redacted, redacted_tree
 from harness.runs import mark_failed
@@ -30,6 +31,8 @@ SECRET = "AKIA1234SECRET"
             "see https://h/x?token=***&a=1, please",
         ),
         (f"https://h/x?a=1&X-Amz-Signature={SECRET}", "https://h/x?a=1&X-Amz-Signature=***"),
+        (f"no bucket 'KEY:{SECRET}/+x@bucket': denied", "no bucket '***@bucket': denied"),
+        ("line 8: a@b, 12:30 at c@d", "line 8: a@b, 12:30 at c@d"),
         (f"az://c/x?sig={SECRET}'", "az://c/x?sig=***'"),
         ("s3://bucket/a@b and me@example.org", "s3://bucket/a@b and me@example.org"),
         ("/data/a?b=c", "/data/a?b=c"),
@@ -48,8 +51,12 @@ features: {{weights: "https://KEY:{SECRET}@h/w"}}
 
 
 def test_a_sweeps_secrets_are_in_nothing_that_it_prints_or_keeps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def unreachable(uri: str) -> None:
+        raise UserError(f"data: {uri} cannot be listed: bucket '{uri.partition('://')[2]}'")
+
+    monkeypatch.setattr("harness.folders._find_remote", unreachable)
     path = tmp_path / "secret.yaml"
     path.write_text(SWEEP)
     main([str(path), "--dry-run"])

@@ -151,12 +151,13 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
         assert (folder / "tables" / twin.name).read_text() == twin.read_text()
 
 
-def test_ctrl_c_lets_the_runs_save_themselves(sweep_file, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, number):
     file = sweep_file(epochs=200)
     folder = tmp_path / "results" / "tiny"
     process = start(file)
     await_evaluations(process, folder)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, _, err = finish(process)
     assert code == 1
     assert "the same command continues them" in err

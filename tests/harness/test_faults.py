@@ -1,0 +1,276 @@
+"""A run whose storage, clock or memory fails at any point: the next attempt ends the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from featgan import checkpoint
+from featgan.errors import UserError
+from featgan.groups import FeatureGroups, GroupSettings
+from featgan.images import ImagePack
+from featgan.small_cnn import train_classifier
+from harness import store as module
+from harness import trial
+from harness.config import Cell, Method
+from harness.lock import SweepLock
+from harness.records import RunRecord
+from harness.store import Store
+from harness.trial import Habits, Run, carry
+
+HABITS = Habits(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
+IMAGES = 12
+
+
+def nothing(_: RunRecord) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What runs share: features, groups, classifier."""
+    root = tmp_path_factory.mktemp("shared")
+    store, random = Store(str(root)), np.random.default_rng(0)
+    images = random.integers(0, 256, (IMAGES, 3, 32, 32), dtype=np.uint8)
+    ids = [f"{n}.png" for n in range(IMAGES)]
+    counts = np.repeat([10, 20], IMAGES // 2).astype(np.int16)
+    folder = tmp_path_factory.mktemp("pack")
+    ImagePack.write(folder, ids, iter([images]))
+    store.put_tree(folder, "features/a-0/pack")
+    table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
+    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    groups = FeatureGroups.fit(counts, GroupSettings(k=2))
+    store.put("features/groups.json", groups.to_json().encode())
+    trained = train_classifier(images, np.arange(IMAGES) % 2, ["x", "y"], seed=0, epochs=1)
+    store.put("features/classifier.safetensors", trained)
+    return root
+
+
+@pytest.fixture
+def root(shared: Path, tmp_path: Path) -> Path:
+    (tmp_path / "features").symlink_to(shared / "features")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    method = Method.model_validate(
+        {
+            "image_size": 32,
+            "groups": {"k": 2},
+            "gan": {"width": 2, "latent": 4},
+            "training": {"stage_epochs": 2, "evaluate_every": 1, "batch_size": 4},
+            "score": {"classifier": "trained", "trained_on": ["a"], "count": 8, "splits": 2},
+        }
+    )
+    cell = Cell("a", "ascending", 0, method)
+    shared = ("features/a-0", "features/groups.json", "features/classifier.safetensors")
+    return Run("s", cell, cell.signature("d", "c"), *shared)
+
+
+def left_by(store: Store, run: Run) -> list[Any]:
+    """All that a run leaves but its timings."""
+    record = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).model_dump()
+    for timed in ("seconds", "started", "updated", "continued"):
+        del record[timed]
+    for evaluation in record["evaluations"]:
+        del evaluation["images_per_second"]
+    samples = [store.get(key) for key in store.list(f"{run.folder}/samples")]
+    return [record, samples, store.get(f"{run.folder}/generator.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def expected(shared: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "features").symlink_to(shared / "features")
+    carry(run, Store(str(root)), HABITS, nothing)
+    return left_by(Store(str(root)), run)
+
+
+class Failing(Store):
+    """Raises `code` at the n-th write and at every later one, like a disk that is full."""
+
+    def __init__(self, root: str, code: int = 0, nth: int = 10**9, times: int = 10**9) -> None:
+        super().__init__(root)
+        self.code, self.nth, self.times, self.writes = code, nth, times, 0
+
+    def _writing(self, key: str) -> None:
+        self.writes += 1
+        if self.nth <= self.writes < self.nth + self.times:
+            raise OSError(self.code, os.strerror(self.code), self.join(key))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._writing(key)
+        super().put(key, data)
+
+    def move(self, key: str, to: str) -> None:
+        self._writing(to)
+        super().move(key, to)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
+def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
+    root: Path, run: Run, expected: list[Any], code: int
+) -> None:
+    counting = Failing(str(root))
+    carry(run, counting, HABITS, nothing)
+    assert counting.writes > 12
+    points = range(1, counting.writes + 1, 1 if code == errno.ENOSPC else 3)
+    for nth in points:
+        counting.delete(run.folder)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            carry(run, Failing(str(root), code, nth), HABITS, nothing)
+        carry(run, Store(str(root)), HABITS, nothing)
+        assert left_by(Store(str(root)), run) == expected, f"write {nth} of {counting.writes}"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """The store's clock, which its own pauses move on; tells the time."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    return lambda: now[0]
+
+
+class Away:
+    """A file system that cannot be reached until a moment of the clock."""
+
+    def __init__(self, fs: Any, clock: Callable[[], float], until: float, error: Exception) -> None:
+        self.fs, self.clock, self.until, self.error = fs, clock, until, error
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.fs, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self.clock() < self.until:
+                raise self.error
+            return found(*arguments, **named)
+
+        return call
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+    __module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ESTALE, "Stale file handle"), ConnectionError(), EndpointConnectionError()],
+    ids=["mount", "connection", "bucket"],
+)
+def test_a_storage_that_is_gone_for_a_minute_is_waited_for(
+    clock: Callable[[], float], error: Exception
+) -> None:
+    store = Store(f"memory://outage-{type(error).__name__}")
+    store._fs = Away(store._fs, clock, until=60, error=error)
+    store.put("a/b", b"1")
+    assert 60 <= clock() < 75
+    assert store.get("a/b") == b"1"
+
+
+def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> None:
+    store = Store("memory://gone")
+    store._fs = Away(store._fs, clock, until=10**9, error=ConnectionError("no route"))
+    with pytest.raises(ConnectionError, match="no route"):
+        store.put("a/b", b"1")
+    assert module.OUTAGE_SECONDS - module.LONGEST_PAUSE <= clock() <= module.OUTAGE_SECONDS
+
+
+def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:
+    store = Store("memory://full")
+    store._fs = Away(store._fs, clock, until=10**9, error=OSError(errno.ENOSPC, "full"))
+    with pytest.raises(OSError, match="full"):
+        store.put("a/b", b"1")
+    assert clock() == 0
+
+
+def test_a_gpu_that_is_full_is_told_with_what_to_lower(
+    root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(trial.Trial, "observe", full)
+    with pytest.raises(UserError) as told:
+        carry(run, Store(str(root)), HABITS, nothing)
+    assert "training.batch_size (4)" in str(told.value)
+    assert "than 4 (raise resources.gpus_per_run)" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, 10 * 365 * 86400.0], ids=["back", "on"])
+def test_a_clock_that_jumps_by_years_changes_nothing(
+    root: Path, run: Run, expected: list[Any], monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real, calls = time.time, [0]
+
+    def jumping() -> float:
+        calls[0] += 1
+        return real() + (jump if calls[0] % 2 else 0.0)
+
+    monkeypatch.setattr(time, "time", jumping)
+    store = Store(str(root))
+    with SweepLock(store, "s", beat=0.05):
+        with pytest.raises(UserError, match="is being run by"):
+            SweepLock(store, "s").__enter__()
+        record = carry(run, store, HABITS, nothing)
+    assert record is not None
+    assert min(vars(record.seconds).values()) >= 0
+    assert left_by(store, run) == expected
+
+
+def test_a_checkpoint_of_another_version_is_neither_used_nor_replaced(root: Path, run: Run) -> None:
+    store = Store(str(root))
+    later = checkpoint.dump({"a": 1}).replace(b"checkpoint 1 ", b"checkpoint 2 ", 1)
+    store.put(f"{run.folder}/checkpoint.pt", later)
+    with pytest.raises(UserError, match="a checkpoint of another version of featgan"):
+        carry(run, store, HABITS, nothing)
+    assert store.get(f"{run.folder}/checkpoint.pt") == later
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
+    shared: Path, small_disk: Path, run: Run, expected: list[Any]
+) -> None:
+    (small_disk / "features").symlink_to(shared / "features")
+    store = Store(str(small_disk))
+    ballast = small_disk / "ballast"
+    disk = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(disk.f_bavail * disk.f_frsize - 32 * 1024))  # room for a record
+    with pytest.raises(OSError, match="No space left on device"):
+        carry(run, store, HABITS, nothing)
+    assert not list(small_disk.rglob("*.part")), "no litter"
+    left = {path.name for path in small_disk.rglob("*") if path.is_file()}
+    assert "generator.safetensors" not in left
+    for path in small_disk.rglob("run.json"):
+        assert json.loads(path.read_text())["status"] == "running"
+    ballast.unlink()
+    carry(run, store, HABITS, nothing)
+    assert left_by(store, run) == expected

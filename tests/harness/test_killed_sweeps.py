@@ -1,0 +1,223 @@
+"""The whole command, its processes killed at random: run again, it ends with the same tables.
+
+Ray, its actors and the driver are all found by a mark in their environment, so nothing else on
+the machine is touched or looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MARK = "FEATGAN_TEST_MARK"
+PATIENCE = 900
+SWEEP = """
+name: killed
+results: {results}
+data:
+  digits: {{source: builtin, set: digits, count: 60}}
+image_size: 32
+features: {{weights: random, input_size: 32}}
+gan: {{width: 2, latent: 4}}
+training: {{stage_epochs: 30, evaluate_every: 2, batch_size: 8, learning_rate: 0.01}}
+score: {{classifier: trained, trained_on: [digits], count: 16, splits: 2}}
+grid: {{mode: [descending, conventional], seed: [0, 1]}}
+resources: {{checkpoint_minutes: 0}}
+"""
+ADDRESSES = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1, ::1 and the first as an IPv6 address, as /proc/net spells them."""
+
+
+class Command:
+    """The command under way, with every process that descends from it."""
+
+    def __init__(self, file: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "harness" / "sweep.py"), str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"RAY_ADDRESS": "local", MARK: self.mark},
+        )
+
+    def pids(self) -> list[int]:
+        """Its living processes."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
+                    found.append(int(process.name))
+            except OSError:
+                continue
+        return sorted(found)
+
+    def trials(self) -> list[int]:
+        """Those that train."""
+        return [pid for pid in self.pids() if b"ImplicitFunc" in _command_line(pid)]
+
+    def listening(self) -> set[str]:
+        """The addresses its processes listen on, in the kernel's spelling."""
+        sockets = set()
+        for pid in self.pids():
+            try:
+                links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+            except OSError:
+                continue
+            sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
+        lines = [line.split() for kind in ("tcp", "tcp6")
+                 for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]  # fmt: skip
+        return {
+            line[1].partition(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets
+        }
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and all it said; a hang is a failure."""
+        out, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out
+
+    def clear(self) -> None:
+        """End what is left of it."""
+        for pid in self.pids():
+            _kill(pid)
+        self.process.communicate()
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def write(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "killed.yaml"
+    file.write_text(SWEEP.format(results=folder / "results"))
+    return file
+
+
+def left_by(folder: Path) -> dict[str, Any]:
+    """All of a sweep that must not depend on what happened to it."""
+    sweep = folder / "results" / "killed"
+    found: dict[str, Any] = {}
+    for table in sorted(sweep.glob("tables/*.csv")):
+        rows = list(csv.reader(table.read_text().splitlines()))
+        timed = {i for i, name in enumerate(rows[0]) if "seconds" in name}
+        timed |= {i + 1 for i in timed}  # and their standard deviation
+        found[table.name] = [[c for i, c in enumerate(row) if i not in timed] for row in rows]
+    for run in sorted(sweep.glob("runs/*")):
+        record = json.loads((run / "run.json").read_bytes())
+        for evaluation in record["evaluations"]:
+            del evaluation["images_per_second"]
+        generator = (run / "generator.safetensors").read_bytes()
+        found[run.name] = [record[key] for key in ("status", "stages", "evaluations")] + [generator]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, said = Command(write(folder)).end()
+    assert code == 0, said
+    return left_by(folder)
+
+
+@pytest.fixture
+def commands() -> Iterator[list[Command]]:
+    """Commands begun by a test, ended with it."""
+    begun: list[Command] = []
+    yield begun
+    for command in begun:
+        command.clear()
+
+
+def await_training(command: Command, folder: Path) -> None:
+    """Wait until a run is half done and its process known."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        records = [
+            json.loads(p.read_bytes()) for p in folder.glob("results/killed/runs/*/run.json")
+        ]
+        if command.trials() and any(len(r["evaluations"]) > 2 for r in records):
+            return
+        assert command.process.poll() is None, command.end()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_run_whose_process_is_killed_is_tried_again_and_nothing_listens_to_others(
+    tmp_path: Path, undisturbed: dict[str, Any], commands: list[Command]
+) -> None:
+    """As the kernel does when memory is short. Sockets are looked at in the midst of it."""
+    command = Command(write(tmp_path))
+    commands.append(command)
+    await_training(command, tmp_path)
+    listening = command.listening()
+    assert listening, "Ray listens: the test must see it"
+    assert listening <= ADDRESSES
+    _kill(command.trials()[0])
+    code, said = command.end()
+    assert code == 0, said
+    assert "trying again" in said
+    assert "Traceback" not in said
+    reasons = [p.read_text() for p in tmp_path.glob("results/killed/runs/*/failures.txt")]
+    assert len(reasons) >= 1
+    assert left_by(tmp_path) == undisturbed
+
+
+def kill_at_random(
+    folder: Path, kills: int, chance: random.Random, commands: list[Command]
+) -> None:
+    """Run the sweep, killing any of its processes, until so many have died; then let it end."""
+    while kills:
+        command = Command(write(folder))
+        commands.append(command)
+        while kills and command.process.poll() is None:
+            time.sleep(chance.uniform(0.5, 15))
+            if command.process.poll() is None and (pids := command.pids()):
+                # the driver is one of a dozen, and its death the one that ends most
+                victims = [*pids, *[command.process.pid] * (len(pids) // 3)]
+                _kill(chance.choice(victims))
+                kills -= 1
+        if not kills or command.process.poll() == 0:
+            command.end()
+            if kills:  # it ended before it could be killed: another sweep
+                subprocess.run(["rm", "-r", str(folder / "results")], check=True)
+    for _ in range(3):  # runs that failed twice in one life are tried again in the next
+        command = Command(write(folder))
+        commands.append(command)
+        code, said = command.end()
+        if code == 0:
+            return
+    raise AssertionError(said)
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])],
+)
+def test_random_kills_of_any_process_leave_the_same_tables(
+    tmp_path: Path, undisturbed: dict[str, Any], kills: int, commands: list[Command]
+) -> None:
+    kill_at_random(tmp_path, kills, random.Random(kills), commands)
+    assert left_by(tmp_path) == undisturbed
