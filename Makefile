@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: sweep test docs lint test-slow test-cluster test-gpu clean
+.PHONY: advisories sweep test docs lint test-slow test-cluster test-gpu test-kills clean
 
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
@@ -35,5 +35,13 @@ test-gpu: .venv/ready-dev  ## needs an NVIDIA GPU
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+test-kills: .venv/ready-dev  ## 50 random kills of a sweep's processes; up to hours
+	$(BIN)/python -m pytest -m slow tests/harness/test_killed_sweeps.py
+
+advisories:  ## known security advisories of the pinned dependencies; needs a network
+	$(PYTHON) -m venv .venv-advisories
+	.venv-advisories/bin/pip install --quiet pip-audit
+	.venv-advisories/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-advisories
