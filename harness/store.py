@@ -367,4 +367,4 @@ def _download(fs: Any, path: str, target: Path, is_tree: bool) -> None:
         fs.get([f"{path}/{name}" for name in sizes], [str(target / name) for name in sizes])
     for name, size in sizes.items():
         if (target / name).stat().st_size != size:
-            raise OSError(errno.EIO, "changed while it was downloaded", f"{path}/{name}")
+            raise OSError(errno.EBADMSG, "changed while it was downloaded", f"{path}/{name}")
