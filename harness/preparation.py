@@ -149,7 +149,7 @@ class _Preparation:
             )
             kind = hashlib.sha256(record.protocol.encode()).hexdigest()[:6]
             name = f"ceilings/{self._label(data)}-{kind}.json"
-            self._ceilings.add(self._put(name, record.model_dump_json(indent=1).encode()))
+            self._ceilings.add(self._put(name, record.to_json()))
             self._judged[asked] = features
         return self._judged[asked]
 

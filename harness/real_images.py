@@ -92,4 +92,4 @@ def _measure(
         score_std=found.score_std,
         metrics=found.metrics,
     )
-    store.put(key, record.model_dump_json(indent=1).encode())
+    store.put(key, record.to_json())
