@@ -55,7 +55,11 @@ class Batches:
 
     def count(self, stage: Stage) -> int:
         """Images of the stage's groups."""
-        return int(np.isin(self._groups, stage.groups).sum())
+        return len(self.rows(stage))
+
+    def rows(self, stage: Stage) -> Tensor:
+        """Rows of the images of the stage's groups."""
+        return torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))
 
     def epoch(
         self, stage: Stage, epoch: int, chances: Tensor | None = None
@@ -66,7 +70,7 @@ class Batches:
         their number, the last batch is filled up from the start of the pass. With `chances`
         [len(images)] each image is drawn with its chance instead, as often as that comes.
         """
-        rows = torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))
+        rows = self.rows(stage)
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
         steps = self._epoch_steps or math.ceil(len(rows) / self._batch_size)

@@ -72,7 +72,10 @@ def digest(name: str) -> str | None:
     """
     if not OWN.fullmatch(name):
         return None
-    spec = importlib.util.find_spec(name.partition(":")[0])
-    if spec is None or spec.origin is None:
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except ModuleNotFoundError:  # of the package around it
+        return None
+    if spec is None or spec.origin is None or not spec.has_location:
         return None
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -142,7 +142,7 @@ class Gan:
     def _average(self) -> None:
         """Move the running average towards the trained generator; batch statistics are copied.
 
-        Its decay rises from 0.1 to `ema`, or the first weights, which are noise, would stay in
+        Its decay rises from 2/11 to `ema`, or the first weights, which are noise, would stay in
         it for long (the warm-up of TensorFlow's ExponentialMovingAverage).
         """
         updates = self.steps // self.optimizer.d_steps

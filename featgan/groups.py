@@ -11,19 +11,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from featgan.errors import UserError
-from featgan.extension import choice
+from featgan.extension import choice, resolve
 from featgan.image_scores import LABELS
 from featgan.settings import Settings
 
 FORMAT = 2
 MOST = 4097
 """Different values that are kept apart: as many as there are feature counts of VGG16."""
+
+
+GROUPINGS = ("kmeans", "quantile", "balanced")
 
 
 class GroupSettings(Settings):
@@ -38,9 +42,9 @@ class GroupSettings(Settings):
     """For `by: table`: a CSV or Parquet file with a row for each image, found by `image_id`."""
     column: str | None = None
     """For `by: table`: the column that holds the values."""
-    method: Literal["kmeans", "quantile", "balanced"] = "kmeans"
-    """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow) or `balanced` (k-means
-    whose sizes are bounded by `tolerance`)."""
+    method: Annotated[str, choice(GROUPINGS)] = "kmeans"
+    """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow), `balanced` (k-means
+    whose sizes are bounded by `tolerance`), or a function of your own as `module:function`."""
     k: int = Field(default=3, ge=1, le=64)
     """Number of groups."""
     tolerance: float = Field(default=0.1, ge=0, lt=1)
@@ -96,7 +100,13 @@ class FeatureGroups:
             points = np.add.reduceat(ordered, starts, dtype=np.float64)
             points /= np.diff(starts, append=len(ordered))
         weights = np.diff(starts, append=len(ordered))
-        inner = starts[_METHODS[settings.method](points, weights, settings)]
+        ends = [int(end) for end in resolve(settings.method, _METHODS)(points, weights, settings)]
+        if len(ends) != settings.k - 1 or any(a >= b for a, b in pairwise([0, *ends, len(points)])):
+            raise UserError(
+                f"groups.method: {settings.method} gave the ends {ends} for {settings.k} groups of "
+                f"{len(points)} values; it must give {settings.k - 1}, rising, of one value or more"
+            )
+        inner = starts[ends]
         parts = np.split(ordered, inner)
         groups = tuple(
             Group(number, float(part.sum()) / len(part), len(part), part[0].item(), part[-1].item())
@@ -186,11 +196,10 @@ def _quantile(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) 
     return ends
 
 
-_METHODS: dict[str, Callable[[np.ndarray, np.ndarray, GroupSettings], list[int]]] = {
-    "kmeans": _kmeans,
-    "quantile": _quantile,
-    "balanced": _balanced,
-}
+_METHODS: dict[str, Callable[[np.ndarray, np.ndarray, GroupSettings], list[int]]] = dict(
+    zip(GROUPINGS, (_kmeans, _quantile, _balanced), strict=True)
+)
+"""From rising values and how many images have each: where each group but the last ends."""
 
 
 def _best_intervals(

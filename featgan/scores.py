@@ -79,9 +79,10 @@ class ScoreSettings(Settings):
             raise ValueError("weights belongs to inception and torchvision; trained has its own")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
-        names = ["score", *reported(self.metrics)]
-        if len({*names}) < len(names):
-            raise ValueError(f"metrics names one twice, or a function `score`: {names[1:]}")
+        names = reported(self.metrics)
+        taken = {"score", *reported([*METRICS])}
+        if len({*names}) < len(names) or taken & {*reported([m for m in self.metrics if ":" in m])}:
+            raise ValueError(f"metrics names one twice, or a function as ours are: {names}")
         return self
 
 

@@ -168,16 +168,18 @@ class Progress:
         if not math.isnan(score):
             self.best_score = score if self.best_score is None else max(score, self.best_score)
         values = [watched for _, _, watched in self.measured]
-        chosen, self.over = resolve(self.settings.criterion, CRITERIA)(values, self.settings)
+        verdict = resolve(self.settings.criterion, CRITERIA)(values, self.settings)
+        chosen, self.over = int(verdict[0]), bool(verdict[1])  # a user's own may be of numpy
         newest = len(values) - 1
-        if chosen != newest and chosen not in kept:
+        usable = values[chosen] > -math.inf
+        if usable and chosen != newest and chosen not in kept:
             raise UserError(
                 f"stages.criterion: {self.settings.criterion} chose evaluation {chosen + 1} of "
                 f"{newest + 1}, whose model is not kept; raise stages.window to look back further"
             )
-        epoch, score, watched = self.measured[chosen]
-        self.chosen = chosen if watched > -math.inf else None
-        self.peaks[-1] = None if self.chosen is None else Peak(epoch, score)
+        epoch, score, _ = self.measured[chosen]
+        self.chosen = chosen if usable else None
+        self.peaks[-1] = Peak(epoch, score) if usable else None
 
     @property
     def kept(self) -> set[int]:

@@ -28,14 +28,16 @@ from featgan.networks import GanSettings
 from featgan.pacing import PacingSettings, favour, ranks
 from featgan.precision import Precision
 from featgan.scores import Diverged, Score
-from featgan.seeds import stream
+from featgan.seeds import derive, stream
 from featgan.settings import Settings
 from featgan.stages import SCORE, Progress, Stage, StageSettings
 
 STATE_FORMAT = 2
 SPREAD_IMAGES = 64
 LEAST_CHANCE = 1e-6
-"""Of an image in paced sampling, so that a group of the least favoured ones can be drawn from."""
+"""Least weight of an image in pacing, so that a group of the least favoured ones can train."""
+BEFORE = -1
+"""In place of an evaluation's number: the peak of the stage before."""
 
 
 class TrainingSettings(Settings):
@@ -128,7 +130,8 @@ class StagedTrainer:
         self.diverged: str | None = None
         """Why the run ended early; None while it has not."""
         self._models: dict[int, dict[str, Any]] = {}
-        """The peak's model, and those that may become it, by evaluation of the stage."""
+        """The peak's model, and those that may become it, by evaluation of the stage; until it
+        has a peak, that of the stage before."""
         self._pacing = pacing or PacingSettings()
         self._ranks = ranks(groups if image_scores is None else image_scores)
         self._tally = torch.zeros(4, device=device)
@@ -153,7 +156,8 @@ class StagedTrainer:
             if self.progress.stage_over:
                 if self.progress.settings.rewind or self.progress.last_stage:
                     self._rewind()
-                self._models = {}
+                peak = self._models.get(self._at_peak)
+                self._models = {} if peak is None else {BEFORE: peak}
                 self.progress.next_stage()
             yield evaluation
 
@@ -172,13 +176,17 @@ class StagedTrainer:
     def _train_epoch(self) -> None:
         stage, epoch = self.progress.stage, self.progress.epoch
         noise = stream(self.seed, "noise", stage.number, epoch, device=self.device)
+        # Ours draw from streams alone; a user's own networks may have dropout.
+        torch.manual_seed(derive(self.seed, "networks", stage.number, epoch))
         chances = weights = None
         if self._pacing.by != "none":
             paced = torch.from_numpy(favour(self._ranks, self.progress.share, self._pacing))
+            paced.clamp_(min=LEAST_CHANCE)
             if self._pacing.by == "sampling":
-                chances = paced.clamp_min(LEAST_CHANCE)
-            else:
-                weights = paced.float().to(self.device)
+                chances = paced
+            else:  # 1 on average over the images that train
+                mean = paced[self.batches.rows(stage)].mean()
+                weights = (paced / mean).float().to(self.device)
         for real, rows in self.batches.epoch(stage, epoch, chances):
             of_real = None if weights is None else weights[rows]
             self._tally += self.gan.step(real, noise, of_real)
@@ -273,12 +281,18 @@ class StagedTrainer:
         newest, kept = len(self.progress.measured) - 1, self.progress.kept
         if newest in kept:
             self._models[newest] = self.gan.state()
-        self._models = {number: self._models[number] for number in sorted(kept)}
+        if self.progress.chosen is None:
+            kept = {BEFORE, *kept}
+        self._models = {number: self._models[number] for number in sorted(kept & {*self._models})}
+
+    @property
+    def _at_peak(self) -> int:
+        return BEFORE if self.progress.chosen is None else self.progress.chosen
 
     def _rewind(self) -> None:
         """Back to networks and optimizers as of the peak, if there was one."""
-        if self.progress.chosen is not None:
-            self.gan.load_state(self._models[self.progress.chosen])
+        if self._at_peak in self._models:
+            self.gan.load_state(self._models[self._at_peak])
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

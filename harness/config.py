@@ -275,7 +275,8 @@ class Cell:
     def named(self) -> list[str]:
         """What the sweep file may name a function of the user's own for."""
         method = self.method
-        return [self.mode, method.gan.network, method.stages.criterion, *method.score.metrics]
+        names = [self.mode, method.groups.method, method.gan.network, method.stages.criterion]
+        return [*names, *method.score.metrics]
 
     def signature(
         self, data_digest: str, classifier_digest: str | None, values_digest: str | None = None
@@ -287,7 +288,9 @@ class Cell:
         nor is what only says where and how fast.
         """
         values = {"by", "seed", "table", "column"}
-        settings = self.method.model_dump(exclude={"features": True, "groups": values})
+        settings = self.method.model_dump(
+            exclude={"features": True, "groups": values, "score": {"weights"}}
+        )
         own = [digest(name) for name in self.named]
         content = [self.mode, self.seed, settings, own]
         content += [data_digest, values_digest, classifier_digest]
@@ -316,9 +319,15 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
         if key not in keys:
             raise UserError(f"{path}: grid.{key[:60]}: unknown key{nearest(key, keys)}")
     try:
-        sweep.cells()
+        cells = sweep.cells()
     except ValidationError as error:
         raise UserError(f"{path}: grid: {explain(error, None, Method)}") from None
+    for cell in cells:
+        for name in cell.method.score.trained_on or []:
+            if name not in sweep.data:
+                raise UserError(f"{path}: grid: score.trained_on: there is no data set {name!r}")
+        if cell.method.score.classifier == "trained" and not cell.method.score.trained_on:
+            raise UserError(f"{path}: grid: score.trained_on: name data sets with labels")
     return sweep
 
 

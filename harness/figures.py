@@ -180,7 +180,8 @@ def _curve(panel: Axes, run: RunRecord, colour: str, stands: bool) -> None:
         if kept and stage.peak_epoch is not None:
             size = 5 if stands else 3
             panel.plot(*kept[-1], "o", color=colour, markersize=size, alpha=solid, zorder=3)
-            if stands and stage is not run.stages[-1]:  # the next stage is this very model
+            rewound = run.settings.get("stages", {}).get("rewind", True)
+            if stands and rewound and stage is not run.stages[-1]:  # the next is this very model
                 rewind = [kept[-1][0], start + stage.epochs], [kept[-1][1]] * 2
                 panel.plot(*rewind, color=colour, linewidth=0.9, linestyle="--")
         start += stage.epochs

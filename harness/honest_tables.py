@@ -19,6 +19,9 @@ from harness.table import Column, Table, Value
 Measure = Callable[[RunRecord], float | None]
 
 
+STAGING = ("stages.", "groups.", "training.stage_epochs")
+
+
 def few_seeds(pairs: int) -> list[str]:
     """The remark that a comparison over few seeds needs."""
     if not 1 < pairs <= 5:
@@ -199,13 +202,14 @@ def metric_table(
     ceiling = outcome.ceiling(data, protocol)
     if rows and ceiling and ceiling.metrics:
         rows.append(["real images", None, *(ceiling.metrics.get(name) for name in names)])
+    how = "; ".join(sorted({run.metrics_protocol for p in patterns for run in p.finished} - {""}))
     return Table(
         f"metrics-{data}{suffix}",
         f"{data}: further metrics at the final score's evaluation",
         [Column("pattern"), Column("runs"), *(Column(name, 3) for name in names)],
         rows,
         [
-            f"Of the images of the score ({protocol}), against real ones; means over runs. "
+            f"Means over runs, of the images of the score. How: {how}. "
             "A peak is the score's, unless stages.watch names a metric. Real images: as many, or "
             "half of them, against the others."
         ],
@@ -222,14 +226,17 @@ def peak_metrics(run: RunRecord) -> dict[str, float]:
 def differences(a: Pattern, b: Pattern) -> int:
     """In how many things two patterns of a data set differ: the mode, and each further axis.
 
-    Grids may have different axes: a run without one has the sweep file's own setting. A
-    conventional run without it is the baseline of all.
+    Grids may have different axes: a run without one has the sweep file's own setting. For a
+    conventional run the settings of staging mean nothing: it is the baseline of all.
     """
     keys = dict.fromkeys(key for pattern in (a, b) for key, _ in pattern.axes)
     different = [
         _setting(a, key) != _setting(b, key)
         for key in keys
-        if not any(p.mode == "conventional" and key not in dict(p.axes) for p in (a, b))
+        if not any(
+            p.mode == "conventional" and key not in dict(p.axes) and key.startswith(STAGING)
+            for p in (a, b)
+        )
     ]
     return (a.mode != b.mode) + sum(different)
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,19 @@ class _Preparation:
         self._values = cache(self._value)
         self._groups = cache(self._group)
         self._classifier = cache(self._train)
+        self._file = cache(_file_digest)
         self._judged: dict[Any, str | None] = {}  # by settings that hold lists
         self._ceilings: set[str] = set()
 
     def runs(self) -> list[Run]:
         runs = [self._run(cell) for cell in self._cells]
+        for run in runs:
+            same = [json.dumps(other.cell.as_dict()) for other in runs if other.name == run.name]
+            if len(same) > 1:
+                raise UserError(
+                    f"grid: {same[0]} and {same[1]} are one run, since their difference changes no "
+                    "result: drop one of them"
+                )
         self._forget("groups", {run.groups_key for run in runs})
         self._forget("ceilings", self._ceilings)
         return runs
@@ -70,12 +79,14 @@ class _Preparation:
                 for name in method.score.trained_on
             ]
             classifier = self._classifier(*sets)
-        digest = classifier and classifier[1]
+        judge = classifier and classifier[1]
+        if method.score.weights:
+            judge = self._file(method.score.weights)
         values, values_digest = self._values(data, _ordering(method.groups), method.features)
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=cell.signature(data.digest, digest, values_digest),
+            signature=cell.signature(data.digest, judge, values_digest),
             data_key=data.key,
             values_key=values,
             groups_key=self._groups(data, method.groups, method.features),
@@ -205,9 +216,17 @@ def _ordering(settings: GroupSettings) -> GroupSettings:
 
 def _spelled(settings: GroupSettings) -> str:
     name = f"{settings.method}-k{settings.k}"
-    if settings.by == "feature_count":
-        return name
-    return f"{re.sub(r'[^A-Za-z0-9_.]+', '.', settings.by)}-{name}"
+    if settings.by != "feature_count":
+        name = f"{settings.by}-{name}"
+    return re.sub(r"[^A-Za-z0-9_.-]+", ".", name)
+
+
+def _file_digest(path: str) -> str:
+    """What is in a classifier's file, wherever it lies: another file is another judge."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"score.weights: {path}: {error.strerror}") from error
 
 
 @ray.remote(num_cpus=1)

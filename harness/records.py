@@ -29,7 +29,7 @@ class Evaluation(BaseModel):
     epochs_spent: int
     """Epochs of the whole run trained so far, epochs undone by a rewind included."""
     steps: int
-    """Generator updates of the whole run so far."""
+    """Steps of the whole run so far, each an update of the discriminator."""
     score: float
     score_std: float
     """Standard deviation of the score over its splits."""

@@ -50,8 +50,8 @@ def reference() -> str:
 def _sections(model: type[Settings], prefix: str) -> Iterator[tuple[str, type[Settings]]]:
     for name, field in model.model_fields.items():
         inner = field.annotation
-        if typing.get_origin(inner) is list:
-            (inner,) = typing.get_args(inner)
+        if typing.get_origin(inner) in (list, types.UnionType) and len(_models(inner)) == 1:
+            (inner,) = _models(inner)
         if isinstance(inner, type) and issubclass(inner, Settings):
             yield prefix + name, inner
             yield from _sections(inner, f"{prefix}{name}.")
@@ -96,7 +96,7 @@ def _spelled(annotation: Any) -> str:
     if origin is typing.Literal:
         return " \\| ".join(f"`{value}`" for value in inner)
     if origin in (typing.Union, types.UnionType):
-        if _models(annotation):
+        if len(_models(annotation)) > 1:
             return "a data set"
         return " or ".join(_spelled(part) for part in inner)
     if origin is list and _models(annotation):
@@ -114,7 +114,7 @@ def _spelled(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "the file's name" if field.title == NAMED_BY_FILE else "*required*"
-    if isinstance(field.default, Settings) or _models(field.annotation):
+    if isinstance(field.default, Settings | list) and _models(field.annotation):
         return "see there"
     return f"`{'null' if field.default is None else field.default}`".replace("|", "\\|")
 

@@ -19,6 +19,7 @@ from typing import Any, get_args
 import yaml
 
 from featgan.errors import UserError
+from featgan.extension import resolve
 from harness import cluster, results
 from harness.config import Cell, Scale, Sweep, load
 from harness.estimate import describe, probe
@@ -71,6 +72,8 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     from harness.preparation import prepare_runs
 
     cells = sweep.cells()
+    for name in {name for cell in cells for name in cell.named if ":" in name}:
+        resolve(name, {})  # a function that is not there is told before anything starts
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
     with _alone(store, sweep.name, screen):
         try:
@@ -183,8 +186,8 @@ def _settings(sweep: Sweep) -> str:
 
 def _notes(sweep: Sweep) -> list[str]:
     """Plain words on what makes this sweep's numbers differ from the literature's."""
-    notes = []
-    if sweep.features.weights == "random":
+    notes, methods = [], [cell.method for cell in sweep.cells()]
+    if any(method.features.weights == "random" for method in methods):
         notes.append(
             "Feature counts come from a VGG16 with random weights: they order images by "
             "variety, but are not the counts of the trained network."
@@ -197,7 +200,7 @@ def _notes(sweep: Sweep) -> list[str]:
         )
     if sweep.pilot:
         notes.append("A pilot: runs whose scores fell behind were stopped; no basis for results.")
-    if not sweep.training.deterministic:
+    if not all(method.training.deterministic for method in methods):
         notes.append("Deterministic algorithms were off: a run repeated may differ.")
     return notes
 

@@ -108,11 +108,11 @@ def train(
         nonlocal told
         if record.status == "running" and time.monotonic() - told < habits.report_seconds:
             return
-        told = time.monotonic()
+        told, spent = time.monotonic(), record.epochs_spent
         tune.report(
             {
-                "epochs": record.epochs_spent,
-                "share": 1.0 if record.status in FINAL else record.epochs_spent / planned,
+                "epochs": spent,
+                "share": 1.0 if record.status in FINAL else min(spent / planned, 0.999),
                 "best_score": float("-inf") if record.best_score is None else record.best_score,
                 "protocol": record.score_protocol,
             }

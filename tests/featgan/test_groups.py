@@ -230,3 +230,16 @@ def test_ten_million_values_take_about_a_second(kind: type) -> None:
 
     assert time.process_time() - start < 1.5
     assert np.bincount(numbers)[1:].tolist() == [group.size for group in groups.groups]
+
+
+def test_a_grouping_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_groups.py").write_text(
+        "def first_alone(values, weights, settings):\n    return range(1, settings.k)\n\n"
+        "def lost(values, weights, settings):\n    return [0]\n"
+    )
+    counts = np.array([7, 3, 9, 3, 8])
+    groups = FeatureGroups.fit(counts, GroupSettings(method="own_groups:first_alone", k=2))
+    assert groups.assign(counts).tolist() == [2, 1, 2, 1, 2]
+    with pytest.raises(UserError, match=r"own_groups:lost gave the ends \[0\] for 2 groups"):
+        FeatureGroups.fit(counts, GroupSettings(method="own_groups:lost", k=2))

@@ -195,6 +195,28 @@ def test_a_criterion_that_looks_back_further_than_models_are_kept_is_refused(tmp
         progress.observe(1.0)
 
 
+def test_values_that_are_no_numbers_at_a_stages_start_do_not_end_the_run():
+    progress = Progress(plan("conventional", 1, 40), StageSettings(watch="own"))
+    for value in [math.nan, math.nan, 3.0, 2.0]:
+        progress.trained(10)
+        progress.observe(1.0, value)
+    assert progress.peaks == [Peak(30, 1.0)]
+
+
+def test_an_own_criterions_numpy_answers_stay_out_of_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "numpy_minded.py").write_text(
+        "import numpy as np\ndef c(values, stages):\n"
+        "    return np.argmax(values), np.bool_(len(values) > 1)\n"
+    )
+    progress = Progress(plan("conventional", 1, 40), StageSettings(criterion="numpy_minded:c"))
+    for value in [2.0, 1.0]:
+        progress.trained(10)
+        progress.observe(value)
+    assert (type(progress.state()["chosen"]), type(progress.state()["over"])) == (int, bool)
+    assert progress.stage_over
+
+
 def test_a_window_has_a_middle():
     with pytest.raises(ValueError, match="odd"):
         StageSettings(window=4)

@@ -196,7 +196,7 @@ def test_a_paced_loss_weighs_each_real_image_by_its_place(make_trainer, monkeypa
 
     monkeypatch.setattr(trainer.gan, "step", spy)
     trainer.train(1)
-    assert seen[0].tolist() == (2 - rows / 2).tolist()
+    assert seen[0].tolist() == pytest.approx((2 - rows / 2).tolist(), abs=1e-5)
 
 
 def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer, same):
@@ -307,6 +307,35 @@ def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_tra
     assert "epoch 2" in trainer.diverged
     assert trainer.progress.final_score == first.score
     assert same(trainer.state()["model"], kept)
+
+
+def test_a_stage_that_diverges_at_once_leaves_the_peak_of_the_stage_before(make_trainer, same):
+    trainer = make_trainer("ascending", stage_epochs=1)
+    run = trainer.run()
+    next(run)
+    kept = trainer.state()["model"]
+    poison(trainer)
+    assert list(run) == []
+    assert "stage 2" in trainer.diverged
+    assert same(trainer.state()["model"], kept)
+
+
+def test_a_users_network_with_dropout_continues_to_the_same_bytes(make_trainer, same):
+    def with_dropout():
+        trainer = make_trainer("conventional")
+        trainer.gan.discriminator.layers.insert(1, torch.nn.Dropout(0.5))
+        return trainer
+
+    straight = with_dropout()
+    straight.train(2)
+    stopped = with_dropout()
+    stopped.train(1)
+    saved = stopped.state()
+    torch.rand(7)  # another run in this process, say
+    stopped = with_dropout()
+    stopped.restore(saved)
+    stopped.train(1)
+    assert same(stopped.state()["model"], straight.state()["model"])
 
 
 def test_a_run_that_diverges_before_its_first_evaluation_has_no_score(make_trainer):
