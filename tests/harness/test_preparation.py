@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,10 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
     store.put_tree(tmp_path / "pack", "features/a-0/pack")
     counts = np.arange(40, dtype=np.int16)
     table = pd.DataFrame({"image_id": ids, "feature_count": counts, "label": ["x", "y"] * 20})
-    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
-    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: DATA)
+    file = table.to_parquet(index=False)
+    store.put("features/a-0/features.parquet", file)
+    counted = replace(DATA, table_sha256=hashlib.sha256(file).hexdigest())
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: counted)
     monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
     for module, task in (
         (preparation, "_fit"),
