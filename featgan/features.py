@@ -69,6 +69,9 @@ class FeatureCounter:
         self._mean = _channels(MEANS[settings.preprocessing], device)
         self._deviation = _channels(DEVIATIONS[settings.preprocessing], device)
         self._bgr = settings.preprocessing == "keras"
+        # on a CPU a quarter faster, also with weights that lie the other way
+        cpu = device.type == "cpu"
+        self._layout = torch.channels_last if cpu else torch.contiguous_format
 
     def count(self, images: np.ndarray) -> np.ndarray:
         """The feature count of each image: uint8 RGB [n, 3, s, s] -> integers [n]."""
@@ -97,7 +100,7 @@ class FeatureCounter:
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         pixels = batch.to(self.device, non_blocking=True).float()
-        pixels = (pixels - self._mean) / self._deviation
+        pixels = ((pixels - self._mean) / self._deviation).contiguous(memory_format=self._layout)
         if self._bgr:
             pixels = pixels.flip(1)
         with torch.backends.cudnn.flags(True, False, deterministic=True, allow_tf32=False):

@@ -150,9 +150,11 @@ def _read_torch(path: Path) -> State:
 def _read_keras(path: Path) -> State:
     """A Keras file, of `save`, `save_weights` or keras.applications; channels are last there."""
     try:
-        import h5py  # type: ignore[import-not-found,unused-ignore]
+        import h5py
     except ImportError as error:
-        raise UserError(f"features.weights: reading {path} needs h5py; pip install h5py") from error
+        raise UserError(
+            f"features.weights: reading {path} needs h5py; pip install 'featgan[keras]'"
+        ) from error
     state: State = {}
     convolutions = [name for name, tensor in _empty().named_parameters() if tensor.ndim == 4]
     blocks = [

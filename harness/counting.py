@@ -114,12 +114,12 @@ def count(
         return
     _quiet()
     most = _most_actors(gpu)
-    pool = ActorPoolStrategy(size=min(actors or most, most))
+    actors = min(actors or most, most)
     decoder = Decoder(source, settings.input_size, image_size, known)
     state = backbones.load(settings)
     weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
     del state
-    data: Any = ray.data.from_arrow(_blocks(rows, least=256 if gpu else 8))
+    data: Any = ray.data.from_arrow(_blocks(rows, actors, batch=256 if gpu else 8))
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
@@ -127,7 +127,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
-        compute=pool,
+        compute=ActorPoolStrategy(size=actors),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
         **options,
@@ -135,9 +135,12 @@ def count(
     yield from data.iter_batches(batch_size=None, batch_format="numpy")
 
 
-def _blocks(rows: pd.DataFrame, least: int) -> list[pa.Table]:
-    """Rows in blocks small enough to share out evenly, and at most a few thousand of them."""
-    length = max(least, len(rows) // 4096)
+def _blocks(rows: pd.DataFrame, actors: int, batch: int) -> list[pa.Table]:
+    """Rows in blocks of whole batches: enough to share out evenly, and no more.
+
+    Each block takes 45 KB of the driver, however few rows it has.
+    """
+    length = batch * max(1, len(rows) // (batch * max(512, 32 * actors)))
     table = pa.table(
         {
             "index": pa.array(rows["index"], pa.int64()),

@@ -132,9 +132,9 @@ def _stamp(path: bytes) -> tuple[str, str | None]:
 
 def _find_remote(uri: str) -> Iterator[Found]:
     """List a folder of a bucket."""
-    system, top = _system(uri)
     scheme = uri.partition("://")[0]
     try:
+        system, top = _system(uri)
         infos = system.get_file_info(pafs.FileSelector(top, recursive=True))
     except OSError as error:
         raise UserError(f"data: {uri} cannot be listed: {error}") from error
@@ -148,16 +148,16 @@ def _find_remote(uri: str) -> Iterator[Found]:
 def _system(uri: str) -> tuple[Any, str]:
     """The file system of a URI and the path in it: pyarrow's own, else fsspec's."""
     scheme, _, path = uri.partition("://")
-    return _connected(scheme), path
+    return _connected(scheme, path.partition("/")[0]), path
 
 
 @cache
-def _connected(scheme: str) -> Any:
+def _connected(scheme: str, bucket: str) -> Any:
     if scheme in ("s3", "gs", "gcs"):
-        try:
-            return pafs.FileSystem.from_uri(f"{scheme}://bucket")[0]
+        try:  # pyarrow looks up the region of this very bucket
+            return pafs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
         except OSError as error:
-            raise UserError(f"data: {scheme}:// cannot be reached: {error}") from error
+            raise UserError(f"data: {scheme}://{bucket} cannot be reached: {error}") from error
     import fsspec
 
     try:

@@ -22,7 +22,7 @@ class Known:
     @classmethod
     def of(cls, table: pd.DataFrame) -> Known:
         """From the columns `sha256` (hexadecimal) and `feature_count`."""
-        digests = np.array([bytes.fromhex(text) for text in table["sha256"]], dtype="S32")
+        digests = np.frombuffer(bytes.fromhex("".join(table["sha256"])), "S32")
         digests, first = np.unique(digests, return_index=True)
         return cls(digests, table["feature_count"].to_numpy(np.int32)[first])
 

@@ -23,6 +23,8 @@ Read = Callable[[bytes], bytes]
 """The encoded bytes of the image at a location; OSError where they cannot be had."""
 
 COLUMNS = ("image_id", "location", "label", "stamp")
+SLICE = 10_000
+"""Images that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Listing:
     def digest(self) -> str:
         """Hash that changes when an image is added, removed, renamed or written anew."""
         hashed = hashlib.sha256(repr(sorted(self.problems.items())).encode())
-        known = self.images.drop(columns="location").fillna("").astype(str)
-        hashed.update(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes())
+        for start in range(0, len(self.images), SLICE):  # all at once would be held thrice
+            rows = self.images.iloc[start : start + SLICE].drop(columns="location")
+            values = pd.util.hash_pandas_object(rows.fillna("").astype(str), index=False)
+            hashed.update(values.to_numpy().tobytes())
         return hashed.hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -131,6 +132,7 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     (photos / "00 empty.jpg").touch()
     (photos / 'line\nbreak, "quoted".png').write_bytes((photos / "03.png").read_bytes()[:200])
     (photos / "gone.png").symlink_to("nowhere")
+    (photos / "unreadable.png").symlink_to("/proc/self/mem")  # a file that not even root can read
     (photos / "copy of 05.png").write_bytes((photos / "05.png").read_bytes())
     store = Store(str(tmp_path / "store"))
     data = run(photos, store, remove_duplicates=True)
@@ -139,7 +141,8 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     assert rejected["00 empty.jpg"] == "empty file"
     assert rejected["gone.png"] == "link to a file that does not exist"
     assert rejected['line\nbreak, "quoted".png'].startswith("damaged PNG")
-    assert (data.images, data.rejected, data.duplicates) == (IMAGES, 3, 1)
+    assert rejected["unreadable.png"] == "cannot be read: Input/output error"
+    assert (data.images, data.rejected, data.duplicates) == (IMAGES, 4, 1)
     duplicates = pd.read_csv(store.local(f"{data.key}/duplicates.csv"))
     assert duplicates.to_dict("records") == [{"image_id": "copy of 05.png", "same_as": "05.png"}]
     pack = ImagePack.open(store.local(f"{data.key}/pack"))
@@ -147,7 +150,7 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     shown = square(decode((photos / "07.png").read_bytes()), 16)
     assert np.array_equal(pack.rows(np.array([pack.image_ids.index("07.png")]))[0], shown)
 
-    with pytest.raises(UserError, match=r"3 of 24 images cannot be used.*rejected\.csv") as caught:
+    with pytest.raises(UserError, match=r"4 of 25 images cannot be used.*rejected\.csv") as caught:
         run(photos, store, remove_duplicates=True, max_rejected=0.1)
     assert "\n" not in str(caught.value)
 
@@ -202,6 +205,20 @@ def test_changed_source_counts_only_what_changed(
     for sha256, found in zip(tables[0]["sha256"], tables[0]["feature_count"], strict=True):
         assert known[0].get(bytes.fromhex(sha256)) == found
     assert tables[1].loc["99.png", "feature_count"] == tables[0].loc["01.png", "feature_count"]
+
+
+@pytest.mark.parametrize(
+    ("images", "actors", "blocks", "length"),
+    [(20, 2, 3, 8), (4096, 2, 512, 8), (100_000, 2, 521, 192), (100_000, 64, 2084, 48)],
+)
+def test_blocks_are_whole_batches_and_do_not_grow_in_number(
+    images: int, actors: int, blocks: int, length: int
+) -> None:
+    rows = pd.DataFrame({"index": range(images), "location": [b"x"] * images})
+    found = counting._blocks(rows, actors, batch=8)
+
+    assert (len(found), found[0].num_rows) == (blocks, length)
+    assert pa.concat_tables(found)["index"].to_pylist() == list(range(images))
 
 
 def test_boundary_report() -> None:

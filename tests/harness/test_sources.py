@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from featgan.images import decode
 from harness.folders import ENDINGS, readable, why_unreadable
 from harness.sources import Source, SourceSettings
 
+NOBODY = 65534
 SETTINGS: TypeAdapter[Source] = TypeAdapter(SourceSettings)
 
 
@@ -118,6 +121,42 @@ def test_unreadable_and_vanished_files_have_reasons(tmp_path: Path) -> None:
     assert why_unreadable(OSError(5, "Input/output error"), b"x") == (
         "cannot be read: Input/output error"
     )
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder that belongs to a user without rights, whose rights this process has meanwhile."""
+    root = os.geteuid() == 0  # to whom every file is open
+    with tempfile.TemporaryDirectory() as folder:
+        if root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_a_file_without_permission_is_listed_and_says_so_when_read(as_nobody: Path) -> None:
+    save(as_nobody / "closed.png")
+    (as_nobody / "closed.png").chmod(0)
+    found = source("folder", path=str(as_nobody))
+    (location,) = found.listing(32).images["location"]
+
+    with pytest.raises(PermissionError) as caught:
+        found.reader()(location)
+    assert why_unreadable(caught.value, location) == "no permission to read it"
+
+
+def test_a_folder_without_permission_stops_with_its_name(as_nobody: Path) -> None:
+    save(as_nobody / "open/1.png")
+    save(as_nobody / "closed/2.png")
+    (as_nobody / "closed").chmod(0)
+
+    with pytest.raises(UserError, match=r"closed' cannot be listed: Permission denied"):
+        source("folder", path=str(as_nobody)).listing(32)
+    (as_nobody / "closed").chmod(0o700)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

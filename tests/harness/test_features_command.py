@@ -1,0 +1,172 @@
+"""`python harness/features.py FILE` as its user runs it: real processes, a bucket, a real kill."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.fs as pafs
+import pytest
+import torch
+from PIL import Image
+
+from featgan.errors import UserError
+from featgan.features import FeatureCounter, FeatureSettings
+from featgan.images import decode, square
+from harness.sources import BuiltinSource, FolderSource
+
+moto = pytest.importorskip("moto.server")
+
+COMMAND = [sys.executable, str(Path(__file__).parents[2] / "harness" / "features.py")]
+DIGITS = 600
+SWEEP = """
+results: {folder}/results
+data:
+  digits: {{source: builtin, set: digits, count: 600}}
+image_size: 32
+features: {{weights: random, input_size: 32}}
+score: {{classifier: trained, trained_on: [digits], count: 100}}
+grid: {{mode: [descending], seed: [0], groups.method: [kmeans, quantile]}}
+"""
+
+
+def start(file: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RAY_ADDRESS": "local"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def table_of(folder: Path, data: str) -> pd.DataFrame:
+    (path,) = folder.glob(f"results/features/{data}-*/features.parquet")
+    return pd.read_parquet(path)
+
+
+def test_killed_and_called_again_it_goes_on_and_ends_with_figure_and_tables(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "digits.yaml"
+    file.write_text(SWEEP.format(folder=tmp_path))
+    process = start(file)
+    while not list(tmp_path.glob("results/features/*/parts/*.npz")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    kept = len(list(tmp_path.glob("results/features/*/parts/*.npz")))
+    code, out, err = finish(start(file))
+
+    assert code == 0, err
+    # parts hold 256, 256 and 88 images; what was kept is not counted again
+    begun = re.search(r"digits: (\d+) of 600 images", err)
+    assert begun is not None, err
+    assert int(begun[1]) == min(256 * kept, DIGITS)
+    source = BuiltinSource(source="builtin", set="digits", count=DIGITS)
+    read = source.reader()
+    places = source.listing(32).images["location"]
+    inputs = np.stack([square(decode(read(place)), 32) for place in places])
+    settings = FeatureSettings(weights="random", input_size=32)
+    counts = FeatureCounter(settings, torch.device("cpu")).count(inputs)
+    assert table_of(tmp_path, "digits")["feature_count"].tolist() == counts.tolist()
+
+    assert "digits: feature groups by kmeans, k = 3" in out
+    assert "digits: feature groups by quantile, k = 3" in out
+    assert "Near a boundary: digits: kmeans, k = 3" in out
+    figure = tmp_path / "results/digits/figures/feature-counts.png"
+    assert str(figure) in out
+    with Image.open(figure) as image:
+        assert min(image.size) > 400
+    assert not (tmp_path / "results/digits/runs").exists()
+    assert finish(start(file))[1] == out  # the third time all of it is there
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[pafs.FileSystem]:
+    """An empty bucket `pictures` of a server on loopback."""
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    system = pafs.S3FileSystem(
+        endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True
+    )
+    system.create_dir("pictures")
+    yield system
+    server.stop()
+
+
+def put(bucket: pafs.FileSystem, name: str, data: bytes) -> None:
+    with bucket.open_output_stream(f"pictures/{name}") as stream:
+        stream.write(data)
+
+
+def png(seed: int) -> bytes:
+    """Noise of rising coarseness."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (seed + 2, seed + 2, 3), np.uint8)
+    Image.fromarray(pixels).resize((40, 36)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_images_of_a_bucket_are_listed_counted_and_rejected_as_on_disk(
+    bucket: pafs.FileSystem, tmp_path: Path
+) -> None:
+    for seed in range(12):
+        name = f"a/{seed:02d}.png" if seed % 2 else f"b c/ü{seed:02d}.PNG"
+        put(bucket, f"some/{name}", png(seed))
+        (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "some" / name).write_bytes(png(seed))
+    put(bucket, "some/torn.png", png(5)[:300])
+    put(bucket, "some/notes.txt", b"no image")
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"""
+results: {tmp_path}/results
+data:
+  here: {{source: folder, path: {tmp_path}/some, labels: folder}}
+  there: {{source: folder, path: "s3://pictures/some", labels: folder}}
+image_size: 16
+features: {{weights: random, input_size: 32}}
+max_rejected: 0.2
+score: {{classifier: trained, trained_on: [here], count: 100}}
+grid: {{mode: [descending], seed: [0]}}
+"""
+    )
+    code, out, err = finish(start(file))
+
+    assert code == 0, err
+    here, there = table_of(tmp_path, "here"), table_of(tmp_path, "there")
+    assert there.equals(here)
+    assert there["label"].value_counts().to_dict() == {"a": 6, "b c": 6}
+    assert there["feature_count"].nunique() > 3
+    (rejected,) = tmp_path.glob("results/features/there-*/rejected.csv")
+    assert rejected.read_text().splitlines()[1].startswith("torn.png,damaged PNG")
+    assert "12 images; 1 rejected" in out
+
+
+def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSystem) -> None:
+    put(bucket, "texts/notes.txt", b"no image")
+    for path, says in (("s3://nobodys/some", "cannot be listed"), ("s3://pictures/texts", "no images")):
+        with pytest.raises(UserError, match=says) as caught:
+            FolderSource(source="folder", path=path).listing(32)
+        assert "\n" not in str(caught.value)
