@@ -286,7 +286,6 @@ def _json(content: Any) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: count and group a sweep's data sets; figure 9, tables 2 and 3 of the paper."""
-    from featgan.scores import ScoreSettings
     from harness import cluster, config
     from harness.lock import SweepLock
     from harness.screen import Screen
@@ -295,17 +294,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", help="a sweep file, such as sweeps/quickstart.yaml")
     screen = Screen()
     try:
-        # the classifier of its scores has nothing to do with features
         sweep = config.load(parser.parse_args(arguments).file)
-        sweep = sweep.model_copy(update={"score": ScoreSettings()})
         store = Store(sweep.results)
         cluster.environment()
-        from harness.preparation import prepare_runs
+        from harness.preparation import prepare_groups
 
         with SweepLock(store, sweep.name, notice=screen.say):
             try:
                 engine = cluster.connect()
-                prepare_runs(sweep, store, engine.gpus > 0, screen.features)
+                prepare_groups(sweep, store, engine.gpus > 0, screen.features)
             finally:
                 cluster.shutdown()
             print(_report(store, sweep.name), flush=True)

@@ -42,6 +42,11 @@ def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> l
     return _Preparation(sweep, store, gpu, progress).runs()
 
 
+def prepare_groups(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
+    """Count and group the data sets of the sweep's cells, and nothing else that runs need."""
+    _Preparation(sweep, store, gpu, progress).group()
+
+
 class _Preparation:
     """Makes each shared thing when the first run asks for it."""
 
@@ -68,6 +73,13 @@ class _Preparation:
         self._forget("groups", {run.groups_key for run in runs})
         self._forget("ceilings", self._ceilings)
         return runs
+
+    def group(self) -> None:
+        keys = set()
+        for method, name in ((cell.method, cell.data) for cell in self._cells):
+            data = self._data(name, method.features, method.image_size)
+            keys.add(self._groups(data, method.groups, method.features))
+        self._forget("groups", keys)
 
     def _run(self, cell: Cell) -> Run:
         method = cell.method

@@ -145,7 +145,7 @@ results: {tmp_path}/results
 data:
   here: {{source: folder, path: {tmp_path}/some, labels: folder}}
   there: {{source: folder, path: "s3://pictures/some", labels: folder}}
-image_size: 16
+image_size: 32
 features: {{weights: random, input_size: 32}}
 max_rejected: 0.2
 score: {{classifier: trained, trained_on: [here], count: 100}}
@@ -166,7 +166,10 @@ grid: {{mode: [descending], seed: [0]}}
 
 def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSystem) -> None:
     put(bucket, "texts/notes.txt", b"no image")
-    for path, says in (("s3://nobodys/some", "cannot be listed"), ("s3://pictures/texts", "no images")):
+    for path, says in (
+        ("s3://nobodys/some", "cannot be listed"),
+        ("s3://pictures/texts", "no images"),
+    ):
         with pytest.raises(UserError, match=says) as caught:
             FolderSource(source="folder", path=path).listing(32)
         assert "\n" not in str(caught.value)
