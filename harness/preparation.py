@@ -44,7 +44,7 @@ def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> l
 
 def prepare_groups(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
     """Count and group the data sets of the sweep's cells, and nothing else that runs need."""
-    _Preparation(sweep, store, gpu, progress).group()
+    _Preparation(sweep, store, gpu, progress).group_all()
 
 
 class _Preparation:
@@ -74,7 +74,7 @@ class _Preparation:
         self._forget("ceilings", self._ceilings)
         return runs
 
-    def group(self) -> None:
+    def group_all(self) -> None:
         keys = set()
         for method, name in ((cell.method, cell.data) for cell in self._cells):
             data = self._data(name, method.features, method.image_size)
