@@ -1,14 +1,11 @@
-"""`python harness/features.py FILE` as its user runs it: real processes, a bucket, a real kill."""
+"""`python harness/features.py FILE` as its user runs it: real processes, a bucket on loopback."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,27 +13,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.fs as pafs
 import pytest
-import torch
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features import FeatureCounter, FeatureSettings
-from featgan.images import decode, square
-from harness.sources import BuiltinSource, FolderSource
+from harness.sources import FolderSource
 
 moto = pytest.importorskip("moto.server")
 
 COMMAND = [sys.executable, str(Path(__file__).parents[2] / "harness" / "features.py")]
-DIGITS = 600
-SWEEP = """
-results: {folder}/results
-data:
-  digits: {{source: builtin, set: digits, count: 600}}
-image_size: 32
-features: {{weights: random, input_size: 32}}
-score: {{classifier: trained, trained_on: [digits], count: 100}}
-grid: {{mode: [descending], seed: [0], groups.method: [kmeans, quantile]}}
-"""
 
 
 def start(file: Path) -> subprocess.Popen[str]:
@@ -57,44 +41,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def table_of(folder: Path, data: str) -> pd.DataFrame:
     (path,) = folder.glob(f"results/features/{data}-*/features.parquet")
     return pd.read_parquet(path)
-
-
-def test_killed_and_called_again_it_goes_on_and_ends_with_figure_and_tables(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "digits.yaml"
-    file.write_text(SWEEP.format(folder=tmp_path))
-    process = start(file)
-    while not list(tmp_path.glob("results/features/*/parts/*.npz")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    finish(process)
-    kept = len(list(tmp_path.glob("results/features/*/parts/*.npz")))
-    code, out, err = finish(start(file))
-
-    assert code == 0, err
-    # parts hold 256, 256 and 88 images; what was kept is not counted again
-    begun = re.search(r"digits: (\d+) of 600 images", err)
-    assert begun is not None, err
-    assert int(begun[1]) == min(256 * kept, DIGITS)
-    source = BuiltinSource(source="builtin", set="digits", count=DIGITS)
-    read = source.reader()
-    places = source.listing(32).images["location"]
-    inputs = np.stack([square(decode(read(place)), 32) for place in places])
-    settings = FeatureSettings(weights="random", input_size=32)
-    counts = FeatureCounter(settings, torch.device("cpu")).count(inputs)
-    assert table_of(tmp_path, "digits")["feature_count"].tolist() == counts.tolist()
-
-    assert "digits: feature groups by kmeans, k = 3" in out
-    assert "digits: feature groups by quantile, k = 3" in out
-    assert "Near a boundary: digits: kmeans, k = 3" in out
-    figure = tmp_path / "results/digits/figures/feature-counts.png"
-    assert str(figure) in out
-    with Image.open(figure) as image:
-        assert min(image.size) > 400
-    assert not (tmp_path / "results/digits/runs").exists()
-    assert finish(start(file))[1] == out  # the third time all of it is there
 
 
 @pytest.fixture
@@ -162,6 +108,12 @@ grid: {{mode: [descending], seed: [0]}}
     (rejected,) = tmp_path.glob("results/features/there-*/rejected.csv")
     assert rejected.read_text().splitlines()[1].startswith("torn.png,damaged PNG")
     assert "12 images; 1 rejected" in out
+    assert "there: feature groups by kmeans, k = 3" in out
+    assert "Near a boundary: there" in out
+    figure = tmp_path / "results/mine/figures/feature-counts.png"
+    assert str(figure) in out
+    with Image.open(figure) as image:
+        assert min(image.size) > 400
 
 
 def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSystem) -> None:
