@@ -23,6 +23,9 @@ test-slow: .venv/ready-dev  ## fault and scale tests that take minutes
 test-cluster: .venv/ready-dev  ## several hosts on this machine; needs root
 	$(BIN)/python -m pytest -m cluster
 
+test-hosts: .venv/ready-dev  ## the small form of test-cluster: one sweep that loses a run, a driver, a host
+	$(BIN)/python -m pytest tests/cluster -m "cluster and not slow" -rs
+
 test-gpu: .venv/ready-dev  ## needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
