@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: advisories sweep test docs lint test-slow test-cluster test-gpu test-kills clean
+.PHONY: advisories sweep test docs lint test-slow test-cluster test-hosts test-gpu test-kills clean
 
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
