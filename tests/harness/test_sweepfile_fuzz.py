@@ -84,7 +84,7 @@ JUNK = st.one_of(
     st.text(max_size=20),
     st.dates(),
     st.binary(max_size=8),
-)
+).map(copy.deepcopy)  # a second change may reach into the first one's list, not into the sample
 
 
 def places(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
