@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 
 from featgan.errors import UserError
+from harness.parts import SMALLEST
 from harness.sources import FolderSource
 
 moto = pytest.importorskip("moto.server")
@@ -125,3 +128,46 @@ def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSy
         with pytest.raises(UserError, match=says) as caught:
             FolderSource(source="folder", path=path).listing(32)
         assert "\n" not in str(caught.value)
+
+
+def test_a_killed_count_goes_on_from_its_finished_parts(tmp_path: Path) -> None:
+    """SIGKILL of the command in the midst of counting; then the same command again."""
+    (tmp_path / "noise").mkdir()
+    for seed in range(2 * SMALLEST + 100):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{seed:03d}.png")
+    text = f"""
+data: {{noise: {{source: folder, path: {tmp_path}/noise}}}}
+image_size: 32
+features: {{weights: random, input_size: 32}}
+grid: {{mode: [descending], seed: [0]}}
+"""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    for folder in (straight, killed):
+        folder.mkdir()
+        (folder / "mine.yaml").write_text(f"results: {folder}/results\n{text}")
+    code, _, err = finish(start(straight / "mine.yaml"))
+    assert code == 0, err
+
+    command = start(killed / "mine.yaml")
+    deadline = time.monotonic() + 300
+    while not (parts := [*killed.glob("results/features/noise-*/parts/0*.npz")]):
+        assert command.poll() is None, finish(command)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    command.kill()
+    finish(command)
+    assert not [*killed.glob("results/features/noise-*/dataset.json")], "it was not in the midst"
+    left = SMALLEST * len({*parts, *killed.glob("results/features/noise-*/parts/0*.npz")})
+
+    code, out, err = finish(start(killed / "mine.yaml"))
+    assert code == 0, err
+    begun = re.search(r"noise: (\d+) of \d+ images", err)
+    assert begun is not None, err
+    assert int(begun[1]) >= left, "finished parts were counted again"
+    assert "612 images" in out
+    assert table_of(killed, "noise").equals(table_of(straight, "noise"))
+    packs = [folder.glob("results/features/*/pack/*.npy") for folder in (straight, killed)]
+    shards = [{path.name: path.read_bytes() for path in pack} for pack in packs]
+    assert len(shards[0]) == 3
+    assert shards[0] == shards[1]
