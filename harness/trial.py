@@ -177,6 +177,7 @@ class Trial:
         self.trainer = self._trainer()
         state = self._checkpoint()
         if state is not None:
+            self._check_precision(state["computed"])
             self.trainer.restore(state["trainer"])
             self._io, self._wait = state["io"], state["wait"]
             self._continued, self._started = state["continued"] + 1, state["started"]
@@ -301,6 +302,20 @@ class Trial:
             image_scores=values,
         )
 
+    def _computed(self) -> str:
+        """In which number formats this process trains and scores."""
+        trained = f"training {precision.name(self.trainer.gan.precision)}"
+        return "; ".join(filter(None, (trained, self._protocol, self._metrics_protocol)))
+
+    def _check_precision(self, before: str) -> None:
+        """Raise UserError where `auto` means another format than it did where the run began."""
+        if before != self._computed():
+            raise UserError(
+                f"begun on another kind of machine, with {before!r}; here it would go on with "
+                f"{self._computed()!r}: give it a machine of the first kind, or name "
+                "training.precision and score.precision in the sweep file, and it starts anew"
+            )
+
     def _checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint of this very run that is whole."""
         for name in (LATEST, BEFORE):
@@ -317,6 +332,7 @@ class Trial:
         """Write a checkpoint, the last whole one kept, and the record that goes with it."""
         state = {
             "signature": self.run.signature,
+            "computed": self._computed(),
             "trainer": self.trainer.state(),
             "io": self._io,
             "wait": self._wait,

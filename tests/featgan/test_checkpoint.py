@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featgan.checkpoint import HEADER, Damaged, dump, load
+from featgan import checkpoint
+from featgan.checkpoint import Damaged, dump, load, seal
+from featgan.errors import UserError
 
 STATE = {"weights": torch.arange(6.0).view(2, 3), "epoch": 3, "peaks": [(1, 2.5), None]}
 
@@ -27,8 +29,26 @@ def test_any_flipped_bit_and_any_cut_is_found(data):
             load(damaged)
 
 
+def test_every_bit_of_the_line_in_front_is_covered():
+    """A flipped version is damage, which the checkpoint before makes good; no other version."""
+    whole = dump(STATE)
+    for position in range(whole.index(b"\n") + 1):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << bit
+            with pytest.raises(Damaged):
+                load(bytes(flipped))
+
+
+def test_another_version_is_named(monkeypatch):
+    monkeypatch.setattr(checkpoint, "VERSION", 3)
+    later = dump(STATE)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"another version of featgan \(format 3, this one has 2\)"):
+        load(later)
+
+
 def test_code_in_a_pickle_is_not_run(tmp_path):
-    import hashlib
     import io
 
     class Malicious:
@@ -38,7 +58,6 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     buffer = io.BytesIO()
     torch.save({"model": Malicious()}, buffer)
     for content in (buffer.getvalue(), pickle.dumps(Malicious())):
-        data = HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
         with pytest.raises(Damaged):
-            load(data)
+            load(seal(content))
     assert not (tmp_path / "owned").exists()

@@ -185,7 +185,7 @@ def others(folder: Path) -> dict[str, Kind]:
 
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
-        "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 1", b"checkpoint 2")),
+        "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 2", b"checkpoint 3")),
         "part": Kind(folder / "count" / "parts" / "00000.npz", part),
     }
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from featgan import real_features
+from featgan import precision, real_features
+from featgan.errors import UserError
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
 from featgan.networks import load_generator
@@ -197,6 +198,20 @@ def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 0
     assert len(record.evaluations) == 6
+
+
+def test_a_run_is_not_continued_in_another_precision(store, run, monkeypatch):
+    """As `auto` would have it on a node of another kind: half of it in bf16, half in fp32."""
+    with pytest.raises(Died):
+        carry(run, store, EVERY_EVALUATION, dying_after(3))
+    before = store.get(f"{run.folder}/checkpoint.pt")
+    other = not precision.has_bf16(torch.device("cpu"))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: other)
+    with pytest.raises(UserError, match=r"begun on another kind of machine, with 'training"):
+        carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert store.get(f"{run.folder}/checkpoint.pt") == before
+    monkeypatch.undo()
+    assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
 
 def test_a_run_has_the_threads_of_its_cores_whatever_the_environment_says(store, run):
