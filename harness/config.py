@@ -6,7 +6,6 @@ this module sees a dictionary of unknown keys.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from featgan.errors import UserError
-from featgan.extension import choice, digest
+from featgan.extension import choice
 from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.metrics import reported
@@ -29,10 +28,10 @@ from featgan.scores import ScoreSettings
 from featgan.settings import Settings
 from featgan.stages import SCORE, Stage, StageSettings, plan
 from featgan.trainer import TrainingSettings
+from harness.signature import short_hash, signature, unread
 from harness.sources import SourceSettings
 from harness.sweepfile import explain, nearest, parse
 
-SIGNATURE_DIGITS = 10
 MOST_RUNS = 100_000
 """A larger grid is taken for a mistake: the records of so many runs are still read in minutes."""
 LONGEST_LABEL = 160
@@ -93,6 +92,8 @@ class Method(Settings):
 
     @model_validator(mode="after")
     def _whole_evaluations(self) -> Method:
+        if type(self) is not Method:  # of a sweep, whose axes may still change either
+            return self
         epochs, every = self.training.stage_epochs, self.training.evaluate_every
         if epochs % every:
             raise ValueError(
@@ -103,6 +104,8 @@ class Method(Settings):
 
     @model_validator(mode="after")
     def _watched_is_measured(self) -> Method:
+        if type(self) is not Method:
+            return self
         known = [SCORE, *reported(self.score.metrics)]
         if self.stages.watch not in known:
             raise ValueError(
@@ -209,7 +212,11 @@ class Sweep(Method):
         return self
 
     def cells(self) -> list[Cell]:
-        """The cells of all grids, each once and with its settings; data sets vary slowest."""
+        """The cells of all grids, each once and with its settings; data sets vary slowest.
+
+        A cell has no axis that its run does not look at: conventional training has no groups
+        to be cut one way or the other, and is not repeated for each.
+        """
         cells = [cell for grid in self.grid for cell in self._cells(grid)]
         once = {json.dumps(cell.as_dict(), sort_keys=True): cell for cell in cells}
         return sorted(once.values(), key=lambda cell: [*self.data].index(cell.data))
@@ -220,10 +227,17 @@ class Sweep(Method):
             for combination in itertools.product(*grid.axes.values())
             for values in [dict(zip(grid.axes, combination, strict=True))]
         ]
+        told = {
+            (mode, position): {
+                key: value for key, value in values.items() if key not in unread(mode, method)
+            }
+            for position, (values, method) in enumerate(methods)
+            for mode in grid.mode
+        }
         return [
-            Cell(data, mode, seed, method, values)
+            Cell(data, mode, seed, method, told[mode, position])
             for data in grid.data or self.data
-            for values, method in methods
+            for position, (_, method) in enumerate(methods)
             for mode in grid.mode
             for seed in grid.seed
         ]
@@ -259,7 +273,7 @@ class Cell:
         label = "-".join(parts)
         if len(label) <= LONGEST_LABEL:
             return label
-        return f"{label[:LONGEST_LABEL]}-{_digest(label)}"
+        return f"{label[:LONGEST_LABEL]}-{short_hash(label)}"
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -281,20 +295,16 @@ class Cell:
     def signature(
         self, data_digest: str, classifier_digest: str | None, values_digest: str | None = None
     ) -> str:
-        """Hash of all that can change the result, and of nothing else.
-
-        `data_digest` stands for images and feature counts, `values_digest` for the values they
-        are grouped by instead, so neither the source nor the way of counting is hashed again;
-        nor is what only says where and how fast.
-        """
-        values = {"by", "seed", "table", "column"}
-        settings = self.method.model_dump(
-            exclude={"features": True, "groups": values, "score": {"weights"}}
+        """Hash of all that can change the result, and of nothing else (`harness/signature.py`)."""
+        return signature(
+            self.mode,
+            self.seed,
+            self.method,
+            self.named,
+            data_digest,
+            classifier_digest,
+            values_digest,
         )
-        own = [digest(name) for name in self.named]
-        content = [self.mode, self.seed, settings, own]
-        content += [data_digest, values_digest, classifier_digest]
-        return _digest(json.dumps(content, sort_keys=True))
 
 
 Scale = Literal["full", "small"]
@@ -328,6 +338,12 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
                 raise UserError(f"{path}: grid: score.trained_on: there is no data set {name!r}")
         if cell.method.score.classifier == "trained" and not cell.method.score.trained_on:
             raise UserError(f"{path}: grid: score.trained_on: name data sets with labels")
+    shortest = min(stage.epochs for cell in cells for stage in cell.stages) if sweep.pilot else 0
+    if sweep.pilot and sweep.pilot.grace >= shortest:
+        raise UserError(
+            f"{path}: pilot.grace: no run of {shortest} epochs can be stopped after "
+            f"{sweep.pilot.grace}; lower it"
+        )
     return sweep
 
 
@@ -360,10 +376,6 @@ def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:SIGNATURE_DIGITS]
 
 
 def _safe(value: Any) -> str:

@@ -26,7 +26,7 @@ from featgan.small_cnn import unpack
 from harness import image_values, real_images
 from harness.config import Cell, Sweep
 from harness.features import DataSet, check, data_record, load_table, prepare
-from harness.redaction import redacted_tree
+from harness.schemas import DataRecord
 from harness.sealed import seal
 from harness.store import Store
 from harness.trial import Run
@@ -63,11 +63,13 @@ class _Preparation:
 
     def runs(self) -> list[Run]:
         runs = [self._run(cell) for cell in self._cells]
+        first: dict[tuple[str, str], Run] = {}
         for run in runs:
-            same = [json.dumps(other.cell.as_dict()) for other in runs if other.name == run.name]
-            if len(same) > 1:
+            other = first.setdefault((run.cell.data, run.signature), run)
+            if other is not run:
+                same = (json.dumps(one.cell.as_dict()) for one in (other, run))
                 raise UserError(
-                    f"grid: {same[0]} and {same[1]} are one run, since their difference changes no "
+                    f"grid: {' and '.join(same)} are one run, since their difference changes no "
                     "result: drop one of them"
                 )
         self._forget("groups", {run.groups_key for run in runs})
@@ -121,9 +123,8 @@ class _Preparation:
         )
         check(self._store, data)
         record = data_record(self._store, data, self._sweep.data[name])
-        self._put(
-            f"data/{self._label(data)}.json", json.dumps(redacted_tree(record), indent=1).encode()
-        )
+        sealed = DataRecord.model_validate(record).to_json()
+        self._put(f"data/{self._label(data)}.json", sealed)
         return data
 
     def _value(

@@ -111,6 +111,16 @@ def test_what_a_criterion_watches_must_be_measured(read):
         read(fid)
     text = SMALL.replace("trained_on: [a]", "trained_on: [a], metrics: [fid]")
     assert read(fid, text).cells()[0].method.stages.watch == "fid"
+    axis = "grid: {score.metrics: [[fid], [fid, kid]]}\n"
+    assert read(fid + axis).cells()[0].method.stages.watch == "fid"
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+        read(fid + axis.replace("[fid, kid]", "[kid]"))
+
+
+def test_evaluations_are_those_of_each_cell(read):
+    text = SMALL.replace("evaluate_every: 5", "evaluate_every: 3")
+    cells = read("grid: {training.stage_epochs: [9, 12]}", text).cells()
+    assert {cell.method.training.stage_epochs for cell in cells} == {9, 12}
 
 
 PILOT = "pilot: {grace: 5}\n"
@@ -130,6 +140,13 @@ def test_a_pilot_compares_like_with_like_and_never_the_papers_grid(read, grid):
         read(PILOT + grid)
     fine = read(PILOT + "grid: {mode: [conventional], data: [b], training.batch_size: [8, 16]}")
     assert len(fine.cells()) == 6
+
+
+def test_a_pilots_grace_ends_before_its_runs(read):
+    grid = "grid: {mode: [conventional], data: [a], training.stage_epochs: [20, 10]}\n"
+    assert read("pilot: {grace: 29}\n" + grid).pilot is not None  # three groups' epochs each
+    with pytest.raises(UserError, match=r"pilot\.grace: no run of 30 epochs .* after 30; lower"):
+        read("pilot: {grace: 30}\n" + grid)
 
 
 def test_the_source_of_an_own_function_is_part_of_the_signature(read, tmp_path, monkeypatch):
@@ -161,6 +178,85 @@ def test_the_signature_tells_what_can_change_the_result_and_nothing_else(read):
     assert signature(digest="e") != first
     assert signature(classifier="x") != first
     assert len({cell.signature("d", "c") for cell in read().cells()}) == 9  # data: the digest
+
+
+UNREAD = {
+    "patience": ("stages: {patience: 3}", "descending"),
+    "window": ("stages: {window: 7}", "descending"),
+    "pacing": ("pacing: {first: high, decay: 2.0}", "descending"),
+    "tolerance": ("groups: {tolerance: 0.3}", "descending"),
+    "cut": ("groups: {method: balanced, tolerance: 0.3}", "conventional"),
+    "change": ("stages: {change: replace, rewind: false}", "conventional"),
+    "published loss": ("gan: {loss: non-saturating}", "descending"),
+    "published rate": ("grid: {training.beta1: [0.5], training.d_steps: [1]}", "descending"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_a_setting_that_a_run_never_looks_at_repeats_no_run(read, kind):
+    extra, mode = UNREAD[kind]
+
+    def signature(text):
+        cells = read(text).cells()
+        return next(cell.signature("d", "c") for cell in cells if cell.mode == mode)
+
+    assert signature(extra) == signature("")
+
+
+READ = {
+    "patience": ("stages: {criterion: patience}", "stages: {criterion: patience, patience: 3}"),
+    "window": ("stages: {criterion: plateau}", "stages: {criterion: plateau, window: 7}"),
+    "pacing": ("pacing: {by: loss}", "pacing: {by: loss, decay: 2.0}"),
+    "tolerance": ("groups: {method: balanced}", "groups: {method: balanced, tolerance: 0.3}"),
+    "cut": ("groups: {method: kmeans}", "groups: {method: quantile}"),
+    "change": ("stages: {change: add}", "stages: {change: replace}"),
+    "rewind": ("stages: {rewind: true}", "stages: {rewind: false}"),
+    "rate": ("grid: {training.beta1: [0.5]}", "grid: {training.beta1: [0.4]}"),
+    "other network": ("gan: {network: sngan}", "gan: {network: sngan, loss: non-saturating}"),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_setting_that_a_run_looks_at_makes_another_run(read, kind):
+    first, second = (read(text).cells()[0] for text in READ[kind])
+    assert first.mode == "descending"
+    assert first.signature("d", "c") != second.signature("d", "c")
+
+
+def test_values_count_for_a_conventional_run_only_if_it_is_paced_by_them(read):
+    def signatures(text, mode):
+        cell = next(cell for cell in read(text).cells() if cell.mode == mode)
+        return {cell.signature("d", "c", values) for values in (None, "v", "w")}
+
+    assert len(signatures("", "conventional")) == 1
+    assert len(signatures("pacing: {by: loss}", "conventional")) == 3
+    assert len(signatures("", "descending")) == 3
+
+
+def test_an_axis_that_a_run_does_not_look_at_does_not_repeat_it(read):
+    cells = read(
+        """
+        grid:
+          mode: [descending, conventional]
+          data: [a]
+          seed: [0]
+          groups.method: [kmeans, quantile]
+          stages.criterion: [peak, patience]
+          stages.patience: [2, 3]
+        """
+    ).cells()
+    assert sorted(cell.label for cell in cells) == [
+        "a-conventional-seed0-criterionpatience-patience2",
+        "a-conventional-seed0-criterionpatience-patience3",
+        "a-conventional-seed0-criterionpeak",
+        "a-descending-seed0-methodkmeans-criterionpatience-patience2",
+        "a-descending-seed0-methodkmeans-criterionpatience-patience3",
+        "a-descending-seed0-methodkmeans-criterionpeak",
+        "a-descending-seed0-methodquantile-criterionpatience-patience2",
+        "a-descending-seed0-methodquantile-criterionpatience-patience3",
+        "a-descending-seed0-methodquantile-criterionpeak",
+    ]
+    assert len({cell.signature("d", "c") for cell in cells}) == 9
 
 
 @pytest.mark.parametrize(
