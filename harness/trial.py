@@ -200,7 +200,11 @@ class Trial:
             self._put(f"samples/stage{evaluation.stage}.png", png(grid(self._images())))
         if time.monotonic() - self._saved >= 60 * self.habits.checkpoint_minutes:
             self._save()
-        elif stage_ended or time.monotonic() - self._recorded >= RECORD_SECONDS:
+        elif (
+            stage_ended
+            or not self.habits.report_seconds  # a pilot may end the run at any report
+            or time.monotonic() - self._recorded >= RECORD_SECONDS
+        ):
             self._put_record("running")
         self._io += time.perf_counter() - started
         return record

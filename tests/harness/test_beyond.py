@@ -94,7 +94,7 @@ grid: {mode: [conventional], seed: [0, 1, 2, 3, 4, 5]}
     statuses = [run["status"] for run in runs]
     assert {*statuses} == {"finished", "stopped"}
     stopped = [run for run in runs if run["status"] == "stopped"]
-    assert all(run["epochs_spent"] < 12 for run in stopped)
+    assert all(1 <= run["epochs_spent"] < 12 and run["best_score"] for run in stopped)
     assert all("pilot" in run["reason"] for run in stopped)
     again, same = sweep(pilot)
     assert "runs: 6 done, 0 half done, 0 missing" in again.stderr

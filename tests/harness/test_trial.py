@@ -231,6 +231,25 @@ def test_checkpoints_are_written_by_time(store, run):
     assert not store.exists(f"{run.folder}/checkpoint.pt")
 
 
+def test_the_record_of_a_run_that_may_end_at_any_report_is_never_behind(store, run):
+    habits = replace(EVERY_EVALUATION, checkpoint_minutes=60)
+
+    def behind(habits):
+        found = []
+
+        def report(record):
+            written = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
+            found.append(len(record.evaluations) - len(written.evaluations))
+
+        carry(run, store, habits, report)
+        return max(found)
+
+    assert behind(habits) == 0
+    store.delete(f"{run.folder}/checkpoint.pt")
+    store.delete(f"{run.folder}/run.json")
+    assert behind(replace(habits, report_seconds=1.0)) > 0
+
+
 def test_a_sweep_that_asks_to_stop_gets_a_checkpoint_and_continues(store, run, monkeypatch):
     carry(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
