@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,8 +30,12 @@ from featgan.errors import UserError
 from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
+from harness import cluster
+from harness.command import add_scale, alone, exit_code
+from harness.config import Sweep, load
 from harness.known import Known
 from harness.parts import Parts
+from harness.screen import Screen
 from harness.sealed import seal, unseal
 from harness.sources import SLICE, Listing, SourceSettings
 from harness.store import Store
@@ -286,29 +291,29 @@ def _json(content: Any) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: count and group a sweep's data sets; figure 9, tables 2 and 3 of the paper."""
-    from harness import cluster, config
-    from harness.lock import SweepLock
-    from harness.screen import Screen
-
     parser = argparse.ArgumentParser(prog="harness/features.py", description=main.__doc__)
     parser.add_argument("file", help="a sweep file, such as sweeps/quickstart.yaml")
-    screen = Screen()
-    try:
-        sweep = config.load(parser.parse_args(arguments).file)
-        store = Store(sweep.results)
-        cluster.environment()
-        from harness.preparation import prepare_groups
+    add_scale(parser)
+    options = parser.parse_args(arguments)
+    return exit_code(lambda: _carry_out(load(options.file, options.scale)))
 
-        with SweepLock(store, sweep.name, notice=screen.say):
-            try:
-                engine = cluster.connect()
-                prepare_groups(sweep, store, engine.gpus > 0, screen.features)
-            finally:
-                cluster.shutdown()
-            print(_report(store, sweep.name), flush=True)
-    except UserError as error:
-        print(f"featgan: {error}", file=sys.stderr)
-        return 2
+
+def _carry_out(sweep: Sweep) -> int:
+    """Count, group and show."""
+    store, screen = Store(sweep.results), Screen()
+    cluster.environment()  # Ray reads it when it is imported
+    from harness.preflight import preflight
+    from harness.preparation import prepare_groups
+
+    with alone(store, sweep.name, screen):
+        try:
+            engine = cluster.connect()
+            files = [file for source in sweep.data.values() for file in source.files()]
+            preflight(store, files=files, notice=screen.say)
+            prepare_groups(sweep, store, engine.gpus > 0, screen.features)
+        finally:
+            cluster.shutdown()
+        print(_report(store, sweep.name), flush=True)
     return 0
 
 
@@ -347,4 +352,5 @@ def boundary_table(title: str, groups: FeatureGroups) -> Table:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

@@ -7,39 +7,32 @@ done again, half-done ones go on from their checkpoints.
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
 
 import yaml
 
-from featgan.errors import UserError
 from featgan.extension import resolve
 from harness import cluster, results
-from harness.config import Cell, Scale, Sweep, load
+from harness.command import add_scale, alone, exit_code
+from harness.config import Cell, Sweep, load
 from harness.estimate import describe, probe
-from harness.lock import SweepLock
 from harness.mirror import mirrored
 from harness.redaction import redacted, redacted_tree
 from harness.schemas import SweepRecord
 from harness.screen import Counts, Screen
 from harness.store import Store
 
-DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
-"""What a storage says that is full or closed; what was written until then is whole."""
 DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code: 0 done, 1 runs failed or stopped, 2 a user's mistake."""
     options = _parser().parse_args(arguments)
-    try:
-        sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
+
+    def work() -> int:
         sweep = load(options.file, options.scale)
         if options.dry_run or options.probe:
             print(resolved(sweep), redacted(describe(sweep)), sep="\n")
@@ -47,20 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(probe(sweep))
             return 0
         return carry_out(sweep, Screen())
-    except UserError as error:
-        # One that a Ray task raised comes wrapped in its traceback.
-        text = redacted(" ".join(str(getattr(error, "cause", error)).split()))
-        print(f"featgan: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("featgan: stopped at once: the same command continues", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in DENIED:
-            raise
-        text = redacted(f"{error.strerror}: {error.filename or sweep.results}")
-        print(f"featgan: {text}: mend this, and the same command continues", file=sys.stderr)
-        return 1
+
+    return exit_code(work)
 
 
 def carry_out(sweep: Sweep, screen: Screen) -> int:
@@ -75,7 +56,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     for name in {name for cell in cells for name in cell.named if ":" in name}:
         resolve(name, {})  # a function that is not there is told before anything starts
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
-    with _alone(store, sweep.name, screen):
+    with alone(store, sweep.name, screen):
         try:
             engine = cluster.connect()
             gpus_per_run = _gpus_per_run(sweep, engine)
@@ -138,34 +119,6 @@ def resolved(sweep: Sweep) -> str:
     return "\n".join([*lines, f"runs: {len(cells)}"])
 
 
-@contextmanager
-def _alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
-    """Hold the sweep; UserError as soon as another driver has taken it over.
-
-    The stop file that Ctrl-C leaves would stop the other's runs as well, so what is under way
-    here is ended at once.
-    """
-    told: list[str] = []
-
-    def lost(reason: str) -> None:
-        told.append(reason)
-        os.kill(os.getpid(), signal.SIGUSR2)  # Tune has the first for itself
-
-    def end(*_: Any) -> None:
-        raise KeyboardInterrupt  # passes what survives other errors
-
-    before = signal.signal(signal.SIGUSR2, end)
-    try:
-        with SweepLock(store, name, notice=screen.say, lost=lost):
-            yield
-    except KeyboardInterrupt:
-        if not told:
-            raise
-        raise UserError(f"{told[0]}; this driver and its runs have ended") from None
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-
-
 def _describe(sweep: Sweep, store: Store, cells: list[Cell], names: list[str]) -> None:
     """Leave beside the runs what was asked for: tables are made from files alone."""
     plan = SweepRecord(
@@ -221,12 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
     )
-    parser.add_argument(
-        "--scale",
-        choices=get_args(Scale),
-        default="full",
-        help="small: the file's small form, for minutes on two CPU cores",
-    )
+    add_scale(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -1,0 +1,84 @@
+"""What the commands share: how they end, the option --scale, being alone with a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+from featgan.errors import UserError
+from harness.config import Scale
+from harness.lock import SweepLock
+from harness.redaction import redacted
+from harness.screen import Screen
+from harness.store import Store
+
+DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+"""What a storage says that is full or closed; what was written until then is whole."""
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
+
+    Whatever went wrong is told in one line; an unexpected error keeps its traceback.
+    """
+    try:
+        sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
+        return work()
+    except UserError as error:
+        # One that a Ray task raised comes wrapped in its traceback.
+        text = redacted(" ".join(str(getattr(error, "cause", error)).split()))
+        print(f"featgan: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("featgan: stopped at once: the same command continues", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        text = redacted(f"{error.strerror}: {error.filename or 'the storage of `results`'}")
+        print(f"featgan: {text}: mend this, and the same command continues", file=sys.stderr)
+        return 1
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """The option `--scale`."""
+    parser.add_argument(
+        "--scale",
+        choices=get_args(Scale),
+        default="full",
+        help="small: the file's small form, for minutes on two CPU cores",
+    )
+
+
+@contextmanager
+def alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
+    """Hold the sweep; UserError as soon as another driver has taken it over.
+
+    The stop file that Ctrl-C leaves would stop the other's runs as well, so what is under way
+    here is ended at once.
+    """
+    told: list[str] = []
+
+    def lost(reason: str) -> None:
+        told.append(reason)
+        os.kill(os.getpid(), signal.SIGUSR2)  # Tune has the first for itself
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt  # passes what survives other errors
+
+    before = signal.signal(signal.SIGUSR2, end)
+    try:
+        with SweepLock(store, name, notice=screen.say, lost=lost):
+            yield
+    except KeyboardInterrupt:
+        if not told:
+            raise
+        raise UserError(f"{told[0]}; this driver and its runs have ended") from None
+    finally:
+        signal.signal(signal.SIGUSR2, before)

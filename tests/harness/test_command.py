@@ -1,0 +1,87 @@
+"""How commands end: the code, and the one line that is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featgan.errors import UserError
+from harness import command, features
+from harness.command import exit_code
+from harness.screen import Screen
+from harness.store import Store
+
+
+def fails(error: BaseException) -> Callable[[], int]:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("data.a: no\nimages in s3://KEY:SECRET@b/c"), 2, "data.a: no images in s3://"),
+        (KeyboardInterrupt(), 1, "stopped at once: the same command continues"),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: mend this"),
+    ],
+)
+def test_what_went_wrong_is_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(fails(error)) == code
+    told = capsys.readouterr().err
+    assert told.startswith(f"featgan: {line}")
+    assert told.count("\n") == 1
+    assert "SECRET" not in told
+
+
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="stale"):
+        exit_code(fails(OSError(errno.ESTALE, "stale")))
+    assert exit_code(lambda: 0) == 0
+
+
+def test_a_command_that_lost_its_sweep_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taken:
+        def __init__(self, *_: Any, lost: Callable[[str], None], **__: Any) -> None:
+            self.lost = lost
+
+        def __enter__(self) -> None:
+            self.lost("sweep s was taken over by another")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(command, "SweepLock", Taken)
+    with pytest.raises(UserError, match="taken over by another; this driver and its runs"):  # noqa: SIM117
+        with command.alone(Store(str(tmp_path)), "s", Screen()):
+            pytest.fail("went on")
+
+
+def test_features_knows_the_users_functions_and_the_small_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "data: {digits: {source: builtin, set: digits}}\nimage_size: 32\n"
+        "grid: {mode: [descending], seed: [0]}\nsmall: {max_rejected: 0.5}\n"
+    )
+    seen = []
+
+    def carry_out(sweep: Any) -> int:
+        seen.append((sweep.max_rejected, os.getcwd() in sys.path))
+        return 0
+
+    monkeypatch.setattr(features, "_carry_out", carry_out)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
+    assert features.main([str(tmp_path / "mine.yaml"), "--scale", "small"]) == 0
+    assert seen == [(0.5, True)]
