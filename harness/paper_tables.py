@@ -62,7 +62,10 @@ def score_tables(outcome: Outcome) -> list[Table]:
         rows: list[list[Value]] = []
         for axes in dict.fromkeys(p.axes for p in patterns):
             by_mode = {p.mode: p for p in patterns if p.axes == axes}
-            values: list[Value] = [dict(axes).get(key) for key in keys]
+            # as text: no decimals suit 0.0001 and true and 5,000 alike
+            values: list[Value] = [
+                str(v) if (v := dict(axes).get(k)) is not None else None for k in keys
+            ]
             for title, of in _QUANTITIES:
                 cells = [of(by_mode.get(mode)) for mode in modes]
                 real = ceiling.score if ceiling and of is _final_score else None

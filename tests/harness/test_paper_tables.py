@@ -47,7 +47,18 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
     )
     (table,) = score_tables(Outcome.read(folder))
     assert [column.name for column in table.columns][:2] == ["groups.k", ""]
-    assert [row[0] for row in table.rows] == [2, 2, 2, 3, 3, 3]
+    assert [row[0] for row in table.rows] == ["2", "2", "2", "3", "3", "3"]
+
+
+def test_an_axis_shows_its_values_as_the_file_spells_them(sweep_folder):
+    axes = (
+        {"training.learning_rate": 1e-4, "stages.rewind": False},
+        {"training.learning_rate": 0.999},
+    )
+    folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
+    (table,) = score_tables(Outcome.read(folder))
+    assert "| 0.0001 | False | final score |" in table.markdown()
+    assert [row[:2] for row in table.rows[3:]] == [["0.999", None]] * 3
 
 
 def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
