@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from harness.inference import compare, deviation, mean
-from harness.outcome import Outcome, Pattern, dotted
+from harness.outcome import PAPER_MODES, Outcome, Pattern, dotted, spelled
 from harness.paper_tables import ceiling_note
 from harness.records import RunRecord
 from harness.table import Column, Table, Value
@@ -19,7 +19,8 @@ from harness.table import Column, Table, Value
 Measure = Callable[[RunRecord], float | None]
 
 
-STAGING = ("stages.", "groups.", "training.stage_epochs")
+STAGE_EPOCHS = "training.stage_epochs"
+STAGING = ("stages.", "groups.", STAGE_EPOCHS)
 
 
 def few_seeds(pairs: int) -> list[str]:
@@ -147,7 +148,7 @@ def reach_table(
 def pair_table(
     outcome: Outcome, data: str, protocol: str, patterns: list[Pattern], suffix: str
 ) -> Table:
-    """Differences between patterns that differ in one thing, over the seeds both finished."""
+    """Differences between comparable patterns, over the seeds both finished."""
     measures: list[tuple[str, int, Measure]] = [
         ("final score", 3, lambda run: run.final_score),
         ("fresh score", 3, lambda run: fresh(outcome, run)),
@@ -156,7 +157,7 @@ def pair_table(
     rows: list[list[Value]] = []
     for name, digits, of in measures:
         for a, b in combinations(patterns, 2):
-            if differences(a, b) == 1 and (pairs := paired(a, b, of)):
+            if comparable(a, b) and (pairs := paired(a, b, of)):
                 found = compare(*zip(*pairs, strict=True))
                 interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
                 rows.append(
@@ -223,17 +224,29 @@ def peak_metrics(run: RunRecord) -> dict[str, float]:
     return next((evaluation.metrics for evaluation in at_peak), {})
 
 
+def comparable(a: Pattern, b: Pattern) -> bool:
+    """Whether two patterns differ in one thing, or one is of the paper: its mode, and no axis.
+
+    What a sweep adds to the paper may take several settings at once.
+    """
+    of_paper = any(not p.axes and p.mode in PAPER_MODES for p in (a, b))
+    different = differences(a, b)
+    return different == 1 or (of_paper and different > 1)
+
+
 def differences(a: Pattern, b: Pattern) -> int:
     """In how many things two patterns of a data set differ: the mode, and each further axis.
 
     Grids may have different axes: a run without one has the sweep file's own setting. For a
-    conventional run the settings of staging mean nothing: it is the baseline of all.
+    conventional run the settings of staging mean nothing: it is the baseline of all. Stages of
+    another length are no difference where more or fewer of them make the run as long.
     """
     keys = dict.fromkeys(key for pattern in (a, b) for key, _ in pattern.axes)
     different = [
         _setting(a, key) != _setting(b, key)
         for key in keys
-        if not any(
+        if not (key == STAGE_EPOCHS and _as_long(a, b))
+        and not any(
             p.mode == "conventional" and key not in dict(p.axes) and key.startswith(STAGING)
             for p in (a, b)
         )
@@ -241,9 +254,16 @@ def differences(a: Pattern, b: Pattern) -> int:
     return (a.mode != b.mode) + sum(different)
 
 
+def _as_long(a: Pattern, b: Pattern) -> bool:
+    """Whether the stages of both have as many epochs in all."""
+    first, second = (_setting(p, "groups.k") * _setting(p, STAGE_EPOCHS) for p in (a, b))
+    return bool(first == second)
+
+
 def _setting(pattern: Pattern, key: str) -> Any:
     """An axis' value, or what the runs' settings say where it was no axis."""
-    return dict(pattern.axes).get(key, dict(dotted(pattern.runs[0].settings)).get(key))
+    own = dict(dotted(pattern.runs[0].settings)).get(key)
+    return dict(pattern.axes).get(key, spelled(own))
 
 
 def paired(a: Pattern, b: Pattern, of: Measure) -> list[tuple[float, float]]:

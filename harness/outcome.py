@@ -229,9 +229,14 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
+def spelled(value: Any) -> Any:
+    """A setting as axes are compared and shown: numbers and text as they are, lists as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
 def _axes(cell: Cell) -> tuple[tuple[str, Any], ...]:
     extra = ((key, cell[key]) for key in cell if key not in ("data", "mode", "seed"))
-    return tuple((key, json.dumps(v) if isinstance(v, list | dict) else v) for key, v in extra)
+    return tuple((key, spelled(value)) for key, value in extra)
 
 
 def _key(cell: Cell) -> str:

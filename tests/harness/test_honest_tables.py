@@ -92,6 +92,70 @@ def test_pairs_differ_in_one_thing_and_a_run_without_an_axis_is_the_baseline_of_
     }
 
 
+def compared(folder):
+    return {frozenset(str(row[1]).split(" minus ")) for row in table(folder, "pairs-a").rows}
+
+
+def test_more_groups_are_compared_with_three_where_all_runs_are_as_long(
+    tmp_path, make_run, save_run
+):
+    own = {"groups": {"k": 3, "method": "kmeans"}, "training": {"stage_epochs": 30}}
+    cells = [
+        {"groups.method": "kmeans"},
+        {"groups.k": 2, "training.stage_epochs": 45},
+        {"groups.k": 6, "training.stage_epochs": 30},  # twice as long
+    ]
+    for cell in cells:
+        whole = {"data": "a", "mode": "descending", "seed": 0, **cell}
+        run = make_run(whole, [[1.0]], [[1]], images=[1])
+        save_run(tmp_path, run.model_copy(update={"settings": own}))
+    assert compared(tmp_path) == {
+        frozenset(
+            {
+                "descending, groups.method=kmeans",
+                "descending, groups.k=2, training.stage_epochs=45",
+            }
+        ),
+        frozenset(
+            {
+                "descending, groups.method=kmeans",
+                "descending, groups.k=6, training.stage_epochs=30",
+            }
+        ),
+    }
+
+
+def test_what_takes_several_settings_is_compared_with_the_papers_modes_alone(
+    tmp_path, make_run, save_run
+):
+    rival = {"groups.by": "edge_density", "pacing.by": "loss"}
+    cells = [
+        {"mode": "descending"},
+        {"mode": "random"},
+        {"mode": "conventional", **rival},
+        {"mode": "ascending", "groups.by": "centrality"},
+    ]
+    for cell in cells:
+        run = make_run({"data": "a", "seed": 0, **cell}, [[1.0]], [[1]], images=[1])
+        settings = {"groups": {"by": "feature_count"}, "pacing": {"by": "none"}}
+        save_run(tmp_path, run.model_copy(update={"settings": settings}))
+    loss = "conventional, groups.by=edge_density, pacing.by=loss"
+    assert compared(tmp_path) == {
+        frozenset({"descending", "random"}),
+        frozenset({"descending", loss}),
+        frozenset({"descending", "ascending, groups.by=centrality"}),
+    }
+
+
+def test_a_list_that_is_the_files_own_setting_is_no_difference(tmp_path, make_run, save_run):
+    settings = {"gan": {"augment": ["color"]}}
+    cells = [{"mode": "random"}, {"mode": "descending", "gan.augment": ["color"]}]
+    for cell in cells:
+        run = make_run({"data": "a", "seed": 0, **cell}, [[1.0]], [[1]], images=[1])
+        save_run(tmp_path, run.model_copy(update={"settings": settings}))
+    assert compared(tmp_path) == {frozenset({"random", 'descending, gan.augment=["color"]'})}
+
+
 def test_pairs_are_of_the_seeds_that_both_finished(folder):
     rows = {(row[0], row[1]): row[2:] for row in table(folder, "pairs-a").rows}
     final = rows["final score", "descending minus conventional"]
