@@ -48,6 +48,8 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """The cluster file as `ray up` left it on the head: what the autoscaler may still start."""
 
 OBJECT_STORE_BYTES = 1_000_000_000
+STARTS = 3
+"""How often Ray may fail to start in its time."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,19 @@ def connect(cpus: int | None = None) -> Engine:
                 ray.init(address=where, **quiet)
         else:
             end_orphans()
+            _start(cpus, quiet)
+    total = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    gpus = total.get("GPU", 0.0) or (0.0 if where is None else _gpus_to_come())
+    return Engine(where, alive, total.get("CPU", 0.0), gpus)
+
+
+def _start(cpus: int | None, quiet: dict[str, Any]) -> None:
+    """Start an instance on this machine; Ray gives one 30 s, too little on a busy machine."""
+    import ray
+
+    for _ in range(STARTS):
+        try:
             with _silence():
                 ray.init(
                     address="local",
@@ -117,10 +132,15 @@ def connect(cpus: int | None = None) -> Engine:
                     _temp_dir=str(_Session.begin()),
                     **quiet,
                 )
-    total = ray.cluster_resources()
-    alive = sum(node["Alive"] for node in ray.nodes())
-    gpus = total.get("GPU", 0.0) or (0.0 if where is None else _gpus_to_come())
-    return Engine(where, alive, total.get("CPU", 0.0), gpus)
+            return
+        except Exception as error:  # Ray raises nothing more special
+            shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+    raise UserError(
+        f"Ray did not start on this machine within 30 s, {STARTS} times over: it is busy with "
+        "other work; run the same command again when it is less so"
+    )
 
 
 def node_types() -> dict[str, dict[str, Any]]:

@@ -149,3 +149,28 @@ def test_which_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UserError, match="not through Ray Client"):
         cluster.address()
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_busy_machine_may_start_ray_late_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    import ray
+
+    folders: list[Path] = []
+
+    def init(**options: object) -> None:
+        folders.append(Path(str(options["_temp_dir"])))
+        if len(folders) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", init)
+    if failures == cluster.STARTS:
+        with pytest.raises(UserError, match=r"did not start on this machine within 30 s, 3 times"):
+            cluster._start(1, {})
+        assert not any(folder.exists() for folder in folders)
+    else:
+        cluster._start(1, {})
+        assert [folder.exists() for folder in folders] == [False] * failures + [True]
+        cluster.shutdown()
+    assert len(folders) == min(failures + 1, cluster.STARTS)
