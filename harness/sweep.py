@@ -53,7 +53,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     from harness.preparation import prepare_runs
 
     cells = sweep.cells()
-    for name in {name for cell in cells for name in cell.named if ":" in name}:
+    for name in {n for c in cells for n in (*c.named, c.method.groups.by) if ":" in n}:
         resolve(name, {})  # a function that is not there is told before anything starts
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
     with alone(store, sweep.name, screen):
@@ -159,8 +159,11 @@ def _notes(sweep: Sweep) -> list[str]:
 
 
 def _files(sweep: Sweep) -> list[str]:
-    """What every node must see besides the storage: the data sets, and a classifier's weights."""
+    """What every node must see besides the storage: data sets, tables, a classifier's weights."""
     files = [file for source in sweep.data.values() for file in source.files()]
+    groups = [cell.method.groups for cell in sweep.cells()]
+    tables = dict.fromkeys(g.table for g in groups if g.by == "table" and g.table)
+    files += [table for table in tables if "://" not in table]
     return [*files, sweep.score.weights] if sweep.score.weights else files
 
 

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import lock
+from featgan.errors import UserError
+from harness import cluster, lock
+from harness import preflight as preflight_module
+from harness.config import load
+from harness.screen import Screen
 from harness.store import Store
+from harness.sweep import carry_out
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -112,6 +117,28 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
     assert out == ""
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_what_images_are_grouped_by_is_looked_for_before_anything_is_counted(
+    sweep_file, monkeypatch
+):
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("Ray was started"))
+    path = sweep_file(extra='groups: {by: "nowhere_at_all:redness"}')
+    with pytest.raises(UserError, match="nowhere_at_all:redness: there is no module"):
+        carry_out(load(path), Screen())
+
+    looked_for = []
+
+    def preflight(*_, files, **__):
+        looked_for.extend(files)
+        raise UserError("seen")
+
+    monkeypatch.setattr(cluster, "connect", lambda: cluster.Engine(None, 1, 1, 0))
+    monkeypatch.setattr(preflight_module, "preflight", preflight)
+    table = "groups: {by: table, table: /data/a.csv, column: x}"
+    with pytest.raises(UserError, match="seen"):
+        carry_out(load(sweep_file(extra=table)), Screen())
+    assert looked_for == ["/data/a.csv"]
 
 
 def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
