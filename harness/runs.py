@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
@@ -98,9 +99,9 @@ def carry_out(
             try:
                 _fit(todo, store, resources, gpus_per_run, sample_every, watch, pilot)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, TuneError) as error:
                 # Tune itself ends so when Ray's memory monitor has killed one of its trials.
-                screen.say(f"Tune stopped: {' '.join(str(error).split())[:200]}")
+                screen.say(f"Tune stopped: {_line(error)}")
                 _, half_done, missing = split(store, todo, pilot)
                 todo = half_done + missing
                 if attempt == resources.max_failures or not todo:
@@ -189,6 +190,19 @@ def _mark(store: Store, run: Run, status: Status, reason: str) -> None:
         store.put(f"{run.folder}/run.json", marked.to_json())
 
 
+@contextmanager
+def _not_vital(what: str, screen: Screen) -> Iterator[None]:
+    """Within, a storage that fails is told, and ends nothing: Tune would end all runs."""
+    try:
+        yield
+    except Exception as error:  # each kind of storage fails in its own way
+        screen.say(f"{what}: {_line(error)}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def epochs(run: Run) -> int:
     """Epochs of the whole run weighted by the share of the data they meet: its length."""
     k = run.cell.method.groups.k
@@ -263,7 +277,8 @@ class _Watch(tune.Callback, Stopper):
             reason = (
                 f"pilot: behind others after {told['epochs']} epochs with {told['best_score']:.3f}"
             )
-            _mark(self._store, self._runs[name], "stopped", reason)
+            with _not_vital(f"{name}: cannot be marked as stopped", self._screen):
+                _mark(self._store, self._runs[name], "stopped", reason)
         self._show(last=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -278,7 +293,8 @@ class _Watch(tune.Callback, Stopper):
         name, reason = _name(trial), _reason(trial)
         self._running.discard(name)
         self._screen.say(f"{name}: {reason}{then}")
-        mark_failed(self._store, self._runs[name], reason)
+        with _not_vital(f"{name}: the reason cannot be kept beside it", self._screen):
+            mark_failed(self._store, self._runs[name], reason)
         self._show(last=True)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -305,7 +321,8 @@ def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterato
             raise KeyboardInterrupt
         watch.stopped = True
         screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
-        ask()
+        with _not_vital("cannot ask them to", screen):
+            ask()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

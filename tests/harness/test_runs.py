@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from ray.tune.error import TuneError
 
 from harness import runs as module
 from harness.config import Cell, Method, Resources
@@ -108,7 +110,7 @@ def test_runs_go_on_where_tune_itself_has_ended(
     def fit(todo: list[Run], *_: Any) -> None:
         asked.append([run.name for run in todo])
         if len(asked) < 3:
-            raise RuntimeError("The actor\n died")
+            raise (RuntimeError, TuneError)[len(asked) % 2]("The actor\n died")
 
     monkeypatch.setattr(module, "_fit", fit)
     completed, _, said = carry_out(todo, store, max_failures=2)
@@ -120,6 +122,43 @@ def test_runs_go_on_where_tune_itself_has_ended(
     _, _, said = carry_out(todo, store, max_failures=1)
     assert len(asked) == 2
     assert said == "Tune stopped: The actor died\n" * 2
+
+
+def test_a_reason_that_cannot_be_kept_ends_no_other_run(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Store, run: Run, reason: str) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    def stand_in(config: dict[str, Any], **_: Any) -> None:
+        if "seed7" in config["run"]:
+            raise ValueError("spoilt")
+        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(module, "mark_failed", full)
+    todo = [a_run("conventional", 7), a_run("ascending", 1)]
+    completed, counts, said = carry_out(todo, store, max_failures=0)
+    assert completed
+    assert (counts.done, counts.failed) == (1, 1)
+    assert f"{todo[0].name}: ValueError: spoilt" in said
+    assert "the reason cannot be kept beside it: [Errno 122] Disk quota exceeded" in said
+    assert "Tune stopped" not in said
+
+
+def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path: Path) -> None:
+    out = io.StringIO()
+    watch = module._Watch([], Store(str(tmp_path)), Screen(out), Counts(0))
+
+    def ask() -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    with module._stopping(ask, watch, Screen(out)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert watch.stopped
+        assert "cannot ask them to: [Errno 122] Disk quota exceeded" in out.getvalue()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
