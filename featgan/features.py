@@ -9,6 +9,7 @@ to be counted with.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,9 +43,16 @@ class FeatureSettings(Settings):
     """Seed of the `random` weights."""
     input_size: int = Field(default=224, ge=32, le=1024)
     """Pixels along each side of the square that the network sees."""
-    preprocessing: Literal["torchvision", "keras"] = "torchvision"
+    preprocessing: Literal["torchvision", "keras"] | None = None
     """What the weights were trained with: `torchvision` (RGB, scaled to deviation 1) or `keras`
-    (BGR, only centred)."""
+    (BGR, only centred); null: `keras` for a file of Keras' (`.h5`), else `torchvision`."""
+
+    @property
+    def trained_with(self) -> Literal["torchvision", "keras"]:
+        """The preprocessing that is meant."""
+        if self.preprocessing is not None:
+            return self.preprocessing
+        return "keras" if Path(self.weights).suffix in vgg.KERAS else "torchvision"
 
     @property
     def outputs(self) -> str:
@@ -66,9 +74,9 @@ class FeatureCounter:
         state = backbones.load(settings) if state is None else state
         self._network = backbones.build(settings, state).to(device)
         self._kind = count_type(settings)
-        self._mean = _channels(MEANS[settings.preprocessing], device)
-        self._deviation = _channels(DEVIATIONS[settings.preprocessing], device)
-        self._bgr = settings.preprocessing == "keras"
+        self._mean = _channels(MEANS[settings.trained_with], device)
+        self._deviation = _channels(DEVIATIONS[settings.trained_with], device)
+        self._bgr = settings.trained_with == "keras"
         # on a CPU a quarter faster, also with weights that lie the other way
         cpu = device.type == "cpu"
         self._layout = torch.channels_last if cpu else torch.contiguous_format

@@ -24,6 +24,9 @@ State = dict[str, Tensor]
 FEATURES = 4096
 """Outputs of the first fully connected layer: the largest possible count."""
 
+KERAS = (".h5", ".hdf5")
+"""Endings of Keras' files."""
+
 URL = VGG16_Weights.IMAGENET1K_V1.url
 """Where torchvision publishes the weights."""
 
@@ -107,7 +110,7 @@ def read_file(path: Path, network: str = "VGG16") -> State:
     """The tensors of a PyTorch or safetensors file, or of Keras' VGG16; nothing is checked yet."""
     readers: dict[str, Callable[[Path], State]] = {".safetensors": load_file}
     if network == "VGG16":
-        readers |= {".h5": _read_keras, ".hdf5": _read_keras}
+        readers |= dict.fromkeys(KERAS, _read_keras)
     try:
         return readers.get(path.suffix, _read_torch)(path)
     # what a reader raises on a foreign file is its own business: pickle, zip, HDF5, header, …

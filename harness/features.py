@@ -176,7 +176,7 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
         "weights": features.weights,
         "weights_sha256": backbones.identity(features),
         "input_size": features.input_size,
-        "preprocessing": features.preprocessing,
+        "preprocessing": features.trained_with,
         "resize": RESIZE,
         "precision": "fp32",
     }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from featgan import vgg
+from featgan import features, vgg
 from featgan.features import FeatureCounter, FeatureSettings
 
 CPU = torch.device("cpu")
@@ -61,6 +61,26 @@ def test_keras_preprocessing_is_blue_first_and_only_centred(state: vgg.State) ->
 
     pixel = seen[0][0, :, 5, 5].tolist()
     assert pixel == pytest.approx([50 - 103.939, 100 - 116.779, 200 - 123.68], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "preprocessing", "meant"),
+    [
+        ("imagenet", None, "torchvision"),
+        ("vgg16.pth", None, "torchvision"),
+        ("vgg16.h5", None, "keras"),
+        ("vgg16.hdf5", None, "keras"),
+        ("vgg16.h5", "torchvision", "torchvision"),
+        ("keras.pth", "keras", "keras"),
+    ],
+)
+def test_a_file_of_keras_means_its_preprocessing(
+    weights: str, preprocessing: str | None, meant: str, state: vgg.State
+) -> None:
+    settings = FeatureSettings(weights=weights, input_size=32, preprocessing=preprocessing)
+    assert settings.trained_with == meant
+    counter = FeatureCounter(settings, CPU, state)
+    assert counter._mean.flatten().tolist() == pytest.approx(features.MEANS[meant])
 
 
 def test_wrong_size_is_refused(state: vgg.State) -> None:
