@@ -28,6 +28,8 @@ MAX_PIXELS = 89_478_485
 """Pixels of the largest usable image, Pillow's own limit: 256 MiB as RGB."""
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened, by content: Pillow knows more, some of it by starting other programs."""
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats that hold no more than 16 bits, though Pillow may open them in its mode of 32."""
 MOST_SCANS = 100
 """Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
 
@@ -55,6 +57,7 @@ def decode(data: bytes) -> Image.Image:
                 _check_size(*image.size)
                 if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
                     raise BadImage(f"JPEG of more than {MOST_SCANS} scans")
+                _check_range(image)
                 image.load()
                 return _rgb(_upright(image))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -93,6 +96,14 @@ def _check_size(width: int, height: int) -> None:
         raise BadImage(f"{width}x{height} pixels: over {MAX_ASPECT} times as long as wide")
 
 
+def _check_range(image: Image.Image) -> None:
+    """Refuse pixels whose darkest and brightest value no one has said."""
+    if image.mode == "F":
+        raise BadImage("floating-point pixels, whose range is unknown")
+    if image.mode == "I" and image.format not in SIXTEEN_BITS:
+        raise BadImage("32-bit or signed pixels, whose range is unknown")
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF orientation says; unreadable EXIF data say nothing."""
     try:
@@ -103,12 +114,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow's as 8-bit RGB."""
-    if image.mode == "F":
-        raise BadImage("floating-point pixels, whose range is unknown")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise BadImage("32-bit pixels, whose range is unknown")
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -119,6 +126,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _format(data: bytes) -> str:
     """JPEG, PNG, …, or "image" where not even that can be read."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # cut short, it does not open
+        return "WEBP"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.format or "image"

@@ -49,6 +49,8 @@ def png_header(width: int, height: int) -> bytes:
         (encode(plain("red", size=(10, 101)), "PNG"), "10 times as long"),
         (encode(plain(0.5, "F"), "TIFF"), "floating-point"),
         (encode(plain(1 << 20, "I"), "TIFF"), "32-bit"),
+        (encode(plain(255, "I"), "TIFF"), "32-bit"),  # not black, as the upper bits of 16 would be
+        (encode(PHOTO, "WEBP")[:1500], "damaged WEBP"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -74,6 +76,10 @@ def sixteen_bits() -> bytes:
     return encode(Image.fromarray(np.full((16, 20), 0x80FF, np.uint16)), "PNG")
 
 
+def sixteen_bits_pgm() -> bytes:
+    return b"P5 20 16 65535\n" + b"\x80\xff" * 320
+
+
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
@@ -82,6 +88,7 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
     [
         (encode(plain((0, 255, 255, 0), "CMYK"), "JPEG"), (254, 0, 0), (254, 0, 0)),
         (sixteen_bits(), (128, 128, 128), (128, 128, 128)),
+        (sixteen_bits_pgm(), (128, 128, 128), (128, 128, 128)),
         (encode(plain(200, "L"), "PNG"), (200, 200, 200), (200, 200, 200)),
         (encode(plain(1, "1"), "PNG"), WHITE, WHITE),
         (palette_with_hole(), RED, WHITE),
@@ -94,7 +101,7 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
         (encode(plain("red"), "PPM"), RED, RED),
     ],
     ids=[
-        *("cmyk", "16-bit", "grey", "bilevel", "palette with a hole", "rgba", "la"),
+        *("cmyk", "16-bit", "16-bit pgm", "grey", "bilevel", "palette with a hole", "rgba", "la"),
         *("animated", "webp", "bmp", "tiff", "ppm"),
     ],
 )
