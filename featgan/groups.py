@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from featgan.errors import UserError
-from featgan.extension import choice, resolve
+from featgan.extension import blamed, choice, resolve
 from featgan.image_scores import LABELS
 from featgan.settings import Settings
 
@@ -100,7 +100,9 @@ class FeatureGroups:
             points = np.add.reduceat(ordered, starts, dtype=np.float64)
             points /= np.diff(starts, append=len(ordered))
         weights = np.diff(starts, append=len(ordered))
-        ends = [int(end) for end in resolve(settings.method, _METHODS)(points, weights, settings)]
+        method = resolve(settings.method, _METHODS)
+        with blamed(settings.method):
+            ends = [int(end) for end in method(points, weights, settings)]
         if len(ends) != settings.k - 1 or any(a >= b for a, b in pairwise([0, *ends, len(points)])):
             raise UserError(
                 f"groups.method: {settings.method} gave the ends {ends} for {settings.k} groups of "
@@ -123,17 +125,17 @@ class FeatureGroups:
         return numbers
 
     def near_boundaries(self, within: int) -> list[int]:
-        """Images whose count would cross each of the k - 1 boundaries if it moved by `within`.
+        """Images that `assign` would put beyond each of the k - 1 boundaries if moved by `within`.
 
-        A boundary lies between the highest count of a group and the lowest of the next.
+        A value is beyond a boundary as soon as it exceeds the highest of the group before.
         """
         return [
             sum(
                 images
-                for count, images in self.histogram.items()
-                if after.lowest - within <= count <= before.highest + within
+                for value, images in self.histogram.items()
+                if before.highest - within < value <= before.highest + within
             )
-            for before, after in zip(self.groups, self.groups[1:], strict=False)
+            for before in self.groups[:-1]
         ]
 
     def to_json(self, **about: str) -> str:

@@ -186,9 +186,25 @@ def test_boundaries_count_who_would_cross() -> None:
     groups = fit([10, 11, 12, 20, 21, 30], k=2)  # 10..12 | 20..30
 
     assert [(g.lowest, g.highest) for g in groups.groups] == [(10, 12), (20, 30)]
-    assert groups.near_boundaries(7) == [0]
-    assert groups.near_boundaries(8) == [2]  # 12 and 20
-    assert groups.near_boundaries(9) == [4]  # 11 and 21 too
+    assert groups.near_boundaries(0) == [0]
+    assert groups.near_boundaries(1) == [1]  # 12 becomes 13, which is above 12
+    assert groups.near_boundaries(5) == [3]  # 10 and 11 too, but 20 becomes 15
+    assert groups.near_boundaries(7) == [3]
+    assert groups.near_boundaries(8) == [4]  # 20 becomes 12
+    assert groups.near_boundaries(9) == [5]  # 21 too
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=30), st.integers(0, 20))
+def test_images_near_a_boundary_are_those_that_assign_moves(counts: list[int], by: int) -> None:
+    found = np.asarray(counts)
+    if len(np.unique(found)) < 2:
+        return
+    groups = fit(found, k=2)
+    here = groups.assign(found)
+    moved = (groups.assign(found - by) != here) | (groups.assign(found + by) != here)
+
+    assert groups.near_boundaries(by) == [moved.sum()]
 
 
 def test_json_round_trip() -> None:
