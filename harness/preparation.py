@@ -197,7 +197,11 @@ class _Preparation:
 
         Made once, and kept: a sweep must not change its judge.
         """
-        made_from = json.dumps([[data.name, data.digest] for data in sets])
+        labels = (load_table(self._store, data.key)["label"].to_json() for data in sets)
+        told = [hashlib.sha256(column.encode()).hexdigest() for column in labels]
+        made_from = json.dumps(
+            [[data.name, data.digest, label] for data, label in zip(sets, told, strict=True)]
+        )
         name = hashlib.sha256(made_from.encode()).hexdigest()[:10]
         key = f"{self._sweep.name}/classifier/{name}.safetensors"
         if not self._store.exists(key):

@@ -119,3 +119,21 @@ def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
     ceilings = Outcome.read(Path(store.join("s"))).ceilings
     assert sorted(ceiling.images for ceiling in ceilings) == [20, 30]
     assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
+
+
+def test_new_labels_have_a_judge_of_their_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(labels: list[str]) -> str:
+        table = pd.DataFrame({"feature_count": [1, 2, 3, 4], "label": labels})
+        store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+        made = preparation._Preparation(sweep(), store, False, lambda *_: None)
+        return made._train(DATA)[0]
+
+    class Training:
+        classes = ("a/x", "a/y")
+
+    monkeypatch.setattr(preparation, "_fit", Here(type("Task", (), {"_function": lambda *_: b""})))
+    monkeypatch.setattr(preparation, "unpack", lambda *_: (Training, "0a1b", None))
+    first, same, other = (trained(list(labels)) for labels in ("xyxy", "xyxy", "xxyy"))
+    assert first == same != other
