@@ -8,6 +8,7 @@ counted before, for whatever data set, is not counted again.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import importlib.metadata
 import io
@@ -173,7 +174,8 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
     papers = tuple(named.values()) == backbones.PAPERS
     # the paper's layer is not spelled out: counts made before there were others stay known
     return ({} if papers else named) | {
-        "weights": features.weights,
+        # of a file its hash alone: moving it changes no count
+        "weights": features.weights if features.weights in ("imagenet", "random") else "file",
         "weights_sha256": backbones.identity(features),
         "input_size": features.input_size,
         "preprocessing": features.trained_with,
@@ -201,7 +203,7 @@ def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.
     image_ids = listing.images["image_id"]
     reasons = listing.problems | {image_ids[row]: why for row, why in parts.problems.items()}
     rejected = pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
-    store.put(f"{key}/rejected.csv", rejected.to_csv(index=False).encode())
+    store.put(f"{key}/rejected.csv", _csv(rejected))
     return rejected
 
 
@@ -252,10 +254,11 @@ def _put_data_set(
         store.put_tree(Path(folder), f"{key}/pack")
     file = table.to_parquet(index=False)
     store.put(f"{key}/features.parquet", file)
-    store.put(f"{key}/duplicates.csv", duplicates.to_csv(index=False).encode())
+    store.put(f"{key}/duplicates.csv", _csv(duplicates))
     packages = ("torch", "torchvision", "pillow", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
-    store.put(f"{key}/protocol.json", seal(_kind(features) | {"versions": versions}))
+    protocol = _kind(features) | {"weights": features.weights, "versions": versions}
+    store.put(f"{key}/protocol.json", seal(protocol))
     content = hashlib.sha256()
     for start in range(0, len(table), SLICE):
         rows = table.loc[start : start + SLICE - 1, ["sha256", "feature_count"]]
@@ -278,6 +281,11 @@ def _put_data_set(
 def _text(digests: np.ndarray) -> pd.Series:
     """Digests S64 [n] as a column of text, without the four bytes a letter of numpy's."""
     return pa.array(digests).cast(pa.string()).to_pandas()
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    """All text in quotes: names may hold carriage returns, which only those keep in a row."""
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode()
 
 
 def _hash(*content: Any) -> str:

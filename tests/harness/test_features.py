@@ -20,7 +20,7 @@ from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack, decode, square
-from harness import counting
+from harness import counting, features
 from harness.features import (
     DataSet,
     boundary_table,
@@ -227,6 +227,25 @@ def test_boundary_report() -> None:
 
     assert table.rows[0][:2] == ["1 | 2", "12 | 20"]
     assert [row[2:] for row in table.rows] == [
-        ["0 (0.0%)", "0 (0.0%)", "6 (75.0%)"],
-        ["0 (0.0%)", "0 (0.0%)", "0 (0.0%)"],
+        ["1 (12.5%)", "3 (37.5%)", "6 (75.0%)"],  # 12; 10 to 12; 20, 21 and 30 too
+        ["1 (12.5%)", "1 (12.5%)", "5 (62.5%)"],  # 30; 30; 11 to 21 too
     ]
+
+
+def test_a_carriage_return_in_a_name_stays_in_its_row(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows = pd.DataFrame({"image_id": ["a\rb.png", "c\r\nd.png"], "reason": ["empty file", "x"]})
+    store.put("features/x/rejected.csv", features._csv(rows))
+
+    assert load_rejected(store, "features/x").to_dict("list") == rows.to_dict("list")
+
+
+def test_a_weights_file_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    kinds = []
+    for name in ("here.pth", "there.pth"):
+        (tmp_path / name).write_bytes(b"the same")
+        kinds.append(features._kind(FeatureSettings(weights=str(tmp_path / name))))
+    (tmp_path / "there.pth").write_bytes(b"another")
+    other = features._kind(FeatureSettings(weights=str(tmp_path / "there.pth")))
+
+    assert kinds[0] == kinds[1] != other
