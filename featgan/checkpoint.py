@@ -16,7 +16,9 @@ import torch
 from featgan.errors import UserError
 
 VERSION = 2
-_HEADER = re.compile(rb"(featgan checkpoint (\d+) sha256 )([0-9a-f]{64})")
+_BARE = 1
+"""The version whose digest covered the content alone."""
+_HEADER = re.compile(rb"(featgan checkpoint (\d{1,9}) sha256 )([0-9a-f]{64})\n")
 
 
 class Damaged(Exception):
@@ -25,38 +27,62 @@ class Damaged(Exception):
 
 def dump(state: dict[str, Any]) -> bytes:
     """A checkpoint of `state` (tensors, numbers, strings, lists and dictionaries of them)."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return seal(buffer.getvalue())
+    file = _begun()
+    torch.save(state, file)
+    return _sealed(file)
 
 
 def seal(content: bytes) -> bytes:
     """The line in front of what `torch.save` wrote, and that; the digest covers both."""
-    line = b"featgan checkpoint %d sha256 " % VERSION
-    return line + _digest(line, content) + b"\n" + content
+    file = _begun()
+    file.write(content)
+    return _sealed(file)
 
 
 def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in a checkpoint. Raises Damaged; UserError where another version wrote it."""
-    line, _, content = data.partition(b"\n")
-    header = _HEADER.fullmatch(line)
+    header = _HEADER.match(data)
     if header is None:
         raise Damaged("not a checkpoint of this format")
-    if _digest(header[1], content) != header[3]:
+    version, digest = int(header[2]), header[3].decode()
+    content = memoryview(data)[header.end() :]
+    if digest != _digest(b"" if version == _BARE else header[1], content):
         raise Damaged("truncated or altered: the SHA-256 differs")
-    if int(header[2]) != VERSION:
+    if version != VERSION:
         raise UserError(
-            f"a checkpoint of another version of featgan (format {int(header[2])}, this one has "
+            f"a checkpoint of another version of featgan (format {version}, this one has "
             f"{VERSION}): continue the run with that version, or remove its folder"
         )
+    file = io.BytesIO(data)  # shares the bytes
+    file.seek(header.end())
     try:
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(content), map_location=device, weights_only=True
-        )
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
         raise Damaged(f"not loadable ({str(error).splitlines()[0]})") from error
     return state
 
 
-def _digest(line: bytes, content: bytes) -> bytes:
-    return hashlib.sha256(line + content).hexdigest().encode()
+def _line() -> bytes:
+    return b"featgan checkpoint %d sha256 " % VERSION
+
+
+def _begun() -> io.BytesIO:
+    """A file with the line in front, the digest still blank: a large checkpoint exists once."""
+    file = io.BytesIO()
+    file.write(_line() + b"0" * 64 + b"\n")
+    return file
+
+
+def _sealed(file: io.BytesIO) -> bytes:
+    """A begun file, with the digest in its place."""
+    line = _line()
+    digest = _digest(line, file.getbuffer()[len(line) + 65 :])
+    file.seek(len(line))
+    file.write(digest.encode())
+    return file.getvalue()
+
+
+def _digest(line: bytes, content: memoryview) -> str:
+    sha256 = hashlib.sha256(line)
+    sha256.update(content)
+    return sha256.hexdigest()

@@ -1,4 +1,7 @@
+import hashlib
+import io
 import pickle
+import tracemalloc
 
 import pytest
 import torch
@@ -48,9 +51,33 @@ def test_another_version_is_named(monkeypatch):
         load(later)
 
 
-def test_code_in_a_pickle_is_not_run(tmp_path):
-    import io
+def test_the_first_version_is_another_one_and_no_damage():
+    """Its digest covers what `torch.save` wrote alone."""
+    buffer = io.BytesIO()
+    torch.save(STATE, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest().encode()
+    first = b"featgan checkpoint 1 sha256 " + digest + b"\n" + content
+    with pytest.raises(UserError, match="format 1, this one has 2"):
+        load(first)
+    with pytest.raises(Damaged):
+        load(first[:-1])
 
+
+def test_a_large_checkpoint_is_in_memory_once():
+    state = {"weights": torch.zeros(2**20)}
+    tracemalloc.start()  # counts buffers, and no tensors
+    whole = dump(state)
+    written = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    load(whole)
+    read = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert written < 1.5 * len(whole)
+    assert read < 1.5 * len(whole)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
     class Malicious:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
