@@ -6,8 +6,8 @@ BIN := .venv/bin
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
 
-test: lint  ## lint, then all tests but the slow ones
-	$(BIN)/python -m pytest
+test: lint  ## lint, then all tests but the slow ones, on two cores
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check
