@@ -11,7 +11,9 @@ import hashlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -42,27 +44,60 @@ def choice(registry: Iterable[str]) -> AfterValidator:
 def resolve(name: str, registry: Mapping[str, T]) -> T:
     """What `name` stands for; a `module:function` is imported.
 
-    Raises UserError where there is no such module or function.
+    Raises UserError where there is no such module or function, or importing the module fails.
     """
     if name in registry:
         return registry[name]
     if not OWN.fullmatch(name):
         raise UserError(f"{name!r}: none of {', '.join(registry)}, nor module:function")
     module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(
-            f"{name}: there is no module {error.name!r}; put {module}.py into the folder "
-            "the command is started in, or install it on every machine"
-        ) from None
-    except AttributeError:
-        raise UserError(f"{name}: module {module!r} has no {function!r}") from None
+    with blamed(name):
+        try:
+            code = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(
+                f"{name}: there is no module {error.name!r}; put {module}.py into the folder "
+                "the command is started in, or install it on every machine"
+            ) from None
+    if not hasattr(code, function):
+        raise UserError(f"{name}: module {module!r} has no {function!r}")
+    found = getattr(code, function)
     if not isinstance(found, Callable):  # type: ignore[arg-type]
         raise UserError(f"{name}: {function!r} is not a function")
     return found
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Within: whatever a `module:function` raises is a UserError that names it and the line.
+
+    What a registered function raises passes: it is a defect of this project.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not OWN.fullmatch(name):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{name}: {type(error).__name__}: {first}{_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    """` (file, line n)` of the innermost frame outside of this package and of Python's imports."""
+    if isinstance(error, SyntaxError):  # names it itself
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f"{path.name}, line {frame.lineno}"
+        for frame in frames
+        if not frame.filename.startswith("<")
+        and (path := Path(frame.filename)).parent != Path(__file__).parent
+    ]
+    return f" ({theirs[-1]})" if theirs else ""
 
 
 def digest(name: str) -> str | None:

@@ -6,9 +6,11 @@ user's own `module:function` stands in for the networks.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from featgan import dcgan, resnet
 from featgan.augment import Augmentation
 from featgan.errors import UserError
-from featgan.extension import choice, resolve
+from featgan.extension import blamed, choice, resolve
 from featgan.seeds import derive, stream
 from featgan.settings import Settings
 
@@ -111,21 +113,18 @@ def recipe(gan: GanSettings) -> Recipe:
     if gan.network in RECIPES:
         return RECIPES[gan.network]
     own: Networks = resolve(gan.network, {})
-    return replace(RECIPES["dcgan"], networks=own, initialise=None)
+    return replace(RECIPES["dcgan"], networks=partial(_tried, own), initialise=None)
 
 
 def build(gan: GanSettings, image_size: int, seed: int) -> tuple[Generator, nn.Module]:
     """Generator and discriminator on the CPU, initial weights a function of `seed` alone.
 
-    Raises UserError where a user's own networks do not fit together.
+    Raises UserError where a user's own networks fail, or do not fit together.
     """
     chosen = recipe(gan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "networks"))
         generator, discriminator = chosen.networks(gan, image_size)
-    if gan.network not in RECIPES:
-        discriminator = OneByOne(discriminator)
-        _check(gan, image_size, generator, discriminator)
     if chosen.initialise:
         for network in (generator, discriminator):
             chosen.initialise(network, stream(seed, "weights", type(network).__name__))
@@ -138,13 +137,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def generator_bytes(generator: Generator) -> bytes:
-    """A safetensors file of the generator, its configuration in the metadata."""
+    """A safetensors file of the generator, its configuration and a digest in the metadata."""
     about = {"gan": generator.gan.model_dump(), "image_size": generator.image_size}
-    metadata = {GENERATOR_FORMAT: json.dumps(about)}  # one entry: several have no fixed order
     weights = {
         name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()
     }
-    return save(weights, metadata)
+    sealed = about | {"sha256": _digest(about, weights)}
+    # one entry: several have no fixed order
+    return save(weights, {GENERATOR_FORMAT: json.dumps(sealed)})
 
 
 def load_generator(
@@ -153,18 +153,15 @@ def load_generator(
     """The generator of a file that `generator_bytes` made, in eval mode.
 
     A file never decides what is imported: where its network is a user's `module:function`, that
-    name must be among `networks`. Raises UserError where it is not, or the file is no generator.
+    name must be among `networks`. Raises UserError where it is not, or the file is no generator,
+    or damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        gan, image_size, weights = _read(path)
+    # safetensors, JSON and pydantic have each their own errors for what is no such file
     except Exception as error:
-        raise UserError(f"{path}: not a readable generator file ({error})") from error
-    if GENERATOR_FORMAT not in metadata:
-        raise UserError(f"{path}: not a {GENERATOR_FORMAT!r} file but {[*metadata]}")
-    about: dict[str, Any] = json.loads(metadata[GENERATOR_FORMAT])
-    gan, image_size = GanSettings(**about["gan"]), about["image_size"]
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable generator file ({reason})") from error
     if gan.network not in {*RECIPES, *networks}:
         raise UserError(
             f"{path}: made by {gan.network!r}, code that is imported only if you name it: "
@@ -173,8 +170,32 @@ def load_generator(
     known = gan.network in RECIPES
     with torch.random.fork_rng(devices=[]), torch.device("meta" if known else "cpu"):
         generator, _ = recipe(gan).networks(gan, image_size)
-    generator.load_state_dict(weights, assign=True)
+    try:
+        generator.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not the weights of {gan.network!r} ({reason})") from error
     return _labelled(generator, gan, image_size).to(device).eval()
+
+
+def _read(path: str | Path) -> tuple[GanSettings, int, dict[str, Tensor]]:
+    """Settings, image size and weights in a generator's file; files of old have no digest."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if GENERATOR_FORMAT not in metadata:
+        raise ValueError(f"it is no {GENERATOR_FORMAT!r} but {[*metadata]}")
+    about: dict[str, Any] = json.loads(metadata[GENERATOR_FORMAT])
+    if about.pop("sha256", None) not in (None, _digest(about, weights)):
+        raise ValueError("damaged or edited: the SHA-256 differs")
+    if about["image_size"] not in IMAGE_SIZES:
+        raise ValueError(f"its image_size is {about['image_size']!r}")
+    return GanSettings(**about["gan"]), about["image_size"], weights
+
+
+def _digest(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    settings = json.dumps(about, sort_keys=True).encode()
+    return hashlib.sha256(settings + save(weights)).hexdigest()
 
 
 def _labelled(generator: nn.Module, gan: GanSettings, image_size: int) -> Any:
@@ -183,10 +204,18 @@ def _labelled(generator: nn.Module, gan: GanSettings, image_size: int) -> Any:
     return generator
 
 
+def _tried(own: Networks, gan: GanSettings, size: int) -> tuple[nn.Module, nn.Module]:
+    """A user's networks, once they have made and judged two images.
+
+    Raises UserError naming what is wrong.
+    """
+    with blamed(gan.network):
+        generator, discriminator = own(gan, size)
+        _check(gan, size, generator.eval(), discriminator.eval())
+        return generator.train(), OneByOne(discriminator.train())
+
+
 def _check(gan: GanSettings, size: int, generator: nn.Module, discriminator: nn.Module) -> None:
-    """Let a user's networks make and judge two images. Raises UserError naming what is wrong."""
-    generator.eval()
-    discriminator.eval()
     with torch.no_grad():
         images = generator(torch.zeros(2, gan.latent))
         if images.shape != (2, 3, size, size):
@@ -194,11 +223,9 @@ def _check(gan: GanSettings, size: int, generator: nn.Module, discriminator: nn.
                 f"gan.network: {gan.network}: of 2 noise vectors the generator makes "
                 f"{[*images.shape]}, not [2, 3, {size}, {size}]"
             )
-        logits = discriminator(images)
+        logits = discriminator(images).flatten()
     if logits.shape != (2,):
         raise UserError(
             f"gan.network: {gan.network}: of 2 images the discriminator makes "
             f"{logits.numel()} values, not one logit each"
         )
-    generator.train()
-    discriminator.train()

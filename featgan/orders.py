@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from featgan.errors import UserError
-from featgan.extension import resolve
+from featgan.extension import blamed, resolve
 from featgan.seeds import derive
 
 Order = Callable[[int], list[tuple[int, ...]]]
@@ -52,8 +52,10 @@ ORDERS: dict[str, Order] = {
 
 def arrange(mode: str, k: int) -> list[tuple[int, ...]]:
     """The groups that each stage of `mode` takes on; raises UserError where one is lost."""
-    additions = [tuple(groups) for groups in resolve(mode, ORDERS)(k)]
-    if sorted(number for groups in additions for number in groups) != list(range(1, k + 1)):
+    with blamed(mode):
+        additions = [tuple(groups) for groups in resolve(mode, ORDERS)(k)]
+        numbers = sorted(number for groups in additions for number in groups)
+    if numbers != list(range(1, k + 1)):
         raise UserError(
             f"grid.mode: {mode} arranges {k} groups as {additions}; name each of 1..{k} once"
         )

@@ -1,3 +1,4 @@
+import os
 import sys
 from typing import Annotated
 
@@ -5,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from featgan.errors import UserError
-from featgan.extension import choice, digest, resolve
+from featgan.extension import blamed, choice, digest, resolve
 from featgan.settings import Settings
 
 REGISTRY = {"plain": len, "fancy": max}
@@ -60,10 +61,35 @@ def test_what_cannot_be_had_is_told_in_one_line(own_module, name, why):
     assert "\n" not in str(error.value)
 
 
-def test_a_module_that_fails_on_its_own_imports_keeps_its_error(own_module):
-    own_module.write_text("import something_missing_from_here\n")
-    with pytest.raises(ModuleNotFoundError, match="something_missing_from_here"):
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "import something_missing_from_here\n",
+            "ModuleNotFoundError: No module named 'something_missing_from_here' "
+            "(my_own_things.py, line 1)",
+        ),
+        ("x = 1\ny = x / 0\n", "ZeroDivisionError: division by zero (my_own_things.py, line 2)"),
+        ("def longest(:\n", "SyntaxError: invalid syntax (my_own_things.py, line 1)"),
+        ("raise ValueError('one\\ntwo')\n", "ValueError: one (my_own_things.py, line 1)"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_told_with_its_line(own_module, source, told):
+    own_module.write_text(source)
+    with pytest.raises(UserError) as error:
         resolve("my_own_things:longest", REGISTRY)
+    assert str(error.value) == f"my_own_things:longest: {told}"
+
+
+def test_what_an_own_function_raises_is_blamed_on_it_and_ours_passes():
+    with pytest.raises(UserError, match=r"^os:getcwd: TypeError: .* takes no"), blamed("os:getcwd"):
+        os.getcwd(1)
+    with pytest.raises(UserError, match=r"os:sep: ValueError: .*test_extension"), blamed("os:sep"):
+        raise ValueError
+    with pytest.raises(UserError, match=r"^as it is$"), blamed("os:getcwd"):
+        raise UserError("as it is")
+    with pytest.raises(ZeroDivisionError), blamed("plain"):
+        1 / 0  # noqa: B018
 
 
 def test_settings_take_registered_names_and_the_form_of_an_own_function():

@@ -1,13 +1,23 @@
 """Networks by name, built from a seed, and the file that a generator travels in."""
 
+import json
 import sys
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
+from safetensors.torch import save
 
 from featgan.errors import UserError
-from featgan.networks import GanSettings, build, generator_bytes, load_generator, to_uint8
+from featgan.networks import (
+    GENERATOR_FORMAT,
+    GanSettings,
+    build,
+    generator_bytes,
+    load_generator,
+    to_uint8,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,6 +38,12 @@ def small_images(gan, image_size):
 
 def two_logits(gan, image_size):
     return tiny(gan, image_size)[0], nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, 2))
+
+def nothing(gan, image_size):
+    pass
+
+def failing(gan, image_size):
+    return nn.Linear(gan.latent + 1, 3), nn.Flatten()
 """
 
 
@@ -94,6 +110,8 @@ def test_a_users_own_networks_are_built_from_the_seed(own):
         ("small_images", r"makes \[2, 3, 16, 16\], not \[2, 3, 32, 32\]"),
         ("two_logits", "the discriminator makes 4 values, not one logit each"),
         ("absent", "has no 'absent'"),
+        ("nothing", "^own_networks:nothing: TypeError: cannot unpack non-iterable NoneType"),
+        ("failing", r"^own_networks:failing: RuntimeError: mat1 .* \(linear.py, line \d+\)$"),
     ],
 )
 def test_own_networks_that_do_not_fit_are_told_in_one_line(own, function, message):
@@ -140,3 +158,49 @@ def test_a_file_that_is_no_generator_is_refused_in_one_line(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"x\.safetensors: not a readable generator"):
         load_generator(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda about, weights: about.update(image_size=64), "the SHA-256 differs"),
+        (lambda about, weights: about["gan"].update(width=8), "the SHA-256 differs"),
+        (lambda about, weights: next(iter(weights.values())).neg_(), "the SHA-256 differs"),
+        (lambda about, weights: about.clear(), "not a readable generator file"),
+    ],
+    ids=["image size", "settings", "weights", "no settings"],
+)
+def test_a_generator_that_was_altered_is_refused(tmp_path, damage, why):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(generator_bytes(build(SMALL, 32, seed=0)[0]))
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()[GENERATOR_FORMAT])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    damage(about, weights)
+    path.write_bytes(save(weights, {GENERATOR_FORMAT: json.dumps(about)}))
+    with pytest.raises(UserError, match=why) as caught:
+        load_generator(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"image_size": 64}, "not the weights of 'dcgan'"),
+        ({"image_size": "x"}, "its image_size is 'x'"),
+        ({"gan": {"network": 5}}, "not a readable generator file"),
+    ],
+    ids=["whole", "other size", "no size", "no network"],
+)
+def test_a_generator_without_a_digest_is_read_if_it_fits(tmp_path, change, why):
+    path = tmp_path / "x.safetensors"
+    generator, _ = build(SMALL, 32, seed=0)
+    about = {"gan": SMALL.model_dump(), "image_size": 32} | change
+    path.write_bytes(save(generator.state_dict(), {GENERATOR_FORMAT: json.dumps(about)}))
+    if why is None:
+        assert load_generator(path).image_size == 32
+        return
+    with pytest.raises(UserError, match=why) as caught:
+        load_generator(path)
+    assert "\n" not in str(caught.value)

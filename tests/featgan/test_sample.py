@@ -84,3 +84,15 @@ def test_own_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys
 def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert sample.main([str(tmp_path)]) == 2
     assert "no such file; give a run's folder" in capsys.readouterr().err
+
+
+def test_a_damaged_generator_is_one_line_and_exit_code_2(run, tmp_path, capsys):
+    content = bytearray((run / sample.GENERATOR).read_bytes())
+    content[-1] ^= 1  # of the last weight
+    file = tmp_path / "flipped.safetensors"
+    file.write_bytes(content)
+    assert sample.main([str(file), "--out", str(tmp_path / "x.png")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file}: not a readable generator file (damaged or edited")
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "x.png").exists()
