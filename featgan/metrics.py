@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featgan.extension import resolve
+from featgan.extension import blamed, resolve
 
 MANIFOLD_NEIGHBOURS = 3
 """Balls of precision and recall reach to the third neighbour (Kynkäänniemi et al. 2019)."""
@@ -182,7 +182,8 @@ def measure(name: str, real: FeatureStatistics, generated: Tensor) -> dict[str, 
     A `module:function` gets both and returns one number; it is reported as `function`.
     """
     if name not in METRICS:
-        return {reported([name])[0]: float(resolve(name, {})(real, generated))}
+        with blamed(name):
+            return {reported([name])[0]: float(resolve(name, {})(real, generated))}
     metric = METRICS[name]
     found = metric.of(real, generated)
     values = found if isinstance(found, tuple) else (found,)

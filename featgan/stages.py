@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from featgan.criteria import CRITERIA, LOOKS_BACK_NOT
 from featgan.errors import UserError
-from featgan.extension import choice, resolve
+from featgan.extension import blamed, choice, resolve
 from featgan.orders import arrange
 from featgan.settings import Settings
 
@@ -168,8 +168,7 @@ class Progress:
         if not math.isnan(score):
             self.best_score = score if self.best_score is None else max(score, self.best_score)
         values = [watched for _, _, watched in self.measured]
-        verdict = resolve(self.settings.criterion, CRITERIA)(values, self.settings)
-        chosen, self.over = int(verdict[0]), bool(verdict[1])  # a user's own may be of numpy
+        chosen, self.over = self._judged(values)
         newest = len(values) - 1
         usable = values[chosen] > -math.inf
         if usable and chosen != newest and chosen not in kept:
@@ -180,6 +179,23 @@ class Progress:
         epoch, score, _ = self.measured[chosen]
         self.chosen = chosen if usable else None
         self.peaks[-1] = Peak(epoch, score) if usable else None
+
+    def _judged(self, values: list[float]) -> tuple[int, bool]:
+        """What the criterion says of the stage's values: position of the peak, and whether over."""
+        name = self.settings.criterion
+        with blamed(name):
+            verdict: Any = resolve(name, CRITERIA)(values, self.settings)
+        try:
+            chosen, over = verdict
+            chosen, over = int(chosen), bool(over)  # a user's own may be of numpy
+        except (TypeError, ValueError):
+            chosen = -1
+        if not 0 <= chosen < len(values):
+            raise UserError(
+                f"stages.criterion: {name} gave {verdict!r} for {len(values)} values; it must give "
+                "the peak's position, from 0, and whether the stage is over"
+            )
+        return chosen, over
 
     @property
     def kept(self) -> set[int]:

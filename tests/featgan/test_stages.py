@@ -1,4 +1,5 @@
 import math
+import sys
 from itertools import pairwise
 
 import pytest
@@ -192,6 +193,29 @@ def test_a_criterion_that_looks_back_further_than_models_are_kept_is_refused(tmp
         progress.observe(1.0)
     progress.trained(10)
     with pytest.raises(UserError, match=r"evaluation 2 of 9.*raise stages\.window"):
+        progress.observe(1.0)
+
+
+@pytest.mark.parametrize("answer", ["1", "None", "(2, False)", "(-1, False)", "(0, True, 0)"])
+def test_an_own_criterions_answer_must_be_a_position_and_whether_it_is_over(
+    tmp_path, monkeypatch, answer
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "vague.py").write_text(f"def criterion(values, stages):\n    return {answer}\n")
+    monkeypatch.delitem(sys.modules, "vague", raising=False)
+    progress = Progress(plan("conventional", 1, 90), StageSettings(criterion="vague:criterion"))
+    with pytest.raises(UserError) as caught:
+        progress.observe(1.0)
+    assert f"stages.criterion: vague:criterion gave {answer} for " in str(caught.value)
+
+
+def test_what_an_own_criterion_raises_names_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hasty.py").write_text(
+        "def criterion(values, stages):\n    return values[7], False\n"
+    )
+    progress = Progress(plan("conventional", 1, 90), StageSettings(criterion="hasty:criterion"))
+    with pytest.raises(UserError, match=r"hasty:criterion: IndexError: .*\(hasty\.py, line 2\)"):
         progress.observe(1.0)
 
 
