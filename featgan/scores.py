@@ -8,6 +8,7 @@ generator, flag or mode is changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +21,15 @@ from torch import Tensor
 
 from featgan import precision
 from featgan.classifiers import Classifier, load_inception, load_torchvision
-from featgan.extension import choice
-from featgan.metrics import METRICS, FeatureStatistics, TooFew, measure, reported
+from featgan.extension import choice, digest
+from featgan.metrics import (
+    MANIFOLD_NEIGHBOURS,
+    METRICS,
+    FeatureStatistics,
+    TooFew,
+    measure,
+    reported,
+)
 from featgan.precision import Precision
 from featgan.settings import Settings
 from featgan.small_cnn import load_trained, train_classifier
@@ -75,6 +83,11 @@ class ScoreSettings(Settings):
     def _consistent(self) -> ScoreSettings:
         if self.count < 2 * self.splits:
             raise ValueError(f"count {self.count} leaves {self.splits} splits under 2 images each")
+        if "precision_recall" in self.metrics and self.count <= MANIFOLD_NEIGHBOURS:
+            raise ValueError(
+                f"metrics: precision_recall needs a count over {MANIFOLD_NEIGHBOURS}, "
+                f"not {self.count}"
+            )
         if self.weights is not None and self.classifier == "trained":
             raise ValueError("weights belongs to inception and torchvision; trained has its own")
         if self.trained_on is not None and self.classifier != "trained":
@@ -164,7 +177,7 @@ class Score:
         """How the further metrics are made; empty without any."""
         if self.real is None or not self.settings.metrics:
             return ""
-        names = " ".join(self.settings.metrics).upper()
+        names = " ".join(map(_spelled, self.settings.metrics))
         return f"{names} {self.classifier.name} n={self.count} real={len(self.real)} {self._format}"
 
     def measure(self, generate: Generate) -> tuple[float, float]:
@@ -200,12 +213,17 @@ class Score:
         There are no metrics where half of the images are too few for them.
         """
         score, deviation = inception_score(logits[: self.count], self.settings.splits)
-        part = min(self.count, len(features) // 2)
-        try:
-            metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
-        except TooFew:
-            metrics = {}
+        part, _ = self.halves(len(features))
+        metrics: dict[str, float] = {}
+        if part > 1:  # one image has no spread
+            with suppress(TooFew):
+                metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
         return Measurement(score, deviation, metrics)
+
+    def halves(self, images: int) -> tuple[int, int]:
+        """How many of so many real images the metrics compare with how many others."""
+        part = min(self.count, images // 2)
+        return part, images - part
 
     def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -213,6 +231,13 @@ class Score:
             for name in self.settings.metrics:
                 found |= measure(name, real, features)
         return found
+
+
+def _spelled(metric: str) -> str:
+    """A metric in a protocol; a function of the user's own with the start of its file's digest."""
+    if metric in METRICS:
+        return metric.upper()
+    return f"{metric}-{(digest(metric) or 'unknown')[:6]}"
 
 
 def real_statistics(

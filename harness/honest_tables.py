@@ -14,6 +14,7 @@ from harness.inference import compare, deviation, mean
 from harness.outcome import PAPER_MODES, Outcome, Pattern, dotted, spelled
 from harness.paper_tables import ceiling_note
 from harness.records import RunRecord
+from harness.schemas import RealScore
 from harness.table import Column, Table, Value
 
 Measure = Callable[[RunRecord], float | None]
@@ -211,10 +212,22 @@ def metric_table(
         rows,
         [
             f"Means over runs, of the images of the score. How: {how}. "
-            "A peak is the score's, unless stages.watch names a metric. Real images: as many, or "
-            "half of them, against the others."
+            "A peak is the score's, unless stages.watch names a metric.",
+            *_compared(ceiling),
         ],
     )
+
+
+def _compared(ceiling: RealScore | None) -> list[str]:
+    """With how many images the metrics of real images were made: another n gives another FID."""
+    if ceiling is None or ceiling.metrics_images is None:
+        return []
+    part, others = ceiling.metrics_images
+    return [
+        f"Real images: {part:,} of them against the {others:,} others. FID and KID depend on how "
+        "many images are compared: this row is a bound of the others only where theirs, n and "
+        "real, are alike."
+    ]
 
 
 def peak_metrics(run: RunRecord) -> dict[str, float]:

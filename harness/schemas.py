@@ -160,7 +160,9 @@ class RealScore(Sealed):
     score: float
     score_std: float
     metrics: dict[str, float] = Field({})
-    """Of `images` of them, at most half of all, against the others."""
+    """Of a part of them, at most half of all, against the others."""
+    metrics_images: tuple[int, int] | None = None
+    """How many that part holds, and how many the others are."""
 
 
 class RealRecord(Sealed):

@@ -1,4 +1,6 @@
+import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +162,30 @@ def test_metrics_of_real_images_compare_one_half_with_the_other() -> None:
     assert found["precision"] < 1  # the halves share no image
 
 
+def test_real_images_that_are_too_few_for_halves_have_no_metrics() -> None:
+    settings = ScoreSettings(count=100, splits=1, metrics=["fid", "kid"])
+    classifier = small_classifier()
+    statistics = real_statistics(classifier, noise_images(4).numpy())
+    score = Score(classifier, settings, statistics)
+    assert score.measure_images(noise_images(3).numpy()).metrics == {}  # 1 against 2: no spread
+    found = score.measure_images(noise_images(4).numpy()).metrics
+    assert len(found) == 2
+    assert all(math.isfinite(value) for value in found.values())
+    assert (score.halves(4), score.halves(5), score.halves(1000)) == ((2, 2), (2, 3), (100, 900))
+
+
+def test_a_metric_of_the_users_own_stands_in_the_protocol_with_its_files_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_measure.py").write_text("def Nearest(real, generated):\n    return 1.0\n")
+    start = hashlib.sha256((tmp_path / "own_measure.py").read_bytes()).hexdigest()[:6]
+    settings = ScoreSettings(count=10, splits=1, metrics=["own_measure:Nearest", "fid"])
+    classifier = small_classifier()
+    score = Score(classifier, settings, real_statistics(classifier, noise_images(9).numpy()))
+    assert score.metrics_protocol == f"own_measure:Nearest-{start} FID linear n=10 real=9 fp32"
+
+
 def test_metrics_without_real_images_are_refused() -> None:
     with pytest.raises(ValueError, match="fid need features of real images"):
         Score(small_classifier(), ScoreSettings(metrics=["fid"]))
@@ -199,6 +225,7 @@ def test_the_protocol_says_how_the_score_is_made() -> None:
         ({"count": 19, "splits": 10}, "under 2 images each"),
         ({"classifier": "trained", "weights": "a.pth"}, "trained has its own"),
         ({"metrics": ["fid", "fid"]}, "names one twice"),
+        ({"metrics": ["precision_recall"], "count": 3, "splits": 1}, "needs a count over 3, not 3"),
         ({"trained_on": ["apples"]}, "belongs to the classifier trained"),
     ],
 )

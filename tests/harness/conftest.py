@@ -303,6 +303,7 @@ def save_ceiling() -> Callable[..., None]:
             score=score,
             score_std=0.1,
             metrics=metrics,
+            metrics_images=(400, 500) if metrics else None,
         )
         (folder / "ceilings").mkdir(exist_ok=True)
         path = folder / "ceilings" / f"{data}-{name}-{len(protocol)}.json"

@@ -201,6 +201,7 @@ def test_further_metrics_are_those_of_the_final_scores_evaluation(
     metrics = table(tmp_path, "metrics-a")
     assert metrics.rows == [["x", 2, 7.0]]
     save_ceiling(tmp_path, "a", 6.5, fid=1.5, kid=0.1)
+    assert "400 of them against the 500 others" in table(tmp_path, "metrics-a").notes[1]
     assert table(tmp_path, "metrics-a").rows[1] == ["real images", None, 1.5]
     seeds = table(tmp_path, "seeds-a")
     named = dict(zip([column.name for column in seeds.columns], seeds.rows[-1], strict=True))
