@@ -15,6 +15,7 @@ import ray
 import torch
 
 from featgan import real_features
+from featgan.extension import digest
 from featgan.images import ImagePack
 from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifier
 from harness.features import DataSet
@@ -24,6 +25,8 @@ from harness.store import Store
 BATCH = 50
 """Real images classified at a time."""
 
+OF_JUDGE = {"classifier", "weights", "trained_on", "precision"}
+"""Settings of the score that features depend on."""
 
 def measure(
     data: DataSet,
@@ -39,10 +42,11 @@ def measure(
     `classifier` is key and digest of a `trained` one. Raises `UserError` where the classifier is
     not to be had.
     """
-    made_from = [settings.model_dump(mode="json"), _judge(settings, classifier), gpu]
-    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
-    key = f"{data.key}/real/{name}.json"
-    features = f"{data.key}/real/{name}.safetensors" if settings.metrics else None
+    judge = [settings.model_dump(mode="json", include=OF_JUDGE), _judge(settings, classifier), gpu]
+    asked = [judge, settings.count, settings.splits, settings.metrics]
+    own = [digest(metric) for metric in settings.metrics]
+    key = f"{data.key}/real/{_short_hash([asked, own])}.json"
+    features = f"{data.key}/real/{_short_hash(judge)}.safetensors" if settings.metrics else None
     if not store.exists(key) or (features and not store.exists(features)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
         trained = classifier and classifier[0]
@@ -51,6 +55,10 @@ def measure(
 
 
 def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
+def _short_hash(made_from: object) -> str:
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
+
+
     """What tells the classifier from others: a digest, or when its file was last changed."""
     if classifier:
         return classifier[1]
@@ -74,11 +82,14 @@ def _measure(
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
     pack = ImagePack.open(store.local(f"{data.key}/pack"))
     order = np.random.RandomState(2020).permutation(len(pack))
-    rows = np.arange(len(pack)) if features_key else order[: settings.count]
+    kept = features_key is not None and store.exists(features_key)
+    rows = order if features_key and not kept else order[: settings.count]
     features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
     real = None
     if features_key:
-        store.put(features_key, real_features.dump(features, classifier))
+        if not kept:
+            of_pack = features[torch.from_numpy(np.argsort(order))]
+            store.put(features_key, real_features.dump(of_pack, classifier))
         real = real_features.read(str(store.local(features_key)), classifier)
         features, logits = features[torch.from_numpy(order)], logits[torch.from_numpy(order)]
     score = Score(classifier, settings, real)
@@ -93,3 +104,4 @@ def _measure(
         metrics=found.metrics,
     )
     store.put(key, record.to_json())
+        metrics_images=score.halves(len(features)) if found.metrics else None,

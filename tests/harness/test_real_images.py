@@ -10,7 +10,7 @@ import pytest
 import ray
 import torch
 
-from featgan import real_features
+from featgan import real_features, scores
 from featgan.images import ImagePack
 from featgan.scores import Score, ScoreSettings, load_classifier, real_statistics, train_classifier
 from harness import real_images
@@ -88,3 +88,15 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     store.delete(key)
     measure(metrics=["fid", "density_coverage"], count=400, splits=1)
     assert store.exists(key)
+
+    classified = []
+
+    def classify(judge: Any, generate: Any, count: int, size: int) -> Any:
+        classified.append(count)
+        return scores.classify(judge, generate, count, size)
+
+    monkeypatch.setattr(real_images, "classify", classify)
+    other, same = measure(metrics=["fid", "density_coverage"], count=10, splits=1)
+    assert (same, classified) == (key, [10])  # and not all 40 again
+    assert (record.metrics_images, other.metrics_images) == ((20, 20), (10, 30))
+    assert other.score == pytest.approx(measure(count=10, splits=1)[0].score, rel=1e-6)
