@@ -24,9 +24,9 @@ from harness.store import Store
 
 BATCH = 50
 """Real images classified at a time."""
-
 OF_JUDGE = {"classifier", "weights", "trained_on", "precision"}
 """Settings of the score that features depend on."""
+
 
 def measure(
     data: DataSet,
@@ -54,11 +54,11 @@ def measure(
     return RealScore.model_validate_json(store.get(key)), features
 
 
-def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
 def _short_hash(made_from: object) -> str:
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
 
 
+def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
     """What tells the classifier from others: a digest, or when its file was last changed."""
     if classifier:
         return classifier[1]
@@ -76,7 +76,7 @@ def _measure(
     key: str,
     features_key: str | None,
 ) -> None:
-    """Classify the real images; all of them where metrics need their features."""
+    """Classify the real images; all of them where metrics need features that are not there."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
@@ -91,7 +91,7 @@ def _measure(
             of_pack = features[torch.from_numpy(np.argsort(order))]
             store.put(features_key, real_features.dump(of_pack, classifier))
         real = real_features.read(str(store.local(features_key)), classifier)
-        features, logits = features[torch.from_numpy(order)], logits[torch.from_numpy(order)]
+        features = real.features[torch.from_numpy(order)]
     score = Score(classifier, settings, real)
     found = score.measure_real(features, logits)
     record = RealScore(
@@ -102,6 +102,6 @@ def _measure(
         score=found.score,
         score_std=found.score_std,
         metrics=found.metrics,
+        metrics_images=score.halves(len(features)) if found.metrics else None,
     )
     store.put(key, record.to_json())
-        metrics_images=score.halves(len(features)) if found.metrics else None,
