@@ -19,16 +19,19 @@ import pandas as pd
 import pytest
 import torch
 
-from featgan import checkpoint
+from featgan import checkpoint, real_features
 from featgan.errors import UserError
+from featgan.features import FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
+from featgan.networks import GanSettings, build, generator_bytes, load_generator
 from featgan.small_cnn import METADATA, load_trained, train_classifier
+from harness import image_values
 from harness.features import DataSet, check, read_sealed
 from harness.outcome import Outcome
 from harness.parts import Parts
 from harness.records import RunRecord
-from harness.schemas import RealRecord, Rescored, SweepRecord
+from harness.schemas import DataRecord, RealRecord, RealScore, Rescored, SweepRecord
 from harness.sealed import seal
 from harness.store import Store
 
@@ -72,6 +75,15 @@ def features(folder: Path) -> dict[str, Kind]:
             raise Refused(str(error)) from error
         return "whole"
 
+    groups, about = GroupSettings(by="random"), FeatureSettings()
+    values = image_values.make(counted, groups, about, store, False, lambda *_: None)
+
+    def scores() -> list[float]:
+        try:
+            return image_values.load(store, key, values).tolist()
+        except UserError as error:
+            raise Refused(str(error)) from error
+
     def sealed(name: str) -> Callable[[], Any]:
         def read() -> Any:
             try:
@@ -91,6 +103,7 @@ def features(folder: Path) -> dict[str, Kind]:
         ),
         "data set": Kind(home / "dataset.json", sealed("dataset.json")),
         "protocol": Kind(home / "protocol.json", sealed("protocol.json")),
+        "image values": Kind(folder / values, scores),
     }
 
 
@@ -107,12 +120,16 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
         fresh_scores=[2.0], qualities=quality, feature_counts=None, device="cpu", seconds=1.0,
     )  # fmt: skip
     real = RealRecord(name="a", digest="d", qualities=quality, feature_counts=None)
+    data = DataRecord(name="a", images=8)
+    ceiling = RealScore(name="a", digest="d", protocol="p", images=8, score=2.5, score_std=0.1)
     counts = np.array([10, 10, 11, 30, 31, 60, 61, 61])
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
     files = {
         "run record": (f"runs/{run.run}/run.json", run.to_json()),
         "re-scored": (f"runs/{run.run}/rescored.json", again.to_json()),
         "real": ("real/a.json", real.to_json()),
+        "data record": ("data/a.json", data.to_json()),
+        "ceiling": ("ceilings/a-0.json", ceiling.to_json()),
         "sweep": ("sweep.json", SweepRecord(name="s", cells=[cell], runs=[run.run]).to_json()),
         "groups": (
             "groups/a-kmeans-k2.json",
@@ -140,7 +157,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
 
 
 def others(folder: Path) -> dict[str, Kind]:
-    """Checkpoint, classifier, part of a count."""
+    """Checkpoint, classifier and its features, generator, part of a count."""
     folder.mkdir(exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8)
     trained = train_classifier(images, np.arange(8) % 2, ["x", "y"], seed=0, epochs=1)
@@ -152,6 +169,26 @@ def others(folder: Path) -> dict[str, Kind]:
             return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
         except UserError as error:
             raise Refused(str(error)) from error
+
+    judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
+    kept = real_features.dump(torch.arange(640.0).reshape(10, 64), judge)
+    (folder / "f.safetensors").write_bytes(kept)
+    network, _ = build(GanSettings(width=1, latent=2), 32, seed=0)
+    (folder / "g.safetensors").write_bytes(generator_bytes(network))
+
+    def of_real() -> list[list[float]]:
+        try:
+            return real_features.read(str(folder / "f.safetensors"), judge).features.tolist()
+        except UserError as error:
+            raise Refused(str(error)) from error
+
+    def generator() -> Any:
+        try:
+            found = load_generator(folder / "g.safetensors")
+        except UserError as error:
+            raise Refused(str(error)) from error
+        weights = {name: value.tolist() for name, value in found.state_dict().items()}
+        return found.gan, found.image_size, weights
 
     def state() -> Any:
         try:
@@ -185,6 +222,10 @@ def others(folder: Path) -> dict[str, Kind]:
 
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
+        "real features": Kind(
+            folder / "f.safetensors", of_real, (b"real features 1", b"real features 2")
+        ),
+        "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
         "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 2", b"checkpoint 3")),
         "part": Kind(folder / "count" / "parts" / "00000.npz", part),
     }
@@ -193,6 +234,7 @@ def others(folder: Path) -> dict[str, Kind]:
 KINDS = [
     *("feature table", "pack shard", "pack index", "pack digests", "data set", "protocol"),
     *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "part"),
+    *("image values", "data record", "ceiling", "real features", "generator"),
 ]
 
 
@@ -245,6 +287,13 @@ def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="its images are another data set's; remove this folder"):
         check(store, counted)
+
+
+def test_values_of_another_order_are_refused(tmp_path: Path) -> None:
+    kind, store = features(tmp_path)["image values"], Store(str(tmp_path))
+    kind.path.with_name("other.parquet").write_bytes(kind.path.read_bytes())
+    with pytest.raises(UserError, match="damaged, or another file's content; remove it, and"):
+        image_values.load(store, "features/a-0", "features/a-0/scores/other.parquet")
 
 
 def test_a_measurement_of_another_generator_is_left_out(
