@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import inspect
+import io
 import json
 import os
 from functools import lru_cache
@@ -11,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from featgan.errors import UserError
+from featgan.images import BadImage, decode
 from harness.builtin import encoded
 from harness.folders import Row
 
@@ -26,25 +30,72 @@ def list_images(
     data = _open(key)
     labels = _labels(data)
     names = getattr(data, "classes", None)
+    stamp = f"{key} {_state(folder)}"
     rows: list[Row] = []
     for index, label in enumerate(labels):
         text = str(names[label]) if names is not None else str(label)
-        rows.append((f"{index:07d}", f"{index} {key}".encode(), text, key))
+        rows.append((f"{index:07d}", f"{index} {key}".encode(), text, stamp))
     return rows
 
 
 def read(location: bytes) -> bytes:
-    """The image at `index set`, as a PPM or PGM file."""
+    """The image at `index set`, encoded anew; BadImage where the set cannot decode it."""
     index, _, key = location.decode().partition(" ")
-    return encoded(_open(key)[int(index)][0])
+    image = _image(_open(key), int(index))
+    if image.mode not in ("RGBA", "LA", "PA", "P", "I;16"):
+        return encoded(image)
+    file = io.BytesIO()  # with its transparency, or all of its bits: `decode` knows what to do
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _image(data: Any, index: int) -> Image.Image:
+    try:
+        image = data[index][0]
+    except BadImage:
+        raise
+    # Pillow's decoders raise whatever they stumble over; with a number, the system does
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"damaged image: {reason[:200]}") from error
+    if not isinstance(image, Image.Image):
+        raise BadImage("not an image")
+    return image
+
+
+def _state(folder: str) -> str:
+    """Digest of names, sizes and times of all files below a folder.
+
+    Which of them a set reads is its own business.
+    """
+    state = hashlib.sha256()
+    for root, inner, files in os.walk(folder):
+        inner.sort()
+        for name in sorted(files):
+            path = os.path.join(root, name)
+            status = os.stat(path, follow_symlinks=os.path.exists(path))
+            seen = f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"
+            state.update(os.fsencode(seen))
+    return state.hexdigest()
 
 
 def _labels(data: Any) -> list[int]:
     """Class numbers; without opening every image where the set knows them."""
-    for attribute in ("targets", "labels", "_labels"):
+    for attribute in ("targets", "labels", "_labels", "y"):
         if (labels := getattr(data, attribute, None)) is not None:
-            return [int(label) for label in labels]
+            return [_number(label) for label in labels]
+    if samples := getattr(data, "_samples", None):
+        return [_number(label) for _, label in samples]
+    if type(data).__name__ == "INaturalist" and data.target_type == ["full"]:
+        return [_number(label) for label, _ in data.index]
     return [int(label) for _, label in (data[index] for index in range(len(data)))]
+
+
+def _number(label: Any) -> int:
+    """A class number; the first of what QMNIST tells about an image is its class."""
+    return int(label[0]) if getattr(label, "ndim", 0) else int(label)
 
 
 @lru_cache(maxsize=2)
@@ -58,9 +109,12 @@ def _open(key: str) -> Any:
         near = difflib.get_close_matches(name, kinds, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"data: torchvision.datasets has no {name}{hint}")
+    kind = getattr(datasets, name)
+    if "loader" in inspect.signature(kind).parameters:
+        options = options | {"loader": _load}
     try:
-        data = getattr(datasets, name)(folder, **options)
-        image, label = data[0]
+        data = kind(folder, **options)
+        image, label = _first(data)
     # each class has its own way of saying that it finds no files, or takes no such argument
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -68,3 +122,19 @@ def _open(key: str) -> Any:
     if not isinstance(image, Image.Image) or not isinstance(label, int):
         raise UserError(f"data: torchvision's {name} is no set of images with one label each")
     return data
+
+
+def _load(path: str) -> Image.Image:
+    """A file as every other source reads it, in place of torchvision's loader."""
+    with open(path, "rb") as file:
+        return decode(file.read())
+
+
+def _first(data: Any) -> Any:
+    """The first pair that can be had of an image and its label; what a set holds shows there."""
+    for index in range(min(len(data), 20)):
+        try:
+            return data[index]
+        except (BadImage, OSError, Image.DecompressionBombError):
+            continue  # a bad image, which is told when it is counted
+    return data[0]

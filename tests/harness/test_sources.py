@@ -11,11 +11,13 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from featgan.errors import UserError
-from featgan.images import decode
+from featgan.images import BadImage, decode
+from harness import vision
 from harness.folders import ENDINGS, readable, why_unreadable
 from harness.sources import Source, SourceSettings
 
@@ -167,6 +169,34 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert ids(source("folder", path=str(tmp_path / "link"))) == ["1.png"]
 
 
+def test_a_linked_folder_does_not_rename_what_it_leads_to(tmp_path: Path) -> None:
+    save(tmp_path / "d/zebra/1.png")
+    save(tmp_path / "elsewhere/2.png")
+    (tmp_path / "d/alias").symlink_to(tmp_path / "d/zebra")
+    (tmp_path / "d/other").symlink_to(tmp_path / "elsewhere")
+    rows = source("folder", path=str(tmp_path / "d"), labels="folder").listing(32).images
+
+    assert rows["image_id"].tolist() == ["other/2.png", "zebra/1.png"]
+    assert rows["label"].tolist() == ["other", "zebra"]
+
+
+def test_an_image_below_two_of_the_folders_comes_once(tmp_path: Path) -> None:
+    save(tmp_path / "d/zebra/1.png")
+    save(tmp_path / "d/2.png")
+    paths = [str(tmp_path / "d"), str(tmp_path / "d/zebra")]
+
+    assert ids(source("folder", path=paths)) == ["d/2.png", "d/zebra/1.png"]
+    assert ids(source("folder", path=paths[::-1])) == ["d/2.png", "zebra/1.png"]
+
+
+def test_a_folder_of_bad_images_alone_tells_their_reasons(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    listing = source("folder", path=str(tmp_path)).listing(32)
+
+    assert listing.images.empty
+    assert listing.problems == {"gone.png": "link to a file that does not exist"}
+
+
 @pytest.mark.parametrize(("make", "says"), [(False, "no folder"), (True, "no images in")])
 def test_folder_without_images(tmp_path: Path, make: bool, says: str) -> None:
     if make:
@@ -258,6 +288,9 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match="cut short: 5 images of 6"):
         source("celeba", path=path).listing(32)
+    file.write_bytes(b"6\nMale\xff\n")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        source("celeba", path=path).listing(32)
 
 
 # IDX, torchvision, built-in sets
@@ -287,13 +320,21 @@ def test_idx_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     labels = write_idx(tmp_path / "labels", np.zeros(2))
     short = tmp_path / "short"
     short.write_bytes((tmp_path / "images").read_bytes()[:-1])
+    torn = tmp_path / "torn.gz"
+    data = bytearray(gzip.compress(bytes(range(256)) * 9))
+    data[40:60] = bytes(20)
+    torn.write_bytes(data)
     (tmp_path / "text").write_text("no numbers")
     for settings, says in (
         ({"images": images, "labels": labels}, "3 images, but .* 2 labels"),
-        ({"images": labels}, "1-dimensional"),
+        ({"images": labels}, r"shape \(2,\), not of images"),
+        ({"images": write_idx(tmp_path / "planes", np.zeros((2, 3, 8, 8)))}, "not of images"),
+        ({"images": write_idx(tmp_path / "none", np.zeros((0, 28, 28)))}, "not of images"),
+        ({"images": images, "labels": images}, "not of labels"),
+        ({"images": str(torn)}, "cannot be read"),
         ({"images": str(short)}, "cut short"),
         ({"images": str(tmp_path / "text")}, "no IDX file"),
-        ({"images": str(tmp_path / "none")}, "cannot be read"),
+        ({"images": str(tmp_path / "missing")}, "cannot be read"),
     ):
         with pytest.raises(UserError, match=says):
             source("idx", **settings).listing(32)
@@ -309,6 +350,92 @@ def test_torchvision_set_on_disk(tmp_path: Path) -> None:
 
     assert found.listing(32).images["label"].tolist() == ["0 - zero", "1 - one"]
     assert pixel(found, 1) == (9, 9, 9)
+
+
+def image_folder(folder: Path) -> Source:
+    return source("torchvision", set="ImageFolder", path=str(folder))
+
+
+def test_a_torchvision_set_that_changed_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path / "cats/1.png", "red")
+    save(tmp_path / "dogs/1.png", "red")
+    before = image_folder(tmp_path).listing(32).digest()
+    same = image_folder(tmp_path).listing(32).digest()
+    save(tmp_path / "dogs/1.png", "lime")
+    os.utime(tmp_path / "dogs/1.png", (1, 1))
+
+    assert before == same
+    assert image_folder(tmp_path).listing(32).digest() != before
+
+
+def test_files_of_a_torchvision_set_are_read_as_those_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "all/1.png")
+    Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(tmp_path / "all/2.png")
+    found = image_folder(tmp_path)
+
+    assert [pixel(found, row) for row in range(2)] == [(255, 255, 255), (3, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (Image.new("RGBA", (16, 16), (0, 0, 0, 0)), (255, 255, 255)),
+        (Image.fromarray(np.full((16, 16), 1000, np.uint16)), (3, 3, 3)),
+        (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), (255, 0, 0)),
+    ],
+    ids=["transparent", "16 bits", "CMYK"],
+)
+def test_what_a_set_decodes_itself_keeps_its_transparency_and_bits(
+    image: Image.Image, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "_open", lambda _: [(image, 0)])
+
+    assert decode(vision.read(b"0 some")).getpixel((8, 8)) == colour
+
+
+def bomb() -> bytes:
+    """A PNG that claims 400 million pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + b"\0" * 4
+
+
+def test_bad_images_of_a_torchvision_set_are_told_apart_from_unreadable_ones(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/1.png").write_bytes(bomb())
+    save(tmp_path / "all/2.png")
+    save(tmp_path / "all/3.png")
+    found = image_folder(tmp_path)
+    read, places = found.reader(), found.listing(32).images["location"]
+    (tmp_path / "all/3.png").unlink()
+
+    with pytest.raises(BadImage):
+        read(places[0])
+    assert pixel(found, 1) == (255, 0, 0)
+    with pytest.raises(FileNotFoundError):
+        read(places[2])
+
+
+def test_labels_are_found_without_opening_the_images() -> None:
+    class Unopened:
+        def __init__(self, **known: object) -> None:
+            self.__dict__ |= known
+
+        def __getitem__(self, _: int) -> None:
+            pytest.fail("an image was opened")
+
+    for known in (
+        {"targets": [2, 0]},
+        {"_labels": (2, 0)},
+        {"y": [2, 0], "index": [1, 1]},  # Caltech101
+        {"_samples": [("a.jpg", 2), ("b.jpg", 0)]},  # Imagenette, GTSRB, StanfordCars, FER2013
+        {"targets": torch.tensor([[2, 7, 7], [0, 7, 7]])},  # QMNIST
+    ):
+        assert vision._labels(Unopened(**known)) == [2, 0]
+    inaturalist = type("INaturalist", (Unopened,), {"target_type": ["full"]})
+    assert vision._labels(inaturalist(index=[(2, "a.jpg"), (0, "b.jpg")])) == [2, 0]
 
 
 def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
