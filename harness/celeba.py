@@ -53,6 +53,8 @@ def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
         raise UserError(
             f"data: {file} cannot be read; CelebA's folder holds {IMAGES}/ and {ATTRIBUTES}"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"data: {file} is damaged: it is no text in UTF-8") from error
     names = lines[1].split() if len(lines) > 2 else []
     table = [(file, values) for file, *values in map(str.split, filter(str.strip, lines[2:]))]
     if not names or any(len(values) != len(names) for _, values in table):

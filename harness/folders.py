@@ -24,13 +24,14 @@ def list_images(paths: list[str], label: bool) -> tuple[list[Row], dict[str, str
     """All image files below these folders, and what only looks like one, with the reason.
 
     An `image_id` is the path below its folder; with several folders, their names come first.
-    Raises UserError for a folder that is missing, or where there is no image at all.
+    Raises UserError for a folder that is missing, or where nothing looks like an image.
     """
     rows: list[Row] = []
     problems: dict[str, str] = {}
+    seen: set[tuple[int, int]] = set()
     for path, prefix in zip(paths, _prefixes(paths), strict=True):
-        find = _find_remote if "://" in path else _find_local
-        for relative, location, stamp, problem in find(path):
+        found = _find_remote(path) if "://" in path else _find_local(path, seen)
+        for relative, location, stamp, problem in found:
             image_id = prefix + readable(relative)
             if problem:
                 problems[image_id] = problem
@@ -39,7 +40,7 @@ def list_images(paths: list[str], label: bool) -> tuple[list[Row], dict[str, str
             rows.append(
                 (image_id, location, readable(os.path.basename(folder)) if label else None, stamp)
             )
-    if not rows:
+    if not rows and not problems:
         raise UserError(f"data: no images in {', '.join(paths)}; endings read: {' '.join(ENDINGS)}")
     return sorted(rows), problems
 
@@ -90,30 +91,38 @@ Found = tuple[bytes, bytes, str, str | None]
 """Path below the folder, location, stamp, and what is wrong with it."""
 
 
-def _find_local(folder: str) -> Iterator[Found]:
-    """Walk a folder, links included; names are bytes, as not every name is UTF-8."""
+def _find_local(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
+    """Walk a folder, links included; names are bytes, as not every name is UTF-8.
+
+    A folder that was `seen` is not read again. Linked ones wait until all others are read, so
+    that an image that can be reached both ways keeps its real path.
+    """
     top = os.fsencode(os.path.abspath(os.path.expanduser(folder)))
     if not os.path.isdir(top):
         raise UserError(f"data: there is no folder {folder}")
-    seen: set[tuple[int, int]] = set()
 
     def fail(error: OSError) -> None:
         raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
 
-    for root, inner, files in os.walk(top, followlinks=True, onerror=fail):
-        here = os.stat(root)
-        if (here.st_dev, here.st_ino) in seen:  # a link to a folder above, or to one seen before
-            inner.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        inner.sort()
-        for name in inner:
-            if name.lower().endswith(_ENDINGS):
-                yield os.path.relpath(os.path.join(root, name), top), b"", "", "a folder"
-        for name in files:
-            if name.lower().endswith(_ENDINGS):
+    waiting = [top]
+    for start in waiting:
+        for root, inner, files in os.walk(start, onerror=fail):
+            here = os.stat(root)
+            if (here.st_dev, here.st_ino) in seen:
+                inner.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            inner.sort()
+            for name in inner:
                 path = os.path.join(root, name)
-                yield os.path.relpath(path, top), path, *_stamp(path)
+                if os.path.islink(path):
+                    waiting.append(path)
+                if name.lower().endswith(_ENDINGS):
+                    yield os.path.relpath(path, top), b"", "", "a folder"
+            for name in files:
+                if name.lower().endswith(_ENDINGS):
+                    path = os.path.join(root, name)
+                    yield os.path.relpath(path, top), path, *_stamp(path)
 
 
 _ENDINGS = tuple(ending.encode() for ending in ENDINGS)

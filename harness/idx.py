@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from functools import lru_cache
 
 import numpy as np
@@ -20,9 +21,12 @@ def list_images(images: str, labels: str | None) -> list[Row]:
     """A row for each image; its location is `file:index`. UserError for what is not IDX."""
     path = os.path.abspath(os.path.expanduser(images))
     pixels = _load(path)
-    if pixels.ndim not in (3, 4):
-        raise UserError(f"data: {images} holds {pixels.ndim}-dimensional arrays, not images")
-    names = [None] * len(pixels) if labels is None else [str(label) for label in _load(labels)]
+    if not pixels.size or not (pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)):
+        raise UserError(
+            f"data: {images} holds an array of shape {pixels.shape}, not of images: "
+            "(number, height, width), or with a fourth of 3 for colours"
+        )
+    names = [None] * len(pixels) if labels is None else _names(labels)
     if len(names) != len(pixels):
         raise UserError(
             f"data: {images} has {len(pixels)} images, but {labels} {len(names)} labels"
@@ -38,6 +42,13 @@ def read(location: bytes) -> bytes:
     return encoded(Image.fromarray(_load(os.fsdecode(path))[int(index)]))
 
 
+def _names(path: str) -> list[str | None]:
+    labels = _load(path)
+    if labels.ndim != 1:
+        raise UserError(f"data: {path} holds an array of shape {labels.shape}, not of labels")
+    return [str(label) for label in labels]
+
+
 @lru_cache(maxsize=4)
 def _load(path: str) -> np.ndarray:
     """The array of a file: uint8 [n, …]."""
@@ -47,7 +58,7 @@ def _load(path: str) -> np.ndarray:
             data = file.read()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"data: {path} cannot be read: {error}") from error
     if len(data) < 4 or data[:3] != bytes((0, 0, UNSIGNED_BYTE)):
         raise UserError(f"data: {path} is no IDX file of bytes")
