@@ -2,11 +2,23 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import yaml
+
+from featgan.extension import resolve
+from featgan.groups import FeatureGroups
+from featgan.images import ImagePack
+from featgan.scores import Score, load_classifier, real_statistics, train_classifier
+from featgan.trainer import StagedTrainer
+from harness.config import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +94,52 @@ grid:
                 if e["stage"] == stage["stage"]
             }
             assert stage["peak_epoch"] == max(watched, key=watched.__getitem__)
+
+
+def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "beyond.md").read_text()
+    (mine,) = re.findall(r"```python\n# mine\.py\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"```yaml\n(groups: .*?)```", page, re.DOTALL)
+    (tmp_path / "mine.py").write_text(mine)
+    monkeypatch.syspath_prepend(tmp_path)
+    content = yaml.safe_load(BASE.format(results=tmp_path, metrics=""))
+    for key, value in yaml.safe_load(shown).items():
+        content[key] = content.get(key, {}) | value
+    content["image_size"] = 32
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+
+    images = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), np.uint8)
+    pack = ImagePack.write(tmp_path / "pack", [*map(str, range(45))], [images])
+    (tmp_path / "judge").write_bytes(
+        train_classifier(images, np.arange(45) % 2, ["x", "y"], seed=0, epochs=1)
+    )
+    cells = load(path).cells()
+    assert {cell.mode for cell in cells} == {"descending", "mine:outside_in"}
+    for cell in (cells[0], cells[-1]):
+        method = cell.method
+        values = resolve(method.groups.by, {})(images)
+        assert np.allclose(values, [i[0].mean() - i[1:].mean() for i in images])
+        groups = FeatureGroups.fit(values, method.groups)
+        ranges = np.linspace(values.min(), values.max(), 4)
+        expected = [int(((values >= a) & (values < b)).sum()) for a, b in pairwise(ranges)]
+        expected[-1] += 1  # the highest value itself
+        assert [group.size for group in groups.groups] == expected
+        judge = load_classifier(method.score, torch.device("cpu"), tmp_path / "judge")
+        trainer = StagedTrainer(
+            pack,
+            groups.assign(values),
+            cell.stages,
+            Score(judge, method.score, real_statistics(judge, images)),
+            gan=method.gan,
+            training=method.training,
+            seed=cell.seed,
+            device=torch.device("cpu"),
+            staging=method.stages,
+        )
+        found = [*trainer.run()]
+        assert len(found) == 3 * 4  # a stage falls three times in a row at its last at the earliest
+        assert all(evaluation.metrics["mean_distance"] < 0 for evaluation in found)
 
 
 def test_a_pilot_stops_runs_and_says_so_and_is_done_afterwards(sweep):
