@@ -142,7 +142,7 @@ def samples(outcome: Outcome, data: str, patterns: list[Pattern]) -> Figure:
 
 
 def curves(outcome: Outcome, data: str, protocol: str, patterns: list[Pattern]) -> Figure:
-    """Score over epochs spent, a panel a pattern: switches, peaks, and what a rewind undid."""
+    """Score over epochs spent, a panel a pattern: switches, peaks and rewinds."""
     figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(patterns)), layout="constrained")
     panels = figure.subplots(len(patterns), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, pattern in zip(panels, patterns, strict=True):
@@ -158,8 +158,8 @@ def curves(outcome: Outcome, data: str, protocol: str, patterns: list[Pattern]) 
         panel.set_ylabel("score")
     panels[-1].set_xlabel("epochs spent")
     figure.suptitle(
-        f"{data}: {protocol}\nbold: best of n; ● peak of a stage, where the next one starts; "
-        "dashed: rewind; pale: what it undid; dotted: data added",
+        f"{data}: {protocol}\nbold: best of n; ● peak of a stage; dashed: rewind to it; "
+        "pale: after the peak; dotted: other data",
         fontsize=8.5,
     )
     return figure
