@@ -99,6 +99,12 @@ class Gan:
         """The same images as they would be saved: uint8 [n, 3, S, S]."""
         return to_uint8(self.images(latent))
 
+    def is_finite(self) -> bool:
+        """Whether no value of the networks is NaN or infinite; the host waits once."""
+        networks = (self.trained, self.discriminator, self.generator)
+        values = [value for network in networks for value in network.state_dict().values()]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
     def state(self) -> dict[str, Any]:
         """A copy of networks and optimizers as they are now."""
         return copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})

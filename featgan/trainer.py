@@ -194,7 +194,7 @@ class StagedTrainer:
     def evaluate(self) -> Evaluation:
         """Measure the model as it is; the training is as if this had not been called.
 
-        Raises Diverged where losses, images or logits are not finite.
+        Raises Diverged where losses, weights, images or logits are not finite.
         """
         steps, train_seconds = self._tallied
         loss_d, loss_g, d_real, d_fake = (self._tally.double() / max(steps, 1)).tolist()
@@ -202,6 +202,8 @@ class StagedTrainer:
         self._tallied = 0, 0.0
         if not (math.isfinite(loss_d) and math.isfinite(loss_g)):
             raise Diverged(f"the losses are not finite (D {loss_d}, G {loss_g})")
+        if not self.gan.is_finite():  # the losses are of before the last update
+            raise Diverged("the weights are not finite")
         started = time.perf_counter()
         spread = self._spread()
         measured = self.score.evaluate(self.generate)

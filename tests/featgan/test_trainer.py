@@ -291,17 +291,37 @@ def test_losses_are_means_since_the_evaluation_before(make_trainer):
     assert (first.steps, second.steps) == (3, 6)
 
 
-def poison(trainer):
+def poison(trainer, network="generator"):
     with torch.no_grad():
-        next(trainer.gan.generator.parameters()).fill_(math.nan)
+        next(getattr(trainer.gan, network).parameters()).fill_(math.nan)
 
 
-def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(make_trainer, same):
+@pytest.mark.parametrize("network", ["generator", "trained", "discriminator"])
+def test_an_update_that_leaves_no_numbers_ends_the_run_diverged_with_its_peak(
+    make_trainer, monkeypatch, same, network
+):
+    """The last one before an evaluation: the losses are of before it, and still finite."""
+    trainer = make_trainer("conventional", gan={"ema": 0.9})
+    run, train = trainer.run(), trainer.train
+    first = next(run)
+    kept = trainer.state()["models"][0]
+    monkeypatch.setattr(trainer, "train", lambda epochs: (train(epochs), poison(trainer, network)))
+    assert list(run) == []
+    assert trainer.diverged == "stage 1, epoch 2: the weights are not finite"
+    assert trainer.progress.final_score == first.score
+    assert len(trainer.evaluations) == 1
+    assert same(trainer.state()["model"], kept)
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(
+    make_trainer, same, network
+):
     trainer = make_trainer("conventional")
     run = trainer.run()
     first = next(run)
     kept = trainer.state()["models"][0]
-    poison(trainer)
+    poison(trainer, network)
     assert list(run) == []
     assert "not finite" in trainer.diverged
     assert "epoch 2" in trainer.diverged
