@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import featgan
 import harness
 from featgan.errors import UserError
-from harness import cluster
+from harness import cluster, machine
 from harness.store import Store
+
+UNFIT_SECONDS = 3600.0
+"""How long a run waits on a node that is unfit for it, for someone to mend the node."""
+UNFIT_PAUSE = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ def preflight(
     try:
         problems += _storage_problems(store, token)
         if not problems:
-            for name, sight in _look_around(nodes, store, token, files, seconds, notice).items():
+            for name, sight in _look_around(
+                nodes, store, token, files, gpus_per_run > 0, seconds, notice
+            ).items():
                 problems += [f"{name} {problem}" for problem in sight.problems]
     finally:
         _forget(store, token)
@@ -63,8 +71,11 @@ def preflight(
         raise UserError("preflight: " + "; ".join(problems))
 
 
-def look(store: Store, token: str, node: str, files: Sequence[str]) -> Sight:
-    """Runs on a node: read the driver's token, write one, find the data, tell the versions."""
+def look(store: Store, token: str, node: str, files: Sequence[str], gpu: bool) -> Sight:
+    """Runs on a node: read the driver's token, write one, find the data, tell the versions.
+
+    With `gpu`, PyTorch must be able to use one.
+    """
     problems = []
     try:
         if store.get(f"preflight-{token}/driver") != token.encode():
@@ -77,25 +88,77 @@ def look(store: Store, token: str, node: str, files: Sequence[str]) -> Sight:
         )
     except Exception as error:
         problems.append(f"cannot use the storage {store.root}: {_reason(error)}")
+    return Sight(versions(), problems + _lacking(files, gpu))
+
+
+def _lacking(files: Sequence[str], gpu: bool) -> list[str]:
+    """What this node lacks besides the storage."""
+    problems = []
     for path in files:
         if not os.path.exists(os.path.expanduser(path)):
             relative = "" if path.startswith(("/", "~")) else f" (in {os.getcwd()}: name it from /)"
             problems.append(f"does not see {path}{relative}")
-    return Sight(versions(), problems)
+    if gpu and (reason := machine.why_no_gpu()):
+        problems.append(f"has a GPU, but {reason}")
+    return problems
 
 
-def check_here(store: Store, key: str, expected: Mapping[str, str]) -> None:
+def unfit(
+    store: Store,
+    key: str,
+    expected: Mapping[str, str],
+    files: Sequence[str] = (),
+    gpu: bool = False,
+) -> str | None:
     """Runs where a run has landed, which may be a node that joined after the preflight.
 
-    Raises RuntimeError that names this node unless it sees `key` in the storage and has the
-    `expected` versions.
+    Why the node is unfit, with its name; None where it sees `key` in the storage, can write
+    there, has the `expected` versions, sees `files` and, with `gpu`, can use one.
     """
-    problems = _differences(versions(), expected)
-    if not store.exists(key):
-        problems.append(f"does not see {store.join(key)}")
-    if problems:
-        address = ray.util.get_node_ip_address()
-        raise RuntimeError(f"node {platform.node()} ({address}) {'; '.join(problems)}")
+    problems = _differences(_loaded(), expected) + _lacking(files, gpu)
+    try:
+        if not store.exists(key):
+            problems.append(f"does not see {store.join(key)}")
+        else:
+            token = uuid.uuid4().hex
+            store.put(f"preflight-{token}/run", b"")
+            _forget(store, token)
+    except Exception as error:
+        problems.append(f"cannot use the storage {store.root}: {_reason(error)}")
+    if not problems:
+        return None
+    return f"node {platform.node()} ({ray.util.get_node_ip_address()}) {'; '.join(problems)}"
+
+
+def await_fit(
+    unfit: Callable[[], str | None],
+    stopped: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> bool:
+    """Wait until this node is fit; False where the sweep is stopped meanwhile.
+
+    A run that failed at once would free its place for the next, and a single unfit node would
+    soon have failed all that wait. So the place stays taken, and the reason is told; after an
+    hour it is raised as a RuntimeError, and the run is tried again.
+    """
+    deadline, told = time.monotonic() + UNFIT_SECONDS, None
+    while reason := unfit():
+        if time.monotonic() >= deadline:
+            raise RuntimeError(reason)
+        if reason != told:
+            tell(reason)
+            told = reason
+        time.sleep(UNFIT_PAUSE)
+        with suppress(Exception):  # the storage may be what this node lacks
+            if stopped():
+                return False
+    return True
+
+
+@cache
+def _loaded() -> dict[str, str]:
+    """The versions that this process has loaded: files mended later do not change them."""
+    return versions()
 
 
 def versions() -> dict[str, str]:
@@ -104,8 +167,7 @@ def versions() -> dict[str, str]:
     for package in (featgan, harness):
         for file in sorted(Path(package.__path__[0]).glob("*.py")):
             code.update(file.name.encode() + file.read_bytes())
-    libraries = {name: metadata.version(name) for name in ("torch", "ray", "numpy")}
-    return {"featgan": code.hexdigest()[:12], "python": platform.python_version()} | libraries
+    return machine.versions() | {"featgan": code.hexdigest()[:12]}
 
 
 def _look_around(
@@ -113,16 +175,18 @@ def _look_around(
     store: Store,
     token: str,
     files: Sequence[str],
+    gpu: bool,
     seconds: float,
     notice: Callable[[str], None],
 ) -> dict[str, Sight]:
     """What each node sees, by its name; all of them look at the same time."""
+    # Without num_gpus Ray hides none, so that it is not waited for: other runs may have them all.
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[node["NodeID"]] = task.options(scheduling_strategy=there).remote(
-            store, token, node["NodeID"], files
+            store, token, node["NodeID"], files, gpu and node["Resources"].get("GPU", 0) > 0
         )
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
     here = versions()

@@ -18,6 +18,7 @@ from featgan import real_features
 from featgan.extension import digest
 from featgan.images import ImagePack
 from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifier
+from harness import machine
 from harness.features import DataSet
 from harness.schemas import RealScore
 from harness.store import Store
@@ -50,7 +51,7 @@ def measure(
     if not store.exists(key) or (features and not store.exists(features)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
         trained = classifier and classifier[0]
-        ray.get(task.remote(store, data, settings, trained, cpus, key, features))
+        ray.get(task.remote(store, data, settings, trained, cpus, gpu, key, features))
     return RealScore.model_validate_json(store.get(key)), features
 
 
@@ -73,12 +74,13 @@ def _measure(
     settings: ScoreSettings,
     trained: str | None,
     threads: int,
+    gpu: bool,
     key: str,
     features_key: str | None,
 ) -> None:
     """Classify the real images; all of them where metrics need features that are not there."""
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = machine.device(gpu)
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
     pack = ImagePack.open(store.local(f"{data.key}/pack"))
     order = np.random.RandomState(2020).permutation(len(pack))

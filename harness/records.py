@@ -108,6 +108,8 @@ class RunRecord(Sealed):
     """Of `generator.safetensors`, once the run has ended."""
     seconds: Seconds
     device: str
+    machines: tuple[str, ...] = ()
+    """Host and device of the start and of every continuation that the record knows of."""
     precision: str
     versions: dict[str, str]
     continued: int = 0

@@ -127,6 +127,7 @@ def _fit(
         sample_every,
         runs_per_gpu=max(1, int(1 / gpus_per_run)) if gpus_per_run else 1,
         report_seconds=0.0 if pilot else REPORT_SECONDS,
+        gpu=gpus_per_run > 0,
     )
     trainable = tune.with_parameters(
         train,
@@ -254,6 +255,8 @@ class _Watch(tune.Callback, Stopper):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         name = _name(trial)
+        if "unfit" in result:
+            self._screen.say(f"{name} waits: {result['unfit']}")
         if "share" not in result:
             return
         self._shares[name] = result["share"]

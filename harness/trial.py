@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,10 +27,10 @@ from featgan.orders import deal
 from featgan.sample import grid, png
 from featgan.scores import Score, load_classifier
 from featgan.trainer import Evaluation, StagedTrainer
-from harness import image_values, records
+from harness import image_values, machine, preflight, records
 from harness.config import Cell
 from harness.curves import Curves
-from harness.preflight import check_here
+from harness.events import EventFolder
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.store import Store
 
@@ -84,6 +80,8 @@ class Habits:
     """Least time between two reports to Tune while the run goes on."""
     runs_per_gpu: int = 1
     """How many runs share a GPU: what a full one is told with."""
+    gpu: bool = False
+    """Whether it trains on a GPU."""
 
 
 def stop_key(sweep: str) -> str:
@@ -100,7 +98,14 @@ def train(
 ) -> None:
     """Tune's function trainable: carry one run as far as it goes, on a node fit for it."""
     run = runs[config["run"]]
-    check_here(store, run.groups_key, versions)
+    nothing = {"epochs": 0, "best_score": float("-inf")}
+    weights = run.cell.method.score.weights
+    files = [weights] if weights else []
+    fit = preflight.await_fit(
+        lambda: preflight.unfit(store, run.groups_key, versions, files, habits.gpu),
+        stopped=lambda: store.exists(stop_key(run.sweep)),
+        tell=lambda reason: tune.report(nothing | {"unfit": reason}),
+    )
     planned = sum(stage.epochs for stage in run.cell.stages)
     told = float("-inf")
 
@@ -118,8 +123,8 @@ def train(
             }
         )
 
-    if carry(run, store, habits, report) is None:
-        tune.report({"epochs": 0, "share": 0.0, "best_score": float("-inf")})
+    if not fit or carry(run, store, habits, report) is None:
+        tune.report(nothing | {"share": 0.0})
 
 
 def carry(
@@ -164,6 +169,7 @@ class Trial:
         self._since = time.perf_counter()
         self._io = self._wait = 0.0
         self._continued = 0
+        self._machines: list[str] = []
         self._started = _now()
         self._protocol = self._metrics_protocol = ""
         self._curves: Curves | None = None
@@ -181,8 +187,10 @@ class Trial:
             self.trainer.restore(state["trainer"])
             self._io, self._wait = state["io"], state["wait"]
             self._continued, self._started = state["continued"] + 1, state["started"]
-        self._events = self._event_folder()
-        self._curves = Curves(self._events, self.record("running"))
+            self._machines = state["machines"]
+        self._machines.append(f"{platform.node()}: {machine.device_name(self.trainer.device)}")
+        self._events = EventFolder(self.store, self.run.folder)
+        self._curves = Curves(self._events.path, self.record("running"))
         self._wait += time.perf_counter() - self._since
         self._recorded = self._saved = self._stop_asked = time.monotonic()
         self._put_record("running")
@@ -236,7 +244,7 @@ class Trial:
         record = self.record(status, self.trainer.diverged)
         assert self._curves is not None
         self._curves.finish(record)
-        self._upload_events()
+        self._events.upload()
         return self._put_record(status, self.trainer.diverged)
 
     def record(self, status: Status, reason: str | None = None) -> RunRecord:
@@ -265,9 +273,10 @@ class Trial:
                 io=self._io,
                 wait=self._wait,
             ),
-            device=_device_name(trainer.device),
+            device=machine.device_name(trainer.device),
+            machines=tuple(self._machines),
             precision=precision.name(trainer.gan.precision),
-            versions=_versions(),
+            versions=machine.versions(),
             continued=self._continued,
             started=self._started,
             updated=_now(),
@@ -281,7 +290,7 @@ class Trial:
 
     def _trainer(self) -> StagedTrainer:
         cell, method = self.run.cell, self.run.cell.method
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = machine.device(self.habits.gpu)
         pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
         values = image_values.load(self.store, self.run.data_key, self.run.values_key)
         groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
@@ -341,6 +350,7 @@ class Trial:
             "io": self._io,
             "wait": self._wait,
             "continued": self._continued,
+            "machines": self._machines,
             "started": self._started,
         }
         data = checkpoint.dump(state)
@@ -348,7 +358,7 @@ class Trial:
             self.store.move(f"{self.run.folder}/{LATEST}", f"{self.run.folder}/{BEFORE}")
         self._put(LATEST, data)
         self._latest_whole = True
-        self._upload_events()
+        self._events.upload()
         self._put_record("running")
         self._saved = time.monotonic()
 
@@ -365,22 +375,6 @@ class Trial:
         """The generator's images of the first rows of the evaluation noise."""
         count = min(GRID_IMAGES, self.run.cell.method.score.count)
         return self.trainer.generate(0, count).cpu().numpy()
-
-    def _event_folder(self) -> Path:
-        """Where TensorBoard's file is written: the run's folder, or a copy to be uploaded."""
-        if self.store.is_local:
-            return Path(self.store.join(self.run.folder))
-        folder = Path(tempfile.mkdtemp(prefix="featgan-events-"))
-        for key in self.store.list(self.run.folder):
-            if "events.out.tfevents" in key:
-                (folder / key.rpartition("/")[2]).write_bytes(self.store.get(key))
-                self.store.delete(key)
-        return folder
-
-    def _upload_events(self) -> None:
-        if not self.store.is_local:
-            for path in self._events.glob("events.out.tfevents*"):
-                self._put(path.name, path.read_bytes())
 
 
 def _stages(trainer: StagedTrainer) -> list[StageRecord]:
@@ -400,18 +394,6 @@ def _stages(trainer: StagedTrainer) -> list[StageRecord]:
             )
         )
     return records
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
-
-
-@cache
-def _versions() -> dict[str, str]:
-    packages = ("featgan", "torch", "torchvision", "numpy", "ray")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def _now() -> str:

@@ -175,7 +175,7 @@ def left_by(store, run):
     """All that a run leaves but its timings: record, samples, generator, the last checkpoint."""
     record = read(store, run).model_dump()
     state = checkpoint.load(store.get(f"{run.folder}/{LATEST}"))["trainer"]
-    for timed in ("seconds", "started", "updated", "continued"):
+    for timed in ("seconds", "started", "updated", "continued", "machines"):
         record.pop(timed)
     del state["seconds"]
     for evaluation in record["evaluations"] + state["evaluations"]:

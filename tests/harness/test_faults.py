@@ -82,7 +82,7 @@ def run() -> Run:
 def left_by(store: Store, run: Run) -> list[Any]:
     """All that a run leaves but its timings."""
     record = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).model_dump()
-    for timed in ("seconds", "started", "updated", "continued"):
+    for timed in ("seconds", "started", "updated", "continued", "machines"):
         del record[timed]
     for evaluation in record["evaluations"]:
         del evaluation["images_per_second"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 import yaml
 from ray.cluster_utils import Cluster
 
@@ -65,7 +67,7 @@ def test_machines_that_have_not_joined_yet_are_waited_for() -> None:
 
 def test_a_mount_that_is_not_there_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "results"))
-    sight = preflight.look(store, "token", "node", [])
+    sight = preflight.look(store, "token", "node", [], False)
     assert "does not see the storage" in sight.problems[0]
     assert str(tmp_path / "results") in sight.problems[0]
     assert sight.versions == preflight.versions()
@@ -74,7 +76,7 @@ def test_a_mount_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_data_and_a_foreign_token_are_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.put("preflight-token/driver", b"another's")
-    sight = preflight.look(store, "token", "node", [str(tmp_path), str(tmp_path / "photos")])
+    sight = preflight.look(store, "token", "node", [str(tmp_path), str(tmp_path / "photos")], False)
     assert sight.problems == [
         f"reads something else than was written to {tmp_path}",
         f"does not see {tmp_path / 'photos'}",
@@ -85,19 +87,82 @@ def test_data_and_a_foreign_token_are_named(tmp_path: Path) -> None:
 def test_a_relative_path_is_looked_for_where_the_run_would(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.put("preflight-token/driver", b"token")
-    (problem,) = preflight.look(store, "token", "node", ["weights.pt"]).problems
+    (problem,) = preflight.look(store, "token", "node", ["weights.pt"], False).problems
     assert problem == f"does not see weights.pt (in {os.getcwd()}: name it from /)"
 
 
-def test_a_node_that_joined_late_is_named_where_it_is_unfit(tmp_path: Path) -> None:
+def test_a_node_that_joined_late_is_named_where_it_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(str(tmp_path))
     store.put("paper/groups/a.json", b"{}")
     here = preflight.versions()
-    preflight.check_here(store, "paper/groups/a.json", here)
-    with pytest.raises(RuntimeError, match=f"node {os.uname().nodename} .*does not see {tmp_path}"):
-        preflight.check_here(store, "paper/groups/b.json", here)
-    with pytest.raises(RuntimeError, match=r"has torch [0-9.+cu]+, the sweep's driver 1\.0"):
-        preflight.check_here(store, "paper/groups/a.json", here | {"torch": "1.0"})
+
+    def reason(key: str = "a", **more: Any) -> str:
+        arguments: dict[str, Any] = {"expected": here} | more
+        return preflight.unfit(store, f"paper/groups/{key}.json", **arguments) or ""
+
+    assert reason() == ""
+    assert store.list() == ["paper/groups/a.json"]
+    assert re.match(f"node {os.uname().nodename} .*does not see {tmp_path}", reason("b"))
+    wrong = here | {"torch": "1.0"}
+    assert re.search(r"has torch [0-9.+cu]+, the sweep's driver 1\.0", reason(expected=wrong))
+    assert reason(files=["/no/weights.pt"]).endswith("does not see /no/weights.pt")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "has a GPU, but PyTorch" in reason(gpu=True)
+    assert "resources.gpus_per_run: 0" in reason(gpu=True)
+    monkeypatch.setattr(Store, "put", denied)
+    assert reason().endswith(f"cannot use the storage {tmp_path}: PermissionError: [Errno 13] no")
+
+
+def denied(*_: Any) -> None:
+    raise PermissionError(13, "no")
+
+
+class Clock:
+    """Time that passes only when someone sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_run_waits_on_an_unfit_node_until_it_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = Clock(), list[str]()
+    monkeypatch.setattr(preflight, "time", clock)
+
+    def unfit() -> str | None:
+        return None if clock.now >= 100 else "no mount" if clock.now < 50 else "read-only"
+
+    assert preflight.await_fit(unfit, lambda: False, told.append)
+    assert (clock.now, told) == (100, ["no mount", "read-only"])
+
+
+def test_a_node_that_stays_unfit_is_left_after_an_hour_or_when_the_sweep_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, told = Clock(), list[str]()
+    monkeypatch.setattr(preflight, "time", clock)
+    with pytest.raises(RuntimeError, match="no mount"):
+        preflight.await_fit(lambda: "no mount", lambda: denied() is None, told.append)
+    assert (clock.now, told) == (3600, ["no mount"])
+    assert not preflight.await_fit(lambda: "no mount", lambda: True, told.append)
+    assert clock.now == 3610
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    store.put("preflight-token/driver", b"token")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert preflight.look(store, "token", "node", [], False).problems == []
+    (problem,) = preflight.look(store, "token", "node", [], True).problems
+    assert problem.startswith(f"has a GPU, but PyTorch {torch.__version__} cannot use the GPU: ")
 
 
 def test_a_changed_source_file_is_another_version(
@@ -129,7 +194,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def test_a_node_that_leaves_while_it_is_asked_is_done_without(
     two_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(store: Store, token: str, node: str, files: list[str]) -> preflight.Sight:
+    def look(store: Store, token: str, node: str, files: list[str], gpu: bool) -> preflight.Sight:
         if node == gone:
             time.sleep(600)
         return preflight.Sight(here)
@@ -148,7 +213,7 @@ def test_a_node_that_leaves_while_it_is_asked_is_done_without(
     store = Store(str(tmp_path))
     staying = two_nodes.head_node.node_id
     store.put(f"preflight-token/{staying}", b"token")
-    seen = preflight._look_around(ray.nodes(), store, "token", [], 60, notices.append)
+    seen = preflight._look_around(ray.nodes(), store, "token", [], False, 60, notices.append)
     assert [sight.problems for sight in seen.values()] == [[]]
     (notice,) = notices
     assert "has left the cluster a moment ago: runs do without it" in notice

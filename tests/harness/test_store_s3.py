@@ -152,6 +152,6 @@ def test_the_lock_works_on_s3(store: Store) -> None:
 
 def test_a_bucket_that_is_not_there_is_named_by_the_node(store: Store) -> None:
     elsewhere = Store("s3://nobody-made-this/results")
-    sight = look(elsewhere, "token", "node", [])
+    sight = look(elsewhere, "token", "node", [], False)
     assert isinstance(sight, Sight)
     assert "s3://nobody-made-this/results" in sight.problems[0]

@@ -1,6 +1,7 @@
 """One run between store and record, without Ray's scheduling."""
 
 import json
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -89,7 +90,7 @@ def read(store, run):
 def what_counts(store, run):
     """All that a run leaves but its timings."""
     record = read(store, run).model_dump()
-    for key in ("seconds", "started", "updated", "continued"):
+    for key in ("seconds", "started", "updated", "continued", "machines"):
         del record[key]
     for evaluation in record["evaluations"]:
         del evaluation["images_per_second"]
@@ -165,6 +166,7 @@ def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, s
             carry(run, store, EVERY_EVALUATION, dying_after(n))
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 6
+    assert record.machines == (f"{platform.node()}: {record.device}",) * 7
     assert what_counts(store, run) == what_counts(straight, run)
 
 
@@ -222,6 +224,19 @@ def test_a_run_has_the_threads_of_its_cores_whatever_the_environment_says(store,
     finally:
         torch.set_num_threads(before)
     assert seen == {3}
+
+
+def test_a_run_takes_the_gpu_it_was_given_and_no_other(store, run, monkeypatch):
+    asked = []
+
+    def device(gpu):
+        asked.append(gpu)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(module.machine, "device", device)
+    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    carry(run, store, replace(EVERY_EVALUATION, gpu=True), lambda record: None)
+    assert asked == [False, True]
 
 
 def test_checkpoints_are_written_by_time(store, run):
