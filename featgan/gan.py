@@ -132,7 +132,7 @@ class Gan:
     def _penalised(
         self, loss: Tensor, real: Tensor, fake: Tensor, noise: torch.Generator
     ) -> Tensor:
-        """D's loss with the penalties on its slope, which are computed in fp32."""
+        """D's loss with the penalties on its slope: fp32; beside bf16, TF32 where a GPU has it."""
         if self.loss.gradient_penalty:
             shares = torch.rand(len(real), generator=noise, device=self.device)
             slope = gradient_penalty(self.discriminator, real, fake.float(), shares)

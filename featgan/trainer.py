@@ -62,7 +62,7 @@ class TrainingSettings(Settings):
     horizontal_flip: bool = False
     """Whether each real image is mirrored with probability 1/2."""
     precision: Precision = "auto"
-    """`fp32`, `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
+    """`fp32` (without TF32), `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
     deterministic: bool = True
     """Whether only deterministic algorithms run; off may be faster on a GPU, but not repeatable."""
 
@@ -124,6 +124,9 @@ class StagedTrainer:
             device=device,
         )
         self.gan = Gan(gan, training, images.size, seed, device)
+        # On by default: convolutions would round fp32 to 10 bits. What is measured and counted
+        # switches it off with the same flag; it and `fp32_precision` must not be mixed.
+        torch.backends.cudnn.allow_tf32 = self.gan.precision != torch.float32
         self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}

@@ -75,6 +75,24 @@ def test_measuring_leaves_the_training_on_a_gpu_the_same(make_on_gpu, same):
     assert same(never.state()["model"], always.state()["model"])
 
 
+def test_fp32_on_a_gpu_rounds_as_fp32_and_not_as_tf32(make_on_gpu):
+    """TF32 keeps 10 bits of a factor: it would be off by about 1e-3."""
+    trainer = make_on_gpu("conventional", size=64, width=32)
+    noise = trainer._noise[:8]
+    images = trainer.gan.images(noise)
+    exact = trainer.gan.generator.double().eval()(noise.double())
+    assert (images - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_metrics_are_the_same_twice_with_deterministic_algorithms(make_on_gpu):
+    metrics = ["fid", "kid", "precision_recall", "density_coverage"]
+    first, second = (
+        next(make_on_gpu("conventional", metrics=metrics).run()).metrics for _ in range(2)
+    )
+    assert first == second
+    assert len(first) == 6
+
+
 def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):
     class Pictures:
         size = 32

@@ -246,6 +246,14 @@ def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(
     assert same(trainer.state()["model"], models[8])
 
 
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("bf16", True)])
+def test_fp32_is_fp32_in_convolutions_on_a_gpu_too(make_trainer, monkeypatch, precision, tf32):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not tf32)
+    make_trainer(precision=precision).train(1)
+    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_trainer, same):
     staged, conventional = make_trainer("descending", seed=4), make_trainer("conventional", seed=4)
     assert same(staged.state()["model"], conventional.state()["model"])
