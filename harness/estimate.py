@@ -23,7 +23,7 @@ import torch
 from featgan import precision
 from featgan.errors import UserError
 from featgan.networks import RECIPES, GanSettings, recipe
-from featgan.scores import Classifier, Score, load_classifier, train_classifier
+from featgan.scores import Classifier, FeatureStatistics, Score, load_classifier, train_classifier
 from featgan.stages import plan
 from featgan.trainer import StagedTrainer
 from harness.config import Cell, Method, Resources, Sweep
@@ -32,7 +32,10 @@ PROBE_SECONDS = 30.0
 PROCESS_BYTES = 680 * 2**20
 """A process that has loaded PyTorch and Ray and trains nothing."""
 KEPT_CHECKPOINTS = 2
-FLOAT = 4
+FLOAT, DOUBLE = 4, 8
+INCEPTION_FEATURES, SMALL_CNN_FEATURES = 2048, 64
+FEATURE_COPIES = 3
+"""The features, and what a covariance makes of them for a while."""
 GIB, MIB = 2**30, 2**20
 
 
@@ -84,7 +87,8 @@ def estimate(cell: Cell, images: int) -> Estimate:
         memory=PROCESS_BYTES
         + images * 3 * method.image_size**2
         + (2 + kept) * model  # in use, those kept, and a copy while a checkpoint is written
-        + step_bytes(method),
+        + step_bytes(method)
+        + metrics_bytes(method, images),
     )
 
 
@@ -99,6 +103,14 @@ def step_bytes(method: Method) -> int:
     """Bytes of a step's activations, about: those of G once, and of D for two batches."""
     generator, discriminator = _sizes(method.gan.model_dump_json(), method.image_size)
     return FLOAT * method.training.batch_size * (generator.outputs + 2 * discriminator.outputs)
+
+
+def metrics_bytes(method: Method, images: int) -> int:
+    """Bytes of the real images' features, in float64, where metrics need them; 0 elsewhere."""
+    if not method.score.metrics:
+        return 0
+    width = SMALL_CNN_FEATURES if method.score.classifier == "trained" else INCEPTION_FEATURES
+    return FEATURE_COPIES * DOUBLE * images * width
 
 
 class _Size(NamedTuple):
@@ -168,15 +180,18 @@ def probe(sweep: Sweep) -> str:
     """Time each kind of run for its share of half a minute; hours of the sweep, runs that fit."""
     images = _images(sweep)
     methods: dict[str, Method] = {}
+    most: dict[str, int] = {}  # images of the largest data set
     work: dict[str, Estimate] = {}
     for cell in sweep.cells():
         kind = _kind(cell.method)
         methods[kind] = cell.method
+        most[kind] = max(most.get(kind, 0), images[cell.data])
         work[kind] = work.get(kind, Estimate()) + estimate(cell, images[cell.data])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines, hours, at_once = [], 0.0, len(sweep.cells())
     for kind, method in methods.items():
-        pace = measure(method, sweep.resources, device, PROBE_SECONDS / len(methods))
+        share = PROBE_SECONDS / len(methods)
+        pace = measure(method, most[kind], sweep.resources, device, share)
         lines.append(
             f"  {work[kind].runs} runs of {method.gan.network} at {method.image_size} px, "
             f"width {method.gan.width}, "
@@ -196,27 +211,34 @@ def probe(sweep: Sweep) -> str:
     )
 
 
-def measure(method: Method, resources: Resources, device: torch.device, seconds: float) -> Pace:
-    """Train about `seconds` on made-up images, and score once."""
+def measure(
+    method: Method, real: int, resources: Resources, device: torch.device, seconds: float
+) -> Pace:
+    """Train about `seconds` on made-up images, and score once, with metrics of `real` images."""
     torch.set_num_threads(resources.cpus_per_run)
     images = _MadeUp(method)
+    classifier = _classifier(method, images, device)
+    made_up = torch.randn(real, classifier.width, device=classifier.device)
     groups = np.resize(np.arange(1, method.groups.k + 1), len(images))
     training = method.training.model_copy(update={"epoch_steps": 1})
     trainer = StagedTrainer(
         images,
         groups,
         plan("conventional", method.groups.k, training.stage_epochs),
-        Score(_classifier(method, images, device), method.score.model_copy(update={"metrics": []})),
+        Score(classifier, method.score, FeatureStatistics(made_up)),
         gan=method.gan,
         training=training,
         seed=0,
         device=device,
+        pacing=method.pacing,
+        image_scores=np.arange(len(images)),
     )
     trainer.train(2)  # the first steps are slower
     trainer.evaluate()
     warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
     started, steps = time.perf_counter(), 0
-    while steps < 3 or time.perf_counter() - started < seconds:
+    least = max(3, trainer.gan.optimizer.d_steps)  # one of so many also updates G
+    while steps < least or time.perf_counter() - started < seconds:
         trainer.train(1)
         steps += 1
     trainer.evaluate()
@@ -279,4 +301,6 @@ def _images(sweep: Sweep) -> dict[str, int]:
 def _kind(method: Method) -> str:
     """Equal for methods whose steps and scores cost the same."""
     about = method.model_dump(mode="json", include={"image_size", "gan", "score"})
-    return json.dumps([about, method.training.batch_size, method.training.precision])
+    of_steps = {"batch_size", "precision", "d_steps", "deterministic"}
+    training = method.training.model_dump(mode="json", include=of_steps)
+    return json.dumps([about, training, method.pacing.by])

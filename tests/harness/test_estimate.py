@@ -57,6 +57,16 @@ def test_a_checkpoint_is_as_large_as_foretold():
     assert len(checkpoint.dump(state)) == pytest.approx(bytes_of_two_networks, rel=0.05)
 
 
+def test_metrics_take_memory_for_the_features_of_all_real_images():
+    def memory(score):
+        method = Method.model_validate(METHOD | {"score": score})
+        return estimate(Cell("a", "ascending", 0, method), images=1000).memory
+
+    small, large = METHOD["score"], {"classifier": "inception", "count": 16, "splits": 2}
+    assert memory(small | {"metrics": ["fid"]}) - memory(small) == 3 * 8 * 1000 * 64
+    assert memory(large | {"metrics": ["kid"]}) - memory(large) == 3 * 8 * 1000 * 2048
+
+
 def test_a_sweep_costs_what_its_runs_cost_and_as_much_memory_as_the_largest():
     text = describe(Sweep.model_validate(SWEEP))
     assert "images: a 45, d 90" in text
@@ -95,3 +105,26 @@ def test_a_probe_times_real_steps_and_tells_hours(monkeypatch):
     hours = (720 * step / 1e3 + 48 * score) / 3600
     told = float(re.search(r"one run after another: ([\d.]+) hours", text)[1])
     assert told == pytest.approx(hours, abs=0.006)
+
+
+def test_a_probe_tells_kinds_of_steps_apart_and_measures_metrics(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.1)
+    score = METHOD["score"] | {"metrics": ["fid"]}
+    asked = []
+    real = module.Score.evaluate
+
+    def evaluate(self, generate):
+        asked.append((len(self.real), self.settings.metrics))
+        return real(self, generate)
+
+    monkeypatch.setattr(module.Score, "evaluate", evaluate)
+    axes = {"training.d_steps": [1, 2], "pacing.by": ["none", "loss"]}
+    text = probe(Sweep.model_validate(SWEEP | {"score": score, "grid": SWEEP["grid"] | axes}))
+    assert text.count("8 runs of dcgan") == 4
+    assert asked == [(90, ["fid"])] * 8  # two evaluations a kind, of the larger data set
+
+
+def test_the_small_classifier_has_as_many_features_as_are_reckoned_with():
+    method = Method.model_validate(METHOD)
+    classifier = module._classifier(method, module._MadeUp(method), torch.device("cpu"))
+    assert classifier.width == module.SMALL_CNN_FEATURES
