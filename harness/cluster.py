@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """The cluster file as `ray up` left it on the head: what the autoscaler may still start."""
 
 OBJECT_STORE_BYTES = 1_000_000_000
+JOIN_SECONDS = 300.0
+"""How long machines that `ray up` has begun are waited for: it returns before they have joined."""
 STARTS = 3
 """How often Ray may fail to start in its time."""
 
@@ -103,6 +105,7 @@ def connect(cpus: int | None = None) -> Engine:
     environment()
     import ray
 
+    on_term = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if where is not None:
@@ -111,10 +114,45 @@ def connect(cpus: int | None = None) -> Engine:
         else:
             end_orphans()
             _start(cpus, quiet)
+    if callable(on_term):  # Ray's own ends the process without a word
+        signal.signal(signal.SIGTERM, on_term)
+    alive, cpus_there, gpus = _present()
+    if where is not None:
+        gpus = gpus or _gpus_to_come()
+    return Engine(where, alive, cpus_there, gpus)
+
+
+def gpus_per_run(engine: Engine, asked: float | None, notice: Callable[[str], None]) -> float:
+    """GPUs of each run: what was asked for; None: 1 where the machines have GPUs, else 0.
+
+    Waits for machines of unknown kind that have not joined yet. Raises UserError where they do
+    not come and no other has a GPU: runs of a whole sweep must not take to the CPU unasked.
+    """
+    if asked is not None or engine.address is None:
+        return asked if asked is not None else float(engine.gpus > 0)
+    nodes, gpus, told = engine.nodes, engine.gpus, False
+    deadline = time.monotonic() + JOIN_SECONDS
+    while not gpus and (missing := _machines_to_come(nodes)):
+        if not told:
+            notice(f"{missing} machines have not joined yet: has one a GPU? waiting for them")
+            told = True
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"no machine has a GPU, but {missing} have not joined: start them (ray up), or "
+                "name resources.gpus_per_run in the sweep file (0: run on CPUs)"
+            )
+        time.sleep(2)
+        nodes, _, gpus = _present()
+    return float(gpus > 0)
+
+
+def _present() -> tuple[int, float, float]:
+    """Nodes alive, and their CPUs and GPUs."""
+    import ray
+
     total = ray.cluster_resources()
     alive = sum(node["Alive"] for node in ray.nodes())
-    gpus = total.get("GPU", 0.0) or (0.0 if where is None else _gpus_to_come())
-    return Engine(where, alive, total.get("CPU", 0.0), gpus)
+    return alive, total.get("CPU", 0.0), total.get("GPU", 0.0)
 
 
 def _start(cpus: int | None, quiet: dict[str, Any]) -> None:
@@ -155,6 +193,12 @@ def _gpus_to_come() -> float:
     """A cluster whose GPU workers come when runs wait has none when the sweep starts."""
     may_come = (kind for kind in node_types().values() if kind.get("max_workers", 0) > 0)
     return float(max(((kind.get("resources") or {}).get("GPU", 0) for kind in may_come), default=0))
+
+
+def _machines_to_come(alive: int) -> int:
+    """Machines of a cluster file that names no resources, less those that are there."""
+    unknown = (kind for kind in node_types().values() if not kind.get("resources"))
+    return max(0, max((kind.get("max_workers", 0) for kind in unknown), default=0) - alive)
 
 
 @contextmanager

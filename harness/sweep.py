@@ -59,7 +59,8 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     with alone(store, sweep.name, screen):
         try:
             engine = cluster.connect()
-            gpus_per_run = _gpus_per_run(sweep, engine)
+            gpus_per_run = cluster.gpus_per_run(engine, sweep.resources.gpus_per_run, screen.say)
+            screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
             preflight(
                 store,
                 files=_files(sweep),
@@ -67,7 +68,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
                 gpus_per_run=gpus_per_run,
                 notice=screen.say,
             )
-            grid = prepare_runs(sweep, store, engine.gpus > 0, screen.features)
+            grid = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
             _describe(sweep, store, cells, [run.name for run in grid])
             done, half_done, missing = runs.split(store, grid, sweep.pilot)
             screen.say(
@@ -167,11 +168,6 @@ def _files(sweep: Sweep) -> list[str]:
     return [*files, sweep.score.weights] if sweep.score.weights else files
 
 
-def _gpus_per_run(sweep: Sweep, engine: cluster.Engine) -> float:
-    asked = sweep.resources.gpus_per_run
-    return asked if asked is not None else float(engine.gpus > 0)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run a sweep, or go on with it.")
     parser.add_argument(
@@ -192,5 +188,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    # SIGTERM as Ctrl-C, which a shell that starts this in the background has turned off.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -18,7 +18,8 @@ from featgan.errors import UserError
 from harness import cluster
 
 DRIVER = """
-import os, subprocess, sys
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 from harness import cluster
 cluster.environment()
 engine = cluster.connect(cpus=1)
@@ -33,6 +34,7 @@ actor = Busy.remote()
 ray.get(actor.hello.remote())
 sockets = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout
 ours = {str(pid) for pid in cluster._processes(cluster._Session.folder)} | {str(os.getpid())}
+print("TERM", signal.getsignal(signal.SIGTERM) is signal.default_int_handler)
 print("ENGINE", engine.address, engine.nodes, engine.cpus)
 print("OURS", *ours)
 for line in sockets.splitlines():
@@ -71,6 +73,7 @@ def test_the_local_instance_listens_on_loopback_only_and_ends(driver: list[str])
     run = subprocess.run([*driver, "end"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
+    assert lines.pop(0) == "TERM True", "Ray's own ends the process without a word"
     assert lines[0] == "ENGINE None 1 1.0"
     ours = [int(pid) for pid in lines[1].split()[1:]]
     assert len(ours) > 5
@@ -87,6 +90,7 @@ def test_the_next_driver_ends_what_a_killed_one_left(
 ) -> None:
     first = subprocess.Popen([*driver, "stay"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout is not None
+    first.stdout.readline()
     first.stdout.readline()
     ours = [int(pid) for pid in first.stdout.readline().split()[1:]]
     bystander = subprocess.Popen(
@@ -133,6 +137,44 @@ def test_gpus_that_come_when_runs_wait_are_counted_with(
     )
     monkeypatch.setattr(cluster, "BOOTSTRAP", tmp_path / "cpu.yaml")
     assert cluster._gpus_to_come() == 0
+
+
+HERE = cluster.Engine(None, 1, 2.0, 0.0)
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, float, float]]:
+    """Three machines of unknown kind, one of them there; what is seen at each further look."""
+    file = tmp_path / "onpremises.yaml"
+    file.write_text("available_node_types: {a: {resources: {}, max_workers: 3}}")
+    monkeypatch.setattr(cluster, "BOOTSTRAP", file)
+    looks: list[tuple[int, float, float]] = []
+    monkeypatch.setattr(cluster, "_present", lambda: looks.pop(0))
+    monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
+    return looks
+
+
+def test_a_gpu_that_joins_after_ray_up_is_waited_for(
+    joining: list[tuple[int, float, float]],
+) -> None:
+    told: list[str] = []
+    joining += [(2, 8.0, 0.0), (3, 16.0, 1.0)]
+    head = cluster.Engine("10.0.0.1:6379", 1, 0.0, 0.0)
+    assert cluster.gpus_per_run(head, None, told.append) == 1
+    assert told == ["2 machines have not joined yet: has one a GPU? waiting for them"]
+    joining[:] = [(2, 8.0, 0.0), (3, 16.0, 0.0)]
+    assert cluster.gpus_per_run(head, None, told.append) == 0, "all are there, and none has one"
+
+
+def test_machines_that_do_not_join_make_no_sweep_run_on_cpus_unasked(
+    joining: list[tuple[int, float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = cluster.Engine("10.0.0.1:6379", 2, 8.0, 0.0)
+    monkeypatch.setattr(cluster, "JOIN_SECONDS", 0)
+    with pytest.raises(UserError, match=r"but 1 have not joined: .*resources\.gpus_per_run"):
+        cluster.gpus_per_run(head, None, lambda _: None)
+    assert cluster.gpus_per_run(head, 0, lambda _: None) == 0
+    assert cluster.gpus_per_run(HERE, None, lambda _: None) == 0
 
 
 def test_which_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
