@@ -18,7 +18,9 @@ WRITTEN = ("tables", "figures", "report.html")
 def mirrored(store: Store, name: str) -> Iterator[Path]:
     """The folder of a sweep: itself on local disk, else a copy of all that tables need.
 
-    What the caller writes below `tables/` and `figures/`, and `report.html`, goes back.
+    What the caller writes below `tables/` and `figures/`, and `report.html`, goes back. Of what
+    is there already the copy has empty files of the same names: whoever removes one that is out
+    of date removes it from the store.
     """
     if store.is_local:
         yield Path(store.join(name))
@@ -26,14 +28,20 @@ def mirrored(store: Store, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
         folder = Path(scratch) / name
         folder.mkdir()
+        before = []
         for key in store.list(name):
             inner = key.removeprefix(f"{name}/")
-            if key.endswith(READ) or inner.partition("/")[0] in READ_FOLDERS:
-                target = folder / inner
+            top, target = inner.partition("/")[0], folder / inner
+            if top in WRITTEN:
+                before.append(target)
+            if top in WRITTEN or top in READ_FOLDERS or key.endswith(READ):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(store.get(key))
+                target.write_bytes(b"" if top in WRITTEN else store.get(key))
         yield folder
         for path in sorted(folder.rglob("*")):
             inner = path.relative_to(folder).as_posix()
-            if path.is_file() and inner.partition("/")[0] in WRITTEN:
+            if inner.partition("/")[0] in WRITTEN and path.is_file() and path.stat().st_size:
                 store.put(f"{name}/{inner}", path.read_bytes())
+        for path in before:
+            if not path.exists():
+                store.delete(f"{name}/{path.relative_to(folder).as_posix()}")

@@ -30,3 +30,15 @@ def test_of_a_bucket_it_has_what_tables_need_and_takes_back_what_was_made():
         (folder / "sweep.json").write_text("changed")
     assert store.get("s/tables/tables.md") == b"ours"
     assert store.get("s/sweep.json") == b"sweep.json"
+
+
+def test_what_is_out_of_date_goes_from_the_bucket_and_what_is_left_alone_stays():
+    store = Store("memory://mirror-stale-test")
+    for name in ("tables/old.csv", "tables/again.csv", "figures/kept.png"):
+        store.put(f"s/{name}", b"before")
+    with mirrored(store, "s") as folder:
+        (folder / "tables" / "old.csv").unlink()
+        (folder / "tables" / "again.csv").write_text("after")
+    assert store.list("s") == ["s/figures/kept.png", "s/tables/again.csv"]
+    assert store.get("s/figures/kept.png") == b"before"
+    assert store.get("s/tables/again.csv") == b"after"
