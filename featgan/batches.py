@@ -82,19 +82,20 @@ class Batches:
             picks = torch.multinomial(chances[rows], wanted, replacement=True, generator=random)
         picks = rows[picks].view(steps, -1)
         mirror = torch.rand(picks.shape, generator=stream(self._seed, "flip", stage.number, epoch))
-        picks, mirror = picks.to(self._device), mirror.to(self._device) < 0.5
-        for batch, mirrored in zip(picks, mirror, strict=True):
-            images = self._take(batch)
+        there, mirror = picks.to(self._device), mirror.to(self._device) < 0.5
+        for here, batch, mirrored in zip(picks, there, mirror, strict=True):
+            images = self._read(here) if self._resident is None else self._resident[batch]
+            images = images.permute(0, 3, 1, 2)
             if self._flip:
                 images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
             yield images.float().mul_(1 / 127.5).sub_(1), batch
 
-    def _take(self, rows: Tensor) -> Tensor:
-        """uint8 [n, 3, S, S] on the device, channels last."""
-        if self._resident is not None:
-            return self._resident[rows].permute(0, 3, 1, 2)
-        images = torch.from_numpy(self._images.rows(rows.cpu().numpy())).to(self._device)
-        return images.contiguous(memory_format=torch.channels_last)
+    def _read(self, rows: Tensor) -> Tensor:
+        """uint8 [n, S, S, 3] on the device; a GPU goes on with earlier steps meanwhile."""
+        images = torch.from_numpy(self._images.rows(rows.numpy()))
+        if self._device.type == "cuda":
+            images = images.pin_memory()
+        return images.to(self._device, non_blocking=True).permute(0, 2, 3, 1).contiguous()
 
     def _load(self) -> Tensor:
         """All images as uint8 [n, S, S, 3] on the device."""

@@ -93,34 +93,50 @@ def test_metrics_are_the_same_twice_with_deterministic_algorithms(make_on_gpu):
     assert len(first) == 6
 
 
+class Pictures:
+    """Fifty images, read as those of an image pack are."""
+
+    size = 32
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)
+
+    def __len__(self):
+        return 50
+
+    def rows(self, rows):
+        return self.pixels[rows]
+
+
+def epoch_of_pictures():
+    batches = Batches(
+        Pictures(),
+        np.ones(50),
+        batch_size=16,
+        epoch_steps=None,
+        horizontal_flip=True,
+        seed=0,
+        device=torch.device("cuda"),
+    )
+    return batches.epoch(Stage(1, (1,), 1), 0)
+
+
 def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):
-    class Pictures:
-        size = 32
-        pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)
-
-        def __len__(self):
-            return 50
-
-        def rows(self, rows):
-            return self.pixels[rows]
-
-    def epoch():
-        batches = Batches(
-            Pictures(),
-            np.ones(50),
-            batch_size=16,
-            epoch_steps=None,
-            horizontal_flip=True,
-            seed=0,
-            device=torch.device("cuda"),
-        )
-        return [images for images, _ in batches.epoch(Stage(1, (1,), 1), 0)]
-
-    resident = epoch()
+    resident = [images for images, _ in epoch_of_pictures()]
     monkeypatch.setattr(Batches, "_fits", lambda self: False)
-    mapped = epoch()
+    mapped = [images for images, _ in epoch_of_pictures()]
     assert resident[0].device.type == "cuda"
     assert all(map(torch.equal, mapped, resident))
+
+
+@pytest.mark.parametrize("fits", [True, False], ids=["resident", "mapped"])
+def test_no_batch_lets_the_host_wait_for_the_gpu(monkeypatch, fits):
+    monkeypatch.setattr(Batches, "_fits", lambda self: fits)
+    epoch = epoch_of_pictures()
+    next(epoch)  # the order of the epoch is copied first
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(epoch)) == 3
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_auto_is_bf16_where_the_gpu_has_it():
