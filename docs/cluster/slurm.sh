@@ -23,7 +23,10 @@ has="--num-cpus=$SLURM_CPUS_PER_TASK --num-gpus=${SLURM_GPUS_ON_NODE:-0} --block
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
   ray start --head --node-ip-address="$ip" --port="${RAY_ADDRESS##*:}" --include-dashboard=false $has &
-until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do sleep 1; done
+until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do
+  kill -0 $! 2>/dev/null || { echo "slurm.sh: ray start has ended on $head" >&2; exit 1; }
+  sleep 1
+done
 if ((SLURM_NNODES > 1)); then
   srun --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$head" --overlap \
     ray start --address="$RAY_ADDRESS" $has &

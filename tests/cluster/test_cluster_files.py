@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from harness.config import load
 
 ROOT = Path(__file__).parents[2]
 AWS, ON_PREMISES = ROOT / "cluster.yaml", ROOT / "docs" / "cluster" / "onpremises.yaml"
@@ -63,7 +67,7 @@ def test_the_dashboard_is_reached_through_ssh_alone() -> None:
 def test_every_node_installs_this_repository_under_its_constraints() -> None:
     install = " ".join(_prepared(AWS)["setup_commands"])
     assert "cd ~/featgan && " in install
-    assert "--constraint constraints.txt --editable ." in install
+    assert "--constraint constraints.txt --editable '.[inception]'" in install
     assert (ROOT / "constraints.txt").exists()
 
 
@@ -89,6 +93,47 @@ def test_the_roles_in_the_cluster_file_are_those_that_the_access_file_makes() ->
     }
     types = yaml.safe_load(AWS.read_text())["available_node_types"].values()
     assert {kind["node_config"]["IamInstanceProfile"]["Name"] for kind in types} == made
+
+
+def test_a_new_account_may_ask_for_spot_machines() -> None:
+    text = (ROOT / "docs/cluster/aws-access.yaml").read_text()
+    allowed = text.partition("Action: iam:CreateServiceLinkedRole")[2]
+    assert 'StringEquals: {"iam:AWSServiceName": spot.amazonaws.com}' in allowed
+
+
+def test_the_sweep_that_the_recipe_makes_reads_and_writes_the_bucket(tmp_path: Path) -> None:
+    text = (ROOT / "docs/cluster.md").read_text()
+    (command,) = [line for line in text.splitlines() if line.startswith("(sed ")]
+    (tmp_path / "sweeps").mkdir()
+    shutil.copy(ROOT / "sweeps/paper.yaml", tmp_path / "sweeps")
+    subprocess.run(["bash", "-c", f"BUCKET=mine; {command}"], check=True, cwd=tmp_path)
+    sweep = load(tmp_path / "sweeps/paper-aws.yaml")
+    assert (sweep.results, sweep.resources.max_failures) == ("s3://mine", 20)
+    sources = [*sweep.data["apple"].sources.values(), sweep.data["celeba"]]
+    assert [source.path for source in sources] == [
+        "s3://mine/data/apple/imagenet",
+        "s3://mine/data/apple/search",
+        "s3://mine/data/celeba",
+    ]
+
+
+def test_a_slurm_job_whose_ray_has_ended_does_not_wait_for_it(tmp_path: Path) -> None:
+    for name, does in (("srun", "exit 1"), ("ray", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
+    job = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "1", "SLURM_NNODES": "1"}
+    run = subprocess.run(
+        ["bash", str(ROOT / "docs/cluster/slurm.sh"), "a.yaml"],
+        cwd=tmp_path,
+        env=os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert "ray start has ended on" in run.stderr
 
 
 def test_the_other_ways_start_the_same_sweep() -> None:
