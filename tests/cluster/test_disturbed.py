@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from rayup import Cluster
-from tinysweep import MINUTES, Sweep, outcome
+from tinysweep import MINUTES, TRIAL, Sweep, outcome
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 
 
 def kill_trial(cluster: Cluster) -> None:
-    trials = [pid for worker in cluster.workers for pid in worker.processes("ray::ImplicitFunc")]
+    trials = [pid for worker in cluster.workers for pid in worker.processes(TRIAL)]
     os.kill(trials[0], signal.SIGKILL)
 
 
@@ -28,7 +28,7 @@ def kill_driver(cluster: Cluster) -> None:
 
 
 def kill_worker(cluster: Cluster) -> None:
-    busiest = max(cluster.workers, key=lambda host: len(host.processes("ray::ImplicitFunc")))
+    busiest = max(cluster.workers, key=lambda host: len(host.processes(TRIAL)))
     busiest.kill()
 
 
@@ -73,6 +73,7 @@ def test_a_disturbed_sweep_ends_like_an_undisturbed_one(
     after = sweep.finished()
     assert {name: after[name] for name in before} == before, "a finished run was done again"
     assert outcome(sweep.folder) == undisturbed
+    assert sweep.hosts() == {"worker1", "worker2"}
     assert any(record["continued"] for record in sweep.records().values()), sweep.said()
     if kinds == ("trial",):
         again = sweep.finished()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rayup import Cluster, await_
-from tinysweep import MINUTES, Sweep, outcome
+from tinysweep import MINUTES, TRIAL, Sweep, outcome
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 
@@ -59,6 +59,6 @@ def test_a_worker_that_joins_late_gets_runs(mended: Cluster, undisturbed: dict[s
     running = sweep.start()
     sweep.await_under_way(running)
     late.run(f". ~/.featgan; ray start --address={mended.head.address}:6379")
-    await_(lambda: late.processes("ray::ImplicitFunc"), "a run on the late worker", 15 * MINUTES)
+    await_(lambda: late.processes(TRIAL), "a run on the late worker", 15 * MINUTES)
     sweep.finish(running)
     assert outcome(sweep.folder) == undisturbed

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,29 @@ class Sweep:
         }
 
     def await_under_way(self, sweep: subprocess.Popen[bytes]) -> None:
-        """Wait until runs are half done, so that a kill has something to spoil."""
+        """Wait until a run is half done and its process at work, so that a kill can spoil it.
+
+        The record of a run that was killed says `running` for ever: what counts was written
+        after this call.
+        """
+        called = datetime.now(UTC).isoformat(timespec="seconds")
 
         def half_done() -> bool:
             assert sweep.poll() is None, self.said()
-            return any(
-                record["status"] == "running" and len(record["evaluations"]) > 2
+            at_work = any(host.processes(TRIAL) for host in self.cluster.workers if host.is_up)
+            return at_work and any(
+                record["status"] == "running"
+                and record["updated"] > called
+                and len(record["evaluations"]) > 2
                 for record in self.records().values()
             )
 
         await_(half_done, "a run is half done", 20 * MINUTES)
+
+    def hosts(self) -> set[str]:
+        """Where runs have been at work."""
+        records = self.records().values()
+        return {machine.partition(":")[0] for record in records for machine in record["machines"]}
 
     def finished(self) -> dict[str, tuple[str, int]]:
         """When each finished run's record and generator were written."""
@@ -72,6 +86,8 @@ class Sweep:
         }
 
 
+TRIAL = "ray::ImplicitFunc"
+"""What Ray calls a process that carries runs."""
 WEIGHTS = "generator.safetensors"
 
 
