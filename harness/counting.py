@@ -7,8 +7,10 @@ Results arrive in any order; who asked joins them by index.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import time
 import warnings
 from collections.abc import Generator
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 
 from featgan import backbones
+from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
@@ -28,6 +31,11 @@ from harness.known import NOT_COUNTED, Known
 from harness.sources import SourceSettings
 
 Batch = dict[str, np.ndarray]
+
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, None}
+"""What may be over in a moment; a bucket's errors have no number."""
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before an image is read again."""
 
 
 class Decoder:
@@ -42,30 +50,44 @@ class Decoder:
     def decode(self, batch: Batch) -> Batch:
         """A problem leaves black pixels and its reason behind."""
         rows = [self._one(location) for location in batch["location"]]
-        sha256, problems, counts, images, inputs = zip(*rows, strict=True)
+        sha256, problems, unreadable, counts, images, inputs = zip(*rows, strict=True)
         return {
             "index": batch["index"],
             "sha256": np.array(sha256, dtype=object),
             "problem": np.array(problems, dtype=object),
+            "unreadable": np.array(unreadable),
             "count": np.array(counts, dtype=np.int32),
             "image": np.stack(images),
             "input": np.stack(inputs),
         }
 
-    def _one(self, location: bytes) -> tuple[str, str, int, np.ndarray, np.ndarray]:
-        digest, problem = b"", ""
+    def _one(self, location: bytes) -> tuple[str, str, bool, int, np.ndarray, np.ndarray]:
+        digest, problem, unreadable = b"", "", False
         try:
-            data = self._read(location)
+            data = self._read_patiently(location)
             digest = hashlib.sha256(data).digest()
             image = decode(data)
             pixels = square(image, self._image_size), square(image, self._input_size)
         except BadImage as error:
             problem = str(error)
         except OSError as error:
-            problem = why_unreadable(error, location)
+            problem, unreadable = why_unreadable(error, location), True
+        except UserError as error:  # a set or a bucket that this machine cannot reach
+            problem, unreadable = f"cannot be read: {error}", True
         if problem:
             pixels = _black(self._image_size), _black(self._input_size)
-        return digest.hex(), problem, self._known.get(digest), *pixels
+        return digest.hex(), problem, unreadable, self._known.get(digest), *pixels
+
+    def _read_patiently(self, location: bytes) -> bytes:
+        """The bytes of an image; a storage that stumbles is asked again."""
+        for pause in PAUSES:
+            try:
+                return self._read(location)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+            time.sleep(pause)
+        return self._read(location)
 
 
 class Counter:
@@ -107,14 +129,15 @@ def count(
 ) -> Generator[Batch, None, None]:
     """Count the images of `rows` (`index`, `location`), a few at a time, in any order.
 
-    Yields `index`, `sha256`, `problem` (empty, or why there is no count), `count` (int32) and
-    `image` (uint8 [n, 3, image_size, image_size]).
+    Yields `index`, `sha256`, `problem` (empty, or why there is no count), `unreadable` (whether
+    that may change while the image does not), `count` (int32) and `image` (uint8 [n, 3,
+    image_size, image_size]). `actors` that find no room now start once the cluster has grown.
     """
     if rows.empty:
         return
     _quiet()
-    most = _most_actors(gpu)
-    actors = min(actors or most, most)
+    fit = _most_actors(gpu)
+    actors = actors or fit
     decoder = Decoder(source, settings.input_size, image_size, known)
     state = backbones.load(settings)
     weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
@@ -127,7 +150,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
-        compute=ActorPoolStrategy(size=actors),
+        compute=ActorPoolStrategy(min_size=min(actors, fit), max_size=actors),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
         **options,

@@ -35,6 +35,7 @@ from harness import cluster
 from harness.command import add_scale, alone, exit_code
 from harness.config import Sweep, load
 from harness.known import Known
+from harness.lock import SweepLock
 from harness.parts import Parts
 from harness.screen import Screen
 from harness.sealed import seal, unseal
@@ -67,6 +68,8 @@ class DataSet:
     """Images that the source's filter left, before any limit."""
     table_sha256: str = ""
     """Of `features.parquet`."""
+    unreadable: int = 0
+    """Of the rejected: those that could not be read, which the next sweep tries again."""
 
 
 def prepare(
@@ -90,28 +93,55 @@ def prepare(
     listing = source.listing(image_size)
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
-    if not store.exists(f"{key}/dataset.json"):
-        store.put(f"{key}/counting.json", _json(kind))
-        parts = Parts(store, key, len(listing.images))
-        missing = listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
-        known = _known_counts(store, kind)
-        progress(name, parts.total - len(missing), parts.total)
-        from harness import counting  # loads Ray, which reads its environment when it is imported
-
-        batches = counting.count(missing, source, features, image_size, known, actors, gpu)
-        with closing(batches):  # or the actors would outlive an interruption
-            for batch in batches:
-                parts.add(batch)
-                progress(name, int(parts.counted.sum()), parts.total)
-                if len(parts.problems) > max_rejected * parts.total:
-                    break
-        problems = _put_rejected(store, key, listing, parts)
-        _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
-        _put_data_set(name, source, listing, parts, features, store, key)
+    path = store.join(f"{key}/rejected.csv")
+    if not _is_complete(store, key):
+        with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
+            if not _is_complete(store, key):  # another sweep may just have done it
+                store.delete(f"{key}/dataset.json")
+                store.put(f"{key}/counting.json", _json(kind))
+                parts = Parts(store, key, len(listing.images))
+                limit = max_rejected * listing.found - len(listing.problems)
+                if limit >= 0:
+                    known = _known_counts(store, kind)
+                    how = (source, features, image_size, known, actors, gpu)
+                    _fill(parts, name, listing, how, limit, progress)
+                rejected = _put_rejected(store, key, listing, parts)
+                looked_at = int(parts.counted.sum()) + len(listing.problems)
+                _check_rejected(name, rejected, listing, max_rejected, path, looked_at)
+                _put_data_set(name, source, listing, parts, features, store, key)
     record = read_sealed(store, f"{key}/dataset.json")
-    problems = load_rejected(store, key)
-    _check_rejected(name, problems, listing, max_rejected, store.join(f"{key}/rejected.csv"))
+    rejected = load_rejected(store, key)
+    _check_rejected(name, rejected, listing, max_rejected, path, listing.found)
     return DataSet(**record | {"classes": tuple(record["classes"])})
+
+
+def _fill(
+    parts: Parts,
+    name: str,
+    listing: Listing,
+    how: tuple[SourceSettings, FeatureSettings, int, Known, int | None, bool],
+    limit: float,
+    progress: Progress,
+) -> None:
+    """Count what is missing, until more than `limit` images turn out bad."""
+    from harness import counting  # loads Ray, which reads its environment when it is imported
+
+    missing = listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
+    progress(name, parts.total - len(missing), parts.total)
+    if len(parts.problems) > limit:  # known from the parts that an earlier count has left
+        return
+    with closing(counting.count(missing, *how)) as batches:  # or actors outlive an interruption
+        for batch in batches:
+            parts.add(batch)
+            progress(name, int(parts.counted.sum()), parts.total)
+            if len(parts.problems) > limit:
+                break
+
+
+def _is_complete(store: Store, key: str) -> bool:
+    """Whether the data set is counted; one with unreadable images is tried again."""
+    file = f"{key}/dataset.json"
+    return store.exists(file) and not read_sealed(store, file).get("unreadable")
 
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
@@ -208,17 +238,18 @@ def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.
 
 
 def _check_rejected(
-    name: str, rejected: pd.DataFrame, listing: Listing, max_rejected: float, path: str
+    name: str, rejected: pd.DataFrame, listing: Listing, limit: float, path: str, looked_at: int
 ) -> None:
-    """Raise `UserError` where too many images are unusable, or all."""
-    listed = len(listing.images) + len(listing.problems)
-    if len(rejected) <= max_rejected * listed and len(rejected) < listed:
+    """Raise `UserError` where too many of the images are unusable, or all."""
+    listed = listing.found
+    if len(rejected) <= limit * listed and len(rejected) < listed:
         return
     first = rejected.iloc[0]
+    which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
     raise UserError(
-        f"data.{name}: {len(rejected)} of {listed} images cannot be used, more than max_rejected "
-        f"({max_rejected:.2%}) allows; first {first.image_id!r}: {first.reason}; all are in "
-        f"{path}: mend or remove them, or raise max_rejected"
+        f"data.{name}: {len(rejected)} of {which} images cannot be used, more than max_rejected "
+        f"({limit:.2%} of all) allows; first {first.image_id!r}: {first.reason}; those found are "
+        f"in {path}: mend or remove them, or raise max_rejected"
     )
 
 
@@ -273,6 +304,7 @@ def _put_data_set(
         classes=tuple(sorted(table["label"].dropna().unique())),
         matched=listing.matched,
         table_sha256=hashlib.sha256(file).hexdigest(),
+        unreadable=len(parts.unreadable),
     )
     store.put(f"{key}/dataset.json", seal(asdict(data_set)))
     parts.delete()

@@ -25,6 +25,9 @@ MOST = 512
 """Parts of a data set: files that can all be open at once."""
 
 
+COLUMNS = ("index", "sha256", "problem", "unreadable", "count", "image")
+
+
 class Parts:
     """What is known of each of `total` images, by its index in the listing."""
 
@@ -40,6 +43,9 @@ class Parts:
         self.sha256 = np.zeros(total, "S64")
         self.problems: dict[int, str] = {}
         """Why an image has no count."""
+        self.unreadable: set[int] = set()
+        """Those of the problems that are looked at again by the next count."""
+        self._to_mend: set[int] = set()
         for file in store.list(self._folder):
             try:
                 self._take_up(int(file.rpartition("/")[2].removesuffix(".npz")))
@@ -65,15 +71,16 @@ class Parts:
         return np.flatnonzero(~self.counted)
 
     def add(self, batch: dict[str, np.ndarray]) -> None:
-        """Keep results: `index`, `sha256`, `problem`, `count`, `image`; each image comes once."""
-        for index, sha256, problem, count, image in zip(
-            *(batch[name] for name in ("index", "sha256", "problem", "count", "image")), strict=True
-        ):
+        """Keep results: COLUMNS of a batch; each image comes once."""
+        columns = (batch[name] for name in COLUMNS)
+        for index, sha256, problem, unreadable, count, image in zip(*columns, strict=True):
             if self.counted[index]:
                 raise RuntimeError(f"image {index} was counted twice")
             self.counted[index], self.counts[index], self.sha256[index] = True, count, sha256
             if problem:
                 self.problems[int(index)] = problem
+            if unreadable:
+                self.unreadable.add(int(index))
             self._add_image(int(index), image)
 
     def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -99,7 +106,11 @@ class Parts:
     def _add_image(self, index: int, image: np.ndarray) -> None:
         number, offset = divmod(index, self._length)
         rows = self._rows(number)
-        if number not in self._open:
+        if number in self._to_mend:
+            with self._read(number) as arrays:
+                self._open[number] = arrays["images"]
+            self._to_mend.remove(number)
+        elif number not in self._open:
             length = rows.stop - rows.start
             self._open[number] = np.empty((length, *image.shape), np.uint8)
         self._open[number][offset] = image
@@ -117,19 +128,24 @@ class Parts:
             sha256=self.sha256[rows],
             bad=np.array(bad, np.int64),
             problems=np.array([self.problems[index] for index in bad], str),
+            unreadable=np.array([index in self.unreadable for index in bad], bool),
         )
         self._store.put(f"{self._folder}/{number:05d}.npz", file.getvalue())
 
     def _take_up(self, number: int) -> None:
-        """Take over a part that is whole; one of DAMAGED for any other."""
+        """Take over a part that is whole, but for what was unreadable; one of DAMAGED otherwise."""
         rows = self._rows(number)
+        names = ("images", "counts", "sha256", "bad", "problems", "unreadable")
         with self._read(number) as arrays:  # the images too: reading them checks them
-            found = [arrays[name] for name in ("images", "counts", "sha256", "bad", "problems")]
-        images, counts, sha256, bad, problems = found
+            images, counts, sha256, bad, problems, unreadable = (arrays[name] for name in names)
         if not len(images) == len(counts) == len(sha256) == rows.stop - rows.start:
             raise ValueError("a part of another count")
         self.counts[rows], self.sha256[rows], self.counted[rows] = counts, sha256, True
-        self.problems.update(zip(bad.tolist(), problems.tolist(), strict=True))
+        self.counted[bad[unreadable]] = False
+        if unreadable.any():
+            self._to_mend.add(number)
+        kept = zip(bad[~unreadable].tolist(), problems[~unreadable].tolist(), strict=True)
+        self.problems.update(kept)
 
     def _read(self, number: int) -> np.lib.npyio.NpzFile:
         """A part's arrays, each read when it is asked for."""

@@ -39,6 +39,11 @@ class Listing:
     matched: int | None = None
     """Images that a filter left, before any limit; None where nothing was filtered."""
 
+    @property
+    def found(self) -> int:
+        """All of them, those with a problem too."""
+        return len(self.images) + len(self.problems)
+
     @classmethod
     def of(cls, rows: list[Any], *more: Any) -> Listing:
         """From rows of COLUMNS."""

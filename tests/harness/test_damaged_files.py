@@ -205,6 +205,7 @@ def others(folder: Path) -> dict[str, Kind]:
             "index": np.arange(8),
             "sha256": np.array(digests),
             "problem": np.array([""] * 7 + ["damaged PNG"]),
+            "unreadable": np.zeros(8, bool),
             "count": np.array([*range(7), -1], np.int16),
             "image": images,
         }

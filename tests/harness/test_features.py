@@ -29,6 +29,7 @@ from harness.features import (
     load_table,
     prepare,
 )
+from harness.known import Known
 from harness.sources import FolderSource
 from harness.store import Store
 
@@ -150,9 +151,113 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     shown = square(decode((photos / "07.png").read_bytes()), 16)
     assert np.array_equal(pack.rows(np.array([pack.image_ids.index("07.png")]))[0], shown)
 
+    assert data.unreadable == 1
     with pytest.raises(UserError, match=r"4 of 25 images cannot be used.*rejected\.csv") as caught:
         run(photos, store, remove_duplicates=True, max_rejected=0.1)
     assert "\n" not in str(caught.value)
+
+
+def fake_count(counts: dict[str, int], bad: dict[str, str], calls: list[list[str]]) -> Any:
+    """`counting.count` without Ray, four images at a time; what is `bad` cannot be read."""
+
+    def count(
+        rows: pd.DataFrame, source: Any, features: Any, size: int, known: Known, *_: Any
+    ) -> Generator[counting.Batch, None, None]:
+        calls.append(rows["image_id"].tolist())
+        for start in range(0, len(rows), 4):
+            some = rows.iloc[start : start + 4]
+            digests = [hashlib.sha256(i.encode()).hexdigest() for i in some["image_id"]]
+            found = [known.get(bytes.fromhex(digest)) for digest in digests]
+            values = zip(some["image_id"], found, strict=True)
+            yield {
+                "index": some["index"].to_numpy(),
+                "sha256": np.array(digests, object),
+                "problem": np.array([bad.get(i, "") for i in some["image_id"]], object),
+                "unreadable": np.array([i in bad for i in some["image_id"]]),
+                "count": np.array(
+                    [-1 if i in bad else counts.get(i, 7) if k < 0 else k for i, k in values]
+                ),
+                "image": np.zeros((len(some), 3, size, size), np.uint8),
+            }
+
+    return count
+
+
+def test_an_unreadable_image_is_counted_once_it_can_be_read(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
+    bad = {"03.png": "cannot be read: Stale file handle", "11.png": "no permission to read it"}
+    monkeypatch.setattr(counting, "count", fake_count({}, bad, calls))
+    first = run(photos, store)
+    assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 2)
+
+    bad.clear()
+    mended = run(photos, store)
+    assert mended.key == first.key
+    assert (mended.images, mended.rejected, mended.unreadable) == (IMAGES, 0, 0)
+    assert load_rejected(store, mended.key).empty
+    assert len(load_table(store, mended.key)) == IMAGES
+    assert run(photos, store) == mended
+    assert [len(call) for call in calls] == [IMAGES, IMAGES]
+
+
+def test_what_stopped_a_count_and_was_mended_is_looked_at_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.parts.SMALLEST", 4)
+    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
+    bad = {f"{number:02d}.png": "cannot be read: gone" for number in range(5)}
+    monkeypatch.setattr(counting, "count", fake_count({}, bad, calls))
+    with pytest.raises(UserError, match=r"5 of the first 8 of 20 images cannot be used"):
+        run(photos, store, max_rejected=0.2)
+
+    bad.clear()
+    assert run(photos, store, max_rejected=0.2).images == IMAGES
+    assert len(calls[1]) == 17  # 05, 06 and 07 were counted and stay so
+
+
+def test_problems_of_the_listing_stop_before_anything_is_counted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        (photos / f"gone {number}.png").symlink_to("nowhere")
+    monkeypatch.setattr(counting, "count", lambda *_: pytest.fail("counted"))
+    with pytest.raises(UserError, match="8 of the first 8 of 28 images cannot be used"):
+        run(photos, Store(str(tmp_path / "store")), max_rejected=0.1)
+
+
+def test_a_data_set_that_another_counts_is_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    inner: list[str] = []
+
+    def count(*_: Any) -> Generator[counting.Batch, None, None]:
+        with pytest.raises(UserError) as caught:
+            run(photos, store)
+        inner.append(str(caught.value))
+        raise Interrupted
+        yield {}
+
+    monkeypatch.setattr(counting, "count", count)
+    with pytest.raises(Interrupted):
+        run(photos, store)
+    assert "features/photos-" in inner[0]
+    assert "is being run by process" in inner[0]
+
+
+def test_a_known_count_is_taken_as_it_is(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
+    monkeypatch.setattr(counting, "count", fake_count({"04.png": 99}, {}, calls))
+    before = run(photos, store)
+    monkeypatch.setattr(counting, "count", fake_count({"04.png": 1, "new.png": 5}, {}, calls))
+    (photos / "new.png").write_bytes((photos / "04.png").read_bytes())
+    table = load_table(store, run(photos, store).key).set_index("image_id")["feature_count"]
+
+    assert (table["04.png"], table["new.png"], before.images) == (99, 5, IMAGES)
 
 
 @pytest.mark.usefixtures("engine")

@@ -11,13 +11,18 @@ from harness.parts import Parts
 from harness.store import Store
 
 
-def batch(*indices: int, bad: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+def batch(
+    *indices: int, bad: tuple[int, ...] = (), unreadable: tuple[int, ...] = ()
+) -> dict[str, np.ndarray]:
     """Image i is filled with i, has the digest i and the count 10 i."""
     return {
         "index": np.array(indices),
         "sha256": np.array([f"{i:064x}" for i in indices], dtype=object),
-        "problem": np.array(['torn, "so"\n' if i in bad else "" for i in indices], dtype=object),
-        "count": np.array([-1 if i in bad else 10 * i for i in indices], np.int16),
+        "problem": np.array(
+            ['torn, "so"\n' if i in (*bad, *unreadable) else "" for i in indices], dtype=object
+        ),
+        "unreadable": np.array([i in unreadable for i in indices]),
+        "count": np.array([-1 if i in (*bad, *unreadable) else 10 * i for i in indices], np.int16),
         "image": np.array(indices, np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 4), np.uint8),
     }
 
@@ -45,6 +50,23 @@ def test_results_come_in_any_order_and_finished_parts_remain(store: Store) -> No
     assert [rows.start for rows, _ in resumed] == [0, 3, 6]
     assert images[:, 0, 0, 0].tolist() == list(range(8))
     assert resumed.image_size == 4
+
+
+def test_what_was_unreadable_is_looked_at_again_and_its_part_mended(store: Store) -> None:
+    parts = Parts(store, "features/x", 3)
+    parts.add(batch(0, 1, 2, bad=(0,), unreadable=(1,)))
+    assert parts.missing().tolist() == []  # by this count it is not
+    assert (sorted(parts.problems), parts.unreadable) == ([0, 1], {1})
+
+    again = Parts(store, "features/x", 3)
+    assert again.missing().tolist() == [1]
+    assert [*again.problems] == [0]
+    again.add(batch(1))
+    mended = Parts(store, "features/x", 3)
+    assert mended.missing().tolist() == []
+    assert mended.counts.tolist() == [-1, 10, 20]
+    ((_, images),) = mended
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
 def test_an_image_comes_once(store: Store) -> None:

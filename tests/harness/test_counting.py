@@ -1,0 +1,104 @@
+"""Reading, decoding and counting as an actor does it, in this process and without Ray."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from featgan import vgg
+from featgan.errors import UserError
+from featgan.features import FeatureSettings
+from harness import counting
+from harness.counting import Counter, Decoder
+from harness.known import NOT_COUNTED, Known
+from harness.sources import FolderSource
+
+NOTHING = Known.of(pd.DataFrame({"sha256": [], "feature_count": []}))
+FEATURES = FeatureSettings(weights="random", input_size=32)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[bytes]:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return [str(path).encode() for path in paths]
+
+
+def decoder(known: Known = NOTHING, read: Callable[[bytes], bytes] | None = None) -> Decoder:
+    made = Decoder(FolderSource(source="folder", path="/"), 32, 16, known)
+    if read:
+        made._read = read
+    return made
+
+
+def batch(locations: list[bytes]) -> counting.Batch:
+    places = np.array(locations, object)
+    return {"index": np.arange(len(places)), "location": places}
+
+
+def test_known_counts_are_taken_and_not_made_again(
+    images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {name: tensor.numpy() for name, tensor in vgg.load("random", 0).items()}
+    monkeypatch.setattr(counting.ray, "get", lambda reference: reference)
+    weights: list[Any] = [state]
+    digest = hashlib.sha256(Path(images[1].decode()).read_bytes()).hexdigest()
+    wrong = Known.of(pd.DataFrame({"sha256": [digest], "feature_count": [4000]}))
+
+    free = Counter(FEATURES, weights, decoder(), gpu=False)(batch(images))["count"].tolist()
+    bound = Counter(FEATURES, weights, decoder(wrong), gpu=False)(batch(images))["count"].tolist()
+    assert 1000 < min(free) <= max(free) < 3000
+    assert bound == [free[0], 4000, free[2]]
+
+
+def failing(*errors: Exception) -> Callable[[bytes], bytes]:
+    left = list(errors)
+
+    def read(location: bytes) -> bytes:
+        if left:
+            raise left.pop(0)
+        return Path(location.decode()).read_bytes()
+
+    return read
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, None])
+def test_a_storage_that_stumbles_is_asked_again(
+    number: int | None, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting.time, "sleep", lambda _: None)
+    stumble = OSError(number, "stumbled") if number else OSError("stumbled")
+    found = decoder(read=failing(stumble, stumble)).decode(batch(images[:1]))
+
+    assert (found["problem"][0], found["unreadable"].tolist()) == ("", [False])
+
+
+def test_what_cannot_be_read_is_told_apart_from_what_is_bad(
+    images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting.time, "sleep", lambda _: None)
+    for error, reason in (
+        (PermissionError(errno.EACCES, "Permission denied"), "no permission to read it"),
+        (UserError("data: s3://b cannot be reached"), "cannot be read: data: s3://b cannot"),
+    ):
+        found = decoder(read=failing(error)).decode(batch(images[:1]))
+        assert found["problem"][0].startswith(reason)
+        assert found["unreadable"].tolist() == [True]
+    gone = OSError(errno.EIO, "Input/output error")
+    assert decoder(read=failing(*[gone] * 9)).decode(batch(images[:1]))["unreadable"].all()
+
+    (tmp_path / "text.png").write_text("no image")
+    found = decoder().decode(batch([str(tmp_path / "text.png").encode()]))
+    assert found["problem"][0] == "not an image that Pillow can read"
+    assert not found["unreadable"].any()
+    assert found["count"].tolist() == [NOT_COUNTED]
