@@ -150,7 +150,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
-        compute=ActorPoolStrategy(min_size=min(actors, fit), max_size=actors),
+        compute=_pool(actors, fit),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
         **options,
@@ -171,6 +171,11 @@ def _blocks(rows: pd.DataFrame, actors: int, batch: int) -> list[pa.Table]:
         }
     )
     return [table.slice(start, length) for start in range(0, len(rows), length)]
+
+
+def _pool(actors: int, fit: int) -> ActorPoolStrategy:
+    """As many actors as there is room for; up to `actors` once the cluster has grown."""
+    return ActorPoolStrategy(min_size=min(actors, fit), max_size=actors)
 
 
 def _black(size: int) -> np.ndarray:

@@ -102,3 +102,9 @@ def test_what_cannot_be_read_is_told_apart_from_what_is_bad(
     assert found["problem"][0] == "not an image that Pillow can read"
     assert not found["unreadable"].any()
     assert found["count"].tolist() == [NOT_COUNTED]
+
+
+def test_actors_asked_for_wait_for_a_cluster_that_grows() -> None:
+    pools = [counting._pool(actors, fit) for actors, fit in ((8, 1), (2, 2), (1, 4))]
+
+    assert [(pool.min_size, pool.max_size) for pool in pools] == [(1, 8), (2, 2), (1, 1)]
