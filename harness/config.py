@@ -28,6 +28,7 @@ from featgan.scores import ScoreSettings
 from featgan.settings import Settings
 from featgan.stages import SCORE, Stage, StageSettings, plan
 from featgan.trainer import TrainingSettings
+from harness.redaction import redacted
 from harness.signature import short_hash, signature, unread
 from harness.sources import SourceSettings
 from harness.sweepfile import explain, nearest, parse
@@ -327,7 +328,7 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
     keys = dotted_keys(Method)
     for key in (key for grid in sweep.grid for key in grid.axes):
         if key not in keys:
-            raise UserError(f"{path}: grid.{key[:60]}: unknown key{nearest(key, keys)}")
+            raise UserError(f"{path}: grid.{redacted(key)[:60]}: unknown key{nearest(key, keys)}")
     try:
         cells = sweep.cells()
     except ValidationError as error:
@@ -380,4 +381,4 @@ def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
 
 def _safe(value: Any) -> str:
     """An axis' value as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", str(value)).strip("_")[:32]
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", redacted(str(value))).strip("_")[:32]

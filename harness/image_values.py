@@ -202,8 +202,9 @@ def _read_table(groups: GroupSettings) -> bytes:
     try:
         with fsspec.open(groups.table, "rb") as file:
             return bytes(file.read())
-    except OSError as error:
-        reason = error.strerror or str(error)
+    # a bucket's client has errors of its own
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"groups.table: {groups.table} cannot be read ({reason})") from error
 
 

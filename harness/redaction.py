@@ -10,13 +10,14 @@ from typing import Any
 
 HIDDEN = "***"
 
-# After `://` anything before an @ is one; in a path or an error's text only `key:secret@`. A
-# secret may hold slashes.
+# After `://` anything before an @ is one, and `key:secret` up to the last @, as a secret may hold
+# slashes, quotes and @; in a path or an error's text only `key:secret@` is one.
 _USER = re.compile(
-    r"(?<=://)[^/\s@'\":]+(?=@)|(?:(?<=://)|(?<![^\s'\"(\[]))[^\s/'\"@:]+:(?!//)[^\s'\"@]+(?=@)"
+    r"(?<=://)[^/\s:]+(?=@)|(?:(?<=://)|(?<![^\s'\"(\[]))[^\s/'\"@:]+:(?!//)\S+(?=@)"
 )
 _QUERY = re.compile(
-    r"(?<=[?&])([\w.-]*(?:token|key|secret|sign|sig|password|pwd|credential)[\w.-]*)=[^&\s'\"]*",
+    r"((?<=[?&#;])[\w.-]*(?:token|key|secret|sign|sig|auth|pass|pwd|credential)[\w.-]*"
+    r"|\b(?:AccountKey|SharedAccessSignature))=[^&\s'\"]*",
     re.IGNORECASE,
 )
 

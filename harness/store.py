@@ -39,6 +39,8 @@ PACKAGES = {
     "abfs": "adlfs",
 }
 
+BUCKETS = ("s3", "s3a", "gs", "gcs")
+
 S3_PATIENCE = {
     "config_kwargs": {
         "retries": {"max_attempts": 8, "mode": "standard"},
@@ -69,7 +71,7 @@ def _outlasting(operation: Operation) -> Operation:
             try:
                 return operation(*arguments)
             except Exception as error:
-                if not _is_outage(error) or time.monotonic() + pause > deadline:
+                if not is_outage(error) or time.monotonic() + pause > deadline:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -77,7 +79,7 @@ def _outlasting(operation: Operation) -> Operation:
     return cast(Operation, patient)
 
 
-def _is_outage(error: BaseException) -> bool:
+def is_outage(error: BaseException) -> bool:
     """Whether the storage could not be reached, as a mount or a client of a bucket tells it."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
@@ -185,12 +187,21 @@ class Store:
             except FileNotFoundError:
                 continue
 
+    @_outlasting
     def move(self, key: str, to: str) -> None:
-        """Give a file another name, over any file of that name; FileNotFoundError if missing."""
-        if self.is_local:
-            os.replace(self._path(key), self._path(to))
-        else:
-            self._fs.mv(self._path(key), self._path(to))
+        """Give a file another name, over any file of that name.
+
+        FileNotFoundError where neither is there.
+        """
+        try:
+            if self.is_local:
+                os.replace(self._path(key), self._path(to))
+            else:
+                self._fs.mv(self._path(key), self._path(to))
+        except FileNotFoundError:
+            # A move whose answer was lost is sent again, and then finds its work done.
+            if not self.exists(to):
+                raise
 
     @_outlasting
     def put_tree(self, folder: Path, key: str) -> None:
@@ -263,6 +274,13 @@ class Store:
 def _connect(root: str) -> tuple[Any, str]:
     """The file system of a root and the root's path in it."""
     kind = root.partition("://")[0] if "://" in root else "file"
+    if root.endswith(":") and "/" not in root:
+        raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
+    if kind in BUCKETS and redacted(root) != root:
+        raise UserError(
+            f"results: {redacted(root)}: a bucket's address takes no keys; put them into the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a file of credentials"
+        )
     options = S3_PATIENCE if kind in ("s3", "s3a") else {}
     try:
         # Listings must show what other hosts wrote a moment ago.

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
+from harness.redaction import redacted
 
 LARGEST_FILE = 2**18
 LARGEST_EXPANSION = 2**20
@@ -155,6 +156,7 @@ def _shown(value: Any) -> str:
 
 
 def _shortened(text: str) -> str:
+    text = redacted(text)  # what is cut is no longer known for a secret
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
 
 

@@ -18,6 +18,8 @@ from harness.store import Store
 from harness.sweep import main
 
 SECRET = "AKIA1234SECRET"
+LONG = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+"""A key and a secret of the lengths that AWS gives them: longer than what an error repeats."""
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,15 @@ SECRET = "AKIA1234SECRET"
         (f"no bucket 'KEY:{SECRET}/+x@bucket': denied", "no bucket '***@bucket': denied"),
         ("line 8: a@b, 12:30 at c@d", "line 8: a@b, 12:30 at c@d"),
         (f"az://c/x?sig={SECRET}'", "az://c/x?sig=***'"),
+        (f"s3://KEY:p@{SECRET}@bucket/a", "s3://***@bucket/a"),
+        (f"s3://KEY:'\"{SECRET}'@bucket/a", "s3://***@bucket/a"),
+        (f"'s3://KEY:{SECRET}@b' and 's3://c/d'", "'s3://***@b' and 's3://c/d'"),
+        (f"https://h/x?auth={SECRET}", "https://h/x?auth=***"),
+        (f"https://h/x?a=b;pass={SECRET}", "https://h/x?a=b;pass=***"),
+        (f"https://h/x#access_token={SECRET}", "https://h/x#access_token=***"),
+        (f"AccountName=a;AccountKey={SECRET}==;x", "AccountName=a;AccountKey=***"),
+        (f"AccountKey={SECRET}", "AccountKey=***"),
+        ("design=3, monkey=4 k?x=1#y", "design=3, monkey=4 k?x=1#y"),
         ("s3://bucket/a@b and me@example.org", "s3://bucket/a@b and me@example.org"),
         ("/data/a?b=c", "/data/a?b=c"),
     ],
@@ -81,6 +92,48 @@ def test_a_sweeps_secrets_are_in_nothing_that_it_prints_or_keeps(
     record = SweepRecord(name="a", cells=[settings], notes=[f"s3://a:{SECRET}@b"])
     assert SECRET not in record.to_json().decode()
     assert SweepRecord.model_validate_json(record.to_json()).notes == ["s3://***@b"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"max_rejected: s3://{LONG}@bucket",
+        f"gan: [s3://{LONG}@bucket]",
+        f'"s3://{LONG}@bucket": 1',
+        f"grid: {{mode: s3://{LONG}@bucket}}",
+        f'grid: {{"s3://{LONG}@bucket": [1]}}',
+        f"results: s3://{LONG}@bucket/x",
+    ],
+    ids=["value", "list", "key", "mode", "axis", "results"],
+)
+def test_a_mistake_tells_no_secret_however_long(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "secret.yaml"
+    path.write_text(f"data: {{a: {{source: builtin, set: digits}}}}\n{line}\n")
+    assert main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "***" in told
+    assert not any(part in told for part in ("AKIAI", "wJalr", "bPxRf"))
+
+
+def test_the_name_of_a_run_tells_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "secret.yaml"
+    path.write_text(
+        "data: {a: {source: builtin, set: digits}}\n"
+        f"grid: {{features.weights: [random, 's3://{LONG}@bucket/w']}}\n"
+    )
+    labels = [cell.label for cell in load(path).cells()]
+    assert any(label.endswith("-weightss3_bucket_w") for label in labels)
+    assert "AKIA" not in "".join(labels)
+
+
+def test_a_bucket_is_opened_without_keys_in_its_address() -> None:
+    for root in (f"s3://{LONG}@bucket/x", f"gs://b/x?token={SECRET}"):
+        with pytest.raises(UserError, match="address takes no keys; put them into the env"):
+            Store(root)
+    with pytest.raises(UserError, match="results: s3:// names no bucket"):
+        Store("s3://")
 
 
 def test_the_reason_of_a_failure_tells_no_secret(tmp_path: Path) -> None:
