@@ -7,8 +7,9 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, get_args
 
 from featgan.errors import UserError
@@ -16,16 +17,18 @@ from harness.config import Scale
 from harness.lock import SweepLock
 from harness.redaction import redacted
 from harness.screen import Screen
-from harness.store import Store
+from harness.store import Store, is_outage
 
 DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 """What a storage says that is full or closed; what was written until then is whole."""
+STORAGE = "the storage of `results`"
 
 
 def exit_code(work: Callable[[], int]) -> int:
     """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
 
-    Whatever went wrong is told in one line; an unexpected error keeps its traceback.
+    Whatever went wrong is told in one line; an unexpected error keeps its traceback, without
+    the secrets of addresses.
     """
     try:
         sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
@@ -38,12 +41,22 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("featgan: stopped at once: the same command continues", file=sys.stderr)
         return 1
-    except OSError as error:
-        if error.errno not in DENIED:
-            raise
-        text = redacted(f"{error.strerror}: {error.filename or 'the storage of `results`'}")
-        print(f"featgan: {text}: mend this, and the same command continues", file=sys.stderr)
+    # a bucket's client has errors of its own
+    except Exception as error:
+        if is_outage(error) or getattr(error, "errno", None) in DENIED:
+            text, advice = _storage(error), "mend this, and the same command continues"
+            print(redacted(f"featgan: {text}: {advice}"), file=sys.stderr)
+        else:
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+def _storage(error: Exception) -> str:
+    """What a storage says, and of which file where it tells."""
+    what = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return (
+        f"{redacted(' '.join(what.split()))[:300]}: {getattr(error, 'filename', None) or STORAGE}"
+    )
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +87,9 @@ def alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
 
     before = signal.signal(signal.SIGUSR2, end)
     try:
-        with SweepLock(store, name, notice=screen.say, lost=lost):
+        with ExitStack() as held:
+            with _a_place(store):
+                held.enter_context(SweepLock(store, name, notice=screen.say, lost=lost))
             yield
     except KeyboardInterrupt:
         if not told:
@@ -82,3 +97,19 @@ def alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
         raise UserError(f"{told[0]}; this driver and its runs have ended") from None
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+@contextmanager
+def _a_place(store: Store) -> Iterator[None]:
+    """Within the first reads and writes of all: UserError where no files can be kept there."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_outage(error) or getattr(error, "errno", None) in DENIED:
+            raise
+        raise UserError(
+            f"results: {redacted(store.root)}: no files can be kept there ({_storage(error)}); "
+            "give a folder, a shared mount, s3://bucket/folder or gs://bucket/folder"
+        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 import threading
 import time
@@ -101,7 +102,8 @@ class SweepLock:
         if self._is_lost:
             return
         self._holder = self._holder.model_copy(update={"status": "released"})
-        with suppress(OSError):  # else it goes stale with this process
+        # Else it goes stale with this process; a bucket's client has errors of its own.
+        with suppress(Exception):
             self.store.put(self._key(self._number), self._text())
 
     def _is_free(self, number: int, holder: Holder) -> bool:
@@ -152,8 +154,9 @@ class SweepLock:
         return 0, None
 
     def _numbers(self) -> list[int]:
+        """The numbers of the locks there; a copy that somebody made is none."""
         names = (Path(key).stem for key in self.store.list(f"{self.sweep}/lock"))
-        return sorted(int(name) for name in names)
+        return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{6,}", name))
 
     def _key(self, number: int) -> str:
         return f"{self.sweep}/lock/{number:06d}.json"

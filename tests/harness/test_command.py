@@ -43,10 +43,70 @@ def test_what_went_wrong_is_one_line(
     assert "SECRET" not in told
 
 
-def test_an_unexpected_error_keeps_its_traceback() -> None:
-    with pytest.raises(OSError, match="stale"):
-        exit_code(fails(OSError(errno.ESTALE, "stale")))
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+    __module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ESTALE, "stale", "/x/y"), "stale: /x/y: mend"),
+        (ConnectionError("no route"), "ConnectionError: no route: the storage of `results`: mend"),
+        (
+            EndpointConnectionError("s3://K:SECRET@b is away"),
+            "EndpointConnectionError: s3://***@b is away: the storage of `results`: mend",
+        ),
+    ],
+    ids=["mount", "connection", "bucket"],
+)
+def test_a_storage_that_is_away_is_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(fails(error)) == 1
+    assert capsys.readouterr().err == (f"featgan: {line} this, and the same command continues\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code(fails(ValueError("odd: s3://KEY:SECRET@b"))) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith("ValueError: odd: s3://***@b\n")
+    assert "SECRET" not in told
     assert exit_code(lambda: 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        ("/dev/null", "Not a directory"),
+        ("/dev/null/below", "Not a directory"),
+        ("/proc/x", "No such file or directory"),
+        (f"/tmp/{'a' * 300}", "File name too long"),
+    ],
+    ids=["a file", "below a file", "proc", "long"],
+)
+def test_a_place_that_can_keep_no_files_is_told(root: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"^results: {root}: no files .*{reason}") as caught:  # noqa: SIM117
+        with command.alone(Store(root), "s", Screen()):
+            pytest.fail("went on")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE], ids=["closed", "away"])
+def test_a_place_that_is_closed_or_away_is_no_mistake_of_the_file(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Store, "create", fail)
+    with pytest.raises(OSError, match=os.strerror(code)):  # noqa: SIM117
+        with command.alone(Store(str(tmp_path)), "s", Screen()):
+            pytest.fail("went on")
 
 
 def test_a_command_that_lost_its_sweep_ends_with_the_reason(

@@ -1,0 +1,65 @@
+"""What the driver does where its storage fails: locks, moves."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import store as module
+from harness.lock import SweepLock
+from harness.store import Store
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+    __module__ = "botocore.exceptions"
+
+
+def test_a_lock_that_somebody_copied_is_no_lock(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("s/lock/000007 (copy).json", b"anything")
+    store.put("s/lock/notes.txt", b"anything")
+    with SweepLock(store, "s"):
+        assert "s/lock/000001.json" in store.list("s/lock")
+
+
+def test_the_end_of_a_sweep_survives_a_bucket_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise EndpointConnectionError
+
+    with SweepLock(Store(str(tmp_path)), "s"):
+        monkeypatch.setattr(Store, "put", away)
+
+
+def test_a_move_waits_for_a_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time it has moved the file, but the answer is lost."""
+    real, calls = os.replace, [0]
+
+    def replace(*arguments: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            real(*arguments)
+        if calls[0] <= 2:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        real(*arguments)
+
+    store = Store(str(tmp_path))
+    store.put("a", b"new")
+    store.put("b", b"old")
+    monkeypatch.setattr(module.os, "replace", replace)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    store.move("a", "b")
+    assert calls == [3]
+    assert store.list() == ["b"]
+    assert store.get("b") == b"new"
+    with pytest.raises(FileNotFoundError):
+        store.move("a", "c")
