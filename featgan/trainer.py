@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from featgan.batches import Batches, Images
+from featgan.errors import UserError
 from featgan.gan import Gan
 from featgan.metrics import lower_is_better
 from featgan.networks import GanSettings
@@ -250,9 +251,15 @@ class StagedTrainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a `state()` of a run with the same arguments, at its evaluation."""
+        """Continue from a `state()` of a run with the same arguments, at its evaluation.
+
+        Raises UserError where another version of featgan made it.
+        """
         if state["format"] != STATE_FORMAT:
-            raise ValueError(f"state of format {state['format']}, expected {STATE_FORMAT}")
+            raise UserError(
+                f"a checkpoint of another version of featgan (state {state['format']}, this one "
+                f"has {STATE_FORMAT}): continue the run with that version, or remove its folder"
+            )
         self.gan.load_state(state["model"])
         self._models = dict(state["models"])
         self.progress = Progress.restore(

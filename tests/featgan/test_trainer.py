@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from featgan import checkpoint
+from featgan.errors import UserError
 from featgan.networks import generator_bytes
 from featgan.scores import Measurement
 from featgan.stages import Peak
@@ -390,6 +391,12 @@ def test_a_diverged_run_stays_diverged_when_restored(make_trainer):
     restored.restore(checkpoint.load(checkpoint.dump(trainer.state())))
     assert list(restored.run()) == []
     assert restored.diverged == trainer.diverged
+
+
+def test_a_state_of_another_version_is_refused_in_one_line(make_trainer):
+    state = make_trainer().state() | {"format": 1}
+    with pytest.raises(UserError, match=r"another version of featgan \(state 1, this one has 2\)"):
+        make_trainer().restore(state)
 
 
 def test_every_image_needs_a_group(make_trainer):
