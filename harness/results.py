@@ -6,6 +6,7 @@ Reads run records and their neighbours alone; needs no Ray and no GPU.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from harness.comparison import comparison_tables, unmatched
 from harness.honest_tables import honest_tables
 from harness.outcome import Cell, Outcome, cell_name
 from harness.paper_tables import group_tables, run_tables, score_tables
+from harness.records import RunRecord
 from harness.report import Section
 from harness.table import escape_markdown
 
@@ -88,13 +90,20 @@ def state(outcome: Outcome) -> list[str]:
         names = [cell_name(run.cell) for run in outcome.runs if run.status == status]
         if names:
             lines.append(f"{status.capitalize()}: {', '.join(names)}.")
-    stuck = [run for run in finished if run.evaluations[-1].spread < STUCK]
+    stuck = [run for run in finished if _spread(run) < STUCK]
     if stuck:
         cells = ", ".join(cell_name(run.cell) for run in stuck)
-        lines.append(f"Stuck on one image at their end (spread under {STUCK:g}): {cells}.")
+        lines.append(f"Stuck on one image at their last peak (spread under {STUCK:g}): {cells}.")
     if outcome.missing:
         lines.append(f"Not begun: {', '.join(map(cell_name, outcome.missing))}.")
     return [*lines, *outcome.problems, *outcome.notes]
+
+
+def _spread(run: RunRecord) -> float:
+    """The spread of the generator that the run has left: that of its last stage's peak."""
+    last = run.stages[-1]
+    of_stage = [e for e in run.evaluations if e.stage == last.stage]
+    return next((e.spread for e in of_stage if e.epoch == last.peak_epoch), math.inf)
 
 
 def _markdown(outcome: Outcome, sections: list[Section]) -> str:

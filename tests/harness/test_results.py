@@ -33,16 +33,20 @@ def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
     assert "Not begun: digits-descending-seed0, digits-ascending-seed0" in screen
 
 
-def test_generators_stuck_on_one_image_at_their_end_are_named(sweep_folder):
-    folder = sweep_folder(seeds=1, length=2)
+def test_generators_stuck_on_one_image_at_their_last_peak_are_named(sweep_folder):
+    """The peak's generator is the one that is saved, whatever became of it afterwards."""
+    folder = sweep_folder(seeds=1, length=3)
     stuck, recovered = "digits-ascending-seed0", "digits-descending-seed0"
-    for name, number in ((stuck, -1), (recovered, 0)):
+    for name, at_peak in ((stuck, True), (recovered, False)):
         (path,) = folder.glob(f"runs/{name}-*/run.json")
         record = json.loads(path.read_text())
-        record["evaluations"][number]["spread"] = 0.4
+        last = record["stages"][-1]
+        for evaluation in record["evaluations"]:
+            is_peak = (evaluation["stage"], evaluation["epoch"]) == (3, last["peak_epoch"])
+            evaluation["spread"] = 0.4 if is_peak == at_peak else 30.0
         path.write_text(json.dumps(record))
     text = results.make(folder).read_text()
-    assert f"Stuck on one image at their end (spread under 1): {stuck}." in text
+    assert f"Stuck on one image at their last peak (spread under 1): {stuck}." in text
 
 
 def test_made_again_the_tables_and_figures_are_the_same_bytes(sweep_folder):
