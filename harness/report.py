@@ -22,6 +22,7 @@ from PIL import Image
 
 from harness.outcome import Outcome, cell_name, dotted
 from harness.paper_tables import status
+from harness.records import RunRecord, StageRecord
 from harness.table import Column, Table, Value
 
 PEAK_PIXELS = 560
@@ -161,7 +162,7 @@ def _set_up(outcome: Outcome) -> list[Part]:
 
 
 def _peaks(outcome: Outcome) -> list[Part]:
-    """For the best run of each pattern, the sample grid at each stage's peak."""
+    """For the best run of each pattern, the sample grid that each stage left."""
     rows: list[Part] = []
     for pattern in outcome.patterns:
         best = pattern.representative
@@ -171,15 +172,23 @@ def _peaks(outcome: Outcome) -> list[Part]:
         for stage in best.stages:
             path = outcome.run_folder(best) / "samples" / f"stage{stage.stage}.png"
             if path.is_file() and stage.peak_score is not None:
-                members = ", ".join(map(str, stage.groups))
-                caption = (
-                    f"Stage {stage.stage}, groups {members}: epoch {stage.peak_epoch:,} of "
-                    f"{stage.epochs:,}, score {stage.peak_score:.3f}"
-                )
+                caption = _stage_caption(best, stage)
                 pictures.append(Picture(caption, _shrunk(path), "jpeg", scrolls=False))
         if pictures:
             rows.append(Row(f"{pattern.data}, {pattern.label}: {cell_name(best.cell)}", pictures))
     return rows
+
+
+def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
+    """What a stage's grid shows: its peak; without rewinds, only the last stage goes back to it."""
+    name = f"Stage {stage.stage}, groups {', '.join(map(str, stage.groups))}"
+    rewound = run.settings.get("stages", {}).get("rewind", True)
+    if rewound or stage is run.stages[-1]:
+        return (
+            f"{name}: epoch {stage.peak_epoch:,} of {stage.epochs:,}, score {stage.peak_score:.3f}"
+        )
+    last = [e.score for e in run.evaluations if e.stage == stage.stage][-1]
+    return f"{name}: at its end, epoch {stage.epochs:,}, score {last:.3f}"
 
 
 def _losses(outcome: Outcome) -> list[Part]:

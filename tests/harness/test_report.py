@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -80,6 +81,22 @@ def test_sections_and_words(page):
     assert "bad/<b>1</b>.jpg" in text  # a rejected image
     assert "torch 2.14.1" in text
     assert re.search(r"Stage 3, groups 3, 2, 1: epoch \d+ of 20, score", text)
+
+
+def test_without_rewinds_a_grid_is_of_its_stages_end_but_for_the_last(
+    sweep_folder, make_run, save_run
+):
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    for path in folder.glob("runs/a-ascending-*/run.json"):
+        shutil.rmtree(path.parent)
+    cell = {"data": "a", "mode": "ascending", "seed": 0}
+    run = make_run(cell, [[3.0, 1.5], [4.0, 2.0]], [[1], [1, 2]], images=[1, 2])
+    settings = run.settings | {"stages": {"rewind": False}}
+    save_run(folder, run.model_copy(update={"settings": settings}))
+    results.make(folder)
+    text = Page((folder / "report.html").read_text()).text
+    assert "Stage 1, groups 1: at its end, epoch 20, score 1.500" in text
+    assert "Stage 2, groups 1, 2: epoch 10 of 20, score 4.000" in text
 
 
 def test_what_has_not_begun_or_failed_is_told(sweep_folder, make_run, save_run):
