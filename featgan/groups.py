@@ -86,7 +86,8 @@ class FeatureGroups:
         Raises `UserError` where `k` groups are not to be had. Of more than 4,097 different
         values only 4,096 boundaries are tried.
         """
-        ordered = np.sort(values)
+        # counts by their digits, which takes a fifth of the time
+        ordered = np.sort(values, kind="stable" if values.dtype.itemsize <= 2 else None)
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         if len(starts) < settings.k:
             what = "feature counts" if settings.by == "feature_count" else "values"

@@ -195,10 +195,13 @@ def stage_ends(run: RunRecord) -> list[int]:
 def bin_width(span: float, counts: bool) -> float:
     """Bins of 100, the paper's, or the widest round ones that give twelve bins or more.
 
+    The paper's are kept down to a span of 500, where CelebA's counts alone would have finer ones.
     Those of counts are whole numbers up to 100; those of other values of any size.
     """
+    if counts and span >= 500:
+        return 100
     if counts:
-        return next((width for width in (100, 50, 20, 10, 5, 2) if span >= 12 * width), 1)
+        return next((width for width in (20, 10, 5, 2) if span >= 12 * width), 1)
     if span <= 0:
         return 1.0
     decade = 10.0 ** math.floor(math.log10(span / 12))

@@ -9,7 +9,8 @@ GROUPS = [[3], [3, 2]]
 
 
 @pytest.mark.parametrize(
-    ("span", "width"), [(4000, 100), (1200, 100), (1199, 50), (130, 10), (24, 2), (23, 1), (0, 1)]
+    ("span", "width"),
+    [(4000, 100), (700, 100), (500, 100), (499, 20), (130, 10), (24, 2), (23, 1), (0, 1)],
 )
 def test_bins_are_the_papers_or_finer_when_narrow(span, width):
     assert figures.bin_width(span, counts=True) == width
