@@ -34,12 +34,10 @@ def quality_tables(outcome: Outcome) -> list[Table]:
     tables = []
     for data in outcome.data_sets:
         rows: list[list[Value]] = []
-        if real := outcome.real.get(data):
-            numbers = [getattr(real.qualities, key) for key, _, _ in QUALITIES]
-            rows.append(["real images", None, *numbers, *_counts(real.feature_counts)])
-            for number, counts in real.group_counts.items():
-                gaps: list[Value] = [None] * len(QUALITIES)
-                rows.append([f"real images of group {number}", None, *gaps, *_counts(counts)])
+        runs = [run for run in outcome.runs if run.cell["data"] == data]
+        variants = dict.fromkeys(map(outcome.variant, runs))
+        for variant in variants:
+            rows += _real_rows(outcome, variant, f" ({variant})" if len(variants) > 1 else "")
         for pattern in (p for p in outcome.patterns if p.data == data):
             found = _measured(outcome, pattern)
             if found:
@@ -111,6 +109,22 @@ CLAIMS = (
 )  # fmt: skip
 
 
+def _real_rows(outcome: Outcome, variant: str, which: str) -> list[list[Value]]:
+    """What the real images of a data set look like, all and by group."""
+    real = outcome.real.get(variant)
+    if real is None:
+        return []
+    numbers: list[Value] = [getattr(real.qualities, key) for key, _, _ in QUALITIES]
+    gaps: list[Value] = [None] * len(QUALITIES)
+    return [
+        [f"real images{which}", None, *numbers, *_counts(real.feature_counts)],
+        *(
+            [f"real images of group {number}{which}", None, *gaps, *_counts(counts)]
+            for number, counts in real.group_counts.items()
+        ),
+    ]
+
+
 def claim_table(outcome: Outcome) -> Table:
     """For each claim of the paper: supported here? By how much, over how many seeds?"""
     rows = [row for claim in CLAIMS for row in _compared(outcome, claim)]
@@ -169,13 +183,16 @@ def _uneven_groups(outcome: Outcome) -> Iterator[list[Value]]:
 
 
 def _wider_counts(outcome: Outcome) -> Iterator[list[Value]]:
-    """Of two data sets: has the more diverse one the wider spread of feature counts?"""
-    spreads = {}
+    """Of two data sets: has the more diverse one the wider spread of feature counts?
+
+    Not asked of the variants of one data set, whose images are the same.
+    """
+    spreads, whole = {}, {run.cell["data"] for run in outcome.runs}
     for record in outcome.count_groups:
         counts = np.repeat(list(record.histogram), list(record.histogram.values()))
         spreads[record.data] = float(np.std(counts))
     known = sorted(
-        (data for data in spreads if data in outcome.real),
+        (data for data in spreads if data in outcome.real and data in whole),
         key=lambda data: outcome.real[data].qualities.diversity,
     )
     for narrow, diverse in pairwise(known):

@@ -73,12 +73,14 @@ class Outcome:
     notes: list[str]
     runs: list[RunRecord]
     data: dict[str, DataRecord]
+    """By the name of their file: that of the data set, and of its variant where there are several.
+    """
     groups: dict[str, GroupsRecord]
     """By the name of their file."""
     rescored: dict[str, Rescored] = field(default_factory=dict)
     """What was measured again with fresh noise, by run."""
     real: dict[str, RealRecord] = field(default_factory=dict)
-    """The same measurements of real images, by data set."""
+    """The same measurements of real images, by the name of the data record."""
     ceilings: list[RealScore] = field(default_factory=list)
     """Scores of real images, one for each data set and score protocol."""
     problems: list[str] = field(default_factory=list)
@@ -104,7 +106,10 @@ class Outcome:
         for path in sorted(folder.glob("groups/*.json")):
             if record := _parsed(path, GroupsRecord, problems):
                 groups[path.stem] = record
-        data = [_parsed(path, DataRecord, problems) for path in sorted(folder.glob("data/*.json"))]
+        data = {}
+        for path in sorted(folder.glob("data/*.json")):
+            if found := _parsed(path, DataRecord, problems):
+                data[path.stem] = found
         rescored = {}
         for run in runs:
             path = folder / "runs" / run.run / "rescored.json"
@@ -127,7 +132,7 @@ class Outcome:
             cells=cells if cells is not None else [run.cell for run in runs],
             notes=plan.notes if plan else [],
             runs=runs,
-            data={record.name: record for record in data if record is not None},
+            data=data,
             groups=groups,
             rescored=rescored,
             real={record.name: record for record in real if record is not None},
@@ -208,6 +213,11 @@ class Outcome:
         """The score of the real images; None where the grid has several, of several sizes."""
         found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
         return found[0] if len({r.score for r in found}) == 1 else None
+
+    def variant(self, run: RunRecord) -> str:
+        """The name in `data` of the run's data set, as its images were made and counted."""
+        same = (name for name, record in self.data.items() if record.key == run.data_key)
+        return next(same, run.cell["data"]) if run.data_key else str(run.cell["data"])
 
     def run_folder(self, run: RunRecord) -> Path:
         """Where a run keeps its files."""

@@ -89,6 +89,8 @@ class RunRecord(Sealed):
     """The run's place in the grid: `data`, `mode`, `seed` and any further axis by dotted key."""
     settings: dict[str, Any]
     """The run's resolved settings, as the sweep file spells them."""
+    data_key: str = ""
+    """Store key of its images and feature counts; empty in a record of old."""
     status: Status
     reason: str | None = None
     """Why a run failed, diverged or was interrupted."""

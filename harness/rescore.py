@@ -28,7 +28,7 @@ from featgan.scores import Classifier, Score, ScoreSettings, inception_score, lo
 from featgan.seeds import stream
 from harness.outcome import Outcome, cell_name
 from harness.records import RunRecord
-from harness.schemas import CountStatistics, QualityRecord, RealRecord, Rescored
+from harness.schemas import CountStatistics, DataRecord, QualityRecord, RealRecord, Rescored
 
 GPU_COUNT = 50_000
 QUALITY_IMAGES = 256
@@ -94,15 +94,16 @@ class _Measuring:
         started = time.perf_counter()
         generator = load_generator(home / GENERATOR, self.device, self.networks)
         features = FeatureSettings.model_validate(run.settings["features"])
-        self.real(run.cell["data"], features)
+        data = self.outcome.variant(run)
+        self.real(data, features)
         logits = self._logits(generator, classifier, large, run.cell["seed"])
         score, score_std = inception_score(logits, settings.splits)
         fresh = logits[: many // settings.count * settings.count].split(settings.count)
         noise = _noise(generator, QUALITY_IMAGES, run.cell["seed"], "qualities")
         images = generate(generator, noise)
-        _, training = self.training(run.cell["data"])
+        _, training = self.training(data)
         if training.shape[1:] != images.shape[1:]:
-            raise UserError(f"{run.run}: its images are not of the size of {run.cell['data']}'s")
+            raise UserError(f"{run.run}: its images are not of the size of {data}'s")
         found = qualities.measure(images, training)
         record = Rescored(
             generator_sha256=digest,
@@ -121,7 +122,7 @@ class _Measuring:
 
     def real(self, data: str, features: FeatureSettings) -> None:
         """Measure a sample of a data set's real images, unless that has been done."""
-        record = self.outcome.data[data]
+        record = self._record(data)
         path = self.results / "real" / f"{data}.json"
         if path.is_file() and json.loads(path.read_text())["digest"] == record.digest:
             return
@@ -184,9 +185,14 @@ class _Measuring:
         some = images[: FEATURE_IMAGES[self.device.type]]
         return counter.count(resized(some, settings.input_size))
 
+    def _record(self, data: str) -> DataRecord:
+        if data not in self.outcome.data:
+            raise UserError(f"{self.results / 'data' / data}.json: missing; the sweep writes it")
+        return self.outcome.data[data]
+
     def _features(self, data: str) -> Path:
         """The folder of a data set's features and images, beside the sweep's folder."""
-        folder = self.results.resolve().parent / self.outcome.data[data].key
+        folder = self.results.resolve().parent / self._record(data).key
         if not (folder / "pack").is_dir():
             raise UserError(
                 f"{folder}: no images of {data}; measuring needs `features/` beside the sweep"

@@ -256,6 +256,7 @@ class Trial:
             signature=self.run.signature,
             cell=cell.as_dict(),
             settings=cell.method.model_dump(mode="json"),
+            data_key=self.run.data_key,
             status=status,
             reason=reason,
             score_protocol=self._protocol,

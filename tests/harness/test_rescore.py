@@ -14,7 +14,9 @@ from featgan.networks import GanSettings, build, generator_bytes
 from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import load_trained
 from harness import rescore, results
+from harness.claims import quality_tables
 from harness.outcome import Outcome
+from harness.paper_tables import group_tables
 
 SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
 
@@ -110,6 +112,27 @@ def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
     text = (folder / "tables" / "tables.md").read_text()
     assert "| real images | \u2013 |" in text
     assert "flattery" in text
+
+
+def test_a_run_is_compared_with_the_images_of_its_own_variant(folder, monkeypatch):
+    """Two ways of counting make two variants of a data set; the run is of the first."""
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    record = json.loads((folder / "data" / "apples.json").read_text())
+    (folder / "data" / "apples.json").rename(folder / "data" / "apples.aaaaaa.json")
+    other = record | {"key": "features/apples-nowhere"}
+    (folder / "data" / "apples.bbbbbb.json").write_text(json.dumps(other))
+    (path,) = folder.glob("runs/*/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_key": record["key"]}))
+    groups = folder / "groups" / "apples-kmeans-k2.json"
+    text = json.loads(groups.read_text()) | {"data": "apples.aaaaaa"}
+    groups.write_text(json.dumps(text))
+    rescore.rescore(folder, count=20)
+    outcome = Outcome.read(folder)
+    assert [*outcome.real] == ["apples.aaaaaa"]
+    assert len(outcome.real["apples.aaaaaa"].group_counts) == 2
+    (qualities,) = quality_tables(outcome)
+    assert [row[0] for row in qualities.rows[:2]] == ["real images", "real images of group 1"]
+    assert "30 images; 0 rejected." in group_tables(outcome)[0].notes
 
 
 def test_own_networks_are_imported_when_named(folder, tmp_path, monkeypatch, capsys):
