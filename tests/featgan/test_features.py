@@ -3,10 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
+from sklearn.datasets import load_sample_images
+from torchvision import transforms
+from torchvision.models import vgg16
 
 from featgan import features, vgg
 from featgan.features import FeatureCounter, FeatureSettings
+from featgan.images import square
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings(weights="random", input_size=32)
@@ -36,6 +41,31 @@ def test_count_is_the_number_of_positive_outputs(state: vgg.State, images: np.nd
     assert counts.dtype == np.int16
     assert counts.std() > 2
     undecided = (outputs.abs() < 1e-5).sum(1).numpy()
+    assert (np.abs(counts - (outputs > 0).sum(1).numpy()) <= undecided).all()
+
+
+def test_counts_are_those_of_torchvisions_own_network_and_transforms(state: vgg.State) -> None:
+    """Photographs as everyone counts them: nothing of ours but the decoder and the square."""
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    crops = [photo.crop((x, 20, x + 300, 320)) for photo in photographs for x in (0, 250)]
+    squares = np.stack([square(crop, 224) for crop in crops])
+    with torch.device("meta"):  # no memory for the layers that nobody counts
+        network = vgg16(weights=None, init_weights=False).eval()
+    network.classifier = network.classifier[:1]
+    network.load_state_dict(state, assign=True)
+    prepare = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    batch = torch.stack([prepare(pixels.transpose(1, 2, 0)) for pixels in squares])
+    with torch.inference_mode():
+        outputs = network(batch)
+    counts = FeatureCounter(FeatureSettings(weights="random"), CPU, state).count(squares)
+
+    assert len(set(counts.tolist())) > 2
+    undecided = (outputs.abs() < 1e-5 * outputs.abs().max()).sum(1).numpy()
     assert (np.abs(counts - (outputs > 0).sum(1).numpy()) <= undecided).all()
 
 
