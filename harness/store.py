@@ -55,6 +55,7 @@ LONGEST_PAUSE = 10.0
 UNREACHABLE = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.ENETDOWN),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
+    errno.EBUSY,  # s3fs: 503, too many requests for now
 }
 """What a mount says whose server is away. A full disk or a missing permission will not pass."""
 

@@ -28,6 +28,11 @@ pytestmark = [
 ]
 
 
+SLOW_DOWN = (
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+
 class Server:
     """An S3 server whose next requests can be made to fail."""
 
@@ -48,6 +53,9 @@ class Server:
             time.sleep(1)
         if fault == "lost answer":  # done, but the caller is told that it failed
             list(self.inner(environment, lambda *_: None))
+        if fault == "slow down":
+            start("503 Slow Down", [("Content-Length", str(len(SLOW_DOWN)))])
+            return [SLOW_DOWN]
         if fault:
             start("500 Internal Server Error", [("Content-Length", "0")])
             return [b""]
@@ -137,6 +145,19 @@ def test_a_storage_that_stays_down_is_an_error_not_an_endless_wait(
     with pytest.raises(OSError, match=r"500|Internal"):
         hasty.put("a", b"1")
     server.faults.clear()
+
+
+def test_a_storage_that_asks_to_slow_down_is_asked_again(
+    store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than its client tries by itself."""
+    once = {"config_kwargs": {"retries": {"max_attempts": 1}}}
+    monkeypatch.setattr(store_module, "S3_PATIENCE", once)
+    hasty = Store(store.root)
+    server.faults.extend(["slow down"] * 8)
+    hasty.put("a", b"1")
+    assert len(server.met) == 8
+    assert hasty.get("a") == b"1"
 
 
 def test_the_lock_works_on_s3(store: Store) -> None:
