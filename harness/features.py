@@ -32,6 +32,7 @@ from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
 from harness import cluster
+from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code
 from harness.config import Sweep, load
 from harness.known import Known
@@ -41,10 +42,9 @@ from harness.screen import Screen
 from harness.sealed import seal, unseal
 from harness.sources import SLICE, Listing, SourceSettings
 from harness.store import Store
-from harness.table import Column, Table, Value
 
-NEAR = (1, 5, 20)
-"""Distances in counts of the boundary report: a kernel's rounding, bf16's, another crop's."""
+MAKERS = "made_with"
+"""Key of what counts were made with."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
@@ -98,11 +98,11 @@ def prepare(
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(store, key):  # another sweep may just have done it
                 store.delete(f"{key}/dataset.json")
-                store.put(f"{key}/counting.json", _json(kind))
+                known, made_with = _known_counts(store, kind, _maker(gpu))
+                store.put(f"{key}/counting.json", _json(kind | {MAKERS: made_with}))
                 parts = Parts(store, key, len(listing.images))
                 limit = max_rejected * listing.found - len(listing.problems)
                 if limit >= 0:
-                    known = _known_counts(store, kind)
                     how = (source, features, image_size, known, actors, gpu)
                     _fill(parts, name, listing, how, limit, progress)
                 rejected = _put_rejected(store, key, listing, parts)
@@ -214,18 +214,37 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
     }
 
 
-def _known_counts(store: Store, kind: dict[str, Any]) -> Known:
-    """All counts of this kind in the store, those of interrupted counts included."""
+def _maker(gpu: bool) -> dict[str, str]:
+    """What may move a count by one or two: the kind of processor, and the libraries."""
+    packages = ("torch", "torchvision", "pillow", "numpy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return {"device": "GPU" if gpu else "CPU"} | versions
+
+
+def _known_counts(
+    store: Store, kind: dict[str, Any], maker: dict[str, str]
+) -> tuple[Known, list[dict[str, str]]]:
+    """All counts of this kind in the store, those of interrupted counts included.
+
+    Beside them what they were made with, and `maker`, which makes the others.
+    """
     tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
+    makers: list[dict[str, str]] = []
     for file in store.list("features"):
         key, _, leaf = file.rpartition("/")
-        if leaf != "counting.json" or store.get(file) != _json(kind):
+        if leaf != "counting.json":
+            continue
+        found = json.loads(store.get(file))
+        made_with = found.pop(MAKERS, [])
+        if found != kind:
             continue
         if store.exists(f"{key}/features.parquet"):
             tables.append(load_table(store, key)[["sha256", "feature_count"]])
         else:
             tables.append(Parts.left_in(store, key))
-    return Known.of(pd.concat(tables))
+        makers += made_with if len(tables[-1]) else []
+    makers.append(maker)
+    return Known.of(pd.concat(tables)), [m for i, m in enumerate(makers) if m not in makers[:i]]
 
 
 def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.DataFrame:
@@ -286,9 +305,10 @@ def _put_data_set(
     file = table.to_parquet(index=False)
     store.put(f"{key}/features.parquet", file)
     store.put(f"{key}/duplicates.csv", _csv(duplicates))
-    packages = ("torch", "torchvision", "pillow", "numpy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
+    made_with = json.loads(store.get(f"{key}/counting.json"))[MAKERS]
+    versions = {name: text for name, text in _maker(False).items() if name != "device"}
     protocol = _kind(features) | {"weights": features.weights, "versions": versions}
+    protocol[MAKERS] = made_with
     store.put(f"{key}/protocol.json", seal(protocol))
     content = hashlib.sha256()
     for start in range(0, len(table), SLICE):
@@ -373,22 +393,6 @@ def _report(store: Store, sweep: str) -> str:
             tables.append(boundary_table(f"{record.data}: {record.title}", groups))
         text = "\n".join(table.text() for table in tables)
     return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
-
-
-def boundary_table(title: str, groups: FeatureGroups) -> Table:
-    """How many images would change their group if their count changed by a little."""
-    images = sum(groups.histogram.values())
-    near = {within: groups.near_boundaries(within) for within in NEAR}
-    rows: list[list[Value]] = [
-        [
-            f"{before.number} | {after.number}",
-            f"{before.highest} | {after.lowest}",
-            *(f"{near[w][row]} ({near[w][row] / images:.1%})" for w in NEAR),
-        ]
-        for row, (before, after) in enumerate(zip(groups.groups, groups.groups[1:], strict=False))
-    ]
-    columns = ["groups", "counts", *(f"images within {w}" for w in NEAR)]
-    return Table("boundaries", f"Near a boundary: {title}", [*map(Column, columns)], rows)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ from featgan.features import FeatureCounter, FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack, decode, square
 from harness import counting, features
+from harness.boundaries import boundary_table
 from harness.features import (
     DataSet,
-    boundary_table,
     data_record,
     load_rejected,
     load_table,
     prepare,
+    read_sealed,
 )
 from harness.known import Known
 from harness.sources import FolderSource
@@ -258,6 +259,25 @@ def test_a_known_count_is_taken_as_it_is(
     table = load_table(store, run(photos, store).key).set_index("image_id")["feature_count"]
 
     assert (table["04.png"], table["new.png"], before.images) == (99, 5, IMAGES)
+
+
+def test_all_that_counts_were_made_with_is_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
+    monkeypatch.setattr(counting, "count", fake_count({}, {}, calls))
+    versions = features._maker(gpu=False)
+    monkeypatch.setattr(features, "_maker", lambda gpu: versions | {"torch": "1.0"})
+    run(photos, store)
+    monkeypatch.setattr(features, "_maker", lambda gpu: versions | {"device": "GPU"})
+    Image.new("RGB", (30, 30), "red").save(photos / "new.png")
+    protocol = read_sealed(store, f"{run(photos, store).key}/protocol.json")
+
+    assert protocol["versions"]["torch"] == version("torch")
+    assert [(made["device"], made["torch"]) for made in protocol["made_with"]] == [
+        ("CPU", "1.0"),
+        ("GPU", version("torch")),
+    ]
 
 
 @pytest.mark.usefixtures("engine")
