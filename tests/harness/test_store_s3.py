@@ -154,9 +154,9 @@ def test_a_storage_that_asks_to_slow_down_is_asked_again(
     once = {"config_kwargs": {"retries": {"max_attempts": 1}}}
     monkeypatch.setattr(store_module, "S3_PATIENCE", once)
     hasty = Store(store.root)
-    server.faults.extend(["slow down"] * 8)
+    server.faults.extend(["slow down"] * 14)
     hasty.put("a", b"1")
-    assert len(server.met) == 8
+    assert len(server.met) == 14
     assert hasty.get("a") == b"1"
 
 
