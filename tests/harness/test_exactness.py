@@ -4,6 +4,7 @@ Real processes and a real SIGKILL. This file is also what the processes run: the
 from a server that has imported the libraries once, under the name `__child__`.
 """
 
+import math
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness.store
 from featgan import checkpoint
@@ -23,7 +25,7 @@ from featgan.small_cnn import train_classifier
 from harness.config import Cell, Method
 from harness.records import RunRecord
 from harness.store import Store
-from harness.trial import Habits, Run, carry
+from harness.trial import Habits, Run, Trial, carry
 
 EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=100)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
@@ -45,8 +47,8 @@ MATRIX = [
 def train(root, run, dies, reports):
     """Carry the run; the parent hears of every evaluation. `dies` says where to end oneself."""
     if dies is not None:
-        kind, nth = dies
-        DEATHS[kind](nth)
+        kind, when = dies
+        DEATHS[kind](when)
     carry(run, Store(root), EVERY_EVALUATION, lambda record: reports.send(len(record.evaluations)))
 
 
@@ -82,7 +84,23 @@ def die_between_names(nth):
     Store.move = move
 
 
-DEATHS = {"writing": die_while_writing, "between": die_between_names}
+def die_behind(evaluations):
+    """After the second of two evaluations, with the first's checkpoint as the only one since."""
+    saved, last = evaluations
+    original = Trial.observe
+
+    def observe(trial, evaluation):
+        number = len(trial.trainer.evaluations)
+        trial._saved = -math.inf if number == saved else math.inf
+        record = original(trial, evaluation)
+        if number == last:
+            die()
+        return record
+
+    Trial.observe = observe
+
+
+DEATHS = {"writing": die_while_writing, "between": die_between_names, "behind": die_behind}
 
 
 # What the tests say of it.
@@ -227,13 +245,35 @@ def test_every_kind_of_run_killed_at_ten_moments(data, size, mode, precision):
     check_random_kills(data, size, mode, precision, seeds=range(1, 11))
 
 
-@pytest.mark.parametrize("kind", sorted(DEATHS))
+@pytest.mark.parametrize("kind", ["between", "writing"])
 def test_a_kill_while_the_checkpoint_is_written_costs_no_bytes(data, expected, kind):
     run = make_run(kind)
     assert finish(data, run, dies=(kind, 2)) == -signal.SIGKILL
     assert finish(data, run) == 0
     assert read(data, run).continued == 1
     assert same(left_by(data, run), expected)
+
+
+def curves(store, run):
+    """Epochs spent of every point of the score's curve, and of every sample grid."""
+    events = EventAccumulator(str(store.local(run.folder))).Reload()
+    points = events.Scalars("evaluation/score"), events.Images("samples")
+    return [[event.step for event in kind] for kind in points]
+
+
+def test_a_checkpoint_that_is_evaluations_and_a_stage_behind_costs_no_bytes(data, expected):
+    """The usual case: record, samples and curves know of more than the checkpoint."""
+    run = make_run("behind")
+    for saved, last, stages in ((1, 5, 2), (3, 6, 3)):
+        assert finish(data, run, dies=("behind", (saved, last))) == -signal.SIGKILL
+        state = checkpoint.load(data.get(f"{run.folder}/{LATEST}"))["trainer"]
+        assert len(state["evaluations"]) == saved
+        assert len(read(data, run).evaluations) > saved
+        assert len(data.list(f"{run.folder}/samples")) == stages
+    assert finish(data, run) == 0
+    assert read(data, run).continued == 2
+    assert same(left_by(data, run), expected)
+    assert curves(data, run) == [[1, 2, 3, 4, 5, 6], [2, 4, 6]]
 
 
 def test_a_damaged_checkpoint_never_pushes_out_the_whole_one_before(data, expected):
