@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,14 @@ MIN_SIDE = 8
 MAX_ASPECT = 10
 """Longest side over shortest side: beyond it the central square shows next to nothing."""
 MAX_PIXELS = 89_478_485
-"""Pixels of the largest usable image, Pillow's own limit: 256 MiB as RGB."""
+"""Pixels of the largest usable image, Pillow's own limit: 341 MiB as Pillow holds RGB. Half as
+many of WebP and CMYK, whose decoders hold them several times."""
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened, by content: Pillow knows more, some of it by starting other programs."""
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats that hold no more than 16 bits, though Pillow may open them in its mode of 32."""
+STRIP = 128
+"""Rows of an image that are converted at a time."""
 MOST_SCANS = 100
 """Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
 
@@ -54,12 +59,13 @@ def decode(data: bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size)
-                if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+                _check_size(image)
+                if image.format in ("JPEG", "MPO") and _scans(data) > MOST_SCANS:
                     raise BadImage(f"JPEG of more than {MOST_SCANS} scans")
                 _check_range(image)
                 image.load()
-                return _rgb(_upright(image))
+                _turn(image)
+                return _rgb(image)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
         except UnidentifiedImageError as error:
@@ -86,10 +92,13 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack([square(Image.fromarray(i), size) for i in images.transpose(0, 2, 3, 1)])
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(image: Image.Image) -> None:
     """Refuse what no network can learn from, before its pixels are decoded."""
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels")
+    width, height = image.size
+    hungry = image.format == "WEBP" or image.mode == "CMYK"
+    most = MAX_PIXELS // 2 if hungry else MAX_PIXELS
+    if width * height > most:
+        raise BadImage(f"over {most // 10**6} million pixels")
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"{width}x{height} pixels: a side is shorter than {MIN_SIDE}")
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -104,16 +113,40 @@ def _check_range(image: Image.Image) -> None:
         raise BadImage("32-bit or signed pixels, whose range is unknown")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; unreadable EXIF data say nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
+def _scans(data: bytes) -> int:
+    """Scans of the first image in a JPEG file: not what follows it, such as a film."""
+    count = at = 0
+    while (found := _MARKER.search(data, at)) and found[1] != _END:
+        count += found[1] == _SCAN
+        length = int.from_bytes(data[found.end() : found.end() + 2])
+        at = found.end() + length  # a thumbnail inside has markers of its own
+    return count
+
+
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+"""Of those that a length follows, and the end; in the pixels of a scan there are none."""
+_SCAN, _END = b"\xda", b"\xd9"
+
+
+def _turn(image: Image.Image) -> None:
+    """Turn it as its EXIF orientation says; unreadable EXIF data say nothing."""
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's as 8-bit RGB."""
+    """Any mode of Pillow's as 8-bit RGB, in strips: whole, what lies between takes gigabytes."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        rgb.paste(_strip(image.crop((0, top, image.width, bottom))), (0, top))
+    return rgb
+
+
+def _strip(image: Image.Image) -> Image.Image:
+    """Some rows of an image as 8-bit RGB."""
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         grey = np.asarray(image).astype(np.int64)
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")

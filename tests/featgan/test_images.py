@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from featgan import images
 from featgan.images import BadImage, ImagePack, decode, square
 
 
@@ -35,6 +36,15 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
+def webp_header(width: int, height: int) -> bytes:
+    """A lossless WebP that claims to be this large."""
+    data = bytearray(encode(plain("red"), "WEBP", lossless=True))
+    at = data.index(b"VP8L") + 9
+    sizes = int.from_bytes(data[at : at + 4], "little") >> 28 << 28
+    data[at : at + 4] = (sizes | (height - 1) << 14 | width - 1).to_bytes(4, "little")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -44,6 +54,7 @@ def png_header(width: int, height: int) -> bytes:
         (encode(PHOTO, "PNG")[:5000], "damaged PNG"),
         (png_header(20_000, 20_000), "over 89 million pixels"),
         (png_header(10_000, 10_000), "over 89 million pixels"),
+        (webp_header(6700, 6700), "over 44 million pixels"),
         (encode(plain("red", size=(1, 1)), "PNG"), "1x1 pixels"),
         (encode(plain("red", size=(1, 40_000)), "PNG"), "1x40000 pixels"),
         (encode(plain("red", size=(10, 101)), "PNG"), "10 times as long"),
@@ -127,6 +138,34 @@ def test_exif_rotation_is_applied() -> None:
     assert turned.size == (16, 20)
     assert turned.getpixel((8, 2)) == RED
     assert turned.getpixel((8, 17)) == WHITE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format_is_turned_as_pillow_does(
+    kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PHOTO.crop((0, 0, 64, 40)), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(decode(data), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
+def test_an_image_of_several_strips_is_that_of_one(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (300, 40, 4), np.uint8)
+    image = Image.fromarray(noise).convert("RGBA" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    data = encode(image, "PNG")
+    found = decode(data)
+    monkeypatch.setattr(images, "STRIP", 10_000)
+    assert np.array_equal(found, decode(data))
+    assert len(np.unique(np.asarray(found)[250:])) > 50
 
 
 def test_damaged_exif_does_not_cost_the_image() -> None:

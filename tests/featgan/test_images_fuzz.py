@@ -165,6 +165,47 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_before_they_are_decoded() -> None
         decode(data[:last] + 1000 * data[last:-2] + data[-2:])
 
 
+def test_what_is_appended_to_a_jpeg_counts_for_no_scans() -> None:
+    """Phones append a film to a photograph."""
+    data = encoded(photographs()[0], "JPEG", progressive=True)
+    decoded = np.asarray(decode(data))
+    assert np.array_equal(decode(data + 9 * 1000 * b"film\xff\xda"), decoded)
+    thumbnail = encoded(photographs()[0].resize((8, 8)), "JPEG")
+    exif = b"Exif\x00\x00" + 300 * b"\xff\xda" + thumbnail
+    assert np.array_equal(
+        decode(encoded(photographs()[0], "JPEG", exif=exif, progressive=True)), decoded
+    )
+
+
+LARGEST = 9400
+"""Side in pixels of a square just below the limit; of WebP and CMYK a square has 6600."""
+
+
+def largest(kind: str) -> bytes:
+    """A file of few bytes and as many pixels as are allowed."""
+    image = Image.new("RGB", (LARGEST, LARGEST), (200, 10, 10))
+    if kind == "png alpha":
+        return encoded(image.convert("RGBA"), "PNG", compress_level=1)
+    if kind == "png 16 bits":
+        grey = Image.fromarray(np.full((LARGEST, LARGEST), 4000, np.uint16))
+        return encoded(grey, "PNG", compress_level=1)
+    if kind == "webp":
+        return encoded(image.crop((0, 0, 6600, 6600)), "WEBP", method=0)
+    return encoded(image, "JPEG", progressive=True, subsampling=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["png alpha", "png 16 bits", "webp", "jpeg progressive"])
+def test_the_largest_images_are_decoded_in_less_than_a_gibibyte(kind: str) -> None:
+    data = largest(kind)
+    stream = len(data).to_bytes(4, "little") + data
+    done = subprocess.run([sys.executable, "-c", DECODE], input=stream, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    told = json.loads(done.stdout)
+    assert (told["good"], told["bad"]) == (1, {})
+    assert told["peak"] * 1024 < GIBIBYTE
+
+
 def test_an_image_that_the_memory_cannot_hold_is_rejected_with_its_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
