@@ -101,7 +101,7 @@ def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
     grid = prepare_runs(sweep, Store(sweep.results), False, Screen().features)
     cluster.shutdown()
     started = time.perf_counter()
-    todo = [(sweep, run) for run in sorted(grid, key=runs.epochs, reverse=True)]
+    todo = [(sweep, run) for run in sorted(grid, key=runs.length, reverse=True)]
     with multiprocessing.get_context("spawn").Pool(slots) as pool:
         seconds = pool.starmap(_carry, todo, chunksize=1)
     return Took(time.perf_counter() - started, _running(sweep)), seconds

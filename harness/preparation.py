@@ -106,6 +106,7 @@ class _Preparation:
             groups_key=self._groups(data, method.groups, method.features),
             classifier_key=classifier and classifier[0],
             real_key=self._judge(data, method.score, classifier),
+            images=data.images,
         )
 
     def _count(self, name: str, features: FeatureSettings, image_size: int) -> DataSet:

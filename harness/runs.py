@@ -11,12 +11,12 @@ import os
 import pickle
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, MappingProxyType
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from ray import tune
@@ -33,7 +33,7 @@ from harness.redaction import redacted
 from harness.screen import Counts, Screen
 from harness.sealed import is_of_other_format
 from harness.store import Store
-from harness.trial import Habits, Run, stop_key, train
+from harness.trial import Habits, Run, planned_epochs, stop_key, train
 
 REPORT_SECONDS = 1.0
 """Least time between two reports of a run to Tune, whose one driver serves all runs."""
@@ -59,16 +59,38 @@ def read_record(store: Store, run: Run) -> RunRecord | None:
     return record if record.run == run.name else None
 
 
+class Standing(NamedTuple):
+    """How far the runs of a sweep are, as their records tell."""
+
+    done: list[Run]
+    half_done: list[Run]
+    missing: list[Run]
+    shares: dict[str, float]
+    """The share, 0..1, of each half-done run that is done."""
+
+
 def split(
-    store: Store, runs: list[Run], pilot: Pilot | None = None
-) -> tuple[list[Run], list[Run], list[Run]]:
-    """Runs that are done, half done, and missing; what a pilot stopped is done for a pilot."""
+    store: Store, runs: list[Run], pilot: Pilot | None = None, counts: Counts | None = None
+) -> Standing:
+    """Runs that are done, half done, and missing; what a pilot stopped is done for a pilot.
+
+    `counts` is told their scores.
+    """
     done = {*FINAL, "stopped"} if pilot else {*FINAL}
-    parts: tuple[list[Run], list[Run], list[Run]] = ([], [], [])
+    standing = Standing([], [], [], {})
     for run in runs:
         record = read_record(store, run)
-        parts[2 if record is None else 0 if record.status in done else 1].append(run)
-    return parts
+        if record is None:
+            standing.missing.append(run)
+            continue
+        if counts is not None:
+            counts.add_score(record.best_score, run.cell.label, record.score_protocol)
+        if record.status in done:
+            standing.done.append(run)
+        else:
+            standing.half_done.append(run)
+            standing.shares[run.name] = min(record.epochs_spent / planned_epochs(run), 0.999)
+    return standing
 
 
 def carry_out(
@@ -80,11 +102,12 @@ def carry_out(
     screen: Screen,
     counts: Counts,
     pilot: Pilot | None = None,
+    shares: Mapping[str, float] = MappingProxyType({}),
 ) -> bool:
     """Run what is to do, longest first; False if the user stopped it.
 
     Failed runs are tried again `max_failures` times, continuing from their checkpoints; what
-    became of each is in its record.
+    became of each is in its record. `shares`, as `split` finds them, are done already.
     """
     if not todo:
         return True
@@ -93,7 +116,7 @@ def carry_out(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watch tells what failed
     key = stop_key(todo[0].sweep)
     store.delete(key)
-    watch = _Watch(todo, store, screen, counts, pilot)
+    watch = _Watch(todo, store, screen, counts, pilot, shares)
     with _stopping(lambda: store.put(key, b""), watch, screen):
         for attempt in range(resources.max_failures + 1):
             try:
@@ -102,8 +125,8 @@ def carry_out(
             except (RuntimeError, TuneError) as error:
                 # Tune itself ends so when Ray's memory monitor has killed one of its trials.
                 screen.say(f"Tune stopped: {_line(error)}")
-                _, half_done, missing = split(store, todo, pilot)
-                todo = half_done + missing
+                standing = split(store, todo, pilot)
+                todo = standing.half_done + standing.missing
                 if attempt == resources.max_failures or not todo:
                     break
     store.delete(key)
@@ -120,7 +143,7 @@ def _fit(
     pilot: Pilot | None,
 ) -> None:
     """One Tune experiment over the runs."""
-    todo = sorted(todo, key=epochs, reverse=True)
+    todo = sorted(todo, key=length, reverse=True)
     habits = Habits(
         resources.cpus_per_run,
         resources.checkpoint_minutes,
@@ -204,10 +227,19 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def epochs(run: Run) -> int:
-    """Epochs of the whole run weighted by the share of the data they meet: its length."""
-    k = run.cell.method.groups.k
-    return sum(stage.epochs * len(stage.groups) for stage in run.cell.stages) // k
+def length(run: Run) -> float:
+    """How long a run is beside others: images it trains on, times the work for each.
+
+    The work of convolutions grows with the pixels and with the square of the width.
+    """
+    method = run.cell.method
+    steps, batch = method.training.epoch_steps, method.training.batch_size
+    share = run.images / method.groups.k
+    images = sum(
+        stage.epochs * (steps * batch if steps else share * len(stage.groups))
+        for stage in run.cell.stages
+    )
+    return images * (method.image_size * method.gan.width) ** 2
 
 
 def _name(trial: Trial) -> str:
@@ -237,13 +269,14 @@ class _Watch(tune.Callback, Stopper):
         screen: Screen,
         counts: Counts,
         pilot: Pilot | None = None,
+        shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self._runs = {run.name: run for run in todo}
         self._store, self._screen, self._counts = store, screen, counts
-        self._lengths = {run.name: epochs(run) for run in todo}
-        self._shares = dict.fromkeys(self._lengths, 0.0)
+        self._lengths = {run.name: length(run) for run in todo}
+        self._shares = {name: shares.get(name, 0.0) for name in self._lengths}
+        self._before = dict(self._shares)
         self._running: set[str] = set()
-        self._best = float("-inf")
         self._pilot = pilot
         self.stopped = False
 
@@ -260,10 +293,10 @@ class _Watch(tune.Callback, Stopper):
         if "share" not in result:
             return
         self._shares[name] = result["share"]
-        if result["best_score"] > self._best:
-            self._best = result["best_score"]
-            where = name.rpartition("-")[0]
-            self._counts.best = f"{self._best:.3f} ({where}; {result['protocol']})"
+        # The checkpoint that a run goes on from may be older than its record.
+        self._before[name] = min(self._before[name], result["share"])
+        where = name.rpartition("-")[0]
+        self._counts.add_score(result["best_score"], where, result.get("protocol", ""))
         self._show()
 
     def on_trial_complete(
@@ -309,8 +342,11 @@ class _Watch(tune.Callback, Stopper):
         return self.stopped and not self._running
 
     def _show(self, last: bool = False) -> None:
-        done = sum(self._shares[name] * length for name, length in self._lengths.items())
-        self._counts.share = done / sum(self._lengths.values())
+        done = todo = 0.0
+        for name, length in self._lengths.items():
+            done += length * (self._shares[name] - self._before[name])
+            todo += length * (1 - self._before[name])
+        self._counts.share = done / todo
         self._counts.running = len(self._running)
         self._screen.runs(self._counts, last)
 

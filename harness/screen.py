@@ -27,8 +27,14 @@ class Counts:
     running: int = 0
     share: float = 0.0
     """Share of this call's work that is done, 0..1."""
+    best_score: float = float("-inf")
     best: str = ""
-    """The best score so far and its run."""
+    """The best score so far with its run and protocol."""
+
+    def add_score(self, score: float | None, where: str, protocol: str) -> None:
+        """Take note of a run's best score."""
+        if score is not None and score > self.best_score:
+            self.best_score, self.best = score, f"{score:.3f} ({where}; {protocol})"
 
 
 @dataclass

@@ -70,22 +70,27 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             )
             grid = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
             _describe(sweep, store, cells, [run.name for run in grid])
-            done, half_done, missing = runs.split(store, grid, sweep.pilot)
+            counts = Counts(total=len(grid))
+            standing = runs.split(store, grid, sweep.pilot, counts)
+            todo = standing.half_done + standing.missing
+            counts.done = len(standing.done)
             screen.say(
-                f"runs: {len(done)} done, {len(half_done)} half done, {len(missing)} missing"
+                f"runs: {counts.done} done, {len(standing.half_done)} half done, "
+                f"{len(standing.missing)} missing"
             )
             screen.begin()
             completed = runs.carry_out(
-                half_done + missing,
+                todo,
                 store,
                 sweep.resources,
                 gpus_per_run=gpus_per_run,
                 sample_every=sweep.sample_every,
                 screen=screen,
-                counts=Counts(total=len(grid), done=len(done)),
+                counts=counts,
                 pilot=sweep.pilot,
+                shares=standing.shares,
             )
-            unfinished = len(grid) - len(runs.split(store, grid, sweep.pilot)[0])
+            unfinished = len(grid) - len(runs.split(store, grid, sweep.pilot).done)
         finally:
             cluster.shutdown()
         print(report(sweep, store), flush=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from ray import tune
 
-from featgan import checkpoint, precision, real_features
+from featgan import precision, real_features
 from featgan.errors import UserError
 from featgan.groups import FeatureGroups
 from featgan.images import ImagePack
@@ -28,6 +28,7 @@ from featgan.sample import grid, png
 from featgan.scores import Score, load_classifier
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, machine, preflight, records
+from harness.checkpoints import Checkpoints
 from harness.config import Cell
 from harness.curves import Curves
 from harness.events import EventFolder
@@ -39,7 +40,6 @@ RECORD_SECONDS = 10.0
 """Least time between two writings of `run.json`; the checkpoint is what a run continues from."""
 STOP_SECONDS = 1.0
 """Least time between two looks at whether the sweep is to stop."""
-LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Run:
     """What images are grouped by; None: their feature counts."""
     real_key: str | None = None
     """The classifier's features of the real images; None where no metric needs them."""
+    images: int = 1
+    """Of the whole data set; decides with the settings how long the run is."""
 
     @property
     def name(self) -> str:
@@ -84,6 +86,11 @@ class Habits:
     """Whether it trains on a GPU."""
 
 
+def planned_epochs(run: Run) -> int:
+    """Epochs of all stages of a run; a criterion may end a stage before."""
+    return sum(stage.epochs for stage in run.cell.stages)
+
+
 def stop_key(sweep: str) -> str:
     """The file that asks every run of a sweep, on whatever node, to checkpoint and stop."""
     return f"{sweep}/stop"
@@ -106,7 +113,7 @@ def train(
         stopped=lambda: store.exists(stop_key(run.sweep)),
         tell=lambda reason: tune.report(nothing | {"unfit": reason}),
     )
-    planned = sum(stage.epochs for stage in run.cell.stages)
+    planned = planned_epochs(run)
     told = float("-inf")
 
     def report(record: RunRecord) -> None:
@@ -175,13 +182,13 @@ class Trial:
         self._curves: Curves | None = None
         self._converted: list[records.Evaluation] = []
         self._generator_sha256: str | None = None
-        self._latest_whole = False
+        self._checkpoints = Checkpoints(store, run.folder, run.signature)
 
     def prepare(self) -> None:
         """Load data and classifier, and the checkpoint if there is one."""
         torch.set_num_threads(self.habits.threads)
         self.trainer = self._trainer()
-        state = self._checkpoint()
+        state = self._checkpoints.load()
         if state is not None:
             self._check_precision(state["computed"])
             self.trainer.restore(state["trainer"])
@@ -204,7 +211,7 @@ class Trial:
         stage_ended = self.trainer.progress.index >= evaluation.stage
         if stage_ended or len(record.evaluations) % self.habits.sample_every == 0:
             self._curves.grid(self._images(), evaluation.epochs_spent)
-        if stage_ended:  # the trainer has rewound: these are the peak's images
+        if stage_ended:  # after the rewind, if there is one: else these are the stage's last
             self._put(f"samples/stage{evaluation.stage}.png", png(grid(self._images())))
         if time.monotonic() - self._saved >= 60 * self.habits.checkpoint_minutes:
             self._save()
@@ -330,22 +337,9 @@ class Trial:
                 "training.precision and score.precision in the sweep file, and it starts anew"
             )
 
-    def _checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint of this very run that is whole."""
-        for name in (LATEST, BEFORE):
-            try:
-                state = checkpoint.load(self.store.get(f"{self.run.folder}/{name}"))
-            except (FileNotFoundError, checkpoint.Damaged):
-                continue
-            if state["signature"] == self.run.signature:
-                self._latest_whole = name == LATEST
-                return state
-        return None
-
     def _save(self) -> None:
         """Write a checkpoint, the last whole one kept, and the record that goes with it."""
         state = {
-            "signature": self.run.signature,
             "computed": self._computed(),
             "trainer": self.trainer.state(),
             "io": self._io,
@@ -354,11 +348,7 @@ class Trial:
             "machines": self._machines,
             "started": self._started,
         }
-        data = checkpoint.dump(state)
-        if self._latest_whole:
-            self.store.move(f"{self.run.folder}/{LATEST}", f"{self.run.folder}/{BEFORE}")
-        self._put(LATEST, data)
-        self._latest_whole = True
+        self._checkpoints.save(state)
         self._events.upload()
         self._put_record("running")
         self._saved = time.monotonic()

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,5 +164,53 @@ def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path
 
 def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
     # Three stages of four epochs on all the data; or on one, two and three thirds of it.
-    assert module.epochs(a_run("conventional")) == 12
-    assert module.epochs(a_run("ascending")) == 8
+    conventional, ascending = a_run("conventional"), a_run("ascending")
+    assert module.length(conventional) / module.length(ascending) == pytest.approx(12 / 8)
+
+
+def test_a_run_is_longer_for_more_images_pixels_and_width() -> None:
+    def length(images: int = 100, **settings: Any) -> float:
+        cell = Cell("a", "conventional", 0, Method.model_validate(settings))
+        run = Run("s", cell, "0", "features/a", "s/groups/a.json", None, images=images)
+        return module.length(run)
+
+    small = length(image_size=32, gan={"width": 8})
+    assert length(300, image_size=32, gan={"width": 8}) == pytest.approx(3 * small)
+    assert length(image_size=64, gan={"width": 8}) == pytest.approx(4 * small)
+    assert length(image_size=32, gan={"width": 16}) == pytest.approx(4 * small)
+    fixed = {"epoch_steps": 5}
+    assert length(100, training=fixed) == length(300, training=fixed)
+
+
+def test_what_is_left_of_continued_runs_is_reckoned_from_where_they_go_on(store: Store) -> None:
+    todo, counts = [a_run("conventional", seed) for seed in (0, 1)], Counts(total=2)
+    first, second = (SimpleNamespace(config={"run": run.name}) for run in todo)
+    screen = Screen(io.StringIO())
+    watch = module._Watch(todo, store, screen, counts, None, {todo[0].name: 0.9})
+
+    def reported(trial: Any, share: float, **more: Any) -> float:
+        result = {"share": share, "best_score": 1.5, "protocol": "IS"} | more
+        watch.on_trial_result(0, [], trial, result)
+        return counts.share
+
+    # 0.1 and 1 of a run are left; the checkpoint of the first is older than its record.
+    assert reported(first, 0.95) == pytest.approx(0.05 / 1.1)
+    assert reported(first, 0.8) == pytest.approx(0 / 1.2)
+    assert reported(first, 0.9) == pytest.approx(0.1 / 1.2)
+    assert reported(second, 0.5) == pytest.approx(0.6 / 1.2)
+
+
+def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
+    counts = Counts(total=2)
+    counts.add_score(2.5, "a", "IS x")
+    counts.add_score(1.5, "b", "IS x")
+    counts.add_score(None, "c", "IS x")
+    assert counts.best == "2.500 (a; IS x)"
+
+
+def test_an_unfit_node_is_told(store: Store) -> None:
+    run, out = a_run("conventional"), io.StringIO()
+    watch = module._Watch([run], store, Screen(out), Counts(total=1))
+    trial: Any = SimpleNamespace(config={"run": run.name})
+    watch.on_trial_result(0, [], trial, {"epochs": 0, "unfit": "node n does not see /srv"})
+    assert out.getvalue() == f"{run.name} waits: node n does not see /srv\n"
