@@ -35,7 +35,7 @@ from harness import cluster
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code
 from harness.config import Sweep, load
-from harness.known import Known
+from harness.known import Known, whole_counts
 from harness.lock import SweepLock
 from harness.parts import Parts
 from harness.screen import Screen
@@ -238,8 +238,8 @@ def _known_counts(
         made_with = found.pop(MAKERS, [])
         if found != kind:
             continue
-        if store.exists(f"{key}/features.parquet"):
-            tables.append(load_table(store, key)[["sha256", "feature_count"]])
+        if store.exists(f"{key}/dataset.json"):
+            tables.append(whole_counts(store, key))
         else:
             tables.append(Parts.left_in(store, key))
         makers += made_with if len(tables[-1]) else []

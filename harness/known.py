@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from harness.sealed import unseal
+from harness.store import Store
 
 NOT_COUNTED = -1
 
@@ -32,3 +37,16 @@ class Known:
         place = int(np.searchsorted(self.sha256, wanted))
         found = place < len(self.sha256) and self.sha256[place] == wanted
         return int(self.counts[place]) if found else NOT_COUNTED
+
+
+def whole_counts(store: Store, key: str) -> pd.DataFrame:
+    """The columns sha256 and feature_count of a data set's table; no rows of a damaged one."""
+    nothing = pd.DataFrame({"sha256": [], "feature_count": []})
+    try:
+        counted = unseal(store.get(f"{key}/dataset.json"))
+        table = store.get(f"{key}/features.parquet")
+    except (ValueError, FileNotFoundError):
+        return nothing
+    if hashlib.sha256(table).hexdigest() != counted.get("table_sha256"):
+        return nothing
+    return pd.read_parquet(io.BytesIO(table), columns=["sha256", "feature_count"])

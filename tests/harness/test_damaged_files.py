@@ -27,7 +27,7 @@ from featgan.images import ImagePack
 from featgan.networks import GanSettings, build, generator_bytes, load_generator
 from featgan.small_cnn import METADATA, load_trained, train_classifier
 from harness import image_values
-from harness.features import DataSet, check, read_sealed
+from harness.features import DataSet, _known_counts, check, read_sealed
 from harness.outcome import Outcome
 from harness.parts import Parts
 from harness.records import RunRecord
@@ -288,6 +288,29 @@ def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="its images are another data set's; remove this folder"):
         check(store, counted)
+
+
+def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> None:
+    store, key, chance = Store(str(tmp_path)), "features/a-0", random.Random(0)
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in IDS]
+    table = pd.DataFrame({"sha256": digests, "feature_count": range(8)}).to_parquet(index=False)
+    data_set = seal({"table_sha256": hashlib.sha256(table).hexdigest()})
+    for name, content in (("features.parquet", table), ("dataset.json", data_set)):
+        store.put(f"{key}/{name}", content)
+    store.put(f"{key}/counting.json", b"{}")
+
+    def known() -> list[int]:
+        return sorted(_known_counts(store, {}, {})[0].counts.tolist())
+
+    assert known() == [*range(8)]
+    for _ in range(40):
+        content = bytearray(table)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        store.put(f"{key}/features.parquet", bytes(content))
+        assert known() == []
+    store.put(f"{key}/features.parquet", table)
+    store.put(f"{key}/dataset.json", data_set.replace(b"a", b"b", 1))
+    assert known() == []
 
 
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:
