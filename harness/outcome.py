@@ -93,6 +93,9 @@ class Outcome:
         problems: list[str] = []
         path = folder / "sweep.json"
         plan = _parsed(path, SweepRecord, problems) if path.is_file() else None
+        if plan and not all({"data", "mode", "seed"} <= {*cell} for cell in plan.cells):
+            problems.append(f"{path}: left out: a cell has no data, mode or seed")
+            plan = None
         runs = _latest(
             [
                 run
@@ -275,10 +278,18 @@ def _latest(
 def _failed_starts(folder: Path) -> list[str]:
     """A sentence for each run that failed before it could write a record: its last failure."""
     return [
-        f"{log.parent.name} failed before its training began: {log.read_text().splitlines()[-1]}"
+        f"{log.parent.name} failed before its training began: {_last_line(log)}"
         for log in sorted(folder.glob("runs/*/failures.txt"))
         if not log.with_name("run.json").exists()
     ]
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError as error:
+        lines = [f"its log cannot be read: {error.strerror}"]
+    return lines[-1] if lines else "no reason given"
 
 
 def _run(path: Path, problems: list[str]) -> RunRecord | None:

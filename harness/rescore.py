@@ -7,9 +7,9 @@ run's generator is scored with noise its training never saw. Needs no Ray.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from featgan import qualities
 from featgan.errors import UserError
@@ -124,8 +125,9 @@ class _Measuring:
         """Measure a sample of a data set's real images, unless that has been done."""
         record = self._record(data)
         path = self.results / "real" / f"{data}.json"
-        if path.is_file() and json.loads(path.read_text())["digest"] == record.digest:
-            return
+        with suppress(OSError, ValidationError):  # a damaged one is made again
+            if RealRecord.model_validate_json(path.read_bytes()).digest == record.digest:
+                return
         order, training = self.training(data)
         images = training[:QUALITY_IMAGES]
         counts = self._counts(features, images)

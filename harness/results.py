@@ -21,6 +21,7 @@ from harness.honest_tables import honest_tables
 from harness.outcome import Cell, Outcome, cell_name
 from harness.paper_tables import group_tables, run_tables, score_tables
 from harness.records import RunRecord
+from harness.redaction import redacted
 from harness.report import Section
 from harness.table import escape_markdown
 
@@ -166,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if len(options.results) > 2:
             raise UserError("more than two folders; give one sweep, or two to compare")
+        if options.count is not None and options.count < 1:
+            raise UserError(f"--count {options.count}: a re-score needs at least one image")
         if len(options.results) == 2:
             print(_compare(options.results))
             return 0
@@ -180,8 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Tables: {tables}\nFigures: {results / 'figures'}")
         print(f"Report: {results / 'report.html'}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redacted(f"error: {error}"), file=sys.stderr)
         return 2
+    except OSError as error:
+        print(redacted(f"error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
+        return 1
     return 0
 
 

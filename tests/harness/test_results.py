@@ -70,3 +70,32 @@ def test_results_need_no_ray():
         "import sys, harness.results; sys.exit(any(m.split('.')[0] == 'ray' for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_damaged_neighbours_are_told_and_end_no_tables(sweep_folder, capsys):
+    folder = sweep_folder(seeds=1, length=2)
+    for name, log in (("silent", b""), ("binary", b"first\n\xff\xfe\n")):
+        (folder / "runs" / name).mkdir()
+        (folder / "runs" / name / "failures.txt").write_bytes(log)
+    (folder / "sweep.json").write_text('{"name": "s", "cells": [{}]}')
+    assert results.main([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "silent failed before its training began: no reason given" in said
+    assert "binary failed before its training began: \ufffd\ufffd" in said
+    assert "sweep.json: left out: a cell has no data, mode or seed" in said
+
+
+def test_a_place_for_tables_that_is_a_file_is_one_line(sweep_folder, capsys):
+    folder = sweep_folder(seeds=1, length=2)
+    (folder / "tables").write_text("")
+    assert results.main([str(folder)]) == 1
+    assert capsys.readouterr().err == f"error: {folder / 'tables'}: File exists\n"
+
+
+def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
+    assert results.main([str(tmp_path), "--rescore", "--count", "0"]) == 2
+    assert results.main(["s3://KEY:SECRET@bucket/results"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "error: --count 0: a re-score needs at least one image"
+    assert len(told) == 2
+    assert "SECRET" not in told[1]
