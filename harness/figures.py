@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ MODE_COLOURS = {
     "random": "#CC79A7",
 }
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+TITLE_LETTERS = 34
+"""What fits over a panel of samples in one line."""
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -124,7 +127,8 @@ def samples(outcome: Outcome, data: str, patterns: list[Pattern]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, (pattern, path) in zip(panels, shown, strict=False):
         best = pattern.representative
-        panel.set_title(pattern.label, color=mode_colour(outcome, pattern.mode), fontsize=10)
+        title = textwrap.fill(pattern.label, TITLE_LETTERS, break_long_words=False)
+        panel.set_title(title, color=mode_colour(outcome, pattern.mode), fontsize=10)
         if path is None or best is None:
             panel.text(0.5, 0.5, "no samples yet", ha="center", va="center")
         else:

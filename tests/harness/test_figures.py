@@ -60,3 +60,16 @@ def test_samples_say_where_a_pattern_has_none_yet(sweep_folder):
     panels = figures.samples(outcome, "a", outcome.patterns).get_axes()
     assert [len(panel.images) for panel in panels] == [1, 0, 1]
     assert panels[1].texts[0].get_text() == "no samples yet"
+
+
+def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save_run):
+    axes = {"groups.by": "edge_density", "stages.criterion": "smoothed_peak", "groups.k": 4}
+    for mode in ("ascending", "descending", "conventional"):
+        cell = {"data": "a", "mode": mode, "seed": 0} | axes
+        save_run(tmp_path, make_run(cell, [[1.0, 3.0]], GROUPS[:1], images=[1]))
+    outcome = Outcome.read(tmp_path)
+    figure = figures.samples(outcome, "a", outcome.patterns)
+    figure.draw_without_rendering()
+    boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
+    assert len(boxes) == 3
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
