@@ -1,5 +1,7 @@
 """What the figures show, read back from their axes."""
 
+from itertools import pairwise
+
 import pytest
 
 from harness import figures
@@ -72,4 +74,4 @@ def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save
     figure.draw_without_rendering()
     boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
     assert len(boxes) == 3
-    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
