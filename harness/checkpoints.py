@@ -25,7 +25,7 @@ class Checkpoints:
                 state = checkpoint.load(self._store.get(key))
             except (FileNotFoundError, checkpoint.Damaged):
                 continue
-            if state["signature"] == self._signature:
+            if state.get("signature") == self._signature:
                 self._latest_whole = key == self._latest
                 return state
         return None

@@ -43,6 +43,11 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
+def kind(device: torch.device) -> str:
+    """Device and PyTorch: two of one kind compute the same bytes."""
+    return f"{device_name(device)}, torch {torch.__version__}"
+
+
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python, featgan and the libraries that can change a number."""

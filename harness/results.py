@@ -95,9 +95,18 @@ def state(outcome: Outcome) -> list[str]:
     if stuck:
         cells = ", ".join(cell_name(run.cell) for run in stuck)
         lines.append(f"Stuck on one image at their last peak (spread under {STUCK:g}): {cells}.")
+    mixed = [run for run in outcome.runs if len({_kind(entry) for entry in run.machines}) > 1]
+    if mixed:
+        cells = ", ".join(cell_name(run.cell) for run in mixed)
+        lines.append(f"Continued on another device or PyTorch, so not exactly repeatable: {cells}.")
     if outcome.missing:
         lines.append(f"Not begun: {', '.join(map(cell_name, outcome.missing))}.")
     return [*lines, *outcome.problems, *outcome.notes]
+
+
+def _kind(entry: str) -> str:
+    """Device and PyTorch of an entry of a run's `machines`, whatever the host's name."""
+    return entry.partition(": ")[2]
 
 
 def _spread(run: RunRecord) -> float:

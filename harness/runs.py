@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from ray import tune
+from ray.exceptions import RayActorError, WorkerCrashedError
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -35,6 +36,7 @@ from harness.sealed import is_of_other_format
 from harness.store import Store
 from harness.trial import Habits, Run, planned_epochs, stop_key, train
 
+KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
 REPORT_SECONDS = 1.0
 """Least time between two reports of a run to Tune, whose one driver serves all runs."""
 
@@ -224,7 +226,7 @@ def _not_vital(what: str, screen: Screen) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(redacted(str(error)).split())[:200]
 
 
 def length(run: Run) -> float:
@@ -255,8 +257,9 @@ def _reason(trial: Trial) -> str:
     if trial.pickled_error_file is not None:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
         error = getattr(error, "cause", None) or error
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:500]
+    lines = redacted(str(error)).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:500]
+    return reason + KILLED if isinstance(error, RayActorError | WorkerCrashedError) else reason
 
 
 class _Watch(tune.Callback, Stopper):

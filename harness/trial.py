@@ -195,7 +195,7 @@ class Trial:
             self._io, self._wait = state["io"], state["wait"]
             self._continued, self._started = state["continued"] + 1, state["started"]
             self._machines = state["machines"]
-        self._machines.append(f"{platform.node()}: {machine.device_name(self.trainer.device)}")
+        self._machines.append(f"{platform.node()}: {machine.kind(self.trainer.device)}")
         self._events = EventFolder(self.store, self.run.folder)
         self._curves = Curves(self._events.path, self.record("running"))
         self._wait += time.perf_counter() - self._since

@@ -191,6 +191,7 @@ def test_a_run_whose_process_is_killed_is_tried_again_and_nothing_listens_to_oth
     assert "Traceback" not in said
     reasons = [p.read_text() for p in tmp_path.glob("results/killed/runs/*/failures.txt")]
     assert len(reasons) >= 1
+    assert all("where memory is short, lower resources.max_concurrent" in r for r in reasons)
     assert left_by(tmp_path) == undisturbed
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from harness import results
+from harness.outcome import Outcome
 
 
 def test_make_writes_tables_and_figures(sweep_folder):
@@ -99,3 +100,17 @@ def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
     assert told[0] == "error: --count 0: a re-score needs at least one image"
     assert len(told) == 2
     assert "SECRET" not in told[1]
+
+
+def test_runs_that_changed_their_kind_of_machine_are_named(sweep_folder):
+    folder = sweep_folder(data_sets=("a",), seeds=2, length=2)
+    runs = {run.cell["seed"]: run for run in Outcome.read(folder).runs if "asc" in run.run}
+    kinds = ["n1: cpu (x), torch 2.14", "n2: cpu (x), torch 2.14", "n2: cpu (x), torch 2.15"]
+    for seed, machines in ((0, kinds[:2]), (1, kinds)):
+        (folder / "runs" / runs[seed].run / "run.json").unlink()
+        record = runs[seed].model_copy(update={"machines": tuple(machines)})
+        (folder / "runs" / runs[seed].run / "run.json").write_bytes(record.to_json())
+    lines = results.state(Outcome.read(folder))
+    found = [line for line in lines if line.startswith("Continued on another device or PyTorch")]
+    assert len(found) == 1
+    assert found[0].endswith(": a-ascending-seed1.")
