@@ -22,6 +22,7 @@ STARTS_RAY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module in one of pytest-xdist's processes, and all that start Ray in the same one.
 
@@ -29,4 +30,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         ray = item.path.stem in STARTS_RAY and item.path.parent.name == "harness"
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
