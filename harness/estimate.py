@@ -36,6 +36,10 @@ FLOAT, DOUBLE = 4, 8
 INCEPTION_FEATURES, SMALL_CNN_FEATURES = 2048, 64
 FEATURE_COPIES = 3
 """The features, and what a covariance makes of them for a while."""
+INCEPTION_BYTES = 400 * 2**20
+"""Measured: the network, and a batch of 24 images in it."""
+CONTEXT_BYTES = 512 * 2**20
+"""What CUDA itself takes of a GPU for each process."""
 GIB, MIB = 2**30, 2**20
 
 
@@ -86,8 +90,10 @@ def estimate(cell: Cell, images: int) -> Estimate:
         checkpoint_bytes=KEPT_CHECKPOINTS * (1 + kept) * model,
         memory=PROCESS_BYTES
         + images * 3 * method.image_size**2
-        + (2 + kept) * model  # in use, those kept, and a copy while a checkpoint is written
+        + (3 + 2 * kept)
+        * model  # in use and kept; and while a checkpoint is written a copy, its bytes
         + step_bytes(method)
+        + classifier_bytes(method)
         + metrics_bytes(method, images),
     )
 
@@ -103,6 +109,11 @@ def step_bytes(method: Method) -> int:
     """Bytes of a step's activations, about: those of G once, and of D for two batches."""
     generator, discriminator = _sizes(method.gan.model_dump_json(), method.image_size)
     return FLOAT * method.training.batch_size * (generator.outputs + 2 * discriminator.outputs)
+
+
+def classifier_bytes(method: Method) -> int:
+    """Bytes of a classifier of Inception's size, activations included; of the small CNN none."""
+    return 0 if method.score.classifier == "trained" else INCEPTION_BYTES
 
 
 def metrics_bytes(method: Method, images: int) -> int:
@@ -200,15 +211,36 @@ def probe(sweep: Sweep) -> str:
         )
         hours += work[kind].steps * pace.step_seconds / 3600
         hours += work[kind].evaluations * pace.score_seconds / 3600
-        at_once = min(at_once, fitting(pace.memory, sweep.resources, device))
+        memory = pace.memory
+        if device.type == "cuda":
+            memory += unmeasured_bytes(method, most[kind])
+        at_once = min(at_once, fitting(memory, sweep.resources, device))
     return "\n".join(
         [
             f"probe on this machine's {device.type}, with whatever else it is doing now:",
             *lines,
             f"  one run after another: {hours:.2f} hours",
-            f"  {at_once} at once, as fit here: {hours / at_once:.2f} hours",
+            _on_gpus(at_once, hours)
+            if device.type == "cuda"
+            else f"  {at_once} at once, as fit here: {hours / at_once:.2f} hours",
         ]
     )
+
+
+def _on_gpus(fit: int, hours: float) -> str:
+    """What fits on each GPU, whatever the file asks for; runs that share one share its time."""
+    gpus, share = torch.cuda.device_count(), int(1000 / fit) / 1000
+    return (
+        f"  {fit} of them fit on each GPU (resources.gpus_per_run: {share:g}) and share its time; "
+        f"{gpus} GPUs here: {hours / gpus:.2f} hours or less"
+    )
+
+
+def unmeasured_bytes(method: Method, images: int) -> int:
+    """What a run has on its GPU beside what a probe of made-up images has: its own images, where
+    they may be there, the models of its peaks, the context."""
+    ours = images * 3 * method.image_size**2
+    return ours + (1 + method.stages.models_kept) * model_bytes(method) + CONTEXT_BYTES
 
 
 def measure(
@@ -253,15 +285,11 @@ def measure(
 
 
 def fitting(memory: int, resources: Resources, device: torch.device) -> int:
-    """How many runs of so much memory fit on this machine at once; at least one."""
+    """How many runs of so much memory fit on each GPU, or on this machine's cores; at least one."""
+    if device.type == "cuda":
+        return max(1, torch.cuda.get_device_properties(device).total_memory // memory)
     cores = os.cpu_count() or 1
     fits = min(cores // resources.cpus_per_run, resources.max_concurrent or cores)
-    if device.type == "cuda":
-        of_gpu = torch.cuda.get_device_properties(device).total_memory // memory
-        share = resources.gpus_per_run or 1.0
-        if share <= 1:
-            return max(1, min(fits, torch.cuda.device_count() * min(of_gpu, int(1 / share))))
-        return max(1, min(fits, int(torch.cuda.device_count() / share)))
     return max(1, min(fits, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory))
 
 

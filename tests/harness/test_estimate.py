@@ -1,6 +1,7 @@
 """What `--dry-run` and `--probe` tell of a sweep's cost."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +93,30 @@ def test_how_many_runs_fit(monkeypatch):
     assert fitting(total // 20, Resources(cpus_per_run=3), cpu) == 2
     assert fitting(total // 20, Resources(max_concurrent=1), cpu) == 1
     assert fitting(2 * total, Resources(), cpu) == 1
+
+
+def test_what_fits_on_a_gpu_is_a_matter_of_its_memory_not_of_the_file(monkeypatch):
+    gpu = SimpleNamespace(total_memory=80 * module.GIB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cuda = torch.device("cuda")
+    for asked in (None, 0.5, 1.0, 2.0):
+        assert fitting(7 * module.GIB, Resources(gpus_per_run=asked), cuda) == 11
+    assert fitting(81 * module.GIB, Resources(), cuda) == 1
+    text = module._on_gpus(11, 30.0)
+    assert "11 of them fit on each GPU (resources.gpus_per_run: 0.09)" in text
+    assert 11 * 0.09 <= 1
+    assert text.endswith("2 GPUs here: 15.00 hours or less")  # not 11 times as fast
+
+
+def test_a_run_on_a_gpu_also_has_its_images_and_the_models_of_its_peaks():
+    method = Method.model_validate(METHOD)
+    model = module.model_bytes(method)
+    more = module.unmeasured_bytes(method, images=1000)
+    assert more - module.CONTEXT_BYTES == 1000 * 3 * 32 * 32 + 2 * model
+    smoothed = METHOD | {"stages": {"criterion": "smoothed_peak", "window": 5}}
+    more = module.unmeasured_bytes(Method.model_validate(smoothed), images=0)
+    assert more - module.CONTEXT_BYTES == (1 + method.stages.models_kept + 2) * model
 
 
 def test_a_probe_times_real_steps_and_tells_hours(monkeypatch):

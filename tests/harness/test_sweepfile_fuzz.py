@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from featgan.errors import UserError
 from harness.config import MOST_RUNS, Sweep, load
-from harness.sweep import resolved
+from harness.sweep import main, resolved
 
 ROOT = Path(__file__).parents[2]
 CASES = 2000
@@ -278,12 +278,17 @@ def test_bombs_are_refused_in_seconds_and_in_little_memory(tmp_path: Path, kind:
     assert int(out[-1]) < 300_000, "kilobytes"
 
 
-def test_ten_thousand_runs_are_planned_and_an_absurd_grid_is_refused(tmp_path: Path) -> None:
+def test_ten_thousand_runs_are_planned_and_an_absurd_grid_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     grid = "grid: {{mode: [ascending], data: [apples], seed: {}, groups.k: {}}}\n"
     text = VALID[0].partition("grid:")[0]
     path = tmp_path / "large.yaml"
     path.write_text(text + grid.format(list(range(200)), list(range(1, 51))))
-    assert len(load(path).cells()) == 10_000
+    assert main([str(path), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "runs: 10000\n" in told
+    assert "checkpoints:" in told  # what they cost is reckoned too
     numbers = list(range(1, 60))
     axes = ", ".join(f"{key}: {numbers}" for key in ("groups.k", "gan.width", "gan.latent"))
     path.write_text(text + f"grid: {{seed: {list(range(5000))}, {axes}}}\n")
