@@ -6,8 +6,9 @@ BIN := .venv/bin
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
 
-test: lint  ## lint, then all tests but the slow ones, on two cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+test: lint  ## lint, then all tests but the slow ones: on two cores, and those with Ray alone
+	$(BIN)/python -m pytest -m "not (ray or slow or cluster or gpu)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not (slow or cluster or gpu)"
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check

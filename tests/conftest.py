@@ -22,12 +22,9 @@ STARTS_RAY = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module in one of pytest-xdist's processes, and all that start Ray in the same one.
-
-    Two Rays at once on two cores take longer than one after the other.
-    """
+    """Mark what starts Ray: those tests run one after the other, the rest on all cores."""
     for item in items:
-        ray = item.path.stem in STARTS_RAY and item.path.parent.name == "harness"
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
+        if item.path.stem in STARTS_RAY and item.path.parent.name == "harness":
+            item.add_marker(pytest.mark.ray)
