@@ -166,7 +166,8 @@ def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, s
             carry(run, store, EVERY_EVALUATION, dying_after(n))
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 6
-    assert record.machines == (f"{platform.node()}: {record.device}",) * 7
+    here = f"{platform.node()}: {record.device}, torch {torch.__version__}"
+    assert record.machines == (here,) * 7
     assert what_counts(store, run) == what_counts(straight, run)
 
 
