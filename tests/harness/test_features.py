@@ -44,6 +44,7 @@ IMAGES = 20
 @pytest.fixture(scope="module")
 def engine() -> Iterator[None]:
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

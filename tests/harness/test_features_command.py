@@ -109,7 +109,7 @@ grid: {{mode: [descending], seed: [0]}}
     assert there["label"].value_counts().to_dict() == {"a": 6, "b c": 6}
     assert there["feature_count"].nunique() > 3
     (rejected,) = tmp_path.glob("results/features/there-*/rejected.csv")
-    assert rejected.read_text().splitlines()[1].startswith("torn.png,damaged PNG")
+    assert rejected.read_text().splitlines()[1].startswith('"torn.png","damaged PNG')
     assert "12 images; 1 rejected" in out
     assert "there: feature groups by kmeans, k = 3" in out
     assert "Near a boundary: there" in out

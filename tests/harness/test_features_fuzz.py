@@ -31,6 +31,7 @@ LARGE = (8000, 5000)
 @pytest.fixture(scope="module")
 def engine() -> Iterator[None]:
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
