@@ -43,12 +43,17 @@ def exit_code(work: Callable[[], int]) -> int:
         return 1
     # a bucket's client has errors of its own
     except Exception as error:
-        if is_outage(error) or getattr(error, "errno", None) in DENIED:
+        if _is_storages(error):
             text, advice = _storage(error), "mend this, and the same command continues"
             print(redacted(f"featgan: {text}: {advice}"), file=sys.stderr)
         else:
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+def _is_storages(error: Exception) -> bool:
+    """Whether the storage is away, full or closed: no mistake, and no defect of this project."""
+    return is_outage(error) or getattr(error, "errno", None) in DENIED
 
 
 def _storage(error: Exception) -> str:
@@ -107,7 +112,7 @@ def _a_place(store: Store) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if is_outage(error) or getattr(error, "errno", None) in DENIED:
+        if _is_storages(error):
             raise
         raise UserError(
             f"results: {redacted(store.root)}: no files can be kept there ({_storage(error)}); "

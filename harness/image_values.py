@@ -24,6 +24,7 @@ from featgan.image_scores import IMAGE_SCORES, LABELS, VERSION
 from featgan.images import ImagePack, resized
 from harness.features import DataSet, load_table
 from harness.sealed import SEAL
+from harness.signature import short_hash
 from harness.store import Store
 
 PART_BYTES = 2**26
@@ -53,7 +54,7 @@ def make(
         made_from: list[object] = [groups.column, hashlib.sha256(content).hexdigest()]
     else:
         made_from = _made_from(groups, features)
-    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
+    name = short_hash(json.dumps(made_from))
     key = f"{data.key}/scores/{groups.by.replace(':', '.')}-{name}.parquet"
     if not store.exists(key):
         ids = load_table(store, data.key)["image_id"]

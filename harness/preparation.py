@@ -28,6 +28,7 @@ from harness.config import Cell, Sweep
 from harness.features import DataSet, check, data_record, load_table, prepare
 from harness.schemas import DataRecord
 from harness.sealed import seal
+from harness.signature import short_hash
 from harness.store import Store
 from harness.trial import Run
 
@@ -203,7 +204,7 @@ class _Preparation:
         made_from = json.dumps(
             [[data.name, data.digest, label] for data, label in zip(sets, told, strict=True)]
         )
-        name = hashlib.sha256(made_from.encode()).hexdigest()[:10]
+        name = short_hash(made_from)
         key = f"{self._sweep.name}/classifier/{name}.safetensors"
         if not self._store.exists(key):
             self._progress("training the classifier", 0, None)

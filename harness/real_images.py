@@ -6,7 +6,6 @@ and way of scoring, through Ray, beside the feature table.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifie
 from harness import machine
 from harness.features import DataSet
 from harness.schemas import RealScore
+from harness.signature import short_hash
 from harness.store import Store
 
 BATCH = 50
@@ -46,17 +46,15 @@ def measure(
     judge = [settings.model_dump(mode="json", include=OF_JUDGE), _judge(settings, classifier), gpu]
     asked = [judge, settings.count, settings.splits, settings.metrics]
     own = [digest(metric) for metric in settings.metrics]
-    key = f"{data.key}/real/{_short_hash([asked, own])}.json"
-    features = f"{data.key}/real/{_short_hash(judge)}.safetensors" if settings.metrics else None
+    key = f"{data.key}/real/{short_hash(json.dumps([asked, own]))}.json"
+    features = (
+        f"{data.key}/real/{short_hash(json.dumps(judge))}.safetensors" if settings.metrics else None
+    )
     if not store.exists(key) or (features and not store.exists(features)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
         trained = classifier and classifier[0]
         ray.get(task.remote(store, data, settings, trained, cpus, gpu, key, features))
     return RealScore.model_validate_json(store.get(key)), features
-
-
-def _short_hash(made_from: object) -> str:
-    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:10]
 
 
 def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
