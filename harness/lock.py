@@ -82,8 +82,12 @@ class SweepLock:
                 f"sweep {self.sweep} is being run by {holder}: wait for it, or end it there"
             )
         self._number, self._holder = number + 1, _me()
-        if not self.store.create(self._key(self._number), self._text()):
-            _, holder = self._latest()
+        created = self.store.create(self._key(self._number), self._text())
+        latest, holder = self._latest()
+        if latest != self._number or not created:
+            # Whoever was slow may have found a number free that two others had passed meanwhile.
+            if created:
+                self.store.delete(self._key(self._number))
             raise UserError(f"sweep {self.sweep} has just been begun by {holder}")
         for old in self._numbers():
             if old < self._number:

@@ -108,16 +108,17 @@ def test_a_dead_driver_on_another_host_is_replaced_and_told(
 def test_of_two_who_find_a_dead_driver_one_wins(store: Store) -> None:
     dead = lock._me().model_copy(update={"born": "1"})
     store.put("paper/lock/000001.json", dead.model_dump_json().encode())
-    start, outcomes = threading.Barrier(8), []
+    start, told, outcomes = threading.Barrier(8), threading.Barrier(8, timeout=60), []
 
     def race() -> None:
         start.wait()
         try:
             with SweepLock(store, "paper"):
                 outcomes.append("won")
-                time.sleep(0.5)
+                told.wait()  # however slow the others are: a lock let go is free
         except UserError:
             outcomes.append("refused")
+            told.wait()
 
     racers = [threading.Thread(target=race) for _ in range(8)]
     for racer in racers:
@@ -125,6 +126,27 @@ def test_of_two_who_find_a_dead_driver_one_wins(store: Store) -> None:
     for racer in racers:
         racer.join()
     assert sorted(outcomes) == ["refused"] * 7 + ["won"]
+
+
+def test_who_slept_through_two_successions_does_not_hold_the_sweep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = SweepLock(store, "paper")
+    create = Store.create
+
+    def others_first(store: Store, key: str, data: bytes) -> bool:
+        monkeypatch.undo()
+        with SweepLock(store, "paper"):
+            pass
+        holders.append(SweepLock(store, "paper").__enter__())
+        return create(store, key, data)
+
+    holders: list[SweepLock] = []
+    monkeypatch.setattr(Store, "create", others_first)
+    with pytest.raises(UserError, match=f"just been begun by process {os.getpid()}"):
+        late.__enter__()
+    assert store.list("paper/lock") == ["paper/lock/000002.json"]
+    holders[0].__exit__(None, None, None)
 
 
 def test_the_file_names_the_holder(store: Store) -> None:
