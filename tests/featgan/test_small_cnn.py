@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from featgan import small_cnn
 from featgan.errors import UserError
+from featgan.gan import Gan
+from featgan.networks import GanSettings
+from featgan.scores import Score, ScoreSettings
 from featgan.small_cnn import Training, load_trained, network, pack, train_classifier, unpack
+from featgan.trainer import TrainingSettings
 
 CPU = torch.device("cpu")
 CLASSES = ["red", "green", "blue", "dark"]
@@ -35,6 +39,27 @@ def test_it_learns_and_measures_on_images_held_out(trained: bytes) -> None:
     assert (training.images, training.held_out, training.image_size) == (240, 36, 32)
     assert training.classes == tuple(CLASSES)
     assert len(digest) == 64
+
+
+def test_the_score_of_a_generator_does_not_depend_on_the_batch_size(
+    trained: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "c.safetensors").write_bytes(trained)
+    classifier = load_trained(tmp_path / "c.safetensors", CPU)
+    gan = Gan(GanSettings(width=8, latent=16), TrainingSettings(), 32, 0, CPU)
+    with torch.no_grad():
+        for weights in gan.generator.parameters():
+            weights.mul_(6)  # untrained, it is grey whatever the noise
+    latent = torch.randn((300, 16), generator=torch.Generator().manual_seed(0))
+    scores = [
+        Score(classifier, ScoreSettings(count=300, splits=3, batch_size=size)).measure(
+            lambda start, stop: gan.generate(latent[start:stop])
+        )
+        for size in (1, 7, 64, 300)
+    ]
+    assert scores[0][0] > 1.005
+    for score in scores[1:]:
+        assert score == pytest.approx(scores[0], rel=1e-6, abs=1e-6)
 
 
 def test_labels_without_meaning_are_not_learnt() -> None:
