@@ -24,6 +24,12 @@ DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 STORAGE = "the storage of `results`"
 
 
+def heed_signals() -> None:
+    """Ctrl-C ends the command, and SIGTERM as it does; a shell's `&` has turned the first off."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def exit_code(work: Callable[[], int]) -> int:
     """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
 

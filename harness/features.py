@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
 from harness import cluster
 from harness.boundaries import boundary_table
-from harness.command import add_scale, alone, exit_code
+from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
 from harness.known import Known, whole_counts
 from harness.lock import SweepLock
@@ -372,6 +371,7 @@ def _carry_out(sweep: Sweep) -> int:
             preflight(store, files=files, notice=screen.say)
             prepare_groups(sweep, store, engine.gpus > 0, screen.features)
         finally:
+            screen.end()
             cluster.shutdown()
         print(_report(store, sweep.name), flush=True)
     return 0
@@ -396,5 +396,5 @@ def _report(store: Store, sweep: str) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    heed_signals()
     sys.exit(main())

@@ -31,7 +31,7 @@ from harness.config import Pilot, Resources
 from harness.preflight import versions
 from harness.records import FINAL, RunRecord, Status
 from harness.redaction import redacted
-from harness.screen import Counts, Screen
+from harness.screen import Counts, Progress, Screen
 from harness.sealed import is_of_other_format
 from harness.store import Store
 from harness.trial import Habits, Run, planned_epochs, stop_key, train
@@ -279,12 +279,12 @@ class _Watch(tune.Callback, Stopper):
         self._lengths = {run.name: length(run) for run in todo}
         self._shares = {name: shares.get(name, 0.0) for name in self._lengths}
         self._before = dict(self._shares)
-        self._running: set[str] = set()
         self._pilot = pilot
         self.stopped = False
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._running.add(_name(trial))
+        name = _name(trial)
+        self._counts.running[name] = Progress(self._shares[name])
         self._show()
 
     def on_trial_result(
@@ -300,13 +300,16 @@ class _Watch(tune.Callback, Stopper):
         self._before[name] = min(self._before[name], result["share"])
         where = name.rpartition("-")[0]
         self._counts.add_score(result["best_score"], where, result.get("protocol", ""))
+        if name in self._counts.running:
+            told = (result[key] for key in ("share", "best_score", "hostname"))
+            self._counts.running[name] = Progress(*told)
         self._show()
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        self._running.discard(_name(trial))
         name = _name(trial)
+        self._counts.running.pop(name, None)
         if self._shares[name] >= 1:
             self._counts.done += 1
         elif self._pilot and not self.stopped:
@@ -330,7 +333,7 @@ class _Watch(tune.Callback, Stopper):
     def _failed(self, trial: Trial, then: str) -> None:
         """Tell the reason, and keep it beside the run: a killed process could not do it itself."""
         name, reason = _name(trial), _reason(trial)
-        self._running.discard(name)
+        self._counts.running.pop(name, None)
         self._screen.say(f"{name}: {reason}{then}")
         with _not_vital(f"{name}: the reason cannot be kept beside it", self._screen):
             mark_failed(self._store, self._runs[name], reason)
@@ -342,7 +345,7 @@ class _Watch(tune.Callback, Stopper):
 
     def stop_all(self) -> bool:
         """Whether nothing more shall be started, and what ran has stopped."""
-        return self.stopped and not self._running
+        return self.stopped and not self._counts.running
 
     def _show(self, last: bool = False) -> None:
         done = todo = 0.0
@@ -350,7 +353,6 @@ class _Watch(tune.Callback, Stopper):
             done += length * (self._shares[name] - self._before[name])
             todo += length * (1 - self._before[name])
         self._counts.share = done / todo
-        self._counts.running = len(self._running)
         self._screen.runs(self._counts, last)
 
 

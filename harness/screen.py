@@ -1,20 +1,38 @@
-"""What a person sees while a sweep runs: one live line on a terminal, else a line now and then.
+"""What a person sees while a sweep runs: a live table on a terminal, else a line now and then.
 
 Decides nothing; prints to standard error, so that standard output holds the tables alone.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TextIO
+from types import MappingProxyType
+from typing import NamedTuple, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from harness.redaction import redacted
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines where no terminal shows them."""
+LIVE_SECONDS = 0.2
+
+
+class Progress(NamedTuple):
+    """How far a run under way is."""
+
+    share: float = 0.0
+    """Of its epochs, 0..1."""
+    best_score: float = -math.inf
+    host: str = ""
 
 
 @dataclass
@@ -24,10 +42,10 @@ class Counts:
     total: int
     done: int = 0
     failed: int = 0
-    running: int = 0
+    running: dict[str, Progress] = field(default_factory=dict)
     share: float = 0.0
     """Share of this call's work that is done, 0..1."""
-    best_score: float = float("-inf")
+    best_score: float = -math.inf
     best: str = ""
     """The best score so far with its run and protocol."""
 
@@ -39,19 +57,21 @@ class Counts:
 
 @dataclass
 class Screen:
-    """Lines that stay, and one progress line that is overwritten on a terminal."""
+    """Lines that stay, and on a terminal what is under way below them, until `end`."""
 
     out: TextIO = field(default_factory=lambda: sys.stderr)
+    _live: Live | None = None
     _started: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
-    _width: int = 0
     _what: str = ""
     _before: int = 0
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._clear()
-        print(redacted(text), file=self.out, flush=True)
+        if self._live:
+            self._live.console.out(redacted(text), highlight=False)
+        else:
+            print(redacted(text), file=self.out, flush=True)
 
     def features(self, what: str, done: int, total: int | None) -> None:
         """Progress of feature counting; time left is reckoned from each data set's first images."""
@@ -67,37 +87,59 @@ class Screen:
         self._progress(line)
 
     def runs(self, counts: Counts, last: bool = False) -> None:
-        """Progress of the runs."""
-        parts = [f"runs: {counts.done} of {counts.total} done", f"{counts.running} running"]
+        """Progress of the runs; their table where a terminal can show it."""
+        parts = [f"runs: {counts.done} of {counts.total} done", f"{len(counts.running)} running"]
         if counts.failed:
             parts.append(f"{counts.failed} failed")
         if 0 < counts.share < 1:
             parts.append(f"{self._left(counts.share)} left")
         if counts.best:
             parts.append(f"best {counts.best}")
-        self._progress(", ".join(parts), force=last)
+        self._progress(", ".join(parts), counts.running, force=last)
 
     def begin(self) -> None:
         """Time left is reckoned from here."""
         self._started = time.monotonic()
 
+    def end(self) -> None:
+        """What was shown last stays; whatever is printed now comes below it."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
     def _left(self, share: float) -> str:
         seconds = (time.monotonic() - self._started) * (1 - share) / share
         return str(timedelta(seconds=round(seconds)))
 
-    def _progress(self, line: str, force: bool = False) -> None:
-        terminal = self.out.isatty()
-        pause = 0.2 if terminal else PLAIN_SECONDS
+    def _progress(
+        self, line: str, running: Mapping[str, Progress] = MappingProxyType({}), force: bool = False
+    ) -> None:
+        console = Console(file=self.out)
+        terminal = console.is_terminal and not console.is_dumb_terminal
+        pause = LIVE_SECONDS if terminal else PLAIN_SECONDS
         if not force and time.monotonic() - self._shown < pause:
             return
         self._shown = time.monotonic()
         if not terminal:
             print(line, file=self.out, flush=True)
             return
-        print(f"\r{line:<{self._width}}", end="", file=self.out, flush=True)
-        self._width = len(line)
+        if self._live is None:
+            self._live = Live(
+                console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+        shown: RenderableType = Text(line)
+        self._live.update(Group(shown, _table(running)) if running else shown, refresh=True)
 
-    def _clear(self) -> None:
-        if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self.out)
-            self._width = 0
+
+def _table(running: Mapping[str, Progress]) -> Table:
+    """A row for each run under way."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run under way", no_wrap=True)
+    table.add_column("done", justify="right")
+    table.add_column("best score", justify="right")
+    table.add_column("on")
+    for name, run in sorted(running.items()):
+        score = f"{run.best_score:.3f}" if math.isfinite(run.best_score) else ""
+        table.add_row(Text(name), f"{run.share:.0%}", score, Text(run.host))
+    return table

@@ -7,7 +7,6 @@ done again, half-done ones go on from their checkpoints.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 
 from featgan.extension import resolve
 from harness import cluster, results
-from harness.command import add_scale, alone, exit_code
+from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Cell, Sweep, load
 from harness.estimate import describe, probe
 from harness.mirror import mirrored
@@ -92,6 +91,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             )
             unfinished = len(grid) - len(runs.split(store, grid, sweep.pilot).done)
         finally:
+            screen.end()
             cluster.shutdown()
         print(report(sweep, store), flush=True)
     if unfinished:
@@ -193,7 +193,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # SIGTERM as Ctrl-C, which a shell that starts this in the background has turned off.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    heed_signals()
     sys.exit(main())

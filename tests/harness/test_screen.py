@@ -1,9 +1,10 @@
 import io
 
+import pyte
 import pytest
 
 from harness import screen as module
-from harness.screen import Counts, Screen
+from harness.screen import Counts, Progress, Screen
 
 
 @pytest.fixture
@@ -48,19 +49,68 @@ def test_runs_show_what_is_done_failed_left_and_best(clock):
     screen = Screen(out)
     screen.begin()
     clock.now += 60
-    counts = Counts(total=18, done=3, failed=1, running=2, share=0.25, best="2.5 (a; IS x)")
+    running = {"a": Progress(), "b": Progress(0.5, 2.5, "node1")}
+    counts = Counts(total=18, done=3, failed=1, running=running, share=0.25, best="2.5 (a; IS x)")
     screen.runs(counts)
     assert out.getvalue() == (
         "runs: 3 of 18 done, 2 running, 1 failed, 0:03:00 left, best 2.5 (a; IS x)\n"
     )
 
 
-def test_on_a_terminal_one_line_is_overwritten_and_what_stays_is_clear_of_it(clock):
-    out = Terminal()
-    screen = Screen(out)
+def shown(terminal: Terminal) -> list[str]:
+    """What a terminal of 80 columns shows after all that was written to it."""
+    screen = pyte.Screen(80, 24)
+    pyte.Stream(screen).feed(terminal.getvalue().replace("\n", "\r\n"))
+    return [line.rstrip() for line in screen.display if line.strip()]
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+def test_a_terminal_shows_the_latest_below_what_stays(clock, terminal):
+    screen = Screen(terminal)
     screen.features("apples", 0, 10)
     clock.now += 1
     screen.features("apples", 5, 10)
-    screen.say("done")
-    assert out.getvalue().split("\r")[1] == "apples: 0 of 10 images"
-    assert out.getvalue().endswith("\rdone\n")
+    screen.say("a [red] :smile: line that stays")
+    assert shown(terminal) == [
+        "a [red] :smile: line that stays",
+        "apples: 5 of 10 images, 0:00:01 left",
+    ]
+    screen.end()
+    print("and the tables", file=terminal)
+    assert shown(terminal)[-2:] == ["apples: 5 of 10 images, 0:00:01 left", "and the tables"]
+
+
+def test_a_terminal_shows_a_row_for_each_run_under_way(clock, terminal):
+    screen = Screen(terminal)
+    running = {"digits-b": Progress(), "digits-a": Progress(0.5, 2.5, "node1")}
+    screen.runs(Counts(total=6, done=1, running=running))
+    assert shown(terminal) == [
+        "runs: 1 of 6 done, 2 running",
+        "run under way  done  best score  on",
+        "digits-a        50%       2.500  node1",
+        "digits-b         0%",
+    ]
+    del running["digits-b"]
+    clock.now += 1
+    screen.runs(Counts(total=6, done=2, running=running))
+    assert [line.split()[0] for line in shown(terminal)] == ["runs:", "run", "digits-a"]
+
+
+def test_more_runs_than_a_terminal_has_lines_hide_no_summary(clock, terminal):
+    screen = Screen(terminal)
+    running = {f"run-{i:02d}": Progress() for i in range(40)}
+    screen.runs(Counts(total=40, running=running))
+    assert len(shown(terminal)) <= 24
+    assert shown(terminal)[0] == "runs: 0 of 40 done, 40 running"
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(clock, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    Screen(terminal).runs(Counts(total=6, running={"a": Progress()}))
+    assert terminal.getvalue() == "runs: 0 of 6 done, 1 running\n"
