@@ -180,28 +180,26 @@ class ImagePack:
     `index.parquet` with the `image_id` of each row, and `digests.json` with each file's SHA-256.
     """
 
-    def __init__(self, shards: Sequence[np.ndarray], image_ids: Sequence[str]) -> None:
-        self._shards = shards
+    def __init__(self, folder: Path, shards: Sequence[np.ndarray]) -> None:
+        self._folder, self._shards = folder, shards
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self.image_ids = list(image_ids)
         self.size = int(shards[0].shape[-1])
 
     @classmethod
     def open(cls, folder: Path) -> ImagePack:
         """The pack in a local folder; no pixel is read before `rows` asks for it."""
-        image_ids = pd.read_parquet(folder / INDEX)["image_id"]
         shards = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
-        return cls(shards, image_ids.tolist())
+        return cls(folder, shards)
 
     @classmethod
     def write(
-        cls, folder: Path, image_ids: Sequence[str], shards: Iterable[np.ndarray]
+        cls, folder: Path, image_ids: Sequence[str] | pd.Series, shards: Iterable[np.ndarray]
     ) -> ImagePack:
         """Make a pack of uint8 shards [n, 3, S, S], which are taken one at a time."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, shard in enumerate(shards):
             np.save(folder / f"{number:05d}.npy", shard)
-        pd.DataFrame({"image_id": list(image_ids)}).to_parquet(folder / INDEX)
+        pd.DataFrame({"image_id": image_ids}).to_parquet(folder / INDEX)
         digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         about = {"format": PACK_FORMAT, "sha256": digests}
         (folder / DIGESTS).write_text(json.dumps(about, indent=1))
@@ -220,8 +218,13 @@ class ImagePack:
             if _sha256(folder / name) != digest:
                 raise ValueError(f"{name} is cut or altered: the SHA-256 differs")
 
+    @property
+    def image_ids(self) -> pd.Series:
+        """The `image_id` of each row, read anew: training needs none."""
+        return pd.read_parquet(self._folder / INDEX)["image_id"]
+
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return int(self._starts[-1])
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """These rows, in this order: uint8 [len(rows), 3, S, S]."""

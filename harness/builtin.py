@@ -10,9 +10,7 @@ from PIL import Image
 
 from featgan.errors import UserError
 from harness import apples
-
-Row = tuple[str, bytes, str | None, str]
-"""image_id, location, label, stamp."""
+from harness.folders import Row
 
 VERSION = "1"
 """To be raised whenever the same seed gives other pictures."""
@@ -21,21 +19,17 @@ VERSION = "1"
 def list_images(name: str, count: int | None, seed: int, size: int) -> list[Row]:
     """Rows of `apples`, drawn at `size`, or of `digits`; UserError for more than there are."""
     if name == "apples":
-        return [
-            (
-                f"{index:06d}",
-                f"{seed} {index} {size}".encode(),
-                apples.variety(seed, index),
-                VERSION,
-            )
-            for index in range(600 if count is None else count)
-        ]
+        places = (
+            (i, f"{seed} {i} {size}".encode()) for i in range(600 if count is None else count)
+        )
+        return [Row(f"{i:06d}", place, apples.variety(seed, i), VERSION) for i, place in places]
     _, labels = _digits()
     count = len(labels) if count is None else count
     if count > len(labels):
         raise UserError(f"data: digits: count is {count}, but there are {len(labels)} digits")
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
-    return [(f"{i:06d}", str(i).encode(), str(labels[i]), VERSION) for i in sorted(chosen.tolist())]
+    digits = sorted(chosen.tolist())
+    return [Row(f"{i:06d}", str(i).encode(), str(labels[i]), VERSION) for i in digits]
 
 
 def read_apple(location: bytes) -> bytes:

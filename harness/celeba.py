@@ -39,9 +39,8 @@ def list_images(
         chosen = np.sort(np.random.default_rng(seed).choice(matched, limit, replace=False))
     files = [table[row][0] for row in chosen]
     found = stamps(f"{path.rstrip('/')}/{IMAGES}", files)
-    return [
-        (file, location, None, stamp) for file, (location, stamp) in zip(files, found, strict=True)
-    ], len(matched)
+    pairs = zip(files, found, strict=True)
+    return [Row(file, place, None, stamp) for file, (place, stamp) in pairs], len(matched)
 
 
 def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]:

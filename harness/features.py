@@ -42,6 +42,8 @@ from harness.sealed import seal, unseal
 from harness.sources import SLICE, Listing, SourceSettings
 from harness.store import Store
 
+NO_DUPLICATES = pd.DataFrame({"image_id": [], "same_as": []}, dtype="str")
+
 MAKERS = "made_with"
 """Key of what counts were made with."""
 
@@ -160,7 +162,7 @@ def check(store: Store, data: DataSet) -> None:
     try:
         folder = store.local(f"{data.key}/pack")
         ImagePack.check(folder)
-        same = ImagePack.open(folder).image_ids == load_table(store, data.key).image_id.tolist()
+        same = ImagePack.open(folder).image_ids.equals(load_table(store, data.key)["image_id"])
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(store, data.key, f"its images: {error}") from error
     if not same:
@@ -288,18 +290,14 @@ def _put_data_set(
     table = listing.images.drop(columns=["location", "stamp"])
     table["sha256"] = _text(parts.sha256)
     table["feature_count"] = parts.counts.astype(count_type(features))
-    good = table["feature_count"] >= 0
-    again = good & table["sha256"].duplicated() & source.remove_duplicates
-    duplicates = table.loc[again, ["image_id", "sha256"]]
-    same = table[table["sha256"].isin(duplicates["sha256"])].drop_duplicates("sha256")
-    firsts = same.set_index("sha256")["image_id"]
-    duplicates["same_as"] = duplicates.pop("sha256").map(firsts)
-    keep = (good & ~again).to_numpy(bool)
+    keep = parts.counts >= 0
+    duplicates = _duplicates(table[keep]) if source.remove_duplicates else NO_DUPLICATES
+    keep &= ~table["image_id"].isin(duplicates["image_id"]).to_numpy()
     table = table[keep].reset_index(drop=True)
 
     with tempfile.TemporaryDirectory() as folder:
         shards = (images[keep[rows]] for rows, images in parts)
-        ImagePack.write(Path(folder), table["image_id"].tolist(), shards)
+        ImagePack.write(Path(folder), table["image_id"], shards)
         store.put_tree(Path(folder), f"{key}/pack")
     file = table.to_parquet(index=False)
     store.put(f"{key}/features.parquet", file)
@@ -327,6 +325,15 @@ def _put_data_set(
     )
     store.put(f"{key}/dataset.json", seal(asdict(data_set)))
     parts.delete()
+
+
+def _duplicates(table: pd.DataFrame) -> pd.DataFrame:
+    """The images whose bytes an image before them has, and that image: NO_DUPLICATES' columns."""
+    again = table["sha256"].duplicated()
+    repeated = table.loc[again, ["image_id", "sha256"]]
+    firsts = table[~again & table["sha256"].isin(repeated["sha256"])].set_index("sha256")
+    repeated["same_as"] = repeated.pop("sha256").map(firsts["image_id"])
+    return repeated
 
 
 def _text(digests: np.ndarray) -> pd.Series:

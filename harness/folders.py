@@ -7,42 +7,45 @@ import os
 import stat
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
 from featgan.errors import UserError
 
-Row = tuple[str, bytes, str | None, str]
-"""image_id, location, label, stamp."""
+
+class Row(NamedTuple):
+    """An image in a listing."""
+
+    image_id: str
+    location: bytes
+    label: str | None
+    stamp: str
+    """Changes when the image does."""
+    problem: str | None = None
+    """Of what only looks like an image: why it cannot be one."""
+
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 
 
-def list_images(paths: list[str], label: bool) -> tuple[list[Row], dict[str, str]]:
-    """All image files below these folders, and what only looks like one, with the reason.
+def list_images(paths: list[str], label: bool) -> Iterator[Row]:
+    """All image files below these folders, and what only looks like one; in no lasting order.
 
     An `image_id` is the path below its folder; with several folders, their names come first.
     Raises UserError for a folder that is missing, or where nothing looks like an image.
     """
-    rows: list[Row] = []
-    problems: dict[str, str] = {}
-    seen: set[tuple[int, int]] = set()
+    empty, seen = True, set[tuple[int, int]]()
     for path, prefix in zip(paths, _prefixes(paths), strict=True):
         found = _find_remote(path) if "://" in path else _find_local(path, seen)
         for relative, location, stamp, problem in found:
-            image_id = prefix + readable(relative)
-            if problem:
-                problems[image_id] = problem
-                continue
             folder = os.path.dirname(relative) or os.fsencode(path.rstrip("/"))
-            rows.append(
-                (image_id, location, readable(os.path.basename(folder)) if label else None, stamp)
-            )
-    if not rows and not problems:
+            name = readable(os.path.basename(folder)) if label else None
+            yield Row(prefix + readable(relative), location, name, stamp, problem)
+            empty = False
+    if empty:
         raise UserError(f"data: no images in {', '.join(paths)}; endings read: {' '.join(ENDINGS)}")
-    return sorted(rows), problems
 
 
 def read(location: bytes) -> bytes:

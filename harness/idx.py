@@ -33,7 +33,7 @@ def list_images(images: str, labels: str | None) -> list[Row]:
         )
     stamp = f"{os.path.getsize(path)} {os.stat(path).st_mtime_ns}"
     file = os.fsencode(path)
-    return [(f"{i:07d}", b"%s:%d" % (file, i), name, stamp) for i, name in enumerate(names)]
+    return [Row(f"{i:07d}", b"%s:%d" % (file, i), name, stamp) for i, name in enumerate(names)]
 
 
 def read(location: bytes) -> bytes:

@@ -34,7 +34,7 @@ def list_images(
     rows: list[Row] = []
     for index, label in enumerate(labels):
         text = str(names[label]) if names is not None else str(label)
-        rows.append((f"{index:07d}", f"{index} {key}".encode(), text, stamp))
+        rows.append(Row(f"{index:07d}", f"{index} {key}".encode(), text, stamp))
     return rows
 
 
