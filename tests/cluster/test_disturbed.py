@@ -54,6 +54,7 @@ def test_a_disturbed_sweep_ends_like_an_undisturbed_one(
 ) -> None:
     cluster, sweep = mended, Sweep(mended, "-".join(kinds))
     running = sweep.start()
+    sweep.await_counting(running)
     before: dict[str, tuple[str, int]] = {}
     for kind in kinds:
         sweep.await_under_way(running)
@@ -80,3 +81,15 @@ def test_a_disturbed_sweep_ends_like_an_undisturbed_one(
         sweep.finish()
         assert sweep.finished() == again
         assert "6 done, 0 half done, 0 missing" in sweep.said()
+
+
+@pytest.mark.slow
+def test_a_worker_lost_while_it_counts_costs_no_count(
+    mended: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    sweep = Sweep(mended, "counting")
+    running = sweep.start()
+    sweep.await_counting(running)
+    mended.workers[0].kill()
+    sweep.finish(running)
+    assert outcome(sweep.folder) == undisturbed

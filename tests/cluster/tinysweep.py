@@ -52,6 +52,16 @@ class Sweep:
             for path in sorted(self.folder.glob("runs/*/run.json"))
         }
 
+    def await_counting(self, sweep: subprocess.Popen[bytes]) -> None:
+        """Wait until every worker counts features."""
+
+        def both() -> bool:
+            assert sweep.poll() is None, self.said()
+            return all(worker.processes(COUNTER) for worker in self.cluster.workers)
+
+        await_(both, "all workers count", 10 * MINUTES)
+        assert not [*self.folder.parent.glob("features/*/dataset.json")], "already counted"
+
     def await_under_way(self, sweep: subprocess.Popen[bytes]) -> None:
         """Wait until a run is half done and its process at work, so that a kill can spoil it.
 
@@ -88,6 +98,8 @@ class Sweep:
 
 TRIAL = "ray::ImplicitFunc"
 """What Ray calls a process that carries runs."""
+COUNTER = "ray::MapWorker"
+"""What it calls an actor of Ray Data: of a sweep, one that counts."""
 WEIGHTS = "generator.safetensors"
 
 

@@ -1,10 +1,13 @@
-"""A synthetic sweep folder, as a real one would be, that results and figures are tested on."""
+"""A synthetic sweep folder, as a real one would be, and a store whose disk is full."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,68 @@ from PIL import Image
 
 from harness.records import Evaluation, RunRecord, Seconds, StageRecord
 from harness.schemas import CountStatistics, QualityRecord, RealRecord, RealScore, Rescored
+from harness.store import Store
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
 Build = Callable[..., Path]
+
+
+class FailingStore(Store):
+    """Raises `code` at the n-th write and at all later ones, as a disk that is full or closed."""
+
+    def __init__(self, root: str, code: int = errno.ENOSPC, nth: int = 10**9) -> None:
+        super().__init__(root)
+        self.code, self.nth, self.writes = code, nth, 0
+
+    def _writing(self, key: str) -> None:
+        self.writes += 1
+        if self.writes >= self.nth:
+            raise OSError(self.code, os.strerror(self.code), self.join(key))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._writing(key)
+        super().put(key, data)
+
+    def move(self, key: str, to: str) -> None:
+        self._writing(to)
+        super().move(key, to)
+
+    def put_tree(self, folder: Path, key: str) -> None:
+        self._writing(key)
+        super().put_tree(folder, key)
+
+
+@pytest.fixture(scope="session")
+def failing() -> type[FailingStore]:
+    """The class: tests need one store of it for each write."""
+    return FailingStore
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 16 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill() -> Callable[..., Path]:
+    """Fill the disk of a folder but for some `room`; the file that takes it all."""
+
+    def ballast(folder: Path, room: int = 0) -> Path:
+        disk, file = os.statvfs(folder), folder / "ballast"
+        file.write_bytes(bytes(disk.f_bavail * disk.f_frsize - room))
+        return file
+
+    return ballast
 
 
 def evaluations(scores: list[list[float]], every: int) -> list[Evaluation]:

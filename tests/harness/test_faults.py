@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,39 +97,18 @@ def expected(shared: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
     return left_by(Store(str(root)), run)
 
 
-class Failing(Store):
-    """Raises `code` at the n-th write and at every later one, like a disk that is full."""
-
-    def __init__(self, root: str, code: int = 0, nth: int = 10**9, times: int = 10**9) -> None:
-        super().__init__(root)
-        self.code, self.nth, self.times, self.writes = code, nth, times, 0
-
-    def _writing(self, key: str) -> None:
-        self.writes += 1
-        if self.nth <= self.writes < self.nth + self.times:
-            raise OSError(self.code, os.strerror(self.code), self.join(key))
-
-    def put(self, key: str, data: bytes) -> None:
-        self._writing(key)
-        super().put(key, data)
-
-    def move(self, key: str, to: str) -> None:
-        self._writing(to)
-        super().move(key, to)
-
-
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
-    root: Path, run: Run, expected: list[Any], code: int
+    root: Path, run: Run, expected: list[Any], code: int, failing: type[Any]
 ) -> None:
-    counting = Failing(str(root))
+    counting = failing(str(root))
     carry(run, counting, HABITS, nothing)
     assert counting.writes > 12
     points = range(1, counting.writes + 1, 1 if code == errno.ENOSPC else 3)
     for nth in points:
         counting.delete(run.folder)
         with pytest.raises(OSError, match=os.strerror(code)):
-            carry(run, Failing(str(root), code, nth), HABITS, nothing)
+            carry(run, failing(str(root), code, nth), HABITS, nothing)
         carry(run, Store(str(root)), HABITS, nothing)
         assert left_by(Store(str(root)), run) == expected, f"write {nth} of {counting.writes}"
 
@@ -246,28 +224,16 @@ def test_a_checkpoint_of_another_version_is_neither_used_nor_replaced(
     assert store.get(f"{run.folder}/checkpoint.pt") == later
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
-    shared: Path, small_disk: Path, run: Run, expected: list[Any]
+    shared: Path,
+    small_disk: Path,
+    fill: Callable[..., Path],
+    run: Run,
+    expected: list[Any],
 ) -> None:
     (small_disk / "features").symlink_to(shared / "features")
     store = Store(str(small_disk))
-    ballast = small_disk / "ballast"
-    disk = os.statvfs(small_disk)
-    ballast.write_bytes(bytes(disk.f_bavail * disk.f_frsize - 32 * 1024))  # room for a record
+    ballast = fill(small_disk, room=32 * 1024)  # of a record
     with pytest.raises(OSError, match="No space left on device"):
         carry(run, store, HABITS, nothing)
     assert not list(small_disk.rglob("*.part")), "no litter"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -142,22 +140,8 @@ def test_new_labels_have_a_judge_of_their_own(
     assert first == same != other
 
 
-class Full(Store):
-    """A disk that is full from the n-th write on."""
-
-    def __init__(self, root: str, nth: int = 10**9) -> None:
-        super().__init__(root)
-        self.nth, self.writes = nth, 0
-
-    def put(self, key: str, data: bytes) -> None:
-        self.writes += 1
-        if self.writes >= self.nth:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.join(key))
-        super().put(key, data)
-
-
 def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any]
 ) -> None:
     train = partial(preparation.train_classifier, epochs=1)
     monkeypatch.setattr(preparation, "train_classifier", train)
@@ -172,12 +156,12 @@ def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
         for key in ("s", "features/a-0/scores", "features/a-0/real"):
             store.delete(key)
 
-    counting = Full(root)
+    counting = failing(root)
     expected = prepare(counting)
     assert counting.writes >= 7
     for nth in range(1, counting.writes + 1):
         forget()
         with pytest.raises(OSError, match="No space left"):
-            prepare(Full(root, nth))
+            prepare(failing(root, nth=nth))
         assert prepare(store) == expected, f"write {nth} of {counting.writes}"
     torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """From a sweep's folder to its tables and figures: whole, half-finished, without Ray."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -32,6 +33,25 @@ def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
     screen = capsys.readouterr().out
     assert "3 of 6 runs finished." in screen
     assert "Not begun: digits-descending-seed0, digits-ascending-seed0" in screen
+
+
+def test_a_full_disk_is_told_and_with_room_the_same_tables_come(
+    sweep_folder, small_disk, fill, capsys
+):
+    folder = sweep_folder(seeds=1, length=2)
+    there = shutil.copytree(folder, small_disk / folder.name)
+    for room in (0, 4096, 64 * 1024):
+        ballast = fill(small_disk, room)
+        assert results.main([str(there)]) == 1
+        told = capsys.readouterr().err
+        assert "No space left on device" in told
+        assert told.count("\n") == 1
+        ballast.unlink()
+    assert results.main([str(there)]) == 0
+    results.make(folder)
+    expected = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    assert {path.name: path.read_bytes() for path in (there / "tables").iterdir()} == expected
+    assert (there / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
 def test_generators_stuck_on_one_image_at_their_last_peak_are_named(sweep_folder):
