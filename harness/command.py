@@ -15,7 +15,7 @@ from typing import Any, get_args
 from featgan.errors import UserError
 from harness.config import Scale
 from harness.lock import SweepLock
-from harness.redaction import redacted
+from harness.redaction import one_line, redacted
 from harness.screen import Screen
 from harness.store import Store, is_outage
 
@@ -41,7 +41,7 @@ def exit_code(work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         # One that a Ray task raised comes wrapped in its traceback.
-        text = redacted(" ".join(str(getattr(error, "cause", error)).split()))
+        text = one_line(str(getattr(error, "cause", error)), most=10_000)
         print(f"featgan: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -65,9 +65,7 @@ def _is_storages(error: Exception) -> bool:
 def _storage(error: Exception) -> str:
     """What a storage says, and of which file where it tells."""
     what = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return (
-        f"{redacted(' '.join(what.split()))[:300]}: {getattr(error, 'filename', None) or STORAGE}"
-    )
+    return f"{one_line(what)}: {getattr(error, 'filename', None) or STORAGE}"
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:

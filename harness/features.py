@@ -37,6 +37,7 @@ from harness.config import Sweep, load
 from harness.known import Known, whole_counts
 from harness.lock import SweepLock
 from harness.parts import Parts
+from harness.redaction import one_line
 from harness.screen import Screen
 from harness.sealed import seal, unseal
 from harness.sources import SLICE, Listing, SourceSettings
@@ -179,8 +180,9 @@ def read_sealed(store: Store, key: str) -> dict[str, Any]:
 
 
 def _damaged(store: Store, key: str, what: str) -> UserError:
-    reason = " ".join(what.split())[:300]
-    return UserError(f"{store.join(key)}: {reason}; remove this folder, and it is counted again")
+    return UserError(
+        f"{store.join(key)}: {one_line(what)}; remove this folder, and it is counted again"
+    )
 
 
 def load_rejected(store: Store, key: str) -> pd.DataFrame:

@@ -26,6 +26,7 @@ import featgan
 import harness
 from featgan.errors import UserError
 from harness import cluster, machine
+from harness.redaction import one_line
 from harness.store import Store
 
 UNFIT_SECONDS = 3600.0
@@ -278,4 +279,4 @@ def _fits(request: Mapping[str, float], resources: Mapping[str, float]) -> bool:
 def _reason(error: BaseException) -> str:
     """The last line of an error: Ray puts a remote traceback before it."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1]}"[:300]
+    return one_line(f"{type(error).__name__}: {lines[-1]}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
+from pydantic import ValidationError
 
 from featgan import real_features
 from featgan.extension import digest
@@ -50,11 +51,21 @@ def measure(
     features = (
         f"{data.key}/real/{short_hash(json.dumps(judge))}.safetensors" if settings.metrics else None
     )
-    if not store.exists(key) or (features and not store.exists(features)):
+    kept = _kept(store, key)
+    if kept is None or (features and not store.exists(features)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
         trained = classifier and classifier[0]
         ray.get(task.remote(store, data, settings, trained, cpus, gpu, key, features))
-    return RealScore.model_validate_json(store.get(key)), features
+        kept = RealScore.model_validate_json(store.get(key))
+    return kept, features
+
+
+def _kept(store: Store, key: str) -> RealScore | None:
+    """What was measured before; None of what is not there, or damaged."""
+    try:
+        return RealScore.model_validate_json(store.get(key))
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:

@@ -27,6 +27,11 @@ def redacted(text: str) -> str:
     return _QUERY.sub(rf"\1={HIDDEN}", _USER.sub(HIDDEN, text))
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """A text on one line without secrets: cut after they are hidden, or half of one is shown."""
+    return redacted(" ".join(text.split()))[:most]
+
+
 def redacted_tree(value: Any) -> Any:
     """What JSON can hold, each text redacted."""
     if isinstance(value, str):

@@ -30,7 +30,7 @@ from featgan.errors import UserError
 from harness.config import Pilot, Resources
 from harness.preflight import versions
 from harness.records import FINAL, RunRecord, Status
-from harness.redaction import redacted
+from harness.redaction import one_line, redacted
 from harness.screen import Counts, Progress, Screen
 from harness.sealed import is_of_other_format
 from harness.store import Store
@@ -126,7 +126,7 @@ def carry_out(
                 break
             except (RuntimeError, TuneError) as error:
                 # Tune itself ends so when Ray's memory monitor has killed one of its trials.
-                screen.say(f"Tune stopped: {_line(error)}")
+                screen.say(f"Tune stopped: {one_line(str(error))}")
                 standing = split(store, todo, pilot)
                 todo = standing.half_done + standing.missing
                 if attempt == resources.max_failures or not todo:
@@ -222,11 +222,7 @@ def _not_vital(what: str, screen: Screen) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each kind of storage fails in its own way
-        screen.say(f"{what}: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(redacted(str(error)).split())[:200]
+        screen.say(f"{what}: {one_line(str(error))}")
 
 
 def length(run: Run) -> float:

@@ -78,6 +78,15 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert measure() == (record, None)
     assert task.calls == 1
 
+    (file,) = (key for key in store.list() if "/real/" in key)
+    whole = store.get(file)
+    for damaged in (b"", whole[:-9], whole.replace(b" 30,", b" 31,")):
+        assert damaged != whole
+        store.put(file, damaged)
+        assert measure() == (record, None)
+        assert store.get(file) == whole
+        task.calls = 1
+
     record, key = measure(metrics=["fid", "density_coverage"], count=400, splits=1)
     assert key is not None
     assert (record.images, task.calls) == (40, 2)
