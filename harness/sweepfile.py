@@ -89,6 +89,10 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> str
         return f"{_shortened(key)}: unknown key{nearest(str(place[-1]), siblings)}"
     if first["type"] == "missing":
         return f"{key}: missing"
+    if first["type"] == "union_tag_invalid":  # pydantic repeats the whole of it, however long
+        told = first["ctx"]
+        key, tag = f"{key}.{told['discriminator'].strip(chr(39))}", _shown(told["tag"])
+        return f"{_shortened(key)}: one of {told['expected_tags']}, not {tag}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return _one_line(message if not place else f"{key}: {message}")

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from featgan.errors import UserError
-from harness.config import MOST_RUNS, Sweep, load
+from harness.config import MOST_RUNS, Scale, Sweep, load
+from harness.store import Store
 from harness.sweep import main, resolved
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,10 @@ grid:
 max_rejected: 0.5
 sample_every: 3
 resources: {cpus_per_run: 1, gpus_per_run: 0.5, max_concurrent: 2, checkpoint_minutes: 1.5}
+small:
+  data: {apples: {source: builtin, set: apples, count: 30}, both: {source: builtin, set: digits}}
+  training: {stage_epochs: 2, evaluate_every: 1}
+  grid: {mode: [descending], seed: [3], data: [apples]}
 """
 VALID = [
     (ROOT / "sweeps" / "quickstart.yaml").read_text(),
@@ -181,11 +186,12 @@ def mutated(draw: st.DrawFn) -> bytes:
     return garble(draw, text)
 
 
-def plan_or_reason(path: Path, data: bytes) -> Sweep | str:
+def plan_or_reason(path: Path, data: bytes, scale: Scale = "full") -> Sweep | str:
     """What becomes of a file: its sweep, whose plan is sound, or the one line that refuses it."""
     path.write_bytes(data)
     try:
-        sweep = load(path)
+        sweep = load(path, scale)
+        Store(sweep.results)
     except UserError as error:
         return str(error)
     labels = [cell.label for cell in sweep.cells()]
@@ -207,15 +213,15 @@ OUTCOMES = {"plan": 0, "reason": 0}
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),  # a failing file is small enough as it is
 )
-@given(data=mutated())
-@example(data=b"")
-@example(data=b"\x00" * 100)
-@example(data=bytes(range(256)))
-@example(data=b"\t")
-def test_a_mutated_file_is_a_plan_or_one_line(data: bytes) -> None:
+@given(data=mutated(), scale=st.sampled_from(["full"] * 3 + ["small"]))
+@example(data=b"", scale="full")
+@example(data=b"\x00" * 100, scale="full")
+@example(data=bytes(range(256)), scale="full")
+@example(data=b"\t", scale="small")
+def test_a_mutated_file_is_a_plan_or_one_line(data: bytes, scale: Scale) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutated.yaml"
-        found = plan_or_reason(path, data)
+        found = plan_or_reason(path, data, scale)
     OUTCOMES["reason" if isinstance(found, str) else "plan"] += 1
     if isinstance(found, str):
         reason = found.removeprefix(f"{path}: ")
