@@ -229,16 +229,14 @@ def _best_intervals(
         cost = squares[end] - squares[:end] - total**2 / size
         return np.where((size >= smallest) & (size <= largest), np.maximum(cost, 0.0), np.inf)
 
-    best = np.full(len(values) + 1, np.inf)
-    best[0] = 0.0
+    best = np.full((k + 1, len(values) + 1), np.inf)  # of so many intervals, up to each end
+    best[0, 0] = 0.0
     starts = np.zeros((k, len(values) + 1), np.int64)
-    for interval in range(k):
-        previous, best = best, np.full(len(values) + 1, np.inf)
-        for end in range(interval + 1, len(values) + 1):
-            cost = previous[:end] + one_more(end)
-            starts[interval, end] = cost.argmin()
-            best[end] = cost[starts[interval, end]]
-    if not np.isfinite(best[-1]):
+    for end in range(1, len(values) + 1):
+        cost = best[:k, :end] + one_more(end)
+        starts[:, end] = cost.argmin(axis=1)
+        best[1:, end] = cost.min(axis=1)
+    if not np.isfinite(best[k, -1]):
         raise ValueError("no such intervals")
     ends = [len(values)]
     for interval in range(k - 1, 0, -1):
