@@ -30,7 +30,7 @@ from featgan.errors import UserError
 from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
 from featgan.images import RESIZE, ImagePack
-from harness import cluster
+from harness import cluster, needs
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
@@ -373,11 +373,11 @@ def _carry_out(sweep: Sweep) -> int:
     from harness.preflight import preflight
     from harness.preparation import prepare_groups
 
+    needs.look_up_functions(sweep)
     with alone(store, sweep.name, screen):
         try:
             engine = cluster.connect()
-            files = [file for source in sweep.data.values() for file in source.files()]
-            preflight(store, files=files, notice=screen.say)
+            preflight(store, files=needs.image_files(sweep), notice=screen.say)
             prepare_groups(sweep, store, engine.gpus > 0, screen.features)
         finally:
             screen.end()

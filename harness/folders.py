@@ -27,6 +27,8 @@ class Row(NamedTuple):
 
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+MOST_BYTES = 2**30
+"""Of a file: plain pixels of the largest usable image take less, and a reader holds it whole."""
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 
 
@@ -139,7 +141,11 @@ def _stamp(path: bytes) -> tuple[str, str | None]:
         return "", why_unreadable(error, path)
     if not stat.S_ISREG(status.st_mode):
         return "", "neither a file nor a folder"
-    return f"{status.st_size} {status.st_mtime_ns}", None
+    return f"{status.st_size} {status.st_mtime_ns}", _oversize(status.st_size)
+
+
+def _oversize(size: int) -> str | None:
+    return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
 def _find_remote(uri: str) -> Iterator[Found]:
@@ -154,7 +160,8 @@ def _find_remote(uri: str) -> Iterator[Found]:
         if info.type == pafs.FileType.File and info.path.lower().endswith(ENDINGS):
             path = info.path.lstrip("/")
             relative = path[len(top.strip("/")) + 1 :].encode()
-            yield relative, f"{scheme}://{path}".encode(), f"{info.size} {info.mtime_ns}", None
+            place, stamp = f"{scheme}://{path}".encode(), f"{info.size} {info.mtime_ns}"
+            yield relative, place, stamp, _oversize(info.size or 0)
 
 
 def _system(uri: str) -> tuple[Any, str]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from featgan.extension import resolve
-from harness import cluster, results
+from harness import cluster, needs, results
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Cell, Sweep, load
 from harness.estimate import describe, probe
@@ -52,8 +51,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
     from harness.preparation import prepare_runs
 
     cells = sweep.cells()
-    for name in {n for c in cells for n in (*c.named, c.method.groups.by) if ":" in n}:
-        resolve(name, {})  # a function that is not there is told before anything starts
+    needs.look_up_functions(sweep)
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
     with alone(store, sweep.name, screen):
         try:
@@ -62,7 +60,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
             preflight(
                 store,
-                files=_files(sweep),
+                files=needs.files(sweep),
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
                 notice=screen.say,
@@ -162,15 +160,6 @@ def _notes(sweep: Sweep) -> list[str]:
     if not all(method.training.deterministic for method in methods):
         notes.append("Deterministic algorithms were off: a run repeated may differ.")
     return notes
-
-
-def _files(sweep: Sweep) -> list[str]:
-    """What every node must see besides the storage: data sets, tables, a classifier's weights."""
-    files = [file for source in sweep.data.values() for file in source.files()]
-    groups = [cell.method.groups for cell in sweep.cells()]
-    tables = dict.fromkeys(g.table for g in groups if g.by == "table" and g.table)
-    files += [table for table in tables if "://" not in table]
-    return [*files, sweep.score.weights] if sweep.score.weights else files
 
 
 def _parser() -> argparse.ArgumentParser:

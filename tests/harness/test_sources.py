@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from featgan.errors import UserError
 from featgan.images import BadImage, decode
-from harness import vision
+from harness import folders, vision
 from harness.folders import ENDINGS, readable, why_unreadable
 from harness.sources import Source, SourceSettings
 
@@ -191,10 +191,15 @@ def test_an_image_below_two_of_the_folders_comes_once(tmp_path: Path) -> None:
 
 def test_a_folder_of_bad_images_alone_tells_their_reasons(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "huge.png").touch()
+    os.truncate(tmp_path / "huge.png", folders.MOST_BYTES + 1)  # takes no room
     listing = source("folder", path=str(tmp_path)).listing(32)
 
     assert listing.images.empty
-    assert listing.problems == {"gone.png": "link to a file that does not exist"}
+    assert listing.problems == {
+        "gone.png": "link to a file that does not exist",
+        "huge.png": "over 1024 MiB",
+    }
 
 
 @pytest.mark.parametrize(("make", "says"), [(False, "no folder"), (True, "no images in")])

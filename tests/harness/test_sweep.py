@@ -10,13 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from featgan.errors import UserError
-from harness import cluster, lock
-from harness import preflight as preflight_module
-from harness.config import load
-from harness.screen import Screen
+from harness import lock
 from harness.store import Store
-from harness.sweep import carry_out
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -119,28 +114,6 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
     assert "Traceback" not in err
 
 
-def test_what_images_are_grouped_by_is_looked_for_before_anything_is_counted(
-    sweep_file, monkeypatch
-):
-    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("Ray was started"))
-    path = sweep_file(extra='groups: {by: "nowhere_at_all:redness"}')
-    with pytest.raises(UserError, match="nowhere_at_all:redness: there is no module"):
-        carry_out(load(path), Screen())
-
-    looked_for = []
-
-    def preflight(*_, files, **__):
-        looked_for.extend(files)
-        raise UserError("seen")
-
-    monkeypatch.setattr(cluster, "connect", lambda: cluster.Engine(None, 1, 1, 0))
-    monkeypatch.setattr(preflight_module, "preflight", preflight)
-    table = "groups: {by: table, table: /data/a.csv, column: x}"
-    with pytest.raises(UserError, match="seen"):
-        carry_out(load(sweep_file(extra=table)), Screen())
-    assert looked_for == ["/data/a.csv"]
-
-
 def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
     """Killed while runs are under way: the same command does the rest, to the same bytes."""
     undisturbed = sweep_file(results=tmp_path / "undisturbed", epochs=40)
@@ -178,7 +151,13 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
         assert (folder / "tables" / twin.name).read_text() == twin.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="term"),
+    ],
+)
 def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, number):
     file = sweep_file(epochs=200)
     folder = tmp_path / "results" / "tiny"

@@ -1,0 +1,69 @@
+"""What a sweep needs is looked for before anything is counted, by both commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featgan.errors import UserError
+from harness import cluster, features, needs, preflight, sweep
+from harness.config import Sweep, load
+from harness.screen import Screen
+
+FILE = """
+results: {results}
+data:
+  a: {{source: folder, path: /data/a}}
+  b: {{source: idx, images: /data/b.gz}}
+image_size: 32
+score: {{classifier: inception, weights: /data/inception.pth}}
+groups: {groups}
+"""
+COMMANDS = [lambda plan: sweep.carry_out(plan, Screen()), features._carry_out]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[[str], Sweep]:
+    def write(groups: str) -> Sweep:
+        file = tmp_path / "s.yaml"
+        file.write_text(FILE.format(results=tmp_path / "results", groups=groups))
+        return load(file)
+
+    return write
+
+
+def test_files_are_those_of_sources_tables_and_judge(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{by: table, table: /data/values.csv, column: x}")
+    images = ["/data/a", "/data/b.gz", "/data/values.csv"]
+    assert needs.image_files(found) == images
+    assert needs.files(found) == [*images, "/data/inception.pth"]
+    assert needs.image_files(plan("{by: table, table: s3://b/v.csv, column: x}")) == images[:2]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
+def test_a_function_that_is_not_there_is_told_before_ray_is_started(
+    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("Ray was started"))
+    with pytest.raises(UserError, match="nowhere_at_all:redness: there is no module"):
+        command(plan('{by: "nowhere_at_all:redness"}'))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
+def test_every_node_is_asked_for_the_files(
+    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(*_: Any, files: list[str], **__: Any) -> None:
+        asked.extend(files)
+        raise UserError("seen")
+
+    monkeypatch.setattr(cluster, "connect", lambda: cluster.Engine(None, 1, 1, 0))
+    monkeypatch.setattr(preflight, "preflight", ask)
+    with pytest.raises(UserError, match="seen"):
+        command(plan("{by: table, table: /data/values.csv, column: x}"))
+    assert asked[:3] == ["/data/a", "/data/b.gz", "/data/values.csv"]
