@@ -26,17 +26,17 @@ class Damaged(Exception):
 
 
 def dump(state: dict[str, Any]) -> bytes:
-    """A checkpoint of `state` (tensors, numbers, strings, lists and dictionaries of them)."""
-    file = _begun()
+    """A checkpoint of `state` (tensors, numbers, strings, lists and dictionaries of them).
+
+    A line with the digest of all else stands in front of what `torch.save` writes.
+    """
+    line, file = b"featgan checkpoint %d sha256 " % VERSION, io.BytesIO()
+    file.write(line + b"0" * 64 + b"\n")  # blank for now: a large checkpoint exists once
     torch.save(state, file)
-    return _sealed(file)
-
-
-def seal(content: bytes) -> bytes:
-    """The line in front of what `torch.save` wrote, and that; the digest covers both."""
-    file = _begun()
-    file.write(content)
-    return _sealed(file)
+    digest = _digest(line, file.getbuffer()[len(line) + 65 :])
+    file.seek(len(line))
+    file.write(digest.encode())
+    return file.getvalue()
 
 
 def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -60,26 +60,6 @@ def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
     except Exception as error:
         raise Damaged(f"not loadable ({str(error).splitlines()[0]})") from error
     return state
-
-
-def _line() -> bytes:
-    return b"featgan checkpoint %d sha256 " % VERSION
-
-
-def _begun() -> io.BytesIO:
-    """A file with the line in front, the digest still blank: a large checkpoint exists once."""
-    file = io.BytesIO()
-    file.write(_line() + b"0" * 64 + b"\n")
-    return file
-
-
-def _sealed(file: io.BytesIO) -> bytes:
-    """A begun file, with the digest in its place."""
-    line = _line()
-    digest = _digest(line, file.getbuffer()[len(line) + 65 :])
-    file.seek(len(line))
-    file.write(digest.encode())
-    return file.getvalue()
 
 
 def _digest(line: bytes, content: memoryview) -> str:
