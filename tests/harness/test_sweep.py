@@ -102,7 +102,7 @@ def test_a_dry_run_prints_settings_grid_and_number_of_runs(sweep_file, tmp_path)
     ("extra", "message"),
     [
         ("groops: {}", "tiny.yaml: groops: unknown key; did you mean 'groups'?"),
-        ("groups: {k: 60}", "featgan: data.apples: "),
+        pytest.param("groups: {k: 60}", "featgan: data.apples: ", marks=pytest.mark.slow),
         ("max_rejected: 2", "tiny.yaml: max_rejected: input should be less than or equal to 1"),
     ],
 )
