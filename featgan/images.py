@@ -37,6 +37,8 @@ STRIP = 128
 """Rows of an image that are converted at a time."""
 MOST_SCANS = 100
 """Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
+MOST_SEGMENTS = 10_000
+"""Of a JPEG file: of 64 KiB each, as long profiles are cut, they would hold 600 MiB."""
 
 INDEX = "index.parquet"
 DIGESTS = "digests.json"
@@ -50,7 +52,7 @@ class BadImage(ValueError):
 def decode(data: bytes) -> Image.Image:
     """The first frame of an encoded image: upright, RGB, 8 bits, transparency flattened on white.
 
-    Raises `BadImage` for everything else; never warns.
+    Raises `BadImage` for everything else, MemoryError where there is too little; never warns.
     """
     if not data:
         raise BadImage("empty file")
@@ -58,10 +60,10 @@ def decode(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            if data[:2] == b"\xff\xd8":  # before Pillow reads the segments, and keeps them all
+                _check_segments(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image)
-                if image.format in ("JPEG", "MPO") and _scans(data) > MOST_SCANS:
-                    raise BadImage(f"JPEG of more than {MOST_SCANS} scans")
                 _check_range(image)
                 image.load()
                 _turn(image)
@@ -70,7 +72,7 @@ def decode(data: bytes) -> Image.Image:
             raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
         except UnidentifiedImageError as error:
             raise BadImage("not an image that Pillow can read") from error
-        except BadImage:
+        except (BadImage, MemoryError):
             raise
         # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, …
         except Exception as error:
@@ -113,14 +115,17 @@ def _check_range(image: Image.Image) -> None:
         raise BadImage("32-bit or signed pixels, whose range is unknown")
 
 
-def _scans(data: bytes) -> int:
-    """Scans of the first image in a JPEG file: not what follows it, such as a film."""
-    count = at = 0
+def _check_segments(data: bytes) -> None:
+    """Refuse a JPEG file whose first image has too many parts; a film may follow it."""
+    segments = scans = at = 0
     while (found := _MARKER.search(data, at)) and found[1] != _END:
-        count += found[1] == _SCAN
+        segments, scans = segments + 1, scans + (found[1] == _SCAN)
+        if scans > MOST_SCANS:
+            raise BadImage(f"JPEG of more than {MOST_SCANS} scans")
+        if segments > MOST_SEGMENTS:
+            raise BadImage(f"JPEG of more than {MOST_SEGMENTS:,} segments")
         length = int.from_bytes(data[found.end() : found.end() + 2])
         at = found.end() + length  # a thumbnail inside has markers of its own
-    return count
 
 
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
@@ -149,7 +154,10 @@ def _strip(image: Image.Image) -> Image.Image:
     """Some rows of an image as 8-bit RGB."""
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         grey = np.asarray(image).astype(np.int64)
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+        eight = (grey >> 8).astype(np.uint8)
+        if image.has_transparency_data:  # one value that stands for nothing
+            eight[grey == image.info["transparency"]] = 255
+        return Image.fromarray(eight).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

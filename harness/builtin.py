@@ -22,7 +22,8 @@ def list_images(name: str, count: int | None, seed: int, size: int) -> list[Row]
         places = (
             (i, f"{seed} {i} {size}".encode()) for i in range(600 if count is None else count)
         )
-        return [Row(f"{i:06d}", place, apples.variety(seed, i), VERSION) for i, place in places]
+        stamp = f"{VERSION} {seed}"
+        return [Row(f"{i:06d}", place, apples.variety(seed, i), stamp) for i, place in places]
     _, labels = _digits()
     count = len(labels) if count is None else count
     if count > len(labels):

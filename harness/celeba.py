@@ -6,11 +6,12 @@ torchvision's class wants four more files and refuses copies whose line ends are
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 
 import numpy as np
 
 from featgan.errors import UserError
-from harness.folders import Row, read, stamps
+from harness.folders import Row, read, rows_of
 
 ATTRIBUTES = "list_attr_celeba.txt"
 IMAGES = "img_align_celeba"
@@ -38,9 +39,7 @@ def list_images(
     if limit is not None and limit < len(matched):
         chosen = np.sort(np.random.default_rng(seed).choice(matched, limit, replace=False))
     files = [table[row][0] for row in chosen]
-    found = stamps(f"{path.rstrip('/')}/{IMAGES}", files)
-    pairs = zip(files, found, strict=True)
-    return [Row(file, place, None, stamp) for file, (place, stamp) in pairs], len(matched)
+    return rows_of(f"{path.rstrip('/')}/{IMAGES}", files), len(matched)
 
 
 def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -60,4 +59,6 @@ def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
         raise UserError(f"data: {file} is damaged: after two lines of header each line has a file")
     if lines[0].strip() != str(len(table)):
         raise UserError(f"data: {file} is cut short: {len(table)} images of {lines[0].strip()}")
+    if twice := [name for name, count in Counter(name for name, _ in table).items() if count > 1]:
+        raise UserError(f"data: {file} is damaged: it names {twice[0]!r} twice")
     return names, table

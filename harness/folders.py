@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs as pafs
 
 from featgan.errors import UserError
+from harness.redaction import one_line
 
 
 class Row(NamedTuple):
@@ -60,14 +61,21 @@ def read(location: bytes) -> bytes:
         return bytes(stream.read())
 
 
-def stamps(folder: str, files: list[str]) -> list[tuple[bytes, str]]:
-    """Location and stamp of each of these files of a folder; a missing one's stamp is empty."""
+MISSING: tuple[str, str | None] = ("", "file vanished")
+
+
+def rows_of(folder: str, files: list[str]) -> list[Row]:
+    """These files of a folder, without labels; of a missing one, too, the problem is told."""
     if "://" in folder:
-        known = {place: stamp for _, place, stamp, _ in _find_remote(folder)}
+        known = {place: (stamp, why) for _, place, stamp, why in _find_remote(folder)}
         places = [f"{folder}/{file}".encode() for file in files]
-        return [(place, known.get(place, "")) for place in places]
-    paths = [os.fsencode(os.path.abspath(os.path.expanduser(f"{folder}/{file}"))) for file in files]
-    return [(path, _stamp(path)[0]) for path in paths]
+        stamps = [known.get(place, MISSING) for place in places]
+    else:
+        folder = os.path.abspath(os.path.expanduser(folder))
+        places = [os.fsencode(f"{folder}/{file}") for file in files]
+        stamps = [_stamp(place) for place in places]
+    told = zip(files, places, stamps, strict=True)
+    return [Row(file, place, None, stamp, why) for file, place, (stamp, why) in told]
 
 
 def readable(path: bytes) -> str:
@@ -139,6 +147,8 @@ def _stamp(path: bytes) -> tuple[str, str | None]:
         status = os.stat(path)
     except OSError as error:
         return "", why_unreadable(error, path)
+    if stat.S_ISDIR(status.st_mode):
+        return "", "a folder"
     if not stat.S_ISREG(status.st_mode):
         return "", "neither a file nor a folder"
     return f"{status.st_size} {status.st_mtime_ns}", _oversize(status.st_size)
@@ -154,8 +164,11 @@ def _find_remote(uri: str) -> Iterator[Found]:
     try:
         system, top = _system(uri)
         infos = system.get_file_info(pafs.FileSelector(top, recursive=True))
-    except OSError as error:
-        raise UserError(f"data: {uri} cannot be listed: {error}") from error
+    except UserError:
+        raise
+    # a bucket's client has errors of its own
+    except Exception as error:
+        raise UserError(f"data: {uri} cannot be listed: {one_line(str(error))}") from error
     for info in infos:
         if info.type == pafs.FileType.File and info.path.lower().endswith(ENDINGS):
             path = info.path.lstrip("/")

@@ -16,7 +16,7 @@ from PIL import Image
 from featgan.errors import UserError
 from featgan.images import BadImage, decode
 from harness.builtin import encoded
-from harness.folders import Row
+from harness.folders import Row, readable
 
 
 def list_images(
@@ -33,9 +33,15 @@ def list_images(
     stamp = f"{key} {_state(folder)}"
     rows: list[Row] = []
     for index, label in enumerate(labels):
-        text = str(names[label]) if names is not None else str(label)
-        rows.append(Row(f"{index:07d}", f"{index} {key}".encode(), text, stamp))
+        rows.append(Row(f"{index:07d}", f"{index} {key}".encode(), _name(label, names), stamp))
     return rows
+
+
+def _name(label: int, names: Any) -> str | None:
+    """The class's name, or its number; None of an image that belongs to none (STL10)."""
+    if label < 0:
+        return None
+    return str(label) if names is None else readable(os.fsencode(str(names[label])))
 
 
 def read(location: bytes) -> bytes:
@@ -86,6 +92,8 @@ def _labels(data: Any) -> list[int]:
     for attribute in ("targets", "labels", "_labels", "y"):
         if (labels := getattr(data, attribute, None)) is not None:
             return [_number(label) for label in labels]
+    if getattr(data, "_target_types", None) == ["binary-category"]:  # of Oxford's pets
+        return list(data._bin_labels)
     if samples := getattr(data, "_samples", None):
         return [_number(label) for _, label in samples]
     if type(data).__name__ == "INaturalist" and data.target_type == ["full"]:

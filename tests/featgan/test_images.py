@@ -153,6 +153,25 @@ def test_every_orientation_of_every_format_is_turned_as_pillow_does(
     assert np.array_equal(decode(data), expected)
 
 
+def test_a_transparent_value_of_16_bits_is_white() -> None:
+    pixels = np.full((16, 16), 1000, np.uint16)
+    pixels[:8] = 40_000
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", transparency=1000)
+    found = np.asarray(decode(file.getvalue()))
+    assert (found[:8] == 40_000 >> 8).all()
+    assert (found[8:] == 255).all()
+
+
+def test_a_jpeg_of_countless_segments_is_refused_before_they_are_kept() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    data = file.getvalue()
+    assert decode(data[:2] + b"\xff\xe1\x00\x02" * 5_000 + data[2:]).size == (16, 16)
+    with pytest.raises(BadImage, match="JPEG of more than 10,000 segments"):
+        decode(data[:2] + b"\xff\xe1\x00\x02" * 20_000 + data[2:])
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
 def test_an_image_of_several_strips_is_that_of_one(
     mode: str, monkeypatch: pytest.MonkeyPatch

@@ -206,12 +206,12 @@ def test_the_largest_images_are_decoded_in_less_than_a_gibibyte(kind: str) -> No
     assert told["peak"] * 1024 < GIBIBYTE
 
 
-def test_an_image_that_the_memory_cannot_hold_is_rejected_with_its_reason(
+def test_an_image_that_the_memory_cannot_hold_is_not_taken_for_damaged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(_: Image.Image) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(images, "_rgb", full)
-    with pytest.raises(BadImage, match="damaged PNG: MemoryError"):
+    with pytest.raises(MemoryError):  # there may be room another time
         decode(encoded(photographs()[0], "PNG"))

@@ -330,14 +330,22 @@ def test_idx_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     data[40:60] = bytes(20)
     torn.write_bytes(data)
     (tmp_path / "text").write_text("no numbers")
+    headless, absurd, bomb = (tmp_path / name for name in ("headless", "absurd", "bomb"))
+    headless.write_bytes(b"\x00\x00\x08\x03\x00\x00")
+    absurd.write_bytes(b"\x00\x00\x08\x03" + b"\xff" * 12)
+    header = b"\x00\x00\x08\x03" + struct.pack(">3I", 1, 8, 8)
+    bomb.write_bytes(gzip.compress(header + bytes(10**8)))
     for settings, says in (
         ({"images": images, "labels": labels}, "3 images, but .* 2 labels"),
         ({"images": labels}, r"shape \(2,\), not of images"),
         ({"images": write_idx(tmp_path / "planes", np.zeros((2, 3, 8, 8)))}, "not of images"),
         ({"images": write_idx(tmp_path / "none", np.zeros((0, 28, 28)))}, "not of images"),
         ({"images": images, "labels": images}, "not of labels"),
-        ({"images": str(torn)}, "cannot be read"),
-        ({"images": str(short)}, "cut short"),
+        ({"images": str(torn)}, "cannot be read|no IDX file"),
+        ({"images": str(short)}, r"damaged: 2351 bytes of pixels for \(3, 28, 28\)"),
+        ({"images": str(headless)}, r"damaged: 0 bytes of pixels for \(\)"),
+        ({"images": str(absurd)}, "cannot be read|damaged"),
+        ({"images": str(bomb)}, r"damaged: more bytes of pixels for \(1, 8, 8\)"),
         ({"images": str(tmp_path / "text")}, "no IDX file"),
         ({"images": str(tmp_path / "missing")}, "cannot be read"),
     ):
