@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -30,6 +31,11 @@ def heed_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def spelled() -> str:
+    """The command, to be typed again."""
+    return redacted(shlex.join(["python", *sys.argv]))
+
+
 def exit_code(work: Callable[[], int]) -> int:
     """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
 
@@ -45,12 +51,13 @@ def exit_code(work: Callable[[], int]) -> int:
         print(f"featgan: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("featgan: stopped at once: the same command continues", file=sys.stderr)
+        print(f"featgan: stopped at once; to continue: {spelled()}", file=sys.stderr)
         return 1
     # a bucket's client has errors of its own
     except Exception as error:
-        if _is_storages(error):
-            text, advice = _storage(error), "mend this, and the same command continues"
+        cause = getattr(error, "cause", None) or error  # as above
+        if _is_storages(cause):
+            text, advice = _storage(cause), "mend this, and the same command continues"
             print(redacted(f"featgan: {text}: {advice}"), file=sys.stderr)
         else:
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)

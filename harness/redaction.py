@@ -13,11 +13,11 @@ HIDDEN = "***"
 # After `://` anything before an @ is one, and `key:secret` up to the last @, as a secret may hold
 # slashes, quotes and @; in a path or an error's text only `key:secret@` is one.
 _USER = re.compile(
-    r"(?<=://)[^/\s:]+(?=@)|(?:(?<=://)|(?<![^\s'\"(\[]))[^\s/'\"@:]+:(?!//)\S+(?=@)"
+    r"(?<=://)[^/\s:]+(?=@)|(?<=://)[^\s/'\"@:]+:(?!//)\S*(?=@)|(?<![^\s'\"(\[])[^\s/'\"@:]+:(?!//)\S+(?=@)"
 )
 _QUERY = re.compile(
     r"((?<=[?&#;])[\w.-]*(?:token|key|secret|sign|sig|auth|pass|pwd|credential)[\w.-]*"
-    r"|\b(?:AccountKey|SharedAccessSignature))=[^&\s'\"]*",
+    r"|\b(?:AccountKey|SharedAccessSignature|aws_[a-z_]*(?:key|token)[a-z_]*))=[^&\s'\"]*",
     re.IGNORECASE,
 )
 

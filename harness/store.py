@@ -55,9 +55,13 @@ LONGEST_PAUSE = 10.0
 UNREACHABLE = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.ENETDOWN),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
+    *(errno.ECONNRESET, errno.EPIPE),
     errno.EBUSY,  # s3fs: 503, too many requests for now
 }
 """What a mount says whose server is away. A full disk or a missing permission will not pass."""
+
+INTERRUPTED = ("connect", "timeout", "incompleteread", "payload", "streaming")
+"""In the names of what clients raise where the other side is silent, or falls silent."""
 
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
@@ -88,7 +92,7 @@ def is_outage(error: BaseException) -> bool:
         return error.errno in UNREACHABLE
     kind = type(error)
     foreign = kind.__module__.startswith(("botocore.", "aiohttp.", "urllib3."))
-    return foreign and ("Connect" in kind.__name__ or "Timeout" in kind.__name__)
+    return foreign and any(word in kind.__name__.lower() for word in INTERRUPTED)
 
 
 class Store:
@@ -158,7 +162,7 @@ class Store:
     def exists(self, key: str) -> bool:
         """True for a file, and for a tree that `put_tree` completed."""
         path = self._path(key)
-        return bool(self._fs.isfile(path) or self._fs.isfile(f"{path}/{MARKER}"))
+        return self._is_file(path) or self._is_file(f"{path}/{MARKER}")
 
     @_outlasting
     def list(self, prefix: str = "") -> list[str]:
@@ -245,7 +249,7 @@ class Store:
             if not os.path.exists(path):
                 raise FileNotFoundError(f"{path} does not exist")
             return Path(path)
-        is_tree = self._fs.isfile(f"{path}/{MARKER}")
+        is_tree = self._is_file(f"{path}/{MARKER}")
         version = _version(self._fs, f"{path}/{MARKER}" if is_tree else path)
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featgan"
         copy = home / hashlib.sha256(f"{self.join(key)} {version}".encode()).hexdigest()[:32]
@@ -261,6 +265,13 @@ class Store:
 
     def _path(self, key: str) -> str:
         return f"{self._base.rstrip('/')}/{_checked(key)}"
+
+    def _is_file(self, path: str) -> bool:
+        """Unlike fsspec's `isfile`, for which a storage that is away holds nothing."""
+        try:
+            return bool(self._fs.info(path)["type"] == "file")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _clear_stale(self, keys: Iterable[str]) -> None:
         """Delete temporary files and trees that have not changed for a day."""
@@ -340,6 +351,8 @@ def _appearing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
+        if error.errno is None:  # a client's own
+            raise
         # A full disk says so without a name.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -7,6 +7,7 @@ wherever it is started, and Tune's checkpoints are not used. Decides nothing abo
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from harness.config import Cell
 from harness.curves import Curves
 from harness.events import EventFolder
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
+from harness.sealed import unseal
 from harness.store import Store
 
 GRID_IMAGES = 64
@@ -296,12 +298,21 @@ class Trial:
             self._converted.append(records.Evaluation(**vars(evaluation)))
         return list(self._converted)
 
+    def _groups(self) -> FeatureGroups:
+        key = self.run.groups_key
+        try:
+            return FeatureGroups.from_json(json.dumps(unseal(self.store.get(key))))
+        except ValueError as error:
+            raise UserError(
+                f"{self.store.join(key)}: {error}; remove it, and the sweep makes it again"
+            ) from error
+
     def _trainer(self) -> StagedTrainer:
         cell, method = self.run.cell, self.run.cell.method
         device = machine.device(self.habits.gpu)
         pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
         values = image_values.load(self.store, self.run.data_key, self.run.values_key)
-        groups = FeatureGroups.from_json(self.store.get(self.run.groups_key).decode())
+        groups = self._groups()
         trained = self.run.classifier_key and self.store.local(self.run.classifier_key)
         classifier = load_classifier(method.score, device, trained or None)
         real = None

@@ -29,7 +29,7 @@ def fails(error: BaseException) -> Callable[[], int]:
     ("error", "code", "line"),
     [
         (UserError("data.a: no\nimages in s3://KEY:SECRET@b/c"), 2, "data.a: no images in s3://"),
-        (KeyboardInterrupt(), 1, "stopped at once: the same command continues"),
+        (KeyboardInterrupt(), 1, "stopped at once; to continue: python "),
         (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: mend this"),
     ],
 )

@@ -4,6 +4,7 @@ Real processes and a real SIGKILL. This file is also what the processes run: the
 from a server that has imported the libraries once, under the name `__child__`.
 """
 
+import json
 import math
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from featgan.images import ImagePack
 from featgan.small_cnn import train_classifier
 from harness.config import Cell, Method
 from harness.records import RunRecord
+from harness.sealed import seal
 from harness.store import Store
 from harness.trial import Habits, Run, Trial, carry
 
@@ -120,7 +122,8 @@ def data(tmp_path_factory):
         store.put_tree(folder, f"features/{size}/pack")
         table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
         store.put(f"features/{size}/features.parquet", table.to_parquet(index=False))
-    store.put("groups.json", FeatureGroups.fit(counts, GroupSettings()).to_json().encode())
+    groups = FeatureGroups.fit(counts, GroupSettings()).to_json()
+    store.put("groups.json", seal(json.loads(groups)))
     trained = train_classifier(images, np.arange(len(ids)) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("classifier.safetensors", trained)
     return store

@@ -25,6 +25,7 @@ from harness import trial
 from harness.config import Cell, Method
 from harness.lock import SweepLock
 from harness.records import RunRecord
+from harness.sealed import seal
 from harness.store import Store
 from harness.trial import Habits, Run, carry
 
@@ -50,7 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
     store.put("features/a-0/features.parquet", table.to_parquet(index=False))
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
-    store.put("features/groups.json", groups.to_json().encode())
+    store.put("features/groups.json", seal(json.loads(groups.to_json())))
     trained = train_classifier(images, np.arange(IMAGES) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("features/classifier.safetensors", trained)
     return root
@@ -158,6 +159,20 @@ def test_a_storage_that_is_gone_for_a_minute_is_waited_for(
     store.put("a/b", b"1")
     assert 60 <= clock() < 75
     assert store.get("a/b") == b"1"
+
+
+@pytest.mark.parametrize("root", ["memory://looked-for", "local"])
+def test_a_storage_that_is_away_is_not_taken_for_empty(
+    clock: Callable[[], float], root: str, tmp_path: Path
+) -> None:
+    """Else a classifier would be trained anew, and with it every run of a sweep."""
+    store = Store(str(tmp_path) if root == "local" else root)
+    store.put("a/b", b"1")
+    assert not store.exists("a")
+    assert not store.exists("a/b/c")
+    store._fs = Away(store._fs, clock, until=30, error=OSError(errno.ESTALE, "Stale file handle"))
+    assert store.exists("a/b")
+    assert clock() >= 30
 
 
 def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> None:

@@ -19,6 +19,7 @@ from featgan.small_cnn import train_classifier
 from harness import trial as module
 from harness.config import Cell, Method
 from harness.records import RunRecord
+from harness.sealed import seal
 from harness.store import Store
 from harness.trial import Habits, Run, carry, stop_key
 
@@ -41,7 +42,7 @@ def shared(tmp_path_factory):
     )
     store.put("features/a-0/features.parquet", table.to_parquet(index=False))
     groups = FeatureGroups.fit(counts, GroupSettings())
-    store.put("s/groups/a.json", groups.to_json().encode())
+    store.put("s/groups/a.json", seal(json.loads(groups.to_json())))
     trained = train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("s/classifier/c.safetensors", trained)
     return root
@@ -345,7 +346,7 @@ def test_further_metrics_are_reported_with_their_protocol(store, run):
     judge = load_classifier(score, torch.device("cpu"), store.local(run.classifier_key))
     pack = ImagePack.open(store.local(f"{run.data_key}/pack"))
     features, _ = classify(judge, drawn(pack.rows, np.arange(24)), 24, 50)
-    store.put("real.safetensors", real_features.dump(features, judge))
+    store.put("real.safetensors", real_features.dump(features, judge, "real"))
     signature = cell.signature("d", "c")
     run = replace(run, cell=cell, signature=signature, real_key="real.safetensors")
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
