@@ -23,12 +23,13 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 
 from featgan import backbones
-from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
 from harness.known import NOT_COUNTED, Known
+from harness.redaction import one_line
 from harness.sources import SourceSettings
+from harness.store import is_outage
 
 Batch = dict[str, np.ndarray]
 
@@ -72,19 +73,22 @@ class Decoder:
             problem = str(error)
         except OSError as error:
             problem, unreadable = why_unreadable(error, location), True
-        except UserError as error:  # a set or a bucket that this machine cannot reach
-            problem, unreadable = f"cannot be read: {error}", True
-        if problem:
-            pixels = _black(self._image_size), _black(self._input_size)
-        return digest.hex(), problem, unreadable, self._known.get(digest), *pixels
+        # a set or a bucket out of reach, whose client has errors of its own; too little memory
+        except Exception as error:
+            what = one_line(str(error)) or type(error).__name__
+            problem, unreadable = f"cannot be read: {what}", True
+        if not problem:
+            return digest.hex(), "", False, self._known.get(digest), *pixels
+        black = _black(self._image_size), _black(self._input_size)
+        return digest.hex(), problem, unreadable, NOT_COUNTED, *black
 
     def _read_patiently(self, location: bytes) -> bytes:
         """The bytes of an image; a storage that stumbles is asked again."""
         for pause in PAUSES:
             try:
                 return self._read(location)
-            except OSError as error:
-                if error.errno not in PASSING:
+            except Exception as error:
+                if not (is_outage(error) or getattr(error, "errno", "") in PASSING):
                     raise
             time.sleep(pause)
         return self._read(location)
@@ -102,11 +106,7 @@ class Counter:
     ) -> None:
         """`weights` holds a reference to arrays in each machine's shared memory."""
         torch.set_num_threads(1)
-        with warnings.catch_warnings():
-            # the weights are shared by all actors of a machine, and no one writes to them
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            state = {name: torch.from_numpy(array) for name, array in ray.get(weights[0]).items()}
-        self._counter = FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"), state)
+        self._counter = counter(settings, weights, gpu)
         self._decoder = decoder
 
     def __call__(self, batch: Batch) -> Batch:
@@ -116,6 +116,21 @@ class Counter:
         new = (counts == NOT_COUNTED) & (batch["problem"] == "")
         counts[new] = self._counter.count(inputs[new])
         return batch | {"count": counts}
+
+
+def shared_weights(settings: FeatureSettings) -> list[ray.ObjectRef]:
+    """A reference to the network's weights, which lie once in each machine's shared memory."""
+    arrays = {name: tensor.numpy() for name, tensor in backbones.load(settings).items()}
+    return [ray.put(arrays)]
+
+
+def counter(settings: FeatureSettings, weights: list[ray.ObjectRef], gpu: bool) -> FeatureCounter:
+    """A counter on shared weights: inside of an actor."""
+    with warnings.catch_warnings():
+        # all actors of a machine share them, and no one writes to them
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        state = {name: torch.from_numpy(array) for name, array in ray.get(weights[0]).items()}
+    return FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"), state)
 
 
 def count(
@@ -139,9 +154,7 @@ def count(
     fit = _most_actors(gpu)
     actors = actors or fit
     decoder = Decoder(source, settings.input_size, image_size, known)
-    state = backbones.load(settings)
-    weights = ray.put({name: tensor.numpy() for name, tensor in state.items()})
-    del state
+    weights = shared_weights(settings)
     data: Any = ray.data.from_arrow(_blocks(rows, actors, batch=256 if gpu else 8))
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
@@ -149,7 +162,7 @@ def count(
         options = {"num_cpus": 0, "num_gpus": 1}
     data = data.map_batches(
         Counter,
-        fn_constructor_args=(settings, [weights], None if gpu else decoder, gpu),
+        fn_constructor_args=(settings, weights, None if gpu else decoder, gpu),
         compute=_pool(actors, fit),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
@@ -167,7 +180,7 @@ def _blocks(rows: pd.DataFrame, actors: int, batch: int) -> list[pa.Table]:
     table = pa.table(
         {
             "index": pa.array(rows["index"], pa.int64()),
-            "location": pa.array(rows["location"], pa.binary()),
+            "location": pa.array(rows["location"], pa.large_binary()),
         }
     )
     return [table.slice(start, length) for start in range(0, len(rows), length)]

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from featgan import backbones
 from featgan.errors import UserError
@@ -34,17 +33,18 @@ from harness import cluster, needs
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
+from harness.feature_table import NONE, duplicates_of, feature_table
 from harness.known import Known, whole_counts
 from harness.lock import SweepLock
 from harness.parts import Parts
 from harness.redaction import one_line
 from harness.screen import Screen
 from harness.sealed import seal, unseal
-from harness.sources import SLICE, Listing, SourceSettings
+from harness.sources import Listing, SourceSettings
 from harness.store import Store
 
-NO_DUPLICATES = pd.DataFrame({"image_id": [], "same_as": []}, dtype="str")
-
+FORMAT = 1
+"""Of `dataset.json`."""
 MAKERS = "made_with"
 """Key of what counts were made with."""
 
@@ -70,6 +70,8 @@ class DataSet:
     """Images that the source's filter left, before any limit."""
     table_sha256: str = ""
     """Of `features.parquet`."""
+    rejected_sha256: str = ""
+    """Of `rejected.csv`."""
     unreadable: int = 0
     """Of the rejected: those that could not be read, which the next sweep tries again."""
 
@@ -99,9 +101,9 @@ def prepare(
     if not _is_complete(store, key):
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(store, key):  # another sweep may just have done it
+                known, made_with = _known_counts(store, kind, _maker(gpu))  # its own, too
                 store.delete(f"{key}/dataset.json")
-                known, made_with = _known_counts(store, kind, _maker(gpu))
-                store.put(f"{key}/counting.json", _json(kind | {MAKERS: made_with}))
+                store.put(f"{key}/counting.json", seal(kind | {MAKERS: made_with}))
                 parts = Parts(store, key, len(listing.images))
                 limit = max_rejected * listing.found - len(listing.problems)
                 if limit >= 0:
@@ -111,10 +113,12 @@ def prepare(
                 looked_at = int(parts.counted.sum()) + len(listing.problems)
                 _check_rejected(name, rejected, listing, max_rejected, path, looked_at)
                 _put_data_set(name, source, listing, parts, features, store, key)
-    record = read_sealed(store, f"{key}/dataset.json")
-    rejected = load_rejected(store, key)
+    data = read_data_set(store, key)
+    rejected = load_rejected(store, data)
     _check_rejected(name, rejected, listing, max_rejected, path, listing.found)
-    return DataSet(**record | {"classes": tuple(record["classes"])})
+    if len(rejected):
+        progress(f"{name}: {len(rejected)} of {listing.found} images rejected: {path}", 0, None)
+    return data
 
 
 def _fill(
@@ -144,6 +148,16 @@ def _is_complete(store: Store, key: str) -> bool:
     """Whether the data set is counted; one with unreadable images is tried again."""
     file = f"{key}/dataset.json"
     return store.exists(file) and not read_sealed(store, file).get("unreadable")
+
+
+def read_data_set(store: Store, key: str) -> DataSet:
+    """The record of the data set in this folder; UserError for one that is damaged or foreign."""
+    record = read_sealed(store, f"{key}/dataset.json")
+    if record.pop("format", None) != FORMAT:
+        raise _damaged(store, key, "dataset.json is another version's")
+    if record["key"] != key:
+        raise _damaged(store, key, f"dataset.json is that of {record['key']}")
+    return DataSet(**record | {"classes": tuple(record["classes"])})
 
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
@@ -185,15 +199,18 @@ def _damaged(store: Store, key: str, what: str) -> UserError:
     )
 
 
-def load_rejected(store: Store, key: str) -> pd.DataFrame:
+def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
     """The images that could not be used: image_id, reason."""
-    text = store.get(f"{key}/rejected.csv").decode()
-    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
+    file = store.get(f"{data.key}/rejected.csv")
+    if hashlib.sha256(file).hexdigest() != data.rejected_sha256:
+        raise _damaged(store, data.key, "rejected.csv is not the list that was made")
+    text = io.StringIO(file.decode(), newline="")
+    return pd.read_csv(text, dtype=str, keep_default_na=False)
 
 
 def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict[str, Any]:
     """How a sweep's data set was made, for its folder: everything a reader may ask."""
-    rejected = load_rejected(store, data_set.key)
+    rejected = load_rejected(store, data_set)
     return asdict(data_set) | {
         "source": source.model_dump(),
         "protocol": read_sealed(store, f"{data_set.key}/protocol.json"),
@@ -237,7 +254,10 @@ def _known_counts(
         key, _, leaf = file.rpartition("/")
         if leaf != "counting.json":
             continue
-        found = json.loads(store.get(file))
+        try:
+            found = unseal(store.get(file))
+        except (ValueError, FileNotFoundError):  # damaged, or just removed: nothing is known of it
+            continue
         made_with = found.pop(MAKERS, [])
         if found != kind:
             continue
@@ -289,58 +309,37 @@ def _put_data_set(
         raise RuntimeError(
             f"{name}: {len(parts.missing())} images were neither counted nor rejected"
         )
-    table = listing.images.drop(columns=["location", "stamp"])
-    table["sha256"] = _text(parts.sha256)
-    table["feature_count"] = parts.counts.astype(count_type(features))
-    keep = parts.counts >= 0
-    duplicates = _duplicates(table[keep]) if source.remove_duplicates else NO_DUPLICATES
-    keep &= ~table["image_id"].isin(duplicates["image_id"]).to_numpy()
-    table = table[keep].reset_index(drop=True)
-
+    images, keep = listing.images, parts.counts >= 0
+    duplicates = duplicates_of(images, parts, keep) if source.remove_duplicates else NONE
+    keep[duplicates.index] = False
     with tempfile.TemporaryDirectory() as folder:
-        shards = (images[keep[rows]] for rows, images in parts)
-        ImagePack.write(Path(folder), table["image_id"], shards)
+        shards = (pixels[keep[rows]] for rows, pixels in parts)
+        image_ids = images["image_id"][keep].reset_index(drop=True)
+        ImagePack.write(Path(folder), image_ids, shards)
         store.put_tree(Path(folder), f"{key}/pack")
-    file = table.to_parquet(index=False)
-    store.put(f"{key}/features.parquet", file)
+    table, content = feature_table(images, parts, np.flatnonzero(keep), count_type(features))
+    store.put(f"{key}/features.parquet", table)
     store.put(f"{key}/duplicates.csv", _csv(duplicates))
-    made_with = json.loads(store.get(f"{key}/counting.json"))[MAKERS]
+    made_with = unseal(store.get(f"{key}/counting.json"))[MAKERS]
     versions = {name: text for name, text in _maker(False).items() if name != "device"}
     protocol = _kind(features) | {"weights": features.weights, "versions": versions}
     protocol[MAKERS] = made_with
     store.put(f"{key}/protocol.json", seal(protocol))
-    content = hashlib.sha256()
-    for start in range(0, len(table), SLICE):
-        rows = table.loc[start : start + SLICE - 1, ["sha256", "feature_count"]]
-        content.update(rows.to_csv(header=start == 0).encode())
     data_set = DataSet(
         name=name,
         key=key,
-        digest=_hash(content.hexdigest(), parts.image_size, RESIZE),
-        images=len(table),
+        digest=_hash(content, parts.image_size, RESIZE),
+        images=int(keep.sum()),
         rejected=len(parts.problems) + len(listing.problems),
         duplicates=len(duplicates),
-        classes=tuple(sorted(table["label"].dropna().unique())),
+        classes=tuple(sorted(images["label"][keep].dropna().unique())),
         matched=listing.matched,
-        table_sha256=hashlib.sha256(file).hexdigest(),
+        table_sha256=hashlib.sha256(table).hexdigest(),
+        rejected_sha256=hashlib.sha256(store.get(f"{key}/rejected.csv")).hexdigest(),
         unreadable=len(parts.unreadable),
     )
-    store.put(f"{key}/dataset.json", seal(asdict(data_set)))
+    store.put(f"{key}/dataset.json", seal({"format": FORMAT} | asdict(data_set)))
     parts.delete()
-
-
-def _duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """The images whose bytes an image before them has, and that image: NO_DUPLICATES' columns."""
-    again = table["sha256"].duplicated()
-    repeated = table.loc[again, ["image_id", "sha256"]]
-    firsts = table[~again & table["sha256"].isin(repeated["sha256"])].set_index("sha256")
-    repeated["same_as"] = repeated.pop("sha256").map(firsts["image_id"])
-    return repeated
-
-
-def _text(digests: np.ndarray) -> pd.Series:
-    """Digests S64 [n] as a column of text, without the four bytes a letter of numpy's."""
-    return pa.array(digests).cast(pa.string()).to_pandas()
 
 
 def _csv(table: pd.DataFrame) -> bytes:
@@ -351,10 +350,6 @@ def _csv(table: pd.DataFrame) -> bytes:
 def _hash(*content: Any) -> str:
     """The first digits of the SHA-256 of something that JSON can spell."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,10 +18,11 @@ import ray
 
 from featgan.errors import UserError
 from featgan.extension import digest, resolve
-from featgan.features import FeatureCounter, FeatureSettings
+from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.image_scores import IMAGE_SCORES, LABELS, VERSION
 from featgan.images import ImagePack, resized
+from harness.counting import counter, shared_weights
 from harness.features import DataSet, load_table
 from harness.sealed import SEAL
 from harness.signature import short_hash
@@ -54,7 +55,7 @@ def make(
         made_from: list[object] = [groups.column, hashlib.sha256(content).hexdigest()]
     else:
         made_from = _made_from(groups, features)
-    name = short_hash(json.dumps(made_from))
+    name = short_hash(json.dumps([data.digest, *made_from]))  # mended images change the digest
     key = f"{data.key}/scores/{groups.by.replace(':', '.')}-{name}.parquet"
     if not store.exists(key):
         ids = load_table(store, data.key)["image_id"]
@@ -160,8 +161,9 @@ def _centrality(
     options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": 1}
     amount = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
     parts = [*_parts(data.images, FEATURE_IMAGES)]
+    weights = shared_weights(features)
     actors = [
-        _Features.options(**options).remote(store, data.key, features, gpu)  # type: ignore[attr-defined]
+        _Features.options(**options).remote(store, data.key, features, weights, gpu)  # type: ignore[attr-defined]
         for _ in range(min(max(amount, 1), len(parts)))
     ]
     found = [
@@ -179,12 +181,19 @@ def _centrality(
 class _Features:
     """One process with the network; the images are the pack's, at the size of its input."""
 
-    def __init__(self, store: Store, key: str, settings: FeatureSettings, gpu: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        settings: FeatureSettings,
+        weights: list[ray.ObjectRef],
+        gpu: bool,
+    ) -> None:
         import torch
 
         torch.set_num_threads(1)
         self._pack = ImagePack.open(store.local(f"{key}/pack"))
-        self._counter = FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"))
+        self._counter = counter(settings, weights, gpu)
 
     @ray.method(num_returns=2)
     def of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from harness.store import Store
 
+FORMAT = 1
 SMALLEST = 256
 """Images in a part: little to lose on a slow machine."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError)
@@ -33,7 +34,7 @@ class Parts:
 
     def __init__(self, store: Store, key: str, total: int) -> None:
         """Take up the parts that an earlier count has left in `<key>/parts`."""
-        self._store, self._folder = store, f"{key}/parts"
+        self._store, self._key, self._folder = store, key, f"{key}/parts"
         self._length = max(SMALLEST, -(-total // MOST))
         self._open: dict[int, np.ndarray] = {}
         self.total = total
@@ -48,7 +49,7 @@ class Parts:
         self._to_mend: set[int] = set()
         for file in store.list(self._folder):
             try:
-                self._take_up(int(file.rpartition("/")[2].removesuffix(".npz")))
+                self._take_up(_number(file))
             except DAMAGED:  # its images are counted again
                 store.delete(file)
 
@@ -57,7 +58,13 @@ class Parts:
         """What finished parts hold: `sha256`, `feature_count` of each counted image."""
         tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
         for file in store.list(f"{key}/parts"):
-            with suppress(*DAMAGED), np.load(io.BytesIO(store.get(file))) as arrays:
+            # another sweep may just have finished its count, and removed them
+            with (
+                suppress(FileNotFoundError, *DAMAGED),
+                np.load(io.BytesIO(store.get(file))) as arrays,
+            ):
+                if str(arrays["name"]) != _name(key, _number(file)):
+                    continue
                 columns = {
                     "sha256": arrays["sha256"].astype(str),
                     "feature_count": arrays["counts"],
@@ -123,6 +130,7 @@ class Parts:
         file = io.BytesIO()
         np.savez(
             file,
+            name=np.array(_name(self._key, number)),
             images=images,
             counts=self.counts[rows],
             sha256=self.sha256[rows],
@@ -137,6 +145,8 @@ class Parts:
         rows = self._rows(number)
         names = ("images", "counts", "sha256", "bad", "problems", "unreadable")
         with self._read(number) as arrays:  # the images too: reading them checks them
+            if str(arrays["name"]) != _name(self._key, number):
+                raise ValueError("another part, or of another count")
             images, counts, sha256, bad, problems, unreadable = (arrays[name] for name in names)
         if not len(images) == len(counts) == len(sha256) == rows.stop - rows.start:
             raise ValueError("a part of another count")
@@ -151,3 +161,12 @@ class Parts:
         """A part's arrays, each read when it is asked for."""
         file = self._store.get(f"{self._folder}/{number:05d}.npz")
         return np.load(io.BytesIO(file), allow_pickle=False)
+
+
+def _name(key: str, number: int) -> str:
+    """What a part says that it is: one in another's place is no part."""
+    return f"featgan part {FORMAT} {key} {number}"
+
+
+def _number(file: str) -> int:
+    return int(file.rpartition("/")[2].removesuffix(".npz"))

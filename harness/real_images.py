@@ -44,14 +44,19 @@ def measure(
     `classifier` is key and digest of a `trained` one. Raises `UserError` where the classifier is
     not to be had.
     """
-    judge = [settings.model_dump(mode="json", include=OF_JUDGE), _judge(settings, classifier), gpu]
+    judge = [
+        data.digest,
+        settings.model_dump(mode="json", include=OF_JUDGE),
+        _judge(settings, classifier),
+        gpu,
+    ]
     asked = [judge, settings.count, settings.splits, settings.metrics]
     own = [digest(metric) for metric in settings.metrics]
     key = f"{data.key}/real/{short_hash(json.dumps([asked, own]))}.json"
     features = (
         f"{data.key}/real/{short_hash(json.dumps(judge))}.safetensors" if settings.metrics else None
     )
-    kept = _kept(store, key)
+    kept = _kept(store, key, data)
     if kept is None or (features and not store.exists(features)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
         trained = classifier and classifier[0]
@@ -60,12 +65,13 @@ def measure(
     return kept, features
 
 
-def _kept(store: Store, key: str) -> RealScore | None:
-    """What was measured before; None of what is not there, or damaged."""
+def _kept(store: Store, key: str, data: DataSet) -> RealScore | None:
+    """What was measured before; None of what is not there, damaged, or another data set's."""
     try:
-        return RealScore.model_validate_json(store.get(key))
+        kept = RealScore.model_validate_json(store.get(key))
     except (FileNotFoundError, ValidationError):
         return None
+    return kept if (kept.name, kept.digest) == (data.name, data.digest) else None
 
 
 def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
@@ -100,7 +106,8 @@ def _measure(
     if features_key:
         if not kept:
             of_pack = features[torch.from_numpy(np.argsort(order))]
-            store.put(features_key, real_features.dump(of_pack, classifier))
+            name = Path(features_key).stem
+            store.put(features_key, real_features.dump(of_pack, classifier, name))
         real = real_features.read(str(store.local(features_key)), classifier)
         features = real.features[torch.from_numpy(order)]
     score = Score(classifier, settings, real)

@@ -24,7 +24,7 @@ def features() -> torch.Tensor:
 
 def test_what_is_read_gives_the_same_numbers(tmp_path: Path, judge, features) -> None:
     path = tmp_path / "real.safetensors"
-    path.write_bytes(real_features.dump(features, judge))
+    path.write_bytes(real_features.dump(features, judge, "real"))
     found, fresh = real_features.read(str(path), judge), FeatureStatistics(features)
     generated = features[:20] * 1.1
 
@@ -33,12 +33,14 @@ def test_what_is_read_gives_the_same_numbers(tmp_path: Path, judge, features) ->
     assert torch.equal(found.manifold_radii, fresh.manifold_radii)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another judge's"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another judge's", "moved"])
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, judge, features, damage) -> None:
     path = tmp_path / "real.safetensors"
-    data = real_features.dump(features, judge)
+    data = real_features.dump(features, judge, "real")
     if damage == "another judge's":
         judge.digest = "cd" * 32
+    if damage == "moved":
+        data = real_features.dump(features, judge, "another")
     flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
     if damage != "gone":
         path.write_bytes({"cut": data[:-9], "flip": flipped, "empty": b""}.get(damage, data))

@@ -27,7 +27,15 @@ from featgan.images import ImagePack
 from featgan.networks import GanSettings, build, generator_bytes, load_generator
 from featgan.small_cnn import METADATA, load_trained, train_classifier
 from harness import image_values
-from harness.features import DataSet, _known_counts, check, read_sealed
+from harness.features import (
+    FORMAT,
+    DataSet,
+    _known_counts,
+    check,
+    load_rejected,
+    read_data_set,
+    read_sealed,
+)
 from harness.outcome import Outcome
 from harness.parts import Parts
 from harness.records import RunRecord
@@ -64,8 +72,15 @@ def features(folder: Path) -> dict[str, Kind]:
     table = pd.DataFrame({"image_id": IDS, "sha256": IDS, "feature_count": range(8), "label": "x"})
     data = table.to_parquet(index=False)
     store.put(f"{key}/features.parquet", data)
-    counted = DataSet("a", key, "d", 8, 0, 0, ("x",), None, hashlib.sha256(data).hexdigest())
-    store.put(f"{key}/dataset.json", seal(vars(counted) | {"classes": ["x"]}))
+    rejected = b'"image_id","reason"\n"bad.png","empty file"\n"worse.png","empty file"\n'
+    store.put(f"{key}/rejected.csv", rejected)
+    counted = DataSet(
+        *("a", key, "d", 8, 2, 0, ("x",), None),
+        table_sha256=hashlib.sha256(data).hexdigest(),
+        rejected_sha256=hashlib.sha256(rejected).hexdigest(),
+    )
+    about = {"format": FORMAT} | vars(counted) | {"classes": ["x"]}
+    store.put(f"{key}/dataset.json", seal(about))
     store.put(f"{key}/protocol.json", seal({"weights": "random"}))
 
     def read() -> str:
@@ -84,14 +99,14 @@ def features(folder: Path) -> dict[str, Kind]:
         except UserError as error:
             raise Refused(str(error)) from error
 
-    def sealed(name: str) -> Callable[[], Any]:
-        def read() -> Any:
+    def refusing(read: Callable[[], Any]) -> Callable[[], Any]:
+        def refused() -> Any:
             try:
-                return read_sealed(store, f"{key}/{name}")
+                return read()
             except UserError as error:
                 raise Refused(str(error)) from error
 
-        return read
+        return refused
 
     home = folder / key
     return {
@@ -101,8 +116,17 @@ def features(folder: Path) -> dict[str, Kind]:
         "pack digests": Kind(
             home / "pack" / "digests.json", read, (b'"format": 1', b'"format": 2')
         ),
-        "data set": Kind(home / "dataset.json", sealed("dataset.json")),
-        "protocol": Kind(home / "protocol.json", sealed("protocol.json")),
+        "data set": Kind(
+            home / "dataset.json",
+            refusing(lambda: read_data_set(store, key)),
+            (b'"format": 1', b'"format": 2'),
+        ),
+        "rejected list": Kind(
+            home / "rejected.csv", refusing(lambda: load_rejected(store, counted).to_dict("list"))
+        ),
+        "protocol": Kind(
+            home / "protocol.json", refusing(lambda: read_sealed(store, f"{key}/protocol.json"))
+        ),
         "image values": Kind(folder / values, scores),
     }
 
@@ -171,7 +195,7 @@ def others(folder: Path) -> dict[str, Kind]:
             raise Refused(str(error)) from error
 
     judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
-    kept = real_features.dump(torch.arange(640.0).reshape(10, 64), judge)
+    kept = real_features.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
     (folder / "f.safetensors").write_bytes(kept)
     network, _ = build(GanSettings(width=1, latent=2), 32, seed=0)
     (folder / "g.safetensors").write_bytes(generator_bytes(network))
@@ -224,7 +248,7 @@ def others(folder: Path) -> dict[str, Kind]:
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
         "real features": Kind(
-            folder / "f.safetensors", of_real, (b"real features 1", b"real features 2")
+            folder / "f.safetensors", of_real, (b'\\"format\\": 2', b'\\"format\\": 3')
         ),
         "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
         "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 2", b"checkpoint 3")),
@@ -235,7 +259,7 @@ def others(folder: Path) -> dict[str, Kind]:
 KINDS = [
     *("feature table", "pack shard", "pack index", "pack digests", "data set", "protocol"),
     *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "part"),
-    *("image values", "data record", "ceiling", "real features", "generator"),
+    *("rejected list", "image values", "data record", "ceiling", "real features", "generator"),
 ]
 
 
@@ -297,7 +321,7 @@ def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> No
     data_set = seal({"table_sha256": hashlib.sha256(table).hexdigest()})
     for name, content in (("features.parquet", table), ("dataset.json", data_set)):
         store.put(f"{key}/{name}", content)
-    store.put(f"{key}/counting.json", b"{}")
+    store.put(f"{key}/counting.json", seal({}))
 
     def known() -> list[int]:
         return sorted(_known_counts(store, {}, {})[0].counts.tolist())
@@ -311,6 +335,28 @@ def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> No
     store.put(f"{key}/features.parquet", table)
     store.put(f"{key}/dataset.json", data_set.replace(b"a", b"b", 1))
     assert known() == []
+    store.put(f"{key}/dataset.json", data_set)
+    for counting in (b"", b"{}", seal({})[:-5], seal({"weights": "others"})):
+        store.put(f"{key}/counting.json", counting)
+        assert known() == []
+
+
+def test_a_data_set_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
+    features(tmp_path)
+    store = Store(str(tmp_path))
+    store.put("features/b-1/dataset.json", store.get("features/a-0/dataset.json"))
+    with pytest.raises(UserError, match=r"b-1: dataset\.json is that of features/a-0; remove"):
+        read_data_set(store, "features/b-1")
+
+
+def test_a_part_in_the_place_of_another_is_counted_again(tmp_path: Path) -> None:
+    others(tmp_path)
+    store = Store(str(tmp_path))
+    for key, name in (("count", "00001.npz"), ("another", "00000.npz")):
+        store.put(f"{key}/parts/{name}", store.get("count/parts/00000.npz"))
+    assert len(Parts.left_in(store, "count")) == 7
+    assert Parts.left_in(store, "another").empty
+    assert not Parts(store, "another", 8).counted.any()
 
 
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:

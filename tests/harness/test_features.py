@@ -141,7 +141,7 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     store = Store(str(tmp_path / "store"))
     data = run(photos, store, remove_duplicates=True)
 
-    rejected = load_rejected(store, data.key).set_index("image_id")["reason"]
+    rejected = load_rejected(store, data).set_index("image_id")["reason"]
     assert rejected["00 empty.jpg"] == "empty file"
     assert rejected["gone.png"] == "link to a file that does not exist"
     assert rejected['line\nbreak, "quoted".png'].startswith("damaged PNG")
@@ -200,7 +200,7 @@ def test_an_unreadable_image_is_counted_once_it_can_be_read(
     mended = run(photos, store)
     assert mended.key == first.key
     assert (mended.images, mended.rejected, mended.unreadable) == (IMAGES, 0, 0)
-    assert load_rejected(store, mended.key).empty
+    assert load_rejected(store, mended).empty
     assert len(load_table(store, mended.key)) == IMAGES
     assert run(photos, store) == mended
     assert [len(call) for call in calls] == [IMAGES, IMAGES]
@@ -363,9 +363,12 @@ def test_boundary_report() -> None:
 def test_a_carriage_return_in_a_name_stays_in_its_row(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     rows = pd.DataFrame({"image_id": ["a\rb.png", "c\r\nd.png"], "reason": ["empty file", "x"]})
-    store.put("features/x/rejected.csv", features._csv(rows))
+    file = features._csv(rows)
+    store.put("features/x/rejected.csv", file)
+    digest = hashlib.sha256(file).hexdigest()
+    data = DataSet("x", "features/x", "d", 0, 2, 0, (), rejected_sha256=digest)
 
-    assert load_rejected(store, "features/x").to_dict("list") == rows.to_dict("list")
+    assert load_rejected(store, data).to_dict("list") == rows.to_dict("list")
 
 
 def test_a_weights_file_that_was_moved_is_the_same(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,16 @@ import pytest
 from PIL import Image
 
 from featgan.features import FeatureSettings
+from featgan.groups import GroupSettings
 from featgan.images import ImagePack
-from harness import counting, parts
+from harness import counting, features, folders, image_values, parts
 from harness.features import DataSet, check, load_rejected, load_table, prepare
 from harness.known import NOT_COUNTED, Known
 from harness.sources import FolderSource, SourceSettings
 from harness.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)
+AT_RANDOM = GroupSettings(by="random")
 IMAGES = 12
 
 
@@ -35,10 +41,18 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@dataclass
+class Done:
+    """Indices of images that were decoded, and of those that the network saw."""
+
+    decoded: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+
+
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counting without Ray or a network, two images to a part; which indices were decoded."""
-    indices: list[int] = []
+def done(monkeypatch: pytest.MonkeyPatch) -> Done:
+    """Counting without Ray, two images to a part; a network that tells the largest pixel."""
+    done = Done()
 
     def count(
         rows: pd.DataFrame,
@@ -54,35 +68,40 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             told = decoder.decode(batch)
             new = (told["count"] == NOT_COUNTED) & (told["problem"] == "")
             told["count"] = np.where(new, told["input"].max(axis=(1, 2, 3)), told["count"])
-            indices.append(int(row["index"]))
+            done.decoded.append(int(row["index"]))
+            done.seen += [int(row["index"])] if new[0] else []
             yield told
 
     monkeypatch.setattr(counting, "count", count)
     monkeypatch.setattr(parts, "SMALLEST", 2)
-    return indices
+    return done
 
 
-def counted(photos: Path, store: Store) -> tuple[DataSet, list[Any]]:
+def nothing(*_: Any) -> None:
+    pass
+
+
+def counted(photos: Path, store: Store, **more: Any) -> tuple[DataSet, list[Any]]:
     data = prepare(
         "photos",
-        FolderSource(source="folder", path=str(photos)),
+        FolderSource(source="folder", path=str(photos), **more),
         FEATURES,
         16,
         store,
         actors=None,
         gpu=False,
         max_rejected=0.5,
-        progress=lambda *_: None,
+        progress=nothing,
     )
     check(store, data)
     pack = ImagePack.open(store.local(f"{data.key}/pack"))
-    table, rejected = load_table(store, data.key), load_rejected(store, data.key)
+    table, rejected = load_table(store, data.key), load_rejected(store, data)
     images = pack.rows(np.arange(len(pack))).tolist()
     return data, [table.to_dict("list"), rejected.to_dict("list"), images]
 
 
 def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
-    photos: Path, tmp_path: Path, decoded: list[int], failing: type[Any]
+    photos: Path, tmp_path: Path, done: Done, failing: type[Any]
 ) -> None:
     root = str(tmp_path / "store")
     watched = failing(root)
@@ -92,11 +111,86 @@ def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
     assert watched.writes == 6 + 7 + 1
     for nth in range(1, watched.writes):
         Store(root).delete("features")
-        decoded.clear()
+        done.decoded.clear()
         with pytest.raises(OSError, match="No space left"):
             counted(photos, failing(root, nth=nth))
         Store(root).delete(f"{data.key}/lock")  # its holder would have ended
         assert counted(photos, Store(root)) == (data, expected), f"write {nth}"
-        of_lost_part = len(decoded) - IMAGES
+        of_lost_part = len(done.decoded) - IMAGES
         assert of_lost_part <= 2, f"write {nth}: {of_lost_part} images were counted twice"
         assert not [key for key in Store(root).list("features") if "/parts/" in key]
+
+
+def test_an_image_that_could_not_be_read_costs_no_other_a_second_count(
+    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read, closed = Store(str(tmp_path / "store")), folders.read, {b"03.png"}
+
+    def guarded(location: bytes) -> bytes:
+        if os.path.basename(location) in closed:
+            raise PermissionError(13, "Permission denied")
+        return read(location)
+
+    monkeypatch.setattr(folders, "read", guarded)
+    first, _ = counted(photos, store)
+    assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 1)
+    done.seen.clear()
+    assert counted(photos, store)[0] == first
+    assert done.seen == []
+
+    before = image_values.make(first, AT_RANDOM, FEATURES, store, False, nothing)
+    closed.clear()
+    mended, _ = counted(photos, store)
+    assert (mended.key, mended.images, mended.unreadable) == (first.key, IMAGES - 1, 0)
+    assert done.seen == [3]
+    after = image_values.make(mended, AT_RANDOM, FEATURES, store, False, nothing)
+    lengths = [len(image_values.load(store, first.key, key)) for key in (before, after)]
+    assert lengths == [IMAGES - 2, IMAGES - 1]
+
+
+def test_a_known_count_makes_no_image_of_bytes_that_are_refused(
+    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version, or another Pillow, may have read what this one refuses."""
+    known = Known.of(
+        pd.DataFrame(
+            {
+                "sha256": [hashlib.sha256(p.read_bytes()).hexdigest() for p in photos.iterdir()],
+                "feature_count": range(IMAGES),
+            }
+        )
+    )
+    monkeypatch.setattr(features, "_known_counts", lambda *_: (known, []))
+    data, (_, rejected, _) = counted(photos, Store(str(tmp_path / "store")))
+    assert (data.images, data.rejected, done.seen) == (IMAGES - 1, 1, [])
+    assert rejected["image_id"] == ["05.png"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no answer\nat all")])
+def test_what_a_reader_stumbles_over_is_tried_again_by_the_next_count(
+    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def read(location: bytes) -> bytes:
+        if location.endswith(b"07.png"):
+            raise error
+        return (photos / os.fsdecode(os.path.basename(location))).read_bytes()
+
+    monkeypatch.setattr(folders, "read", read)
+    data, (_, rejected, _) = counted(photos, Store(str(tmp_path / "store")))
+    assert (data.rejected, data.unreadable) == (2, 1)
+    why = str(error).replace("\n", " ") or "MemoryError"
+    assert rejected["reason"][1] == f"cannot be read: {why}"
+
+
+def test_of_equal_files_the_first_is_kept_and_named(
+    photos: Path, tmp_path: Path, done: Done
+) -> None:
+    for name in ("20.png", "21.png"):
+        shutil.copy(photos / "03.png", photos / name)
+    (photos / "22.png").write_bytes(b"")  # as bad as 05.png, and no duplicate of it
+    store = Store(str(tmp_path / "store"))
+    data, (table, _, _) = counted(photos, store, remove_duplicates=True)
+    assert (data.images, data.duplicates, data.rejected) == (IMAGES - 1, 2, 2)
+    assert not {"20.png", "21.png"} & {*table["image_id"]}
+    duplicates = pd.read_csv(store.join(f"{data.key}/duplicates.csv")).to_numpy().tolist()
+    assert duplicates == [["20.png", "03.png"], ["21.png", "03.png"]]

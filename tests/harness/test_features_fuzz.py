@@ -98,7 +98,7 @@ def test_damaged_files_are_counted_or_named_one_by_one(
     bad = {name: reason for name, reason in expected.items() if reason}
     assert (found.images, found.rejected) == (len(expected) - len(bad), len(bad))
     assert len(bad) > 100
-    rejected = load_rejected(store, found.key)
+    rejected = load_rejected(store, found)
     assert dict(zip(rejected.image_id, rejected.reason, strict=True)) == bad
     table = load_table(store, found.key).set_index("image_id")["feature_count"]
     assert sorted(table.index) == sorted(expected.keys() - bad.keys())

@@ -61,7 +61,7 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
     (folder / "data" / "apples.json").write_text(json.dumps(data))
     home = tmp_path / "results" / "features" / "apples-0a1b"
     images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
-    ImagePack.write(home / "pack", [str(n) for n in range(30)], images)
+    ImagePack.write(home / "pack", [str(n) for n in range(30)], [images])
     counts = np.arange(30) + 100
     pd.DataFrame({"feature_count": counts}).to_parquet(home / "features.parquet")
     groups = [
