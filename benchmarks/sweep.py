@@ -109,10 +109,12 @@ def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
 
 def _carry(sweep: Sweep, run: object) -> float:
     """Runs in a process of the pool."""
+    from harness import runs
     from harness.trial import Habits, carry
 
     started = time.perf_counter()
-    habits = Habits(1, sweep.resources.checkpoint_minutes, sweep.sample_every)
+    resources = sweep.resources
+    habits = Habits(1, resources.checkpoint_minutes, sweep.sample_every, runs.REPORT_SECONDS)
     quiet: Callable[[object], None] = lambda _: None  # noqa: E731
     carry(run, Store(sweep.results), habits, quiet)  # type: ignore[arg-type]
     return time.perf_counter() - started

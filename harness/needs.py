@@ -17,13 +17,11 @@ def look_up_functions(sweep: Sweep) -> None:
 
 
 def files(sweep: Sweep) -> list[str]:
-    """What every node must see besides the storage: data sets, tables, a classifier's weights."""
-    return [*image_files(sweep), *([sweep.score.weights] if sweep.score.weights else [])]
+    """What every node must see besides the storage: data sets, the judges' weights."""
+    scores = [cell.method.score for cell in sweep.cells()]
+    return [*image_files(sweep), *dict.fromkeys(s.weights for s in scores if s.weights)]
 
 
 def image_files(sweep: Sweep) -> list[str]:
-    """Of these, what images and their values come from."""
-    sources = [file for source in sweep.data.values() for file in source.files()]
-    groups = [cell.method.groups for cell in sweep.cells()]
-    tables = dict.fromkeys(g.table for g in groups if g.by == "table" and g.table)
-    return [*sources, *(table for table in tables if "://" not in table)]
+    """Of these, where images come from: tables are read by the sweep's driver alone."""
+    return [file for source in sweep.data.values() for file in source.files()]

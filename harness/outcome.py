@@ -125,7 +125,7 @@ class Outcome:
         real = [_parsed(path, RealRecord, problems) for path in sorted(folder.glob("real/*.json"))]
         paths = sorted(folder.glob("ceilings/*.json"))
         ceilings = [_parsed(path, RealScore, problems) for path in paths]
-        problems += _failed_starts(folder)
+        problems += _failed_starts(folder, plan.runs if plan else None)
         cells = expected if expected is not None else plan.cells if plan else None
         if not runs and not cells and not groups:
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
@@ -275,12 +275,15 @@ def _latest(
     return keep
 
 
-def _failed_starts(folder: Path) -> list[str]:
-    """A sentence for each run that failed before it could write a record: its last failure."""
+def _failed_starts(folder: Path, wanted: list[str] | None) -> list[str]:
+    """A sentence for each run that failed before it could write a record: its last failure.
+
+    Runs that are no longer asked for are passed over.
+    """
     return [
         f"{log.parent.name} failed before its training began: {_last_line(log)}"
         for log in sorted(folder.glob("runs/*/failures.txt"))
-        if not log.with_name("run.json").exists()
+        if not log.with_name("run.json").exists() and (wanted is None or log.parent.name in wanted)
     ]
 
 

@@ -48,16 +48,19 @@ def preflight(
     files: Sequence[str] = (),
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
+    may_grow: bool = True,
     notice: Callable[[str], None] = print,
     seconds: float = 60,
 ) -> None:
     """Raise a UserError that names every node unfit for the sweep, and why.
 
     `files` are paths that every node must see. Ray is connected already; what cannot be met
-    now but may be once the cluster has grown is told through `notice`.
+    now but may be once the cluster has grown is told through `notice`. One machine's own Ray
+    never grows.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    problems = _unmet(nodes, {"CPU": cpus_per_run, "GPU": gpus_per_run}, notice)
+    request = {"CPU": cpus_per_run, "GPU": gpus_per_run}
+    problems = _unmet(nodes, request, may_grow, notice)
     token = uuid.uuid4().hex
     try:
         problems += _storage_problems(store, token)
@@ -240,6 +243,7 @@ def _forget(store: Store, token: str) -> None:
 def _unmet(
     nodes: Sequence[Mapping[str, Any]],
     request: Mapping[str, float],
+    may_grow: bool,
     notice: Callable[[str], None],
 ) -> list[str]:
     """A request that neither a node nor a node type can ever meet would wait for ever."""
@@ -250,7 +254,8 @@ def _unmet(
     most = ", ".join(
         f"{max(node['Resources'].get(name, 0) for node in nodes):g} {name}" for name in request
     )
-    if (growing := _may_grow(request, len(nodes))) is None:
+    growing = _growing(request, len(nodes)) if may_grow else None
+    if growing is None:
         return [
             f"a run asks for {wanted}, but the most that one of {len(nodes)} nodes has is {most}: "
             "lower `resources`, or add such a node"
@@ -259,7 +264,7 @@ def _unmet(
     return []
 
 
-def _may_grow(request: Mapping[str, float], alive: int) -> str | None:
+def _growing(request: Mapping[str, float], alive: int) -> str | None:
     """Why a node that meets the request may still come; None where it cannot."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "runs wait for Kubernetes to start one"

@@ -243,7 +243,7 @@ def _spelled(settings: GroupSettings) -> str:
 def _file_digest(path: str) -> str:
     """What is in a classifier's file, wherever it lies: another file is another judge."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"score.weights: {path}: {error.strerror}") from error
 

@@ -129,6 +129,8 @@ def carry_out(
                 screen.say(f"Tune stopped: {one_line(str(error))}")
                 standing = split(store, todo, pilot)
                 todo = standing.half_done + standing.missing
+                counts.running.clear()
+                counts.done, counts.failed = counts.total - len(todo), 0
                 if attempt == resources.max_failures or not todo:
                     break
     store.delete(key)
@@ -278,6 +280,9 @@ class _Watch(tune.Callback, Stopper):
         self._pilot = pilot
         self.stopped = False
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        self._show()  # also while all wait for a node
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         name = _name(trial)
         self._counts.running[name] = Progress(self._shares[name])
@@ -304,7 +309,7 @@ class _Watch(tune.Callback, Stopper):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        name = _name(trial)
+        name, done = _name(trial), self._counts.done
         self._counts.running.pop(name, None)
         if self._shares[name] >= 1:
             self._counts.done += 1
@@ -317,7 +322,7 @@ class _Watch(tune.Callback, Stopper):
             )
             with _not_vital(f"{name}: cannot be marked as stopped", self._screen):
                 _mark(self._store, self._runs[name], "stopped", reason)
-        self._show(last=True)
+        self._show(last=self._counts.done > done)  # of a sweep that stops, hundreds end at once
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._failed(trial, "; trying again")
@@ -360,9 +365,9 @@ def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterato
         if watch.stopped:
             raise KeyboardInterrupt
         watch.stopped = True
-        screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
-        with _not_vital("cannot ask them to", screen):
+        with _not_vital("runs cannot be asked to stop", screen):
             ask()
+        screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,9 +6,11 @@ Decides nothing; prints to standard error, so that standard output holds the tab
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -68,10 +70,11 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._live:
-            self._live.console.out(redacted(text), highlight=False)
-        else:
-            print(redacted(text), file=self.out, flush=True)
+        with suppress(OSError):  # whoever looked may have gone, and no run depends on it
+            if self._live:
+                self._live.console.out(redacted(text), highlight=False)
+            else:
+                print(redacted(text), file=self.out, flush=True)
 
     def features(self, what: str, done: int, total: int | None) -> None:
         """Progress of feature counting; time left is reckoned from each data set's first images."""
@@ -89,6 +92,8 @@ class Screen:
     def runs(self, counts: Counts, last: bool = False) -> None:
         """Progress of the runs; their table where a terminal can show it."""
         parts = [f"runs: {counts.done} of {counts.total} done", f"{len(counts.running)} running"]
+        if not counts.running and counts.done + counts.failed < counts.total:
+            parts[-1] = "none running: the others wait for a node"
         if counts.failed:
             parts.append(f"{counts.failed} failed")
         if 0 < counts.share < 1:
@@ -103,9 +108,10 @@ class Screen:
 
     def end(self) -> None:
         """What was shown last stays; whatever is printed now comes below it."""
-        if self._live:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live:
+            with suppress(OSError):
+                live.stop()
 
     def _left(self, share: float) -> str:
         seconds = (time.monotonic() - self._started) * (1 - share) / share
@@ -114,16 +120,21 @@ class Screen:
     def _progress(
         self, line: str, running: Mapping[str, Progress] = MappingProxyType({}), force: bool = False
     ) -> None:
-        console = Console(file=self.out)
-        terminal = console.is_terminal and not console.is_dumb_terminal
+        terminal = self.out.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
         pause = LIVE_SECONDS if terminal else PLAIN_SECONDS
         if not force and time.monotonic() - self._shown < pause:
             return
         self._shown = time.monotonic()
-        if not terminal:
-            print(line, file=self.out, flush=True)
-            return
+        with suppress(OSError):
+            if terminal:
+                self._draw(line, running)
+            else:
+                print(line, file=self.out, flush=True)
+
+    def _draw(self, line: str, running: Mapping[str, Progress]) -> None:
+        """Put the line, and the runs below it, in the place of what was shown before."""
         if self._live is None:
+            console = Console(file=self.out, force_terminal=True)
             self._live = Live(
                 console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
             )

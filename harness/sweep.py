@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from harness import cluster, needs, results
-from harness.command import add_scale, alone, exit_code, heed_signals
+from harness.command import add_scale, alone, exit_code, heed_signals, spelled
 from harness.config import Cell, Sweep, load
 from harness.estimate import describe, probe
 from harness.mirror import mirrored
@@ -63,6 +63,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
                 files=needs.files(sweep),
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
+                may_grow=engine.address is not None,
                 notice=screen.say,
             )
             grid = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
@@ -94,7 +95,9 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
         print(report(sweep, store), flush=True)
     if unfinished:
         what = "are not finished" if completed else "were stopped"
-        screen.say(f"{unfinished} of {len(grid)} runs {what}: the same command continues them")
+        screen.say(
+            f"{unfinished} of {len(grid)} runs {what}: the same command continues them: {spelled()}"
+        )
     return 1 if unfinished else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,8 @@ def packages() -> Path:
     """What cluster.yaml installs and this environment lacks, downloaded once per machine."""
     if reason := hosts.missing():
         pytest.skip(reason)
-    folder = Path(tempfile.gettempdir()) / f"featgan-cluster-packages-{os.getuid()}"
+    version = hashlib.sha256((hosts.REPOSITORY / "constraints.txt").read_bytes()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"featgan-cluster-packages-{os.getuid()}-{version}"
     if (folder / "complete").exists():
         return folder
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]

@@ -10,7 +10,7 @@ import pytest
 
 from featgan.errors import UserError
 from harness import cluster, features, needs, preflight, sweep
-from harness.config import Sweep, load
+from harness.config import Grid, Sweep, load
 from harness.screen import Screen
 
 FILE = """
@@ -35,12 +35,15 @@ def plan(tmp_path: Path) -> Callable[[str], Sweep]:
     return write
 
 
-def test_files_are_those_of_sources_tables_and_judge(plan: Callable[[str], Sweep]) -> None:
-    found = plan("{by: table, table: /data/values.csv, column: x}")
-    images = ["/data/a", "/data/b.gz", "/data/values.csv"]
+def test_files_are_those_of_sources_and_of_each_judge(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{by: table, table: /driver/values.csv, column: x}")  # the driver reads it
+    images = ["/data/a", "/data/b.gz"]
     assert needs.image_files(found) == images
     assert needs.files(found) == [*images, "/data/inception.pth"]
-    assert needs.image_files(plan("{by: table, table: s3://b/v.csv, column: x}")) == images[:2]
+    grid = found.model_copy(
+        update={"grid": [Grid.model_validate({"score.weights": ["/data/1.pth", "/data/2.pth"]})]}
+    )
+    assert needs.files(grid) == [*images, "/data/1.pth", "/data/2.pth"]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
@@ -65,5 +68,5 @@ def test_every_node_is_asked_for_the_files(
     monkeypatch.setattr(cluster, "connect", lambda: cluster.Engine(None, 1, 1, 0))
     monkeypatch.setattr(preflight, "preflight", ask)
     with pytest.raises(UserError, match="seen"):
-        command(plan("{by: table, table: /data/values.csv, column: x}"))
-    assert asked[:3] == ["/data/a", "/data/b.gz", "/data/values.csv"]
+        command(plan("{k: 2}"))
+    assert asked[:2] == ["/data/a", "/data/b.gz"]

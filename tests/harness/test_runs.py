@@ -158,7 +158,7 @@ def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path
     with module._stopping(ask, watch, Screen(out)):
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.stopped
-        assert "cannot ask them to: [Errno 122] Disk quota exceeded" in out.getvalue()
+        assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, num
     process.send_signal(number)
     code, _, err = finish(process)
     assert code == 1
-    assert "the same command continues them" in err
+    assert "the same command continues them: python " in err
     assert "Traceback" not in err
     stopped = records(folder)
     assert {record["status"] for record in stopped.values()} == {"interrupted"}
@@ -182,7 +183,8 @@ def test_a_second_ctrl_c_stops_at_once(sweep_file, tmp_path):
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process, 60)
     assert code == 1
-    assert err.splitlines()[-1] == "featgan: stopped at once: the same command continues"
+    command = shlex.join(["python", *process.args[1:]])
+    assert err.splitlines()[-1] == f"featgan: stopped at once; to continue: {command}"
 
 
 def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, tmp_path, monkeypatch):
