@@ -11,7 +11,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import featgan
 import harness
 from featgan.errors import UserError
+from featgan.extension import digest
 from harness import cluster, machine
 from harness.redaction import one_line
 from harness.store import Store
@@ -117,9 +118,10 @@ def unfit(
     """Runs where a run has landed, which may be a node that joined after the preflight.
 
     Why the node is unfit, with its name; None where it sees `key` in the storage, can write
-    there, has the `expected` versions, sees `files` and, with `gpu`, can use one.
+    there, has the `expected` versions, of functions of one's own too, sees `files` and, with
+    `gpu`, can use one.
     """
-    problems = _differences(_loaded(), expected) + _lacking(files, gpu)
+    problems = _differences(_loaded() | functions(expected), expected) + _lacking(files, gpu)
     try:
         if not store.exists(key):
             problems.append(f"does not see {store.join(key)}")
@@ -172,6 +174,11 @@ def versions() -> dict[str, str]:
         for file in sorted(Path(package.__path__[0]).glob("*.py")):
             code.update(file.name.encode() + file.read_bytes())
     return machine.versions() | {"featgan": code.hexdigest()[:12]}
+
+
+def functions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are a `module:function` of one's own."""
+    return {name: (digest(name) or "no such file")[:12] for name in names if ":" in name}
 
 
 def _look_around(

@@ -28,7 +28,7 @@ from ray.tune.stopper import Stopper
 
 from featgan.errors import UserError
 from harness.config import Pilot, Resources
-from harness.preflight import versions
+from harness.preflight import functions, versions
 from harness.records import FINAL, RunRecord, Status
 from harness.redaction import one_line, redacted
 from harness.screen import Counts, Progress, Screen
@@ -156,12 +156,15 @@ def _fit(
         report_seconds=0.0 if pilot else REPORT_SECONDS,
         gpu=gpus_per_run > 0,
     )
+    # images are grouped by the driver
+    on_nodes = {name for run in todo for name in run.cell.named}
+    on_nodes -= {run.cell.method.groups.method for run in todo}
     trainable = tune.with_parameters(
         train,
         runs={run.name: run for run in todo},
         store=store,
         habits=habits,
-        versions=versions(),
+        versions=versions() | functions(on_nodes),
     )
     with tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch:
         tune.Tuner(

@@ -30,7 +30,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _unmet(nodes: list[dict[str, Any]], **request: float) -> tuple[list[str], list[str]]:
     notices: list[str] = []
-    return preflight._unmet(nodes, request, notices.append), notices
+    return preflight._unmet(nodes, request, True, notices.append), notices
 
 
 def test_what_no_node_has_is_an_error() -> None:
@@ -63,6 +63,8 @@ def test_machines_that_have_not_joined_yet_are_waited_for() -> None:
     cluster.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
     assert _unmet([HEAD], GPU=1) == ([], ["no node has 1 GPU yet; 1 of up to 3 nodes have joined"])
     assert _unmet([HEAD, HEAD, HEAD], GPU=1)[0]
+    # a cluster file, or Kubernetes, around one machine's own Ray
+    assert preflight._unmet([HEAD], {"GPU": 1}, False, pytest.fail)
 
 
 def test_a_mount_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -175,6 +177,28 @@ def test_a_changed_source_file_is_another_version(
     after = preflight.versions()
     assert before["featgan"] != after["featgan"]
     assert {**before, "featgan": ""} == {**after, "featgan": ""}
+
+
+def test_a_node_with_another_function_of_ones_own_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    store = Store(str(tmp_path))
+    store.put("groups.json", b"")
+    (tmp_path / "own_order.py").write_text("mine = 1\n")
+    functions = preflight.functions(["ascending", "own_order:mine", "own_absent:mine"])
+    assert [*functions] == ["own_order:mine", "own_absent:mine"]
+
+    here = preflight.versions() | {"own_order:mine": functions["own_order:mine"]}
+    assert preflight.unfit(store, "groups.json", here) is None
+    (tmp_path / "own_order.py").write_text("mine = 2\n")
+    told = preflight.unfit(store, "groups.json", here)
+    assert told is not None
+    assert f"the sweep's driver {functions['own_order:mine']}" in told
+    missing = preflight.unfit(store, "groups.json", here | {"own_absent:mine": "0a1b"})
+    assert missing is not None
+    assert "has own_absent:mine no such file, the sweep's driver 0a1b" in missing
 
 
 @pytest.fixture
