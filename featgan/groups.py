@@ -214,13 +214,13 @@ def _best_intervals(
     Dynamic programming: the best k intervals up to here are the best k - 1 up to some point
     and one more. Of equally good splits the one with the earliest last boundary is taken.
     """
-    # measured from their mean, so that the squares below lose no digits, and by a power of two,
-    # so that they neither vanish nor overflow
-    centred = values - values @ weights / weights.sum()
+    # Measured from the middle one, outwards, so that a far value costs no other its digits; and by
+    # a power of two, so that squares neither vanish nor overflow.
+    middle = len(values) // 2
+    centred = values - np.float64(values[middle])
     centred = np.ldexp(centred, -np.frexp(np.abs(centred).max())[1])
     images, sums, squares = (
-        np.concatenate(([0.0], np.cumsum(weights * power)))
-        for power in (np.ones(len(values)), centred, centred**2)
+        _running(weights * power, middle) for power in (np.ones(len(values)), centred, centred**2)
     )
 
     def one_more(end: int) -> np.ndarray:
@@ -242,3 +242,9 @@ def _best_intervals(
     for interval in range(k - 1, 0, -1):
         ends.append(int(starts[interval, ends[-1]]))
     return ends[:0:-1]
+
+
+def _running(terms: np.ndarray, middle: int) -> np.ndarray:
+    """Sums of terms [n] from the middle one to each place: [n + 1], negative before it."""
+    before = np.cumsum(terms[:middle][::-1])[::-1]
+    return np.concatenate((-before, [0.0], np.cumsum(terms[middle:])))

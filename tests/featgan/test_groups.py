@@ -259,3 +259,10 @@ def test_a_grouping_of_the_users_own(tmp_path, monkeypatch):
     assert groups.assign(counts).tolist() == [2, 1, 2, 1, 2]
     with pytest.raises(UserError, match=r"own_groups:lost gave the ends \[0\] for 2 groups"):
         FeatureGroups.fit(counts, GroupSettings(method="own_groups:lost", k=2))
+
+
+@pytest.mark.parametrize("far", [[1e12], [-1e12], [-1e15, 1e12]])
+def test_a_far_value_takes_no_digits_from_the_others(far: list[float]) -> None:
+    values = np.array([*range(100), *range(300, 400), *far], float)
+    groups = FeatureGroups.fit(values, GroupSettings(k=2 + len(far))).groups
+    assert sorted(group.size for group in groups) == [*[1] * len(far), 100, 100]
