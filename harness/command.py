@@ -43,7 +43,8 @@ def exit_code(work: Callable[[], int]) -> int:
     the secrets of addresses.
     """
     try:
-        sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
         return work()
     except UserError as error:
         # One that a Ray task raised comes wrapped in its traceback.
