@@ -53,7 +53,7 @@ def missing() -> str | None:
     absent = [program for program in NEEDED if shutil.which(program) is None]
     if absent:
         return f"hosts need {', '.join(absent)} (openssh-server, rsync, iproute2, util-linux)"
-    wire = "ip link add a type bridge && ip link add b type veth peer name c"
+    wire = "ip link add bridge0 type bridge && ip link add wire0 type veth peer name wire1"
     command = ["unshare", "-n", "-m", "-p", "-f", "sh", "-c", wire]
     probe = subprocess.run(command, capture_output=True)
     return None if probe.returncode == 0 else "this container may not make namespaces"
