@@ -187,6 +187,7 @@ def test_a_second_ctrl_c_stops_at_once(sweep_file, tmp_path):
     assert err.splitlines()[-1] == f"featgan: stopped at once; to continue: {command}"
 
 
+@pytest.mark.slow  # in CI test_lock's, without runs
 def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, tmp_path, monkeypatch):
     """It slept (a laptop's lid, a virtual machine's pause) until another had its sweep."""
     process = start(sweep_file(epochs=20000))
