@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -67,6 +67,10 @@ class Screen:
     _shown: float = 0.0
     _what: str = ""
     _before: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks, and this with them; what is live holds locks."""
+        return {**self.__dict__, "_live": None}
 
     def say(self, text: str) -> None:
         """A line that stays."""

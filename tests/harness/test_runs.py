@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,15 +50,24 @@ def a_run(mode: Any, seed: int = 0) -> Run:
     return Run("s", cell, f"0{seed}", "features/a", "s/groups/a.json", None)
 
 
-def carry_out(todo: list[Run], store: Store, **resources: Any) -> tuple[bool, Counts, str]:
-    out, counts = io.StringIO(), Counts(total=len(todo))
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def carry_out(
+    todo: list[Run], store: Store, out: io.StringIO | None = None, **resources: Any
+) -> tuple[bool, Counts, str]:
+    screen, counts = Screen(out := out or io.StringIO()), Counts(total=len(todo))
+    if screen.out.isatty():
+        screen.features("a", 1, 2)  # what is live before the first run
     completed = module.carry_out(
         todo,
         store,
         Resources(**resources),
         gpus_per_run=0,
         sample_every=1,
-        screen=Screen(out),
+        screen=screen,
         counts=counts,
     )
     return completed, counts, out.getvalue()
@@ -161,6 +171,28 @@ def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path
         assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_sweep_runs_where_a_terminal_looks_on(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune pickles its callbacks at its start: with what is live, at first, it could not."""
+
+    def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
+        for share in (0.25, 1.0):
+            tune.report({"share": share, "best_score": 2.5, "protocol": "IS"})
+            time.sleep(0.5)
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    todo = [a_run("ascending", seed) for seed in (0, 1)]
+    completed, counts, shown = carry_out(todo, store, out)
+    assert completed
+    assert counts.done == 2
+    assert "run under way" in shown
+    assert f"{todo[0].name}" in shown
+    assert "25%" in shown
 
 
 def test_a_conventional_run_is_longer_than_a_staged_one() -> None:

@@ -2,6 +2,7 @@ import io
 
 import pyte
 import pytest
+from ray import cloudpickle
 
 from harness import screen as module
 from harness.screen import Counts, Progress, Screen
@@ -100,6 +101,14 @@ def test_a_terminal_shows_a_row_for_each_run_under_way(clock, terminal):
     clock.now += 1
     screen.runs(Counts(total=6, done=2, running=running))
     assert [line.split()[0] for line in shown(terminal)] == ["runs:", "run", "digits-a"]
+
+
+def test_tune_may_pickle_what_is_live(clock, terminal):
+    screen = Screen(terminal)
+    screen.features("apples", 0, 10)
+    cloudpickle.dumps(screen)
+    screen.say("and it goes on")
+    assert shown(terminal)[0] == "and it goes on"
 
 
 def test_more_runs_than_a_terminal_has_lines_hide_no_summary(clock, terminal):
