@@ -7,7 +7,6 @@ wherever it is started, and Tune's checkpoints are not used. Decides nothing abo
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -300,12 +299,14 @@ class Trial:
 
     def _groups(self) -> FeatureGroups:
         key = self.run.groups_key
+        text = self.store.get(key)
         try:
-            return FeatureGroups.from_json(json.dumps(unseal(self.store.get(key))))
+            unseal(text)
         except ValueError as error:
             raise UserError(
                 f"{self.store.join(key)}: {error}; remove it, and the sweep makes it again"
             ) from error
+        return FeatureGroups.from_json(text.decode())
 
     def _trainer(self) -> StagedTrainer:
         cell, method = self.run.cell, self.run.cell.method
