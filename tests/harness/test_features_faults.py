@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from featgan.features import FeatureSettings
@@ -20,8 +21,8 @@ from featgan.groups import GroupSettings
 from featgan.images import ImagePack
 from harness import counting, features, folders, image_values, parts
 from harness.features import DataSet, check, load_rejected, load_table, prepare
-from harness.known import NOT_COUNTED, Known
-from harness.sources import FolderSource, SourceSettings
+from harness.known import Known
+from harness.sources import FolderSource
 from harness.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)
@@ -54,25 +55,22 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     """Counting without Ray, two images to a part; a network that tells the largest pixel."""
     done = Done()
 
-    def count(
-        rows: pd.DataFrame,
-        source: SourceSettings,
-        settings: FeatureSettings,
-        image_size: int,
-        known: Known,
-        *_: Any,
-    ) -> Iterator[dict[str, np.ndarray]]:
+    class Network:
+        def count(self, inputs: np.ndarray) -> np.ndarray:
+            done.seen += done.decoded[-1:] * len(inputs)
+            return inputs.max(axis=(1, 2, 3)) if len(inputs) else np.zeros(0)
+
+    def count(rows: pd.DataFrame, *how: Any) -> Iterator[dict[str, np.ndarray]]:
+        source, settings, image_size, known, *_ = how
         decoder = counting.Decoder(source, settings.input_size, image_size, known)
+        counter = counting.Counter(settings, [], decoder, gpu=False)
         for _, row in rows.iterrows():
-            batch = {"index": np.array([row["index"]]), "location": [row["location"]]}
-            told = decoder.decode(batch)
-            new = (told["count"] == NOT_COUNTED) & (told["problem"] == "")
-            told["count"] = np.where(new, told["input"].max(axis=(1, 2, 3)), told["count"])
             done.decoded.append(int(row["index"]))
-            done.seen += [int(row["index"])] if new[0] else []
-            yield told
+            yield counter({"index": np.array([row["index"]]), "location": [row["location"]]})
 
     monkeypatch.setattr(counting, "count", count)
+    monkeypatch.setattr(counting, "counter", lambda *_: Network())
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(parts, "SMALLEST", 2)
     return done
 
