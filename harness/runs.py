@@ -284,7 +284,8 @@ class _Watch(tune.Callback, Stopper):
         self.stopped = False
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        self._show()  # also while all wait for a node
+        if self._screen.is_due():  # also while all wait for a node; Tune takes many steps a second
+            self._show()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         name = _name(trial)

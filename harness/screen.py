@@ -110,12 +110,20 @@ class Screen:
         """Time left is reckoned from here."""
         self._started = time.monotonic()
 
+    def is_due(self) -> bool:
+        """Whether progress told now would be shown: what is costly to tell can wait for it."""
+        pause = LIVE_SECONDS if self._is_live() else PLAIN_SECONDS
+        return time.monotonic() - self._shown >= pause
+
     def end(self) -> None:
         """What was shown last stays; whatever is printed now comes below it."""
         live, self._live = self._live, None
         if live:
             with suppress(OSError):
                 live.stop()
+
+    def _is_live(self) -> bool:
+        return self.out.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
 
     def _left(self, share: float) -> str:
         seconds = (time.monotonic() - self._started) * (1 - share) / share
@@ -124,13 +132,11 @@ class Screen:
     def _progress(
         self, line: str, running: Mapping[str, Progress] = MappingProxyType({}), force: bool = False
     ) -> None:
-        terminal = self.out.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
-        pause = LIVE_SECONDS if terminal else PLAIN_SECONDS
-        if not force and time.monotonic() - self._shown < pause:
+        if not force and not self.is_due():
             return
         self._shown = time.monotonic()
         with suppress(OSError):
-            if terminal:
+            if self._is_live():
                 self._draw(line, running)
             else:
                 print(line, file=self.out, flush=True)
