@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -139,7 +140,9 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
 
     code, out, err = finish(start(file))
     assert code == 0, err
-    assert f"{len(done)} done" in err
+    told = re.search(r"\b(\d+) done", err)
+    # the run beside it may have ended too, before its process saw that the driver is dead
+    assert told and int(told[1]) >= len(done), err
     after = records(folder)
     assert {name: after[name] for name in done} == done  # untouched, timings and all
     assert scores(folder) == scores(tmp_path / "undisturbed" / "tiny")
