@@ -98,7 +98,9 @@ def prepare(
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
     path = store.join(f"{key}/rejected.csv")
-    if not _is_complete(store, key):
+    if _is_complete(store, key):
+        store.delete(f"{key}/parts")  # left where a count died on its very last step
+    else:
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(store, key):  # another sweep may just have done it
                 known, made_with = _known_counts(store, kind, _maker(gpu))  # its own, too

@@ -25,7 +25,10 @@ Build = Callable[..., Path]
 
 
 class FailingStore(Store):
-    """Raises `code` at the n-th write and at all later ones, as a disk that is full or closed."""
+    """Raises `code` at the n-th write and at all later ones, as a disk that is full or closed.
+
+    A full disk still deletes; a closed one does not.
+    """
 
     def __init__(self, root: str, code: int = errno.ENOSPC, nth: int = 10**9) -> None:
         super().__init__(root)
@@ -39,6 +42,15 @@ class FailingStore(Store):
     def put(self, key: str, data: bytes) -> None:
         self._writing(key)
         super().put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._writing(key)
+        return super().create(key, data)
+
+    def delete(self, key: str) -> None:
+        if self.code != errno.ENOSPC:
+            self._writing(key)
+        super().delete(key)
 
     def move(self, key: str, to: str) -> None:
         self._writing(to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -98,20 +99,22 @@ def counted(photos: Path, store: Store, **more: Any) -> tuple[DataSet, list[Any]
     return data, [table.to_dict("list"), rejected.to_dict("list"), images]
 
 
-def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
-    photos: Path, tmp_path: Path, done: Done, failing: type[Any]
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
+def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
+    photos: Path, tmp_path: Path, done: Done, failing: type[Any], code: int
 ) -> None:
     root = str(tmp_path / "store")
-    watched = failing(root)
+    watched = failing(root, code)
     data, expected = counted(photos, watched)
     assert (data.images, data.rejected) == (IMAGES - 1, 1)
     # six parts; what they were made with, three tables, the pack, the protocol, the end; the lock
-    assert watched.writes == 6 + 7 + 1
+    # taken and released; what is deleted before and after
+    assert watched.writes == 6 + 7 + 2 + (2 if code == errno.EACCES else 0)
     for nth in range(1, watched.writes):
         Store(root).delete("features")
         done.decoded.clear()
-        with pytest.raises(OSError, match="No space left"):
-            counted(photos, failing(root, nth=nth))
+        with pytest.raises(OSError, match=os.strerror(code)):
+            counted(photos, failing(root, code, nth))
         Store(root).delete(f"{data.key}/lock")  # its holder would have ended
         assert counted(photos, Store(root)) == (data, expected), f"write {nth}"
         of_lost_part = len(done.decoded) - IMAGES

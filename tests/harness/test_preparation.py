@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,8 +142,9 @@ def test_new_labels_have_a_judge_of_their_own(
     assert first == same != other
 
 
-def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
-    store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any]
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
+def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
+    store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any], code: int
 ) -> None:
     train = partial(preparation.train_classifier, epochs=1)
     monkeypatch.setattr(preparation, "train_classifier", train)
@@ -156,12 +159,12 @@ def test_a_disk_full_at_any_write_costs_nothing_once_there_is_room(
         for key in ("s", "features/a-0/scores", "features/a-0/real"):
             store.delete(key)
 
-    counting = failing(root)
+    counting = failing(root, code)
     expected = prepare(counting)
     assert counting.writes >= 7
     for nth in range(1, counting.writes + 1):
         forget()
-        with pytest.raises(OSError, match="No space left"):
-            prepare(failing(root, nth=nth))
+        with pytest.raises(OSError, match=os.strerror(code)):
+            prepare(failing(root, code, nth))
         assert prepare(store) == expected, f"write {nth} of {counting.writes}"
     torch.set_num_threads(threads)
