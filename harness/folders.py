@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs as pafs
 
 from featgan.errors import UserError
-from harness.redaction import one_line
+from harness.redaction import one_line, refuse_keys
 
 
 class Row(NamedTuple):
@@ -138,6 +138,8 @@ def _find_local(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
                     yield os.path.relpath(path, top), path, *_stamp(path)
 
 
+_NATIVE = ("s3", "gs", "gcs")
+"""What pyarrow has clients of its own for."""
 _ENDINGS = tuple(ending.encode() for ending in ENDINGS)
 
 
@@ -180,12 +182,14 @@ def _find_remote(uri: str) -> Iterator[Found]:
 def _system(uri: str) -> tuple[Any, str]:
     """The file system of a URI and the path in it: pyarrow's own, else fsspec's."""
     scheme, _, path = uri.partition("://")
+    if scheme in _NATIVE:
+        refuse_keys("data", uri)
     return _connected(scheme, path.partition("/")[0]), path
 
 
 @cache
 def _connected(scheme: str, bucket: str) -> Any:
-    if scheme in ("s3", "gs", "gcs"):
+    if scheme in _NATIVE:
         try:  # pyarrow looks up the region of this very bucket
             return pafs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
         except OSError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from featgan.errors import UserError
+
 HIDDEN = "***"
 
 # After `://` anything before an @ is one, and `key:secret` up to the last @, as a secret may hold
@@ -25,6 +27,15 @@ _QUERY = re.compile(
 def redacted(text: str) -> str:
     """A text without the secrets of the addresses in it."""
     return _QUERY.sub(rf"\1={HIDDEN}", _USER.sub(HIDDEN, text))
+
+
+def refuse_keys(what: str, address: str) -> None:
+    """Raise UserError where the address of a bucket holds a secret: its clients take none there."""
+    if redacted(address) != address:
+        raise UserError(
+            f"{what}: {redacted(address)}: a bucket's address takes no keys; put them into the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a file of credentials"
+        )
 
 
 def one_line(text: str, most: int = 300) -> str:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from ray import tune
 from ray.exceptions import RayActorError, WorkerCrashedError
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
@@ -37,6 +38,8 @@ from harness.store import Store
 from harness.trial import Habits, Run, planned_epochs, stop_key, train
 
 KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
+KEYS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+"""What Tune would hand from the driver to its trials, and Ray then write into its logs."""
 REPORT_SECONDS = 1.0
 """Least time between two reports of a run to Tune, whose one driver serves all runs."""
 
@@ -116,6 +119,7 @@ def carry_out(
     # Tune ends its trials at Ctrl-C; ours are asked to checkpoint first.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watch tells what failed
+    class_cache.ENV_VARS_TO_PROPAGATE -= KEYS  # nodes have them already: preflight has looked
     key = stop_key(todo[0].sweep)
     store.delete(key)
     watch = _Watch(todo, store, screen, counts, pilot, shares)

@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 import fsspec
 
 from featgan.errors import UserError
-from harness.redaction import redacted
+from harness.redaction import redacted, refuse_keys
 
 MARKER = ".complete"
 STALE_SECONDS = 24 * 3600
@@ -288,11 +288,8 @@ def _connect(root: str) -> tuple[Any, str]:
     kind = root.partition("://")[0] if "://" in root else "file"
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
-    if kind in BUCKETS and redacted(root) != root:
-        raise UserError(
-            f"results: {redacted(root)}: a bucket's address takes no keys; put them into the "
-            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a file of credentials"
-        )
+    if kind in BUCKETS:
+        refuse_keys("results", root)
     options = S3_PATIENCE if kind in ("s3", "s3a") else {}
     try:
         # Listings must show what other hosts wrote a moment ago.

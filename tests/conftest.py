@@ -18,6 +18,7 @@ STARTS_RAY = {
     "test_preflight",
     "test_runs",
     "test_sweep",
+    "test_sweep_s3",
     "test_sweep_values",
 }
 

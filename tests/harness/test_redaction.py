@@ -14,6 +14,7 @@ from harness.redaction import redacted, redacted_tree
 from harness.runs import mark_failed
 from harness.schemas import SweepRecord
 from harness.screen import Screen
+from harness.sources import FolderSource
 from harness.store import Store
 from harness.sweep import main
 
@@ -132,6 +133,10 @@ def test_a_bucket_is_opened_without_keys_in_its_address() -> None:
     for root in (f"s3://{LONG}@bucket/x", f"gs://b/x?token={SECRET}"):
         with pytest.raises(UserError, match="address takes no keys; put them into the env"):
             Store(root)
+        with pytest.raises(
+            UserError, match="data: .* address takes no keys; put them into the env"
+        ):
+            FolderSource(source="folder", path=root).listing(32)
     with pytest.raises(UserError, match="results: s3:// names no bucket"):
         Store("s3://")
 

@@ -112,6 +112,23 @@ def test_longest_first_in_one_process_and_failures_are_told(
     assert [line.partition(" ")[2] for line in logged] == [reason, reason]
 
 
+def test_the_keys_of_a_bucket_are_not_written_into_logs(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune hands them to its trials, and Ray logs what it hands on."""
+
+    def stand_in(config: dict[str, Any], **_: Any) -> None:
+        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    carry_out([a_run("ascending")], store)
+    session = Path(ray.get_runtime_context().get_session_name())
+    logs = [p for p in Path("/tmp/ray", session).rglob("*") if p.is_file()]
+    assert any(b"PL_DISABLE_FORK" in log.read_bytes() for log in logs), "what Tune hands on"
+    assert not any(b"wJalrXUtnFEMI" in log.read_bytes() for log in logs)
+
+
 def test_runs_go_on_where_tune_itself_has_ended(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,132 @@
+"""A whole sweep whose images and results lie in a bucket: killed, continued, and its keys kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.store import Store
+
+moto = pytest.importorskip("moto.server")
+pytest.importorskip("s3fs")
+
+ROOT = Path(__file__).parents[2]
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+SWEEP = """
+name: tiny
+results: {results}
+data: {{photos: {{source: folder, path: {photos}, labels: folder}}}}
+image_size: 32
+features: {{weights: random, input_size: 32}}
+groups: {{k: 2}}
+gan: {{width: 2, latent: 4}}
+training: {{stage_epochs: 30, evaluate_every: 2, batch_size: 8, learning_rate: 0.01}}
+score: {{classifier: trained, trained_on: [photos], count: 16, splits: 2, metrics: [fid]}}
+grid: {{mode: [descending, conventional], seed: [0]}}
+resources: {{checkpoint_minutes: 0}}
+"""
+
+
+pytestmark = pytest.mark.slow  # three sweeps
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    """A server on loopback with an empty bucket, and the keys to it in the environment."""
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    about = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "RAY_ADDRESS": "local",
+    }
+    for name, value in about.items():
+        monkeypatch.setenv(name, value)
+    store = Store("s3://sweeps")
+    store._fs.mkdir("sweeps")
+    yield store
+    server.stop()
+
+
+def photos(folder: Path) -> Path:
+    """Two folders of noise, fine and coarse."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        label = ("fine", "coarse")[number % 2]
+        side = 32 if label == "fine" else 4
+        image = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        image.resize((32, 32), Image.Resampling.NEAREST).save(folder / label / f"{number}.png")
+    return folder
+
+
+def sweep(tmp_path: Path, results: str, photos: str) -> subprocess.Popen[str]:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SWEEP.format(results=results, photos=photos))
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "harness" / "sweep.py"), str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def left_by(store: Store) -> dict[str, object]:
+    """Scores and generators, by run."""
+    found: dict[str, object] = {}
+    for key in store.list("tiny/runs"):
+        if key.endswith("run.json"):
+            record = json.loads(store.get(key))
+            scores = [evaluation["score"] for evaluation in record["evaluations"]]
+            found[key] = record["status"], scores, record["metrics_protocol"]
+        if key.endswith("generator.safetensors"):
+            found[key] = store.get(key)
+    return found
+
+
+def test_a_sweep_in_a_bucket_is_killed_continued_and_tells_its_keys_to_no_one(
+    bucket: Store, tmp_path: Path
+) -> None:
+    here = photos(tmp_path / "photos")
+    undisturbed = sweep(tmp_path, str(tmp_path / "results"), str(here))
+    said, _ = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, said
+
+    bucket._fs.put(str(here), "sweeps/photos", recursive=True)
+    killed = sweep(tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
+    results = Store("s3://sweeps/results")
+    deadline = time.monotonic() + 300
+    while not any("checkpoint" in key for key in results.list("tiny/runs")):
+        assert killed.poll() is None, killed.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    killed.kill()
+    first, _ = killed.communicate()
+    # of processes killed just now nothing is tidied up: all that Ray and Tune have logged
+    logs = [
+        p for p in Path(f"/tmp/featgan-{os.getuid()}").glob(f"{killed.pid}-*/**/*") if p.is_file()
+    ]
+    assert len(logs) > 10
+    assert not [path for path in logs if SECRET.encode() in path.read_bytes()]
+
+    again = sweep(tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert "Traceback" not in said
+    assert "2 of 2 runs finished" in said
+    assert left_by(results) == left_by(Store(str(tmp_path / "results")))
+    assert SECRET not in first + said
+    assert not [key for key in results.list() if SECRET.encode() in results.get(key)]
