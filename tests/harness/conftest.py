@@ -7,6 +7,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules that tests share
 
 from harness.records import Evaluation, RunRecord, Seconds, StageRecord
 from harness.schemas import CountStatistics, QualityRecord, RealRecord, RealScore, Rescored

@@ -1,7 +1,15 @@
 """TensorBoard curves, read back from the event files."""
 
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
 import numpy as np
 import pytest
+from processes import LOOPBACK, MARK, listening, marked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.curves import Curves, write_histogram
@@ -80,3 +88,23 @@ def test_histogram_of_feature_counts(tmp_path):
     assert (value.num, value.min, value.max, value.sum) == (4, 700, 900, 3000)
     assert sorted(value.bucket)[-2:] == [1, 3]
     assert value.bucket_limit[-1] == 901
+
+
+def test_tensorboard_as_people_are_told_to_start_it_listens_on_loopback_only(
+    tmp_path,
+):
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", tmp_path, "--port", "0"]
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command, env=os.environ | {MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (addresses := listening(marked(mark))):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert addresses <= LOOPBACK

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import LOOPBACK, MARK, listening, marked
 
 ROOT = Path(__file__).parents[2]
 # Out of CI: 50 kills take twelve minutes on a quiet machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
-MARK = "FEATGAN_TEST_MARK"
 PATIENCE = 900
 SWEEP = """
 name: killed
@@ -41,8 +41,6 @@ score: {{classifier: trained, trained_on: [digits], count: 16, splits: 2}}
 grid: {{mode: [descending, conventional], seed: [0, 1]}}
 resources: {{checkpoint_minutes: 0}}
 """
-ADDRESSES = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-"""127.0.0.1, ::1 and the first as an IPv6 address, as /proc/net spells them."""
 
 
 class Command:
@@ -60,33 +58,11 @@ class Command:
 
     def pids(self) -> list[int]:
         """Its living processes."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
-                    found.append(int(process.name))
-            except OSError:
-                continue
-        return sorted(found)
+        return marked(self.mark)
 
     def trials(self) -> list[int]:
         """Those that train."""
         return [pid for pid in self.pids() if b"ImplicitFunc" in _command_line(pid)]
-
-    def listening(self) -> set[str]:
-        """The addresses its processes listen on, in the kernel's spelling."""
-        sockets = set()
-        for pid in self.pids():
-            try:
-                links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-            except OSError:
-                continue
-            sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
-        lines = [line.split() for kind in ("tcp", "tcp6")
-                 for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]  # fmt: skip
-        return {
-            line[1].partition(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets
-        }
 
     def end(self) -> tuple[int, str]:
         """Its exit code and all it said; a hang is a failure."""
@@ -181,9 +157,9 @@ def test_a_run_whose_process_is_killed_is_tried_again_and_nothing_listens_to_oth
     command = Command(write(tmp_path))
     commands.append(command)
     await_training(command, tmp_path)
-    listening = command.listening()
-    assert listening, "Ray listens: the test must see it"
-    assert listening <= ADDRESSES
+    addresses = listening(command.pids())
+    assert addresses, "Ray listens: the test must see it"
+    assert addresses <= LOOPBACK
     _kill(command.trials()[0])
     code, said = command.end()
     assert code == 0, said
@@ -199,6 +175,7 @@ def kill_at_random(
     folder: Path, kills: int, chance: random.Random, commands: list[Command]
 ) -> None:
     """Run the sweep, killing any of its processes, until so many have died; then let it end."""
+    fell: dict[str, int] = {"before runs": 0, "during runs": 0}
     while kills:
         command = Command(write(folder))
         commands.append(command)
@@ -208,12 +185,15 @@ def kill_at_random(
             if command.process.poll() is None and (pids := command.pids()):
                 # the driver is one of a dozen, and its death the one that ends most
                 victims = [*pids, *[command.process.pid] * (len(pids) // 3)]
+                fell["during runs" if command.trials() else "before runs"] += 1
                 _kill(chance.choice(victims))
                 kills -= 1
         if not kills or command.process.poll() == 0:
             command.process.communicate(timeout=PATIENCE)
             if kills:  # it ended before it could be killed: another sweep
                 subprocess.run(["rm", "-r", str(folder / "results")], check=True)
+    print("kills:", fell)
+    assert fell["during runs"] >= sum(fell.values()) // 10, fell
     for _ in range(3):  # runs that failed twice in one life are tried again in the next
         command = Command(write(folder))
         commands.append(command)

@@ -133,9 +133,7 @@ def test_a_bucket_is_opened_without_keys_in_its_address() -> None:
     for root in (f"s3://{LONG}@bucket/x", f"gs://b/x?token={SECRET}"):
         with pytest.raises(UserError, match="address takes no keys; put them into the env"):
             Store(root)
-        with pytest.raises(
-            UserError, match="data: .* address takes no keys; put them into the env"
-        ):
+        with pytest.raises(UserError, match=r"data: .* address takes no keys"):
             FolderSource(source="folder", path=root).listing(32)
     with pytest.raises(UserError, match="results: s3:// names no bucket"):
         Store("s3://")

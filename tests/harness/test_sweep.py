@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import LOOPBACK, MARK, listening, marked
 
 from harness import lock
 from harness.store import Store
@@ -56,7 +57,7 @@ def sweep_file(tmp_path):
 
 def start(*arguments):
     command = [sys.executable, str(ROOT / "harness" / "sweep.py"), *map(str, arguments)]
-    environment = os.environ | {"RAY_ADDRESS": "local"}
+    environment = os.environ | {"RAY_ADDRESS": "local", MARK: f"{os.getpid()}-{len(STARTED)}"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -167,6 +168,9 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, num
     folder = tmp_path / "results" / "tiny"
     process = start(file)
     await_evaluations(process, folder)
+    addresses = listening(marked(f"{os.getpid()}-0"))
+    assert addresses, "Ray listens: the test must see it"
+    assert addresses <= LOOPBACK
     process.send_signal(number)
     code, _, err = finish(process)
     assert code == 1
