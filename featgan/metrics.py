@@ -33,6 +33,7 @@ class FeatureStatistics:
 
     def __init__(self, features: Tensor) -> None:
         self.features = features.double()
+        self._drawn: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -57,6 +58,12 @@ class FeatureStatistics:
     def density_radii(self) -> Tensor:
         """Distance [n] of each real image to its fifth neighbour."""
         return _radii(self.features, DENSITY_NEIGHBOURS)
+
+    def kernel_sums(self, draws: Tensor) -> Tensor:
+        """What KID needs of draws [s, n] of the real images alone; equal draws are summed once."""
+        if self._drawn is None or not torch.equal(self._drawn[0], draws):
+            self._drawn = draws, _sums_within(self.features, draws)
+        return self._drawn[1]
 
 
 def frechet_distance(real: FeatureStatistics, generated: Tensor) -> float:
@@ -86,25 +93,45 @@ def kernel_distance(
     The mean over `subsets` draws of `size` images of each kind (of all, where there are
     fewer), with a fixed seed and in torch-fidelity's order. May be a little below 0.
     """
-    generated = generated.double()
-    size = min(size, len(real), len(generated))
-    if size == len(real) == len(generated):
-        return _squared_mmd(generated, real.features).item()
+    x, y = generated.double(), real.features
+    size = min(size, len(x), len(y))
+    if size == len(x) == len(y):
+        subsets = 1  # any draw is all of them
     random = np.random.RandomState(2020)
-    distances = []
-    for _ in range(subsets):
-        ours = random.choice(len(generated), size, replace=False)
-        theirs = random.choice(len(real), size, replace=False)
-        distances.append(_squared_mmd(generated[ours], real.features[theirs]))
-    return torch.stack(distances).mean().item()
+    draws = [(_draw(random, x, size), _draw(random, y, size)) for _ in range(subsets)]
+    ours, theirs = (torch.stack(each) for each in zip(*draws, strict=True))
+    within = _sums_within(x, ours) + real.kernel_sums(theirs)
+    across = _kernel_sums(x, y, ours, theirs)
+    return (within / (size * (size - 1)) - 2 * across / size**2).mean().item()
 
 
-def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Return the unbiased estimate of MMD² of `x` and `y`, both [m, d]."""
-    m = len(x)
-    xx, yy = _kernel(x, x), _kernel(y, y)
-    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
-    return within / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+def _draw(random: np.random.RandomState, features: Tensor, size: int) -> Tensor:
+    """Which of the features [n, d] are drawn: [n], 1 or 0."""
+    drawn = torch.zeros(len(features), dtype=torch.float64)
+    drawn[torch.from_numpy(random.choice(len(features), size, replace=False))] = 1
+    return drawn.to(features.device)
+
+
+def _sums_within(x: Tensor, draws: Tensor) -> Tensor:
+    """Sum of the kernel over all pairs of different images, in each draw [s, n] of x [n, d]."""
+    with_itself = (x.square().sum(dim=1) / x.shape[1] + 1) ** 3
+    return _kernel_sums(x, x, draws, draws) - draws @ with_itself
+
+
+def _kernel_sums(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+    """Sum [s] of the kernel over all pairs of each draw of x and of y.
+
+    Images are in many draws: where it is less work, the kernel of all pairs is computed once.
+    """
+    in_draws = of_x.sum(dim=1) @ of_y.sum(dim=1)
+    if len(x) * len(y) > in_draws:
+        pairs = zip(of_x.bool(), of_y.bool(), strict=True)
+        return torch.stack([_kernel(x[ours], y[theirs]).sum() for ours, theirs in pairs])
+    sums = torch.zeros(len(of_x), dtype=x.dtype, device=x.device)
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        sums += (of_x[:, rows] @ _kernel(x[rows], y) * of_y).sum(dim=1)
+    return sums
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -59,15 +59,24 @@ def test_fid_of_the_same_images_is_zero() -> None:
     assert frechet_distance(FeatureStatistics(same), same) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("n", "real_n", "d"), SIZES)
-def test_kid_equals_torch_fidelitys(n: int, real_n: int, d: int) -> None:
+@pytest.mark.parametrize("part", [0.9, 0.1], ids=["of all pairs", "of each draw's"])
+@pytest.mark.parametrize(("n", "real_n", "d"), [*SIZES, (2100, 50, 3)])
+def test_kid_equals_torch_fidelitys(n: int, real_n: int, d: int, part: float) -> None:
     generated, real = features(n, d, 1, 0.1), features(real_n, d, 2)
-    size = min(n, real_n) - 5
+    size = int(min(n, real_n) * part)
     theirs = kid_features_to_metric(
         generated.double(), real.double(), kid_subsets=7, kid_subset_size=size, verbose=False
     )["kernel_inception_distance_mean"]
     ours = kernel_distance(FeatureStatistics(real), generated, subsets=7, size=size)
     assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_kid_remembers_of_the_real_images_only_what_was_drawn() -> None:
+    real, some, others = features(90, 9, 0), features(80, 9, 1), features(60, 9, 2)
+    kept = FeatureStatistics(real)
+    for generated in (some, some + 1, others, some):
+        alone = kernel_distance(FeatureStatistics(real), generated, subsets=3, size=40)
+        assert kernel_distance(kept, generated, subsets=3, size=40) == alone
 
 
 def test_kid_by_hand() -> None:
