@@ -66,12 +66,13 @@ def measure(
 
 
 def _kept(store: Store, key: str, data: DataSet) -> RealScore | None:
-    """What was measured before; None of what is not there, damaged, or another data set's."""
+    """What was measured before; None of what is not there, damaged, or another measurement."""
     try:
         kept = RealScore.model_validate_json(store.get(key))
     except (FileNotFoundError, ValidationError):
         return None
-    return kept if (kept.name, kept.digest) == (data.name, data.digest) else None
+    told = (kept.name, kept.digest, kept.asked)
+    return kept if told == (data.name, data.digest, Path(key).stem) else None
 
 
 def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
@@ -115,6 +116,7 @@ def _measure(
     record = RealScore(
         name=data.name,
         digest=data.digest,
+        asked=Path(key).stem,
         protocol=score.protocol,
         images=min(len(logits), settings.count),
         score=found.score,

@@ -87,6 +87,13 @@ def test_real_images_are_scored_once_as_generated_ones_are(
         assert store.get(file) == whole
         task.calls = 1
 
+    fewer, _ = measure(count=10)
+    (other_file,) = (key for key in store.list() if "/real/" in key and key != file)
+    store.put(file, store.get(other_file))  # of the same images, but of another way to score
+    assert measure() == (record, None)
+    assert record != fewer
+    task.calls = 1
+
     record, key = measure(metrics=["fid", "density_coverage"], count=400, splits=1)
     assert key is not None
     assert (record.images, task.calls) == (40, 2)
