@@ -93,9 +93,6 @@ class Outcome:
         problems: list[str] = []
         path = folder / "sweep.json"
         plan = _parsed(path, SweepRecord, problems) if path.is_file() else None
-        if plan and not all({"data", "mode", "seed"} <= {*cell} for cell in plan.cells):
-            problems.append(f"{path}: left out: a cell has no data, mode or seed")
-            plan = None
         runs = _latest(
             [
                 run

@@ -6,9 +6,9 @@ results. Knows no Ray and no tensors.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from harness.sealed import Sealed
 
@@ -75,6 +75,20 @@ class Seconds(BaseModel):
     """Start-up: loading libraries, images and classifier."""
 
 
+def _whole(cell: dict[str, Any]) -> dict[str, Any]:
+    if not (
+        isinstance(cell.get("data"), str)
+        and isinstance(cell.get("mode"), str)
+        and isinstance(cell.get("seed"), int)
+    ):
+        raise ValueError("a cell has text for data and mode, and a whole number for seed")
+    return cell
+
+
+CellRecord = Annotated[dict[str, Any], AfterValidator(_whole)]
+"""A place in the grid: `data`, `mode`, `seed` and any further axis by dotted key."""
+
+
 class RunRecord(Sealed):
     """Everything about one run; `run.json` is this model as sealed JSON."""
 
@@ -85,8 +99,8 @@ class RunRecord(Sealed):
     """Name of the run and of its directory: `<data set>-<mode>-seed<n>[-<axis>…]-<signature>`."""
     signature: str
     """Hash of all that can change the result."""
-    cell: dict[str, Any]
-    """The run's place in the grid: `data`, `mode`, `seed` and any further axis by dotted key."""
+    cell: CellRecord
+    """The run's place in the grid."""
     settings: dict[str, Any]
     """The run's resolved settings, as the sweep file spells them."""
     data_key: str = ""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harness.records import CellRecord
 from harness.sealed import Sealed
 
 
@@ -74,7 +75,7 @@ class SweepRecord(Sealed):
 
     format: Literal[1] = 1
     name: str
-    cells: list[dict[str, Any]]
+    cells: list[CellRecord]
     runs: list[str] | None = None
     """Folders of the runs of these cells; None: whatever is there."""
     notes: list[str] = Field([])

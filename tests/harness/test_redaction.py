@@ -90,7 +90,8 @@ def test_a_sweeps_secrets_are_in_nothing_that_it_prints_or_keeps(
     settings = load(path).model_dump(mode="json")
     assert SECRET in json.dumps(settings)
     assert SECRET not in json.dumps(redacted_tree(settings))
-    record = SweepRecord(name="a", cells=[settings], notes=[f"s3://a:{SECRET}@b"])
+    cell = settings | {"data": f"s3://a:{SECRET}@b", "mode": "ascending", "seed": 0}
+    record = SweepRecord(name="a", cells=[cell], notes=[f"s3://a:{SECRET}@b"])
     assert SECRET not in record.to_json().decode()
     assert SweepRecord.model_validate_json(record.to_json()).notes == ["s3://***@b"]
 

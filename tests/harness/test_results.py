@@ -99,11 +99,16 @@ def test_damaged_neighbours_are_told_and_end_no_tables(sweep_folder, capsys):
         (folder / "runs" / name).mkdir()
         (folder / "runs" / name / "failures.txt").write_bytes(log)
     (folder / "sweep.json").write_text('{"name": "s", "cells": [{}]}')
+    record = json.loads(next(folder.glob("runs/*/run.json")).read_text())
+    record.pop("sha256", None)  # as somebody who edits it by hand
+    (folder / "runs" / "odd").mkdir()
+    (folder / "runs" / "odd" / "run.json").write_text(json.dumps(record | {"cell": {}}))
     assert results.main([str(folder)]) == 0
     said = capsys.readouterr().out
     assert "silent failed before its training began: no reason given" in said
     assert "binary failed before its training began: \ufffd\ufffd" in said
-    assert "sweep.json: left out: a cell has no data, mode or seed" in said
+    assert "sweep.json: cannot be read: cells.0: a cell has text for data and mode" in said
+    assert "odd/run.json: cannot be read: cell: a cell has text for data and mode" in said
 
 
 def test_a_place_for_tables_that_is_a_file_is_one_line(sweep_folder, capsys):
