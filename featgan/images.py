@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 RESIZE = "central square, Pillow bicubic"
 """What `square` does, as protocols spell it."""
@@ -65,6 +65,7 @@ def decode(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image)
                 _check_range(image)
+                _scale_transparency(image)
                 image.load()
                 _turn(image)
                 return _rgb(image)
@@ -107,12 +108,40 @@ def _check_size(image: Image.Image) -> None:
         raise BadImage(f"{width}x{height} pixels: over {MAX_ASPECT} times as long as wide")
 
 
-def _check_range(image: Image.Image) -> None:
-    """Refuse pixels whose darkest and brightest value no one has said."""
+def _check_range(image: ImageFile.ImageFile) -> None:
+    """Refuse pixels whose darkest and brightest value no one has said, or Pillow forgets."""
     if image.mode == "F":
         raise BadImage("floating-point pixels, whose range is unknown")
-    if image.mode == "I" and image.format not in SIXTEEN_BITS:
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    signed = _SIGNED in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())  # of 8 bits, opened as unsigned
+    if signed or (image.mode == "I" and image.format not in SIXTEEN_BITS):
         raise BadImage("32-bit or signed pixels, whose range is unknown")
+    if tags and image.mode.startswith("I;16"):
+        if tags.get(TiffImagePlugin.BITSPERSAMPLE) != (16,):
+            raise BadImage("12-bit pixels, which Pillow would show all but black")
+        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
+            raise BadImage(
+                "16-bit pixels whose white is zero, which Pillow would show as a negative"
+            )
+
+
+_SIGNED, _WHITE_IS_ZERO = 2, 0
+
+
+def _scale_transparency(image: ImageFile.ImageFile) -> None:
+    """Of a PNG, Pillow scales the pixels to 8 bits, but not the value that is transparent."""
+    value = image.info.get("transparency")
+    if image.format != "PNG" or value is None or not image.tile:
+        return
+    spelt = image.tile[0].args
+    if spelt in _STEPS:
+        image.info["transparency"] = value * _STEPS[spelt]
+    elif spelt == "RGB;16B":
+        image.info["transparency"] = tuple(channel >> 8 for channel in value)
+
+
+_STEPS = {"L;2": 85, "L;4": 17}
+"""Of grey of 2 and 4 bits, which Pillow spreads over 0..255."""
 
 
 def _check_segments(data: bytes) -> None:

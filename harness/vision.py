@@ -48,10 +48,10 @@ def read(location: bytes) -> bytes:
     """The image at `index set`, encoded anew; BadImage where the set cannot decode it."""
     index, _, key = location.decode().partition(" ")
     image = _image(_open(key), int(index))
-    if image.mode not in ("RGBA", "LA", "PA", "P", "I;16"):
+    if image.mode not in ("RGBA", "LA", "PA", "P", "I;16", "I", "F"):
         return encoded(image)
     file = io.BytesIO()  # with its transparency, or all of its bits: `decode` knows what to do
-    image.save(file, "PNG")
+    image.save(file, "TIFF" if image.mode in ("I", "F") else "PNG")
     return file.getvalue()
 
 

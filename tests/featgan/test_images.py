@@ -45,6 +45,14 @@ def webp_header(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def cmyk_header(width: int, height: int) -> bytes:
+    """A CMYK JPEG that claims to be this large."""
+    data = bytearray(encode(plain("red", "CMYK"), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -55,7 +63,9 @@ def webp_header(width: int, height: int) -> bytes:
         (png_header(20_000, 20_000), "over 89 million pixels"),
         (png_header(10_000, 10_000), "over 89 million pixels"),
         (webp_header(6700, 6700), "over 44 million pixels"),
+        (cmyk_header(6700, 6700), "over 44 million pixels"),
         (encode(plain("red", size=(1, 1)), "PNG"), "1x1 pixels"),
+        (encode(plain("red", size=(8, 7)), "PNG"), "8x7 pixels: a side is shorter than 8"),
         (encode(plain("red", size=(1, 40_000)), "PNG"), "1x40000 pixels"),
         (encode(plain("red", size=(10, 101)), "PNG"), "10 times as long"),
         (encode(plain(0.5, "F"), "TIFF"), "floating-point"),
@@ -70,17 +80,23 @@ def test_bad_images_are_named_with_their_reason(data: bytes, reason: str) -> Non
         decode(data)
 
 
-def palette_with_hole() -> bytes:
-    """Red at the left, transparent (of a blue palette entry) at the right."""
+def two_colours() -> Image.Image:
+    """A palette's first entry, red, at the left and its second, blue, at the right."""
     image = plain(0, "P")
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(1, (10, 0, 20, 16))
-    return encode(image, "PNG", transparency=1)
+    return image
 
 
-def animation() -> bytes:
-    frames = [plain("lime"), plain("blue")]
-    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+@pytest.mark.parametrize("size", [(8, 8), (80, 8), (8, 80)])
+def test_the_smallest_and_the_longest_images(size: tuple[int, int]) -> None:
+    assert decode(encode(plain("red", size=size), "PNG")).size == size
+
+
+def animation(kind: str, **options: object) -> bytes:
+    """Two frames, or pages: lime, then blue."""
+    further = {"save_all": True, "append_images": [plain("blue")]}
+    return encode(plain("lime"), kind, **further, **options)
 
 
 def sixteen_bits() -> bytes:
@@ -91,7 +107,7 @@ def sixteen_bits_pgm() -> bytes:
     return b"P5 20 16 65535\n" + b"\x80\xff" * 320
 
 
-RED, WHITE = (255, 0, 0), (255, 255, 255)
+RED, LIME, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +118,17 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
         (sixteen_bits_pgm(), (128, 128, 128), (128, 128, 128)),
         (encode(plain(200, "L"), "PNG"), (200, 200, 200), (200, 200, 200)),
         (encode(plain(1, "1"), "PNG"), WHITE, WHITE),
-        (palette_with_hole(), RED, WHITE),
+        (encode(two_colours(), "PNG", transparency=1), RED, WHITE),
         (encode(plain((0, 0, 0, 0), "RGBA"), "PNG"), WHITE, WHITE),
         (encode(plain((0, 51), "LA"), "PNG"), (204, 204, 204), (204, 204, 204)),
-        (animation(), (0, 255, 0), (0, 255, 0)),
+        (encode(two_colours(), "PNG"), RED, (0, 0, 255)),
+        (encode(two_colours(), "GIF", transparency=1), RED, WHITE),
+        (encode(plain((0, 0, 0, 0), "RGBA"), "WEBP", lossless=True), WHITE, WHITE),
+        (animation("GIF"), LIME, LIME),
+        (animation("WEBP", lossless=True), LIME, LIME),
+        (animation("PNG"), LIME, LIME),
+        (animation("PNG", default_image=True), LIME, LIME),  # for viewers that know no animation
+        (animation("TIFF"), LIME, LIME),
         (encode(plain("red"), "WEBP", lossless=True), RED, RED),
         (encode(plain("red"), "BMP"), RED, RED),
         (encode(plain("red"), "TIFF"), RED, RED),
@@ -113,7 +136,9 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
     ],
     ids=[
         *("cmyk", "16-bit", "16-bit pgm", "grey", "bilevel", "palette with a hole", "rgba", "la"),
-        *("animated", "webp", "bmp", "tiff", "ppm"),
+        *("palette", "gif with a hole", "transparent webp", "animated gif", "animated webp"),
+        *("animated png", "animated png with a default image", "tiff of two pages"),
+        *("webp", "bmp", "tiff", "ppm"),
     ],
 )
 def test_odd_images_become_rgb(
@@ -126,6 +151,23 @@ def test_odd_images_become_rgb(
         np.subtract([image.getpixel((2, 8)), image.getpixel((17, 8))], [left, right])
     )
     assert difference.max() <= 1
+
+
+def test_a_jpeg_that_was_cut_and_closed_again_is_what_libjpeg_shows() -> None:
+    """The upper half as it was; mid-grey where nothing is left."""
+    data = encode(PHOTO.convert("L"), "JPEG")
+    whole, found = decode(data), np.asarray(decode(data[: len(data) * 6 // 10] + b"\xff\xd9"))
+    assert np.array_equal(found[:32], np.asarray(whole)[:32])
+    assert (found[-8:] == 128).all()
+
+
+def test_a_jpeg_with_damaged_pixels_is_what_libjpeg_shows() -> None:
+    data = bytearray(encode(PHOTO.convert("L"), "JPEG"))
+    whole = np.asarray(decode(bytes(data)))
+    data[len(data) * 6 // 10] ^= 16
+    found = np.asarray(decode(bytes(data)))
+    assert np.array_equal(found[:32], whole[:32])
+    assert (found[-8:] != whole[-8:]).mean() > 0.5
 
 
 def test_exif_rotation_is_applied() -> None:

@@ -191,11 +191,15 @@ def largest(kind: str) -> bytes:
         return encoded(grey, "PNG", compress_level=1)
     if kind == "webp":
         return encoded(image.crop((0, 0, 6600, 6600)), "WEBP", method=0)
+    if kind == "jpeg cmyk progressive":
+        image = image.crop((0, 0, 6600, 6600)).convert("CMYK")
     return encoded(image, "JPEG", progressive=True, subsampling=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["png alpha", "png 16 bits", "webp", "jpeg progressive"])
+@pytest.mark.parametrize(
+    "kind", ["png alpha", "png 16 bits", "webp", "jpeg progressive", "jpeg cmyk progressive"]
+)
 def test_the_largest_images_are_decoded_in_less_than_a_gibibyte(kind: str) -> None:
     data = largest(kind)
     stream = len(data).to_bytes(4, "little") + data

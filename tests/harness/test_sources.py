@@ -407,6 +407,16 @@ def test_what_a_set_decodes_itself_keeps_its_transparency_and_bits(
     assert decode(vision.read(b"0 some")).getpixel((8, 8)) == colour
 
 
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_what_a_set_decodes_to_an_unknown_range_is_refused(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "_open", lambda _: [(Image.new(mode, (16, 16), 255), 0)])
+
+    with pytest.raises(BadImage, match="whose range is unknown"):
+        decode(vision.read(b"0 some"))
+
+
 def bomb() -> bytes:
     """A PNG that claims 400 million pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)

@@ -1,0 +1,76 @@
+"""What only looks like an image file, of every kind that a folder or a bucket can hold."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from harness import celeba, folders
+from harness.folders import Row, list_images, read, rows_of
+
+
+def listed(path: str) -> dict[str, Row]:
+    return {row.image_id: row for row in list_images([path], label=False)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: path.symlink_to("/dev/zero"),  # which never ends
+    ],
+    ids=["pipe", "socket", "device", "endless device"],
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_never_opened(
+    tmp_path: Path, make: Callable[[Path], object], linked: bool
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    make(tmp_path / "odd" if linked else folder / "odd.png")
+    if linked:
+        (folder / "odd.png").symlink_to(tmp_path / "odd")
+    assert listed(str(folder))["odd.png"].problem == "neither a file nor a folder"
+
+
+def test_a_link_to_an_image_is_that_image(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere.dat").write_bytes(b"pixels")
+    (tmp_path / "photos/link.png").symlink_to(tmp_path / "elsewhere.dat")
+    row = listed(str(tmp_path / "photos"))["link.png"]
+    assert (row.problem, read(row.location)) == (None, b"pixels")
+
+
+def test_a_bucket_has_no_folders_to_name() -> None:
+    """What lies below `x.jpg/` is read, and that prefix itself is nothing."""
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe("/named/x.jpg/inside.png", b"pixels")
+    assert [*listed("memory://named")] == ["x.jpg/inside.png"]
+
+
+def test_a_file_over_the_limit_is_named_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "MOST_BYTES", 2**20)
+    sizes = {"000001.jpg": 2**20, "000002.jpg": 2**20 + 1}
+    (tmp_path / celeba.IMAGES).mkdir()
+    for name, size in sizes.items():
+        (tmp_path / celeba.IMAGES / name).write_bytes(bytes(size))
+        fsspec.filesystem("memory").pipe(f"/large/{celeba.IMAGES}/{name}", bytes(size))
+    (tmp_path / celeba.ATTRIBUTES).write_text("2\nMale\n000001.jpg 1\n000002.jpg 1\n")
+    in_bucket = f"memory://large/{celeba.IMAGES}"
+    for rows in (
+        list_images([str(tmp_path / celeba.IMAGES)], label=False),
+        list_images([in_bucket], label=False),
+        celeba.list_images(str(tmp_path), {"Male": True}, None, 0)[0],
+        rows_of(in_bucket, [*sizes]),
+    ):
+        found = {row.image_id: row.problem for row in rows}
+        assert found == {"000001.jpg": None, "000002.jpg": "over 1 MiB"}
