@@ -34,7 +34,7 @@ from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
 from harness.feature_table import NONE, duplicates_of, feature_table
-from harness.known import Known, whole_counts
+from harness.known import MAKERS, Known, known_counts
 from harness.lock import SweepLock
 from harness.parts import Parts
 from harness.redaction import one_line
@@ -45,8 +45,6 @@ from harness.store import Store
 
 FORMAT = 1
 """Of `dataset.json`."""
-MAKERS = "made_with"
-"""Key of what counts were made with."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
@@ -103,9 +101,10 @@ def prepare(
     else:
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(store, key):  # another sweep may just have done it
-                known, made_with = _known_counts(store, kind, _maker(gpu))  # its own, too
+                known, made_with = known_counts(store, kind, _maker(gpu))  # its own, too
                 store.delete(f"{key}/dataset.json")
-                store.put(f"{key}/counting.json", seal(kind | {MAKERS: made_with}))
+                made = kind | {MAKERS: made_with}
+                store.put(f"{key}/counting.json", seal(made))
                 parts = Parts(store, key, len(listing.images))
                 limit = max_rejected * listing.found - len(listing.problems)
                 if limit >= 0:
@@ -114,7 +113,7 @@ def prepare(
                 rejected = _put_rejected(store, key, listing, parts)
                 looked_at = int(parts.counted.sum()) + len(listing.problems)
                 _check_rejected(name, rejected, listing, max_rejected, path, looked_at)
-                _put_data_set(name, source, listing, parts, features, store, key)
+                _put_data_set(name, source, listing, parts, rejected, features, made, store, key)
     data = read_data_set(store, key)
     rejected = load_rejected(store, data)
     _check_rejected(name, rejected, listing, max_rejected, path, listing.found)
@@ -243,35 +242,6 @@ def _maker(gpu: bool) -> dict[str, str]:
     return {"device": "GPU" if gpu else "CPU"} | versions
 
 
-def _known_counts(
-    store: Store, kind: dict[str, Any], maker: dict[str, str]
-) -> tuple[Known, list[dict[str, str]]]:
-    """All counts of this kind in the store, those of interrupted counts included.
-
-    Beside them what they were made with, and `maker`, which makes the others.
-    """
-    tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
-    makers: list[dict[str, str]] = []
-    for file in store.list("features"):
-        key, _, leaf = file.rpartition("/")
-        if leaf != "counting.json":
-            continue
-        try:
-            found = unseal(store.get(file))
-        except (ValueError, FileNotFoundError):  # damaged, or just removed: nothing is known of it
-            continue
-        made_with = found.pop(MAKERS, [])
-        if found != kind:
-            continue
-        if store.exists(f"{key}/dataset.json"):
-            tables.append(whole_counts(store, key))
-        else:
-            tables.append(Parts.left_in(store, key))
-        makers += made_with if len(tables[-1]) else []
-    makers.append(maker)
-    return Known.of(pd.concat(tables)), [m for i, m in enumerate(makers) if m not in makers[:i]]
-
-
 def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.DataFrame:
     """Write `rejected.csv`: image_id, reason; sorted by image_id."""
     image_ids = listing.images["image_id"]
@@ -302,7 +272,9 @@ def _put_data_set(
     source: SourceSettings,
     listing: Listing,
     parts: Parts,
+    rejected: pd.DataFrame,
     features: FeatureSettings,
+    made: dict[str, Any],
     store: Store,
     key: str,
 ) -> None:
@@ -322,10 +294,8 @@ def _put_data_set(
     table, content = feature_table(images, parts, np.flatnonzero(keep), count_type(features))
     store.put(f"{key}/features.parquet", table)
     store.put(f"{key}/duplicates.csv", _csv(duplicates))
-    made_with = unseal(store.get(f"{key}/counting.json"))[MAKERS]
     versions = {name: text for name, text in _maker(False).items() if name != "device"}
-    protocol = _kind(features) | {"weights": features.weights, "versions": versions}
-    protocol[MAKERS] = made_with
+    protocol = made | {"weights": features.weights, "versions": versions}
     store.put(f"{key}/protocol.json", seal(protocol))
     data_set = DataSet(
         name=name,
@@ -337,7 +307,7 @@ def _put_data_set(
         classes=tuple(sorted(images["label"][keep].dropna().unique())),
         matched=listing.matched,
         table_sha256=hashlib.sha256(table).hexdigest(),
-        rejected_sha256=hashlib.sha256(store.get(f"{key}/rejected.csv")).hexdigest(),
+        rejected_sha256=hashlib.sha256(_csv(rejected)).hexdigest(),
         unreadable=len(parts.unreadable),
     )
     store.put(f"{key}/dataset.json", seal({"format": FORMAT} | asdict(data_set)))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.parts import Parts
 from harness.sealed import unseal
 from harness.store import Store
 
 NOT_COUNTED = -1
+MAKERS = "made_with"
+"""Key of what counts were made with."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,36 @@ class Known:
         return int(self.counts[place]) if found else NOT_COUNTED
 
 
-def whole_counts(store: Store, key: str) -> pd.DataFrame:
+def known_counts(
+    store: Store, kind: dict[str, Any], maker: dict[str, str]
+) -> tuple[Known, list[dict[str, str]]]:
+    """All counts of this kind in the store, those of interrupted counts included.
+
+    Beside them what they were made with, and `maker`, which makes the others.
+    """
+    tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
+    makers: list[dict[str, str]] = []
+    for file in store.list("features"):
+        key, _, leaf = file.rpartition("/")
+        if leaf != "counting.json":
+            continue
+        try:
+            found = unseal(store.get(file))
+        except (ValueError, FileNotFoundError):  # damaged, or just removed: nothing is known of it
+            continue
+        made_with = found.pop(MAKERS, [])
+        if found != kind:
+            continue
+        if store.exists(f"{key}/dataset.json"):
+            tables.append(_whole_counts(store, key))
+        else:
+            tables.append(Parts.left_in(store, key))
+        makers += made_with if len(tables[-1]) else []
+    makers.append(maker)
+    return Known.of(pd.concat(tables)), [m for i, m in enumerate(makers) if m not in makers[:i]]
+
+
+def _whole_counts(store: Store, key: str) -> pd.DataFrame:
     """The columns sha256 and feature_count of a data set's table; no rows of a damaged one."""
     nothing = pd.DataFrame({"sha256": [], "feature_count": []})
     try:

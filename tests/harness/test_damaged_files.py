@@ -30,12 +30,12 @@ from harness import image_values
 from harness.features import (
     FORMAT,
     DataSet,
-    _known_counts,
     check,
     load_rejected,
     read_data_set,
     read_sealed,
 )
+from harness.known import known_counts
 from harness.outcome import Outcome
 from harness.parts import Parts
 from harness.records import RunRecord
@@ -324,7 +324,7 @@ def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> No
     store.put(f"{key}/counting.json", seal({}))
 
     def known() -> list[int]:
-        return sorted(_known_counts(store, {}, {})[0].counts.tolist())
+        return sorted(known_counts(store, {}, {})[0].counts.tolist())
 
     assert known() == [*range(8)]
     for _ in range(40):

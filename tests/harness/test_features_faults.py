@@ -161,7 +161,7 @@ def test_a_known_count_makes_no_image_of_bytes_that_are_refused(
             }
         )
     )
-    monkeypatch.setattr(features, "_known_counts", lambda *_: (known, []))
+    monkeypatch.setattr(features, "known_counts", lambda *_: (known, []))
     data, (_, rejected, _) = counted(photos, Store(str(tmp_path / "store")))
     assert (data.images, data.rejected, done.seen) == (IMAGES - 1, 1, [])
     assert rejected["image_id"] == ["05.png"]

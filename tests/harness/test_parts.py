@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from harness.known import NOT_COUNTED, Known
@@ -86,12 +85,3 @@ def test_what_an_abandoned_count_left_is_known(store: Store) -> None:
         20,
         NOT_COUNTED,
     ]
-
-
-def test_digests_that_end_in_zeros_are_told_apart() -> None:
-    parts = [b"\x01" + bytes(31), b"\x01\x00\x02" + bytes(29), bytes(32)]
-    table = {"sha256": [part.hex() for part in parts], "feature_count": [5, 6, 7]}
-    known = Known.of(pd.DataFrame(table))
-
-    assert [known.get(part) for part in parts] == [5, 6, 7]
-    assert known.get(b"\x02" + bytes(31)) == NOT_COUNTED
