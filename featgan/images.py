@@ -43,6 +43,10 @@ MOST_SEGMENTS = 10_000
 INDEX = "index.parquet"
 DIGESTS = "digests.json"
 PACK_FORMAT = 1
+SHORTEST = 256
+"""Images in a shard, but for the last."""
+MOST_SHARDS = 512
+"""Of a pack: each is a file that stays open, and a process often may have 1,024."""
 
 
 class BadImage(ValueError):
@@ -205,6 +209,21 @@ def _format(data: bytes) -> str:
         return "image"
 
 
+def _write_shards(folder: Path, total: int, images: Iterable[np.ndarray]) -> None:
+    """Pieces of any length as shards of one length, none of which is held in memory."""
+    length, row = max(SHORTEST, -(-total // MOST_SHARDS)), 0
+    for piece in images:
+        while len(piece):
+            some, piece = np.split(piece, [length - row % length])
+            with (folder / f"{row // length:05d}.npy").open("ab") as file:
+                if row % length == 0:
+                    header = np.lib.format.header_data_from_array_1_0(some)
+                    shape = min(length, total - row), *some.shape[1:]
+                    np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+                file.write(np.ascontiguousarray(some).data)
+            row += len(some)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -230,12 +249,11 @@ class ImagePack:
 
     @classmethod
     def write(
-        cls, folder: Path, image_ids: Sequence[str] | pd.Series, shards: Iterable[np.ndarray]
+        cls, folder: Path, image_ids: Sequence[str] | pd.Series, images: Iterable[np.ndarray]
     ) -> ImagePack:
-        """Make a pack of uint8 shards [n, 3, S, S], which are taken one at a time."""
+        """Make a pack of all `images`: pieces uint8 [n, 3, S, S], which are taken one at a time."""
         folder.mkdir(parents=True, exist_ok=True)
-        for number, shard in enumerate(shards):
-            np.save(folder / f"{number:05d}.npy", shard)
+        _write_shards(folder, len(image_ids), images)
         pd.DataFrame({"image_id": image_ids}).to_parquet(folder / INDEX)
         digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         about = {"format": PACK_FORMAT, "sha256": digests}

@@ -105,7 +105,7 @@ def prepare(
                 store.delete(f"{key}/dataset.json")
                 made = kind | {MAKERS: made_with}
                 store.put(f"{key}/counting.json", seal(made))
-                parts = Parts(store, key, len(listing.images))
+                parts = Parts(store, key, len(listing.images), image_size)
                 limit = max_rejected * listing.found - len(listing.problems)
                 if limit >= 0:
                     how = (source, features, image_size, known, actors, gpu)
@@ -287,9 +287,9 @@ def _put_data_set(
     duplicates = duplicates_of(images, parts, keep) if source.remove_duplicates else NONE
     keep[duplicates.index] = False
     with tempfile.TemporaryDirectory() as folder:
-        shards = (pixels[keep[rows]] for rows, pixels in parts)
+        kept = (pixels[keep[rows]] for rows, pixels in parts)
         image_ids = images["image_id"][keep].reset_index(drop=True)
-        ImagePack.write(Path(folder), image_ids, shards)
+        ImagePack.write(Path(folder), image_ids, kept)
         store.put_tree(Path(folder), f"{key}/pack")
     table, content = feature_table(images, parts, np.flatnonzero(keep), count_type(features))
     store.put(f"{key}/features.parquet", table)

@@ -23,7 +23,9 @@ SMALLEST = 256
 DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError)
 """What reading a part raises that is cut or altered: a zip file has a checksum of each array."""
 MOST = 512
-"""Parts of a data set: files that can all be open at once."""
+"""Parts of a data set, unless they were larger than LARGEST."""
+LARGEST = 64 * 2**20
+"""Bytes of pixels in a part: each counting actor fills one of its own, in the driver's memory."""
 
 
 COLUMNS = ("index", "sha256", "problem", "unreadable", "count", "image")
@@ -32,12 +34,12 @@ COLUMNS = ("index", "sha256", "problem", "unreadable", "count", "image")
 class Parts:
     """What is known of each of `total` images, by its index in the listing."""
 
-    def __init__(self, store: Store, key: str, total: int) -> None:
+    def __init__(self, store: Store, key: str, total: int, image_size: int) -> None:
         """Take up the parts that an earlier count has left in `<key>/parts`."""
         self._store, self._key, self._folder = store, key, f"{key}/parts"
-        self._length = max(SMALLEST, -(-total // MOST))
+        self._length = _length(total, image_size)
         self._open: dict[int, np.ndarray] = {}
-        self.total = total
+        self.total, self.image_size = total, image_size
         self.counted = np.zeros(total, bool)
         """Of bad images too: what is known about them is all there is to know."""
         self.counts = np.full(total, -1, np.int32)
@@ -100,12 +102,6 @@ class Parts:
         """Remove the parts: the images are packed now."""
         self._store.delete(self._folder)
 
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        with self._read(0) as arrays:
-            return int(arrays["images"].shape[-1])
-
     def _rows(self, number: int) -> slice:
         """The indices of a part's images."""
         return slice(number * self._length, min((number + 1) * self._length, self.total))
@@ -161,6 +157,11 @@ class Parts:
         """A part's arrays, each read when it is asked for."""
         file = self._store.get(f"{self._folder}/{number:05d}.npz")
         return np.load(io.BytesIO(file), allow_pickle=False)
+
+
+def _length(total: int, image_size: int) -> int:
+    """Images in a part; the same for every count of a data set, or its parts were lost."""
+    return min(max(SMALLEST, -(-total // MOST)), LARGEST // (3 * image_size**2))
 
 
 def _name(key: str, number: int) -> str:

@@ -67,7 +67,7 @@ def features(folder: Path) -> dict[str, Kind]:
     store, key = Store(str(folder)), "features/a-0"
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8)
     made = folder / "made"
-    ImagePack.write(made, IDS, iter([images[:5], images[5:]]))
+    ImagePack.write(made, IDS, [images])
     store.put_tree(made, f"{key}/pack")
     table = pd.DataFrame({"image_id": IDS, "sha256": IDS, "feature_count": range(8), "label": "x"})
     data = table.to_parquet(index=False)
@@ -111,7 +111,7 @@ def features(folder: Path) -> dict[str, Kind]:
     home = folder / key
     return {
         "feature table": Kind(home / "features.parquet", read),
-        "pack shard": Kind(home / "pack" / "00001.npy", read),
+        "pack shard": Kind(home / "pack" / "00000.npy", read),
         "pack index": Kind(home / "pack" / "index.parquet", read),
         "pack digests": Kind(
             home / "pack" / "digests.json", read, (b'"format": 1', b'"format": 2')
@@ -222,7 +222,7 @@ def others(folder: Path) -> dict[str, Kind]:
         return found | {"a": found["a"].tolist()}
 
     store = Store(str(folder))
-    parts = Parts(store, "count", 8)
+    parts = Parts(store, "count", 8, 8)
     digests = [hashlib.sha256(name.encode()).hexdigest() for name in IDS]
     parts.add(
         {
@@ -238,7 +238,7 @@ def others(folder: Path) -> dict[str, Kind]:
     def part() -> Any:
         data = (folder / "count" / "parts" / "00000.npz").read_bytes()
         try:
-            found = Parts(store, "count", 8)
+            found = Parts(store, "count", 8, 8)
             if not found.counted.all():
                 raise Refused("counted again")
             return found.counts.tolist(), found.sha256.tolist(), found.problems
@@ -356,7 +356,7 @@ def test_a_part_in_the_place_of_another_is_counted_again(tmp_path: Path) -> None
         store.put(f"{key}/parts/{name}", store.get("count/parts/00000.npz"))
     assert len(Parts.left_in(store, "count")) == 7
     assert Parts.left_in(store, "another").empty
-    assert not Parts(store, "another", 8).counted.any()
+    assert not Parts(store, "another", 8, 8).counted.any()
 
 
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def put_whole(store: Store, key: str, count: int, kind: dict[str, Any], made: li
 def put_interrupted(store: Store, key: str, counts: list[int], made: list[Any]) -> None:
     """A finished part, or none, of a count under way."""
     store.put(f"{key}/counting.json", seal(KIND | {MAKERS: made}))
-    parts, total = Parts(store, key, 2), len(counts)
+    parts, total = Parts(store, key, 2, 4), len(counts)
     parts.add(
         {
             "index": np.arange(total),
