@@ -21,6 +21,8 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 
 RESIZE = "central square, Pillow bicubic"
 """What `square` does, as protocols spell it."""
+DECODING = 2
+"""Of `decode`: another number where some image comes out with other pixels, and is counted anew."""
 
 MIN_SIDE = 8
 """Shortest side of a usable image in pixels: that of scikit-learn's digits."""

@@ -28,7 +28,7 @@ from featgan import backbones
 from featgan.errors import UserError
 from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
-from featgan.images import RESIZE, ImagePack
+from featgan.images import DECODING, RESIZE, ImagePack
 from harness import cluster, needs
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
@@ -44,7 +44,7 @@ from harness.sources import Listing, SourceSettings
 from harness.store import Store
 
 FORMAT = 1
-"""Of `dataset.json`."""
+"""Of `dataset.json` and `protocol.json`, which also tell the folder they belong to."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
@@ -148,17 +148,28 @@ def _fill(
 def _is_complete(store: Store, key: str) -> bool:
     """Whether the data set is counted; one with unreadable images is tried again."""
     file = f"{key}/dataset.json"
-    return store.exists(file) and not read_sealed(store, file).get("unreadable")
+    return store.exists(file) and not _read_sealed(store, file).get("unreadable")
 
 
 def read_data_set(store: Store, key: str) -> DataSet:
     """The record of the data set in this folder; UserError for one that is damaged or foreign."""
-    record = read_sealed(store, f"{key}/dataset.json")
+    record = _own(store, key, "dataset.json")
+    return DataSet(**record | {"key": key, "classes": tuple(record["classes"])})
+
+
+def read_protocol(store: Store, key: str) -> dict[str, Any]:
+    """How the images of this folder were counted; UserError for a file damaged or foreign."""
+    return _own(store, key, "protocol.json")
+
+
+def _own(store: Store, key: str, name: str) -> dict[str, Any]:
+    """What a sealed file holds that tells this folder's key."""
+    record = _read_sealed(store, f"{key}/{name}")
     if record.pop("format", None) != FORMAT:
-        raise _damaged(store, key, "dataset.json is another version's")
-    if record["key"] != key:
-        raise _damaged(store, key, f"dataset.json is that of {record['key']}")
-    return DataSet(**record | {"classes": tuple(record["classes"])})
+        raise _damaged(store, key, f"{name} is another version's")
+    if (told := record.pop("key", None)) != key:
+        raise _damaged(store, key, f"{name} is that of {told}")
+    return record
 
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
@@ -185,7 +196,7 @@ def check(store: Store, data: DataSet) -> None:
         raise _damaged(store, data.key, "its images are another data set's")
 
 
-def read_sealed(store: Store, key: str) -> dict[str, Any]:
+def _read_sealed(store: Store, key: str) -> dict[str, Any]:
     """A sealed JSON file of a data set; UserError where it is damaged."""
     try:
         return unseal(store.get(key))
@@ -214,7 +225,7 @@ def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict
     rejected = load_rejected(store, data_set)
     return asdict(data_set) | {
         "source": source.model_dump(),
-        "protocol": read_sealed(store, f"{data_set.key}/protocol.json"),
+        "protocol": read_protocol(store, data_set.key),
         "rejections": rejected.head(100).to_dict("records"),
     }
 
@@ -231,6 +242,7 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
         "input_size": features.input_size,
         "preprocessing": features.trained_with,
         "resize": RESIZE,
+        "decoding": DECODING,
         "precision": "fp32",
     }
 
@@ -296,11 +308,11 @@ def _put_data_set(
     store.put(f"{key}/duplicates.csv", _csv(duplicates))
     versions = {name: text for name, text in _maker(False).items() if name != "device"}
     protocol = made | {"weights": features.weights, "versions": versions}
-    store.put(f"{key}/protocol.json", seal(protocol))
+    store.put(f"{key}/protocol.json", seal({"format": FORMAT, "key": key} | protocol))
     data_set = DataSet(
         name=name,
         key=key,
-        digest=_hash(content, parts.image_size, RESIZE),
+        digest=_hash(content, parts.image_size, RESIZE, DECODING),
         images=int(keep.sum()),
         rejected=len(parts.problems) + len(listing.problems),
         duplicates=len(duplicates),

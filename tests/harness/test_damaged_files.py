@@ -33,7 +33,7 @@ from harness.features import (
     check,
     load_rejected,
     read_data_set,
-    read_sealed,
+    read_protocol,
 )
 from harness.known import known_counts
 from harness.outcome import Outcome
@@ -81,7 +81,8 @@ def features(folder: Path) -> dict[str, Kind]:
     )
     about = {"format": FORMAT} | vars(counted) | {"classes": ["x"]}
     store.put(f"{key}/dataset.json", seal(about))
-    store.put(f"{key}/protocol.json", seal({"weights": "random"}))
+    protocol = {"format": FORMAT, "key": key, "weights": "random"}
+    store.put(f"{key}/protocol.json", seal(protocol))
 
     def read() -> str:
         try:
@@ -125,7 +126,9 @@ def features(folder: Path) -> dict[str, Kind]:
             home / "rejected.csv", refusing(lambda: load_rejected(store, counted).to_dict("list"))
         ),
         "protocol": Kind(
-            home / "protocol.json", refusing(lambda: read_sealed(store, f"{key}/protocol.json"))
+            home / "protocol.json",
+            refusing(lambda: read_protocol(store, key)),
+            (b'"format": 1', b'"format": 2'),
         ),
         "image values": Kind(folder / values, scores),
     }
@@ -344,9 +347,10 @@ def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> No
 def test_a_data_set_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     features(tmp_path)
     store = Store(str(tmp_path))
-    store.put("features/b-1/dataset.json", store.get("features/a-0/dataset.json"))
-    with pytest.raises(UserError, match=r"b-1: dataset\.json is that of features/a-0; remove"):
-        read_data_set(store, "features/b-1")
+    for name, read in (("dataset.json", read_data_set), ("protocol.json", read_protocol)):
+        store.put(f"features/b-1/{name}", store.get(f"features/a-0/{name}"))
+        with pytest.raises(UserError, match=f"b-1: {name} is that of features/a-0; remove"):
+            read(store, "features/b-1")
 
 
 def test_a_part_in_the_place_of_another_is_counted_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from harness.features import (
     load_rejected,
     load_table,
     prepare,
-    read_sealed,
+    read_protocol,
 )
 from harness.known import Known
 from harness.sources import FolderSource
@@ -274,7 +274,7 @@ def test_all_that_counts_were_made_with_is_told(
     run(photos, store)
     monkeypatch.setattr(features, "_maker", lambda gpu: versions | {"device": "GPU"})
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
-    protocol = read_sealed(store, f"{run(photos, store).key}/protocol.json")
+    protocol = read_protocol(store, run(photos, store).key)
 
     assert protocol["versions"]["torch"] == version("torch")
     assert [(made["device"], made["torch"]) for made in protocol["made_with"]] == [
