@@ -58,7 +58,10 @@ def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
-        raise Damaged(f"not loadable ({str(error).splitlines()[0]})") from error
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise  # a whole checkpoint: the run must not begin anew
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Damaged(f"not loadable ({reason})") from error
     return state
 
 

@@ -100,9 +100,14 @@ class Gan:
         return to_uint8(self.images(latent))
 
     def is_finite(self) -> bool:
-        """Whether no value of the networks is NaN or infinite; the host waits once."""
+        """Whether no value of networks and optimizers is NaN or infinite; the host waits once.
+
+        An infinite moment would hold its parameter fast for ever.
+        """
         networks = (self.trained, self.discriminator, self.generator)
         values = [value for network in networks for value in network.state_dict().values()]
+        moments = [*self._adam_g.state.values(), *self._adam_d.state.values()]
+        values += [value.to(self.device) for each in moments for value in each.values()]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
     def state(self) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def density_coverage(real: FeatureStatistics, generated: Tensor) -> tuple[float,
     for distances in _distances(generated.double(), real.features):
         nearest.append(distances.amin(dim=0))
         inside.append((distances < radii).sum())
-    density = torch.stack(inside).sum() / (DENSITY_NEIGHBOURS * len(generated))
+    density = torch.stack(inside).sum().double() / (DENSITY_NEIGHBOURS * len(generated))
     coverage = (torch.stack(nearest).amin(dim=0) < radii).double().mean()
     return density.item(), coverage.item()
 
@@ -175,9 +175,9 @@ def _radii(features: Tensor, neighbours: int) -> Tensor:
     """Return the distance of each row to its `neighbours`-th nearest other row."""
     if len(features) <= neighbours:
         raise TooFew(f"{len(features)} images have no {neighbours} neighbours each")
-    return torch.cat(
-        [distances.kthvalue(neighbours + 1).values for distances in _distances(features, features)]
-    )
+    among = _distances(features, features)
+    nearest = (distances.topk(neighbours + 1, largest=False).values for distances in among)
+    return torch.cat([distances[:, -1] for distances in nearest])  # sorted; the first is itself
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:

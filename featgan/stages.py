@@ -160,12 +160,13 @@ class Progress:
         """Take what was measured now: the score, and the watched value where it is another.
 
         Higher is better. `peaks`, `kept` and `over` say afterwards what the criterion makes of
-        it. A value that is no number is worse than any, and never a peak.
+        it. A value that is not finite is worse than any, and never a peak: where the criterion
+        chooses one, the peak stays where it was.
         """
         kept = self.kept
         watched = score if value is None else value
-        self.measured.append((self.epoch, score, -math.inf if math.isnan(watched) else watched))
-        if not math.isnan(score):
+        self.measured.append((self.epoch, score, watched if math.isfinite(watched) else -math.inf))
+        if math.isfinite(score):
             self.best_score = score if self.best_score is None else max(score, self.best_score)
         values = [watched for _, _, watched in self.measured]
         chosen, self.over = self._judged(values)
@@ -176,9 +177,9 @@ class Progress:
                 f"stages.criterion: {self.settings.criterion} chose evaluation {chosen + 1} of "
                 f"{newest + 1}, whose model is not kept; raise stages.window to look back further"
             )
-        epoch, score, _ = self.measured[chosen]
-        self.chosen = chosen if usable else None
-        self.peaks[-1] = Peak(epoch, score) if usable else None
+        if usable:
+            epoch, score, _ = self.measured[chosen]
+            self.chosen, self.peaks[-1] = chosen, Peak(epoch, score)
 
     def _judged(self, values: list[float]) -> tuple[int, bool]:
         """What the criterion says of the stage's values: position of the peak, and whether over."""
@@ -224,8 +225,8 @@ class Progress:
 
     @property
     def final_score(self) -> float | None:
-        """The score at the peak of the last stage begun; None before its first evaluation."""
-        return self.peaks[-1].score if self.peaks[-1] else None
+        """The score at the last peak; None before the run's first evaluation."""
+        return next((peak.score for peak in reversed(self.peaks) if peak), None)
 
     def state(self) -> dict[str, Any]:
         """Plain numbers from which `restore` continues."""

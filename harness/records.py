@@ -116,7 +116,7 @@ class RunRecord(Sealed):
     """Sum of the stages' peak epochs: the paper's "total training epochs"."""
     epochs_spent: int
     final_score: float | None
-    """The peak of the last stage begun."""
+    """The last stage's peak; of a run that ended before that stage had one, the peak before."""
     best_score: float | None
     """The highest score of the whole run."""
     evaluations: list[Evaluation]

@@ -191,7 +191,7 @@ class Trial:
         self.trainer = self._trainer()
         state = self._checkpoints.load()
         if state is not None:
-            self._check_precision(state["computed"])
+            self._check_same(state["computed"])
             self.trainer.restore(state["trainer"])
             self._io, self._wait = state["io"], state["wait"]
             self._continued, self._started = state["continued"] + 1, state["started"]
@@ -242,10 +242,11 @@ class Trial:
     def finish(self) -> RunRecord:
         """Generator, samples and last checkpoint; the record that says so comes last."""
         started = time.perf_counter()
-        generator = generator_bytes(self.trainer.gan.generator)
-        self._generator_sha256 = hashlib.sha256(generator).hexdigest()
-        self._put("generator.safetensors", generator)
-        self._put("samples/last.png", png(grid(self._images())))
+        if self.trainer.progress.final_score is not None:  # else it diverged before any peak
+            generator = generator_bytes(self.trainer.gan.generator)
+            self._generator_sha256 = hashlib.sha256(generator).hexdigest()
+            self._put("generator.safetensors", generator)
+            self._put("samples/last.png", png(grid(self._images())))
         self._save()
         self._io += time.perf_counter() - started
         status: Status = "diverged" if self.trainer.diverged else "finished"
@@ -336,17 +337,19 @@ class Trial:
         )
 
     def _computed(self) -> str:
-        """In which number formats this process trains and scores."""
-        trained = f"training {precision.name(self.trainer.gan.precision)}"
+        """What the last bits of a run's numbers depend on beside its settings and its machine."""
+        device = self.trainer.device.type
+        threads = f" threads={torch.get_num_threads()}" if device == "cpu" else ""
+        trained = f"training {precision.name(self.trainer.gan.precision)} {device}{threads}"
         return "; ".join(filter(None, (trained, self._protocol, self._metrics_protocol)))
 
-    def _check_precision(self, before: str) -> None:
-        """Raise UserError where `auto` means another format than it did where the run began."""
+    def _check_same(self, before: str) -> None:
+        """Raise UserError where the run would go on otherwise than it began."""
         if before != self._computed():
             raise UserError(
-                f"begun on another kind of machine, with {before!r}; here it would go on with "
-                f"{self._computed()!r}: give it a machine of the first kind, or name "
-                "training.precision and score.precision in the sweep file, and it starts anew"
+                f"begun with {before!r}; here it would go on with {self._computed()!r}, to other "
+                "numbers: give it a machine of the first kind and the resources.cpus_per_run and "
+                "gpus_per_run it had, or remove its folder, and it starts anew"
             )
 
     def _save(self) -> None:

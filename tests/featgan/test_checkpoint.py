@@ -77,6 +77,22 @@ def test_a_large_checkpoint_is_in_memory_once():
     assert read < 1.5 * len(whole)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_whole_checkpoint_for_which_memory_is_short_is_not_called_damaged(monkeypatch, error):
+    """Or the run would begin anew, and write over it."""
+
+    def short(*_, **__):
+        raise error
+
+    data = dump({"a": 1})
+    monkeypatch.setattr(torch, "load", short)
+    with pytest.raises(type(error)) as caught:
+        load(data)
+    assert caught.value is error
+
+
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     class Malicious:
         def __reduce__(self):

@@ -28,6 +28,15 @@ def real_images(count=6):
     return torch.rand((count, 3, 32, 32), generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
+def test_an_infinite_moment_of_adams_is_not_finite(make_gan):
+    """Its parameter would stand still for the rest of the run."""
+    gan = make_gan()
+    gan.step(real_images(), noise())
+    assert gan.is_finite()
+    next(iter(gan._adam_d.state.values()))["exp_avg_sq"][0] = torch.inf
+    assert not gan.is_finite()
+
+
 def test_weights_multiply_each_real_images_part_of_the_discriminators_loss(make_gan):
     weights = torch.tensor([2.0, 0.0, 1.0, 0.5, 1.5, 1.0])
     gan, reference = make_gan(), make_gan()

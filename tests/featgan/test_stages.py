@@ -227,6 +227,19 @@ def test_values_that_are_no_numbers_at_a_stages_start_do_not_end_the_run():
     assert progress.peaks == [Peak(30, 1.0)]
 
 
+def test_a_peak_outlives_values_that_are_not_finite():
+    settings = StageSettings(criterion="smoothed_peak", window=3, watch="own")
+    progress = Progress(plan("conventional", 1, 70), settings)
+    for value in [5.0, math.nan, 6.0, math.inf, 7.0]:
+        progress.trained(10)
+        progress.observe(value, value)
+    assert progress.peaks == [Peak(10, 5.0)]  # no window is whole
+    for value in [6.5, 6.0]:
+        progress.trained(10)
+        progress.observe(value, value)
+    assert (progress.peaks, progress.best_score) == ([Peak(60, 6.5)], 7.0)
+
+
 def test_an_own_criterions_numpy_answers_stay_out_of_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "numpy_minded.py").write_text(

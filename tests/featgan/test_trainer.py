@@ -341,11 +341,12 @@ def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(
 def test_a_stage_that_diverges_at_once_leaves_the_peak_of_the_stage_before(make_trainer, same):
     trainer = make_trainer("ascending", stage_epochs=1)
     run = trainer.run()
-    next(run)
+    first = next(run)
     kept = trainer.state()["model"]
     poison(trainer)
     assert list(run) == []
     assert "stage 2" in trainer.diverged
+    assert trainer.progress.final_score == first.score
     assert same(trainer.state()["model"], kept)
 
 

@@ -211,10 +211,21 @@ def test_a_run_is_not_continued_in_another_precision(store, run, monkeypatch):
     before = store.get(f"{run.folder}/checkpoint.pt")
     other = not precision.has_bf16(torch.device("cpu"))
     monkeypatch.setattr(precision, "has_bf16", lambda device: other)
-    with pytest.raises(UserError, match=r"begun on another kind of machine, with 'training"):
+    with pytest.raises(UserError, match=r"begun with 'training .*, to other numbers: give it"):
         carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert store.get(f"{run.folder}/checkpoint.pt") == before
     monkeypatch.undo()
+    assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
+
+
+def test_a_run_is_not_continued_on_other_threads(store, run):
+    """Sums over more threads end in other bits, and no undisturbed run has both."""
+    with pytest.raises(Died):
+        carry(run, store, EVERY_EVALUATION, dying_after(3))
+    threads = torch.get_num_threads()
+    with pytest.raises(UserError, match=r"fp32 cpu threads=1; .*fp32 cpu threads=2; .*cpus_per_run"):
+        carry(run, store, replace(EVERY_EVALUATION, threads=2), lambda record: None)
+    torch.set_num_threads(threads)
     assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
 
@@ -337,6 +348,19 @@ def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypa
     generator = load_generator(store.local(f"{run.folder}/generator.safetensors"))
     assert all(value.isfinite().all() for value in generator.state_dict().values())
     assert split(store, [run]).done == [run]
+
+
+def test_a_run_that_diverges_before_any_peak_leaves_no_generator(store, run, monkeypatch):
+    def poisoned(trial):
+        trainer = original(trial)
+        next(trainer.gan.generator.parameters()).data.fill_(float("nan"))
+        return trainer
+
+    original = module.Trial._trainer
+    monkeypatch.setattr(module.Trial, "_trainer", poisoned)
+    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    assert (record.status, record.final_score, record.generator_sha256) == ("diverged", None, None)
+    assert not store.exists(f"{run.folder}/generator.safetensors")
 
 
 def test_further_metrics_are_reported_with_their_protocol(store, run):
