@@ -18,6 +18,8 @@ from featgan.stages import Stage
 
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that images may take; beyond it they stay memory-mapped."""
+RESIDENT_BYTES = 2**30
+"""What images may take in a process on a CPU; the page cache serves what is larger."""
 
 
 class Images(Protocol):
@@ -108,8 +110,14 @@ class Batches:
         return resident
 
     def _fits(self) -> bool:
-        needed = len(self._images) * 3 * self._images.size**2
+        room: float = RESIDENT_BYTES
         if self._device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self._device)
-            return needed <= RESIDENT_SHARE * free
-        return needed <= 2**30  # the page cache serves what is larger
+            room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        return resident_bytes(len(self._images), self._images.size, room) > 0
+
+
+def resident_bytes(count: int, size: int, room: float) -> int:
+    """Bytes that images of `size` pixels take in memory; 0 where they exceed `room`, and stay
+    memory-mapped."""
+    needed = count * 3 * size**2
+    return needed if needed <= room else 0

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from featgan import precision
+from featgan.batches import RESIDENT_BYTES, RESIDENT_SHARE, resident_bytes
 from featgan.errors import UserError
 from featgan.networks import RECIPES, GanSettings, recipe
 from featgan.scores import Classifier, FeatureStatistics, Score, load_classifier, train_classifier
@@ -36,8 +37,10 @@ FLOAT, DOUBLE = 4, 8
 INCEPTION_FEATURES, SMALL_CNN_FEATURES = 2048, 64
 FEATURE_COPIES = 3
 """The features, and what a covariance makes of them for a while."""
-INCEPTION_BYTES = 400 * 2**20
-"""Measured: the network, and a batch of 24 images in it."""
+CLASSES = 1008
+"""Of Inception's; a classifier of the sweep's own has fewer."""
+INCEPTION_BYTES, INCEPTION_IMAGE_BYTES = 95 * 2**20, 16 * 2**20
+"""Measured: the network, and each image of a batch in it."""
 CONTEXT_BYTES = 512 * 2**20
 """What CUDA itself takes of a GPU for each process."""
 GIB, MIB = 2**30, 2**20
@@ -54,7 +57,7 @@ class Estimate:
     evaluations: int = 0
     score_images: int = 0
     checkpoint_bytes: int = 0
-    """Of all checkpoints kept at the end."""
+    """Of all checkpoints kept, at most: before a peak is decided a run may keep several models."""
     memory: int = 0
     """Bytes of the largest run."""
 
@@ -89,11 +92,12 @@ def estimate(cell: Cell, images: int) -> Estimate:
         score_images=evaluations * method.score.count,
         checkpoint_bytes=KEPT_CHECKPOINTS * (1 + kept) * model,
         memory=PROCESS_BYTES
-        + images * 3 * method.image_size**2
+        + resident_bytes(images, method.image_size, RESIDENT_BYTES)
         + (3 + 2 * kept)
         * model  # in use and kept; and while a checkpoint is written a copy, its bytes
         + step_bytes(method)
         + classifier_bytes(method)
+        + score_bytes(method)
         + metrics_bytes(method, images),
     )
 
@@ -113,15 +117,28 @@ def step_bytes(method: Method) -> int:
 
 def classifier_bytes(method: Method) -> int:
     """Bytes of a classifier of Inception's size, activations included; of the small CNN none."""
-    return 0 if method.score.classifier == "trained" else INCEPTION_BYTES
+    if method.score.classifier == "trained":
+        return 0
+    return INCEPTION_BYTES + method.score.batch_size * INCEPTION_IMAGE_BYTES
+
+
+def score_bytes(method: Method) -> int:
+    """Bytes of features and logits of all images of a score: in parts, joined, and in float64."""
+    joined = 2 * FLOAT * (_width(method) + CLASSES) + 2 * DOUBLE * CLASSES
+    doubled = 2 * DOUBLE * _width(method) if method.score.metrics else 0
+    return method.score.count * (joined + doubled)
 
 
 def metrics_bytes(method: Method, images: int) -> int:
     """Bytes of the real images' features, in float64, where metrics need them; 0 elsewhere."""
     if not method.score.metrics:
         return 0
-    width = SMALL_CNN_FEATURES if method.score.classifier == "trained" else INCEPTION_FEATURES
-    return FEATURE_COPIES * DOUBLE * images * width
+    return FEATURE_COPIES * DOUBLE * images * _width(method)
+
+
+def _width(method: Method) -> int:
+    """Features that the classifier gives for an image."""
+    return SMALL_CNN_FEATURES if method.score.classifier == "trained" else INCEPTION_FEATURES
 
 
 class _Size(NamedTuple):
@@ -170,7 +187,7 @@ def describe(sweep: Sweep) -> str:
             "  images: " + ", ".join(f"{name} {count:,}" for name, count in images.items()),
             f"  training: {total.steps:,} steps, {total.images:,} images",
             f"  scoring: {total.evaluations:,} evaluations, {total.score_images:,} images",
-            f"  checkpoints: {total.checkpoint_bytes / MIB:,.0f} MiB",
+            f"  checkpoints: at most {total.checkpoint_bytes / MIB:,.0f} MiB",
             f"  memory of a run: about {total.memory / GIB:.1f} GiB",
         ]
     )
@@ -199,7 +216,8 @@ def probe(sweep: Sweep) -> str:
         most[kind] = max(most.get(kind, 0), images[cell.data])
         work[kind] = work.get(kind, Estimate()) + estimate(cell, images[cell.data])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines, hours, at_once = [], 0.0, len(sweep.cells())
+    runs = len(sweep.cells())
+    lines, hours, at_once = [], 0.0, runs
     for kind, method in methods.items():
         share = PROBE_SECONDS / len(methods)
         pace = measure(method, most[kind], sweep.resources, device, share)
@@ -213,33 +231,39 @@ def probe(sweep: Sweep) -> str:
         hours += work[kind].evaluations * pace.score_seconds / 3600
         memory = pace.memory
         if device.type == "cuda":
-            memory += unmeasured_bytes(method, most[kind])
+            room = RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
+            memory += unmeasured_bytes(method, most[kind], room)
         at_once = min(at_once, fitting(memory, sweep.resources, device))
     return "\n".join(
         [
             f"probe on this machine's {device.type}, with whatever else it is doing now:",
             *lines,
             f"  one run after another: {hours:.2f} hours",
-            _on_gpus(at_once, hours)
+            _on_gpus(at_once, hours, runs)
             if device.type == "cuda"
-            else f"  {at_once} at once, as fit here: {hours / at_once:.2f} hours",
+            else f"  {at_once} at once, as fit here: {_on(at_once, hours, runs):.2f} hours",
         ]
     )
 
 
-def _on_gpus(fit: int, hours: float) -> str:
+def _on_gpus(fit: int, hours: float, runs: int) -> str:
     """What fits on each GPU, whatever the file asks for; runs that share one share its time."""
     gpus, share = torch.cuda.device_count(), int(1000 / fit) / 1000
     return (
         f"  {fit} of them fit on each GPU (resources.gpus_per_run: {share:g}) and share its time; "
-        f"{gpus} GPUs here: {hours / gpus:.2f} hours or less"
+        f"{gpus} GPUs here: about {_on(gpus, hours, runs):.2f} hours or less"
     )
 
 
-def unmeasured_bytes(method: Method, images: int) -> int:
+def _on(slots: int, hours: float, runs: int) -> float:
+    """Hours of so many runs on so many slots: the last of them may have a round of its own."""
+    return hours * math.ceil(runs / slots) / runs
+
+
+def unmeasured_bytes(method: Method, images: int, room: float) -> int:
     """What a run has on its GPU beside what a probe of made-up images has: its own images, where
-    they may be there, the models of its peaks, the context."""
-    ours = images * 3 * method.image_size**2
+    they take no more than `room`, the models of its peaks, the context."""
+    ours = resident_bytes(images, method.image_size, room)
     return ours + (1 + method.stages.models_kept) * model_bytes(method) + CONTEXT_BYTES
 
 

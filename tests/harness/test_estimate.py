@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,8 +65,46 @@ def test_metrics_take_memory_for_the_features_of_all_real_images():
         return estimate(Cell("a", "ascending", 0, method), images=1000).memory
 
     small, large = METHOD["score"], {"classifier": "inception", "count": 16, "splits": 2}
-    assert memory(small | {"metrics": ["fid"]}) - memory(small) == 3 * 8 * 1000 * 64
-    assert memory(large | {"metrics": ["kid"]}) - memory(large) == 3 * 8 * 1000 * 2048
+    # the real ones in float64 and what a covariance takes; the 16 generated ones twice
+    assert memory(small | {"metrics": ["fid"]}) - memory(small) == (3 * 1000 + 2 * 16) * 8 * 64
+    assert memory(large | {"metrics": ["kid"]}) - memory(large) == (3 * 1000 + 2 * 16) * 8 * 2048
+    more = large | {"count": 1016}
+    assert memory(more) - memory(large) == 1000 * (8 * (2048 + 1008) + 16 * 1008)
+
+
+def test_images_that_stay_on_disk_take_no_memory():
+    method = Method.model_validate(METHOD | {"image_size": 128})
+    fit = module.RESIDENT_BYTES // (3 * 128**2)
+    cell = Cell("a", "ascending", 0, method)
+    empty, most, more = (estimate(cell, images).memory for images in (0, fit, fit + 1))
+    assert most - empty == fit * 3 * 128**2
+    assert more == empty
+
+
+@pytest.mark.parametrize("criterion", ["peak", "smoothed_peak"])
+def test_checkpoints_take_at_most_what_is_foretold(criterion):
+    """Of the two that are kept, the largest: midway, while several models may become the peak."""
+    method = Method.model_validate(
+        METHOD
+        | {"gan": {"width": 8, "latent": 16}, "stages": {"criterion": criterion, "window": 3}}
+        | {"training": METHOD["training"] | {"stage_epochs": 6, "evaluate_every": 1}}
+    )
+    images = module._MadeUp(method)
+    classifier = module._classifier(method, images, torch.device("cpu"))
+    trainer = module.StagedTrainer(
+        images,
+        np.ones(len(images), int),
+        module.plan("conventional", 1, 6),
+        module.Score(classifier, method.score),
+        gan=method.gan,
+        training=method.training.model_copy(update={"epoch_steps": 1}),
+        seed=0,
+        device=torch.device("cpu"),
+        staging=method.stages,
+    )
+    largest = max(len(checkpoint.dump(trainer.state())) for _ in trainer.run())
+    foretold = estimate(Cell("a", "conventional", 0, method), 256).checkpoint_bytes
+    assert 2 * largest == pytest.approx(foretold, rel=0.1)
 
 
 def test_a_sweep_costs_what_its_runs_cost_and_as_much_memory_as_the_largest():
@@ -103,19 +142,20 @@ def test_what_fits_on_a_gpu_is_a_matter_of_its_memory_not_of_the_file(monkeypatc
     for asked in (None, 0.5, 1.0, 2.0):
         assert fitting(7 * module.GIB, Resources(gpus_per_run=asked), cuda) == 11
     assert fitting(81 * module.GIB, Resources(), cuda) == 1
-    text = module._on_gpus(11, 30.0)
+    text = module._on_gpus(11, 30.0, runs=20)
     assert "11 of them fit on each GPU (resources.gpus_per_run: 0.09)" in text
     assert 11 * 0.09 <= 1
-    assert text.endswith("2 GPUs here: 15.00 hours or less")  # not 11 times as fast
+    assert text.endswith("2 GPUs here: about 15.00 hours or less")  # not 11 times as fast
+    assert "about 20.00 hours" in module._on_gpus(11, 30.0, runs=3)  # one GPU has two of them
 
 
 def test_a_run_on_a_gpu_also_has_its_images_and_the_models_of_its_peaks():
     method = Method.model_validate(METHOD)
     model = module.model_bytes(method)
-    more = module.unmeasured_bytes(method, images=1000)
+    more = module.unmeasured_bytes(method, images=1000, room=1000 * 3 * 32 * 32)
     assert more - module.CONTEXT_BYTES == 1000 * 3 * 32 * 32 + 2 * model
     smoothed = METHOD | {"stages": {"criterion": "smoothed_peak", "window": 5}}
-    more = module.unmeasured_bytes(Method.model_validate(smoothed), images=0)
+    more = module.unmeasured_bytes(Method.model_validate(smoothed), images=10**6, room=10**9)
     assert more - module.CONTEXT_BYTES == (1 + method.stages.models_kept + 2) * model
 
 

@@ -223,7 +223,9 @@ def test_a_run_is_not_continued_on_other_threads(store, run):
     with pytest.raises(Died):
         carry(run, store, EVERY_EVALUATION, dying_after(3))
     threads = torch.get_num_threads()
-    with pytest.raises(UserError, match=r"fp32 cpu threads=1; .*fp32 cpu threads=2; .*cpus_per_run"):
+    with pytest.raises(
+        UserError, match=r"fp32 cpu threads=1; .*fp32 cpu threads=2; .*cpus_per_run"
+    ):
         carry(run, store, replace(EVERY_EVALUATION, threads=2), lambda record: None)
     torch.set_num_threads(threads)
     assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
