@@ -45,10 +45,11 @@ FEATURES_FOLDER = "features"
 
 
 class Resources(Settings):
-    """What the sweep may take of the machines; none of it changes a result."""
+    """What the sweep may take of the machines; none of it is in a signature."""
 
     cpus_per_run: int = Field(1, ge=1)
-    """CPU cores, and threads, of each run."""
+    """CPU cores, and threads, of each run. Sums over more threads end in other last bits: a run
+    half done is not continued with another number."""
     gpus_per_run: float | None = Field(None, ge=0)
     """GPUs of each run, fractions included; null: 1 where the machines have GPUs, else 0."""
     max_concurrent: int | None = Field(None, ge=1)

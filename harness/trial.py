@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Habits:
-    """What a trial does besides training; none of it changes the result."""
+    """What a trial does besides training, and on how many threads and what; not in a signature."""
 
     threads: int
     checkpoint_minutes: float
