@@ -24,7 +24,7 @@ import pytest
 from processes import LOOPBACK, MARK, listening, marked
 
 ROOT = Path(__file__).parents[2]
-# Out of CI: 50 kills take twelve minutes on a quiet machine.
+# Out of CI: 50 kills take about twenty minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
 PATIENCE = 900
