@@ -39,8 +39,7 @@ def feature_table(
     `counts` is their type. A slice at a time: all of it is the largest thing a count would hold.
     """
     columns = [name for name in images if name not in ("location", "stamp")]
-    label = pa.null() if images["label"].isna().all() else pa.string()
-    types = dict.fromkeys(columns, pa.string()) | {"label": label, "sha256": pa.string()}
+    types = dict.fromkeys([*columns, "sha256"], pa.string())
     schema = pa.schema([*types.items(), ("feature_count", pa.from_numpy_dtype(counts))])
     file, content = io.BytesIO(), hashlib.sha256()
     with pq.ParquetWriter(file, schema) as writer:

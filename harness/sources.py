@@ -26,7 +26,14 @@ from harness.folders import Row
 Read = Callable[[bytes], bytes]
 """The encoded bytes of the image at a location; OSError where they cannot be had."""
 
-COLUMNS = ("image_id", "location", "label", "stamp")
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.large_string()),
+        ("location", pa.large_binary()),
+        ("label", pa.large_string()),
+        ("stamp", pa.large_string()),
+    ]
+)
 SLICE = 10_000
 """Images that are hashed at a time."""
 
@@ -58,11 +65,13 @@ class Listing:
         while some := list(islice(rows, SLICE)):
             tables.append(_table([row[:-1] for row in some if row.problem is None]))
             problems |= {row.image_id: row.problem for row in some if row.problem is not None}
-        images = pd.concat(tables or [_table([])], ignore_index=True)
+        images = pa.concat_tables(tables or [_table([])])
         if sort:
-            order = pc.sort_indices(pa.array(images["image_id"]))
-            images = images.take(order.to_numpy()).reset_index(drop=True)
-        return cls(images, problems, matched)
+            images = images.take(pc.sort_indices(images["image_id"]))
+        found = cls(_frame(images), problems, matched)
+        del tables, images
+        pa.default_memory_pool().release_unused()  # of itself it keeps as much again, for good
+        return found
 
     def digest(self) -> str:
         """Hash that changes when an image is added, removed, renamed or written anew."""
@@ -266,10 +275,17 @@ class UnionSource(Source):
         return read
 
 
-def _table(rows: list[Any]) -> pd.DataFrame:
-    """Rows of COLUMNS; pandas has compact columns for text, but not yet for bytes."""
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.astype({"location": pd.ArrowDtype(pa.large_binary())})
+def _table(rows: list[Any]) -> pa.Table:
+    """Rows in Arrow's columns: the schema's, of text and bytes without an object for each."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, SCHEMA.types, strict=True)]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _frame(images: pa.Table) -> pd.DataFrame:
+    """The same for pandas, which has compact columns for text, but not yet for bytes."""
+    kinds = {SCHEMA.field("location").type: pd.ArrowDtype(pa.large_binary())}
+    return images.combine_chunks().to_pandas(types_mapper=kinds.get)
 
 
 def _prefixed(prefix: bytes, locations: pd.Series) -> pd.Series:
