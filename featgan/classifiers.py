@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from featgan.errors import UserError
+from featgan.regular_file import open_regular
 
 INCEPTION_SIZE = 299
 """Side, in pixels, of the images Inception-v3 was trained on."""
@@ -227,7 +228,7 @@ def _read_weights(weights: str | None, url: str) -> tuple[dict[str, Tensor], str
     """Return the tensors of the file `weights`, or of `url`, and the file's SHA-256."""
     path = Path(weights).expanduser() if weights else _download(url)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if weights is None and not digest.startswith(_published_prefix(url)):
             raise UserError(f"{path} is damaged: delete it, and it is downloaded again")

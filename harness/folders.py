@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs as pafs
 
 from featgan.errors import UserError
+from featgan.regular_file import open_regular
 from harness.redaction import one_line, refuse_keys
 
 
@@ -54,7 +55,7 @@ def list_images(paths: list[str], label: bool) -> Iterator[Row]:
 def read(location: bytes) -> bytes:
     """The bytes of a file, local or remote; OSError where they cannot be had."""
     if b"://" not in location:
-        with open(os.path.expanduser(location), "rb") as file:
+        with open_regular(location) as file:
             return file.read()
     system, path = _system(location.decode())
     with system.open_input_stream(path) as stream:

@@ -22,6 +22,7 @@ from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.image_scores import IMAGE_SCORES, LABELS, VERSION
 from featgan.images import ImagePack, resized
+from featgan.regular_file import open_regular
 from harness.counting import counter, shared_weights
 from harness.features import DataSet, load_table
 from harness.sealed import SEAL
@@ -210,7 +211,8 @@ def _distances(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 def _read_table(groups: GroupSettings) -> bytes:
     try:
-        with fsspec.open(groups.table, "rb") as file:
+        path = str(groups.table).removeprefix("file://")
+        with fsspec.open(path, "rb") if "://" in path else open_regular(path) as file:
             return bytes(file.read())
     # a bucket's client has errors of its own
     except Exception as error:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from featgan.errors import UserError
 from featgan.features import FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
+from featgan.regular_file import open_regular
 from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import unpack
 from harness import image_values, real_images
@@ -243,7 +243,8 @@ def _spelled(settings: GroupSettings) -> str:
 def _file_digest(path: str) -> str:
     """What is in a classifier's file, wherever it lies: another file is another judge."""
     try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"score.weights: {path}: {error.strerror}") from error
 

@@ -194,6 +194,12 @@ def test_a_file_that_is_no_weights_is_told_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_weights_are_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="a pipe or a device, not a file"):
+        load_inception(str(tmp_path / "pipe.pth"), CPU)
+
+
 def test_weights_of_another_network_are_refused(inception_file: Path) -> None:
     with pytest.raises(UserError, match="does not fit"):
         load_torchvision(str(inception_file), CPU)

@@ -18,6 +18,7 @@ import ray
 import torch
 
 from featgan import image_scores
+from featgan.errors import UserError
 from featgan.images import ImagePack
 from harness import image_values, preparation, real_images
 from harness.config import Sweep
@@ -140,6 +141,12 @@ def test_new_labels_have_a_judge_of_their_own(
     monkeypatch.setattr(preparation, "unpack", lambda *_: (Training, "0a1b", None))
     first, same, other = (trained(list(labels)) for labels in ("xyxy", "xyxy", "xxyy"))
     assert first == same != other
+
+
+def test_a_judges_file_is_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"score\.weights: .*/pipe: a pipe or a device"):
+        preparation._file_digest(str(tmp_path / "pipe"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
