@@ -12,6 +12,7 @@ import numpy as np
 
 from featgan.errors import UserError
 from harness.folders import Row, read, rows_of
+from harness.redaction import one_line
 
 ATTRIBUTES = "list_attr_celeba.txt"
 IMAGES = "img_align_celeba"
@@ -49,16 +50,33 @@ def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
         lines = read(file.encode()).decode().splitlines()
     except OSError as error:
         raise UserError(
-            f"data: {file} cannot be read; CelebA's folder holds {IMAGES}/ and {ATTRIBUTES}"
+            f"data: {file} cannot be read ({one_line(error.strerror or str(error))}); CelebA's "
+            f"folder holds {IMAGES}/ and {ATTRIBUTES}"
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"data: {file} is damaged: it is no text in UTF-8") from error
+    except UserError:
+        raise
+    # a bucket's client has errors of its own
+    except Exception as error:
+        raise UserError(f"data: {file} cannot be read: {one_line(str(error))}") from error
     names = lines[1].split() if len(lines) > 2 else []
     table = [(file, values) for file, *values in map(str.split, filter(str.strip, lines[2:]))]
     if not names or any(len(values) != len(names) for _, values in table):
         raise UserError(f"data: {file} is damaged: after two lines of header each line has a file")
     if lines[0].strip() != str(len(table)):
         raise UserError(f"data: {file} is cut short: {len(table)} images of {lines[0].strip()}")
-    if twice := [name for name, count in Counter(name for name, _ in table).items() if count > 1]:
+    if twice := [*_repeated(names), *_repeated([name for name, _ in table])]:
         raise UserError(f"data: {file} is damaged: it names {twice[0]!r} twice")
+    for name, values in table:
+        if name in (".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"data: {file} is damaged: {name!r} is no name of a file in {IMAGES}/")
+        if odd := set(values) - {"1", "-1"}:
+            raise UserError(
+                f"data: {file} is damaged: of {name} it tells {min(odd)!r}, neither 1 nor -1"
+            )
     return names, table
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

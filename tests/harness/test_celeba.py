@@ -1,0 +1,88 @@
+"""CelebA by its attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sourced import ids, pixel, save, source
+
+from featgan.errors import UserError
+
+
+def celeba(folder: Path, line_end: str = "\n") -> Path:
+    """Six images; attributes as published: a header with a trailing space, ragged blanks."""
+    values = {
+        1: (1, 1, -1),
+        2: (-1, 1, 1),
+        3: (1, -1, 1),
+        4: (1, 1, 1),
+        5: (1, 1, -1),
+        6: (-1, -1, -1),
+    }
+    lines = ["6", "Male Smiling Young "]
+    for number, row in values.items():
+        save(folder / f"img_align_celeba/{number:06d}.jpg")
+        lines.append(f"{number:06d}.jpg " + " ".join(f"{value:2d}" for value in row))
+    (folder / "list_attr_celeba.txt").write_text(line_end.join(lines) + line_end, newline="")
+    return folder
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_celeba_is_filtered_by_attributes(tmp_path: Path, line_end: str) -> None:
+    path = str(celeba(tmp_path, line_end))
+    both = source("celeba", path=path, attributes={"Male": True, "Smiling": True})
+    mixed = source("celeba", path=path, attributes={"Smiling": True, "Young": False})
+
+    assert ids(both) == ["000001.jpg", "000004.jpg", "000005.jpg"]
+    assert both.listing(32).matched == 3
+    assert ids(mixed) == ["000001.jpg", "000005.jpg"]
+    assert len(ids(source("celeba", path=path))) == 6
+    assert pixel(both, 0) == (255, 0, 0)
+
+
+def test_celeba_limit_is_drawn_by_seed_and_says_how_many_matched(tmp_path: Path) -> None:
+    path = str(celeba(tmp_path))
+    draws = [source("celeba", path=path, limit=3, seed=seed) for seed in range(8)]
+
+    assert all(draw.listing(32).matched == 6 and len(ids(draw)) == 3 for draw in draws)
+    assert ids(draws[0]) == sorted(ids(draws[0])) == ids(source("celeba", path=path, limit=3))
+    assert len({tuple(ids(draw)) for draw in draws}) > 1
+    assert len(ids(source("celeba", path=path, limit=9))) == 6
+
+
+def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list_attr_celeba\.txt cannot be read"):
+        source("celeba", path=str(tmp_path)).listing(32)
+    path = str(celeba(tmp_path))
+    with pytest.raises(UserError, match="no attribute Smile; did you mean Smiling"):
+        source("celeba", path=path, attributes={"Smile": True}).listing(32)
+    wanted = {"Male": False, "Smiling": False, "Young": True}
+    with pytest.raises(UserError, match="no image in"):
+        source("celeba", path=path, attributes=wanted).listing(32)
+    file = tmp_path / "list_attr_celeba.txt"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match="cut short: 5 images of 6"):
+        source("celeba", path=path).listing(32)
+    for text, says in (
+        ("1\nMale\n1.jpg 0\n", r"damaged: of 1\.jpg it tells '0', neither 1 nor -1"),
+        ("1\nMale Young Male\n1.jpg 1 1 1\n", "damaged: it names 'Male' twice"),
+        ("1\nMale\n../../secret.jpg 1\n", r"'\.\./\.\./secret\.jpg' is no name of a file in"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=says):
+            source("celeba", path=path).listing(32)
+    file.write_bytes(b"6\nMale\xff\n")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        source("celeba", path=path).listing(32)
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FTPFileSystem")  # fsspec's
+@pytest.mark.parametrize(
+    "address",
+    ["s3://bad bucket/x", "ftp://127.0.0.1:9/x", "github://a:b@c/x", "reference://x"],
+)
+def test_celeba_where_no_bucket_is_says_so_in_one_line(address: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be (read|reached)") as caught:
+        source("celeba", path=address).listing(32)
+    assert "\n" not in str(caught.value)
