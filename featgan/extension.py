@@ -79,14 +79,14 @@ def blamed(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit would end the command as if all were done
         if not OWN.fullmatch(name):
             raise
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"{name}: {type(error).__name__}: {first}{_place(error)}") from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """` (file, line n)` of the innermost frame outside of this package and of Python's imports."""
     if isinstance(error, SyntaxError):  # names it itself
         return ""

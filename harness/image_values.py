@@ -17,7 +17,7 @@ import pandas as pd
 import ray
 
 from featgan.errors import UserError
-from featgan.extension import digest, resolve
+from featgan.extension import blamed, digest, resolve
 from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.image_scores import IMAGE_SCORES, LABELS, VERSION
@@ -33,6 +33,8 @@ PART_BYTES = 2**26
 """Pixels of the images that one task looks at."""
 FEATURE_IMAGES = 256
 """Images whose features one task holds: 4 MiB of VGG16's."""
+LARGEST = 1e150
+"""Value, either way, whose square is still a number: k-means adds up squares."""
 
 Progress = Callable[[int, int | None], None]
 """Called with images done and images in all."""
@@ -68,11 +70,12 @@ def make(
             values = _centrality(data, features, store, gpu, progress)
         else:
             values = _of_pixels(data, groups.by, store, progress)
-        bad = np.flatnonzero(~np.isfinite(values))
+        bad = np.flatnonzero(~(np.abs(values) <= LARGEST))
         if len(bad):
             raise UserError(
                 f"groups.by: {groups.by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
-                f"data.{data.name}, and {len(bad)} such values in all; each image needs a number"
+                f"data.{data.name}, and {len(bad)} such values in all; each image needs a "
+                f"number within {LARGEST:g} of 0"
             )
         table = pd.DataFrame({"image_id": ids, "value": values})
         table.attrs[SEAL] = _digest(key, table)
@@ -146,7 +149,8 @@ def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.n
 @ray.remote(num_cpus=1)
 def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarray:
     images = ImagePack.open(store.local(f"{key}/pack")).rows(np.arange(start, stop))
-    values = np.asarray(resolve(by, IMAGE_SCORES)(images))
+    with blamed(by):
+        values = np.asarray(resolve(by, IMAGE_SCORES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
         raise UserError(
             f"groups.by: {by} gave {values.dtype} {list(values.shape)} for {len(images)} images; "
@@ -220,18 +224,30 @@ def _read_table(groups: GroupSettings) -> bytes:
         raise UserError(f"groups.table: {groups.table} cannot be read ({reason})") from error
 
 
-def _column(content: bytes, groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
-    """The table's numbers in the order of `ids`."""
+def _table(content: bytes, groups: GroupSettings) -> pd.DataFrame:
+    """The file's content; UserError where it is no table, or names a column twice."""
     file, where = io.BytesIO(content), f"groups.table: {groups.table}"
+    repeated: list[str] = []
     try:
         if str(groups.table).endswith(".parquet"):
             table = pd.read_parquet(file)
         else:
+            header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].dropna()
+            repeated = header[header.duplicated()].to_list()
+            file.seek(0)
             table = pd.read_csv(file, dtype={"image_id": str})
     # pandas and pyarrow have each their own errors for a foreign file
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{where} cannot be read as CSV or Parquet ({reason})") from error
+    if repeated:
+        raise UserError(f"{where} has several columns {repeated[0]!r}; rename all but one")
+    return table
+
+
+def _column(content: bytes, groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
+    """The table's numbers in the order of `ids`."""
+    table, where = _table(content, groups), f"groups.table: {groups.table}"
     for column in ("image_id", groups.column):
         if column not in table:
             names = ", ".join(map(str, table.columns[:20]))
@@ -247,10 +263,9 @@ def _column(content: bytes, groups: GroupSettings, data: DataSet, ids: pd.Series
             f"data.{data.name}, first {missing.iloc[0]!r}"
         )
     values = table[groups.column].loc[ids]
-    try:
-        return values.to_numpy(np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: column {groups.column!r} holds more than numbers") from error
+    if values.dtype.kind not in "biuf":  # dates would pass as nanoseconds, a missing one as well
+        raise UserError(f"{where}: column {groups.column!r} holds more than numbers")
+    return values.to_numpy(np.float64, na_value=np.nan)
 
 
 def _parts(total: int, length: int) -> Iterator[tuple[int, int]]:

@@ -72,6 +72,7 @@ def test_what_cannot_be_had_is_told_in_one_line(own_module, name, why):
         ("x = 1\ny = x / 0\n", "ZeroDivisionError: division by zero (my_own_things.py, line 2)"),
         ("def longest(:\n", "SyntaxError: invalid syntax (my_own_things.py, line 1)"),
         ("raise ValueError('one\\ntwo')\n", "ValueError: one (my_own_things.py, line 1)"),
+        ("import sys\nsys.exit(0)\n", "SystemExit: 0 (my_own_things.py, line 2)"),
     ],
 )
 def test_a_module_that_fails_while_it_is_imported_is_told_with_its_line(own_module, source, told):
@@ -86,6 +87,8 @@ def test_what_an_own_function_raises_is_blamed_on_it_and_ours_passes():
         os.getcwd(1)
     with pytest.raises(UserError, match=r"os:sep: ValueError: .*test_extension"), blamed("os:sep"):
         raise ValueError
+    with pytest.raises(UserError, match=r"^os:abort: SystemExit: 3"), blamed("os:abort"):
+        sys.exit(3)
     with pytest.raises(UserError, match=r"^as it is$"), blamed("os:getcwd"):
         raise UserError("as it is")
     with pytest.raises(ZeroDivisionError), blamed("plain"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ def whole(images):
 
 def broken(images):
     return images.mean(axis=(1, 2, 3)) / 0 - 1
+
+def raising(images):
+    return images["red"]
 """
 
 
@@ -118,6 +122,10 @@ def test_a_users_own_function(
         values(store, by="ownscores:whole")
     with np.errstate(all="ignore"), pytest.raises(UserError, match=r"inf for '00' of data\.a"):
         values(store, by="ownscores:broken")
+    with pytest.raises(
+        UserError, match=r"^ownscores:raising: IndexError: .*ownscores\.py, line 12"
+    ):
+        values(store, by="ownscores:raising")
     with pytest.raises(UserError, match="has no 'blue'"):
         values(store, by="ownscores:blue")
     (first,) = (key for key in store.list("features/a-0/scores") if "red" in key)
@@ -164,6 +172,8 @@ def test_a_column_of_a_table_is_joined_by_image_id(store: Store, tmp_path: Path,
         ("image_id,age\n00,1\n00,2\n", "1 image_ids twice, first '00'"),
         ("image_id,age\n" + "".join(f"{i},x\n" for i in IDS), "'age' holds more than numbers"),
         ("image_id,age\n" + "".join(f"{i},\n" for i in IDS), "gives nan for '00'.*11 such"),
+        ("image_id,age\n" + "".join(f"{i},1.7e308\n" for i in IDS), "gives 1.7e[+]308 for '00'"),
+        ("image_id,age,x,age\n" + "".join(f"{i},1,2,3\n" for i in IDS), "several columns 'age'"),
         ("", "cannot be read as CSV or Parquet"),
         (None, r"cannot be read \(No such file"),
     ],
@@ -177,3 +187,24 @@ def test_a_table_that_does_not_fit_is_refused(
     with pytest.raises(UserError, match=message) as caught:
         values(store, by="table", table=str(path), column="age")
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_dates_or_with_a_missing_number_is_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    day = [pd.NaT, *pd.date_range("2020-01-01", periods=IMAGES - 1)]
+    count = pd.array([None, *range(1, IMAGES)], "Int64")
+    path = str(tmp_path / "table.parquet")
+    pd.DataFrame({"image_id": IDS, "day": day, "count": count}).to_parquet(path)
+
+    with pytest.raises(UserError, match="column 'day' holds more than numbers"):
+        values(store, by="table", table=path, column="day")
+    with pytest.raises(UserError, match="gives nan for '00'"):
+        values(store, by="table", table=path, column="count")
+
+
+def test_a_table_is_not_waited_for_at_a_pipe(store: Store, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for address in ("", "file://"):
+        with pytest.raises(UserError, match=r"cannot be read \(a pipe or a device"):
+            values(store, by="table", table=f"{address}{tmp_path}/pipe", column="age")
