@@ -192,13 +192,19 @@ class Metric:
     names: tuple[str, ...]
     of: Callable[[FeatureStatistics, Tensor], float | tuple[float, ...]]
     lower_is_better: bool = False
+    real_images: int = 2
+    """Fewest real images that it can be measured against: one has no spread."""
 
 
 METRICS: dict[str, Metric] = {
     "fid": Metric(("fid",), frechet_distance, lower_is_better=True),
     "kid": Metric(("kid",), kernel_distance, lower_is_better=True),
-    "precision_recall": Metric(("precision", "recall"), precision_recall),
-    "density_coverage": Metric(("density", "coverage"), density_coverage),
+    "precision_recall": Metric(
+        ("precision", "recall"), precision_recall, real_images=MANIFOLD_NEIGHBOURS + 1
+    ),
+    "density_coverage": Metric(
+        ("density", "coverage"), density_coverage, real_images=DENSITY_NEIGHBOURS + 1
+    ),
 }
 """What a sweep file's `score.metrics` may name, beside functions of the user's own."""
 

@@ -87,15 +87,20 @@ def train_classifier(
 
     A function of its arguments alone: the global generators are neither read nor moved.
     15% of the images, drawn with the seed, are held out to measure the accuracy. Without
-    `epochs`, their number follows from that of the classes.
+    `epochs`, their number follows from that of the classes. UserError where none can be held out.
     """
+    if not (held := round(HELD_OUT * len(images))):
+        raise UserError(
+            f"score.trained_on: {len(images)} images with labels are too few to train a classifier "
+            "and hold one out to check it: 4 or more are needed"
+        )
     epochs = epochs or max(EPOCHS, len(classes) // 2)
     with _alone(seed, threads):
         inputs = prepare(torch.from_numpy(np.ascontiguousarray(images)))
         inputs = inputs.to(memory_format=torch.channels_last)
         targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
         order = torch.randperm(len(inputs))
-        held_out, fitted = order.split([n := round(HELD_OUT * len(order)), len(order) - n])
+        held_out, fitted = order.split([held, len(order) - held])
         body, head = network(len(classes))
         model = nn.Sequential(body, head).to(memory_format=torch.channels_last)
         _fit(model, inputs, targets, fitted, epochs)

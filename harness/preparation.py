@@ -199,6 +199,13 @@ class _Preparation:
 
         Made once, and kept: a sweep must not change its judge.
         """
+        classes = sorted(f"{data.name}/{label}" for data in sets for label in data.classes)
+        if len(classes) < 2:
+            raise UserError(
+                "score.trained_on: a classifier needs 2 labels or more, but "
+                f"{', '.join(data.name for data in sets)} has {' '.join(classes) or 'none'}; name "
+                "data sets that have, or choose the classifier `inception`"
+            )
         labels = (load_table(self._store, data.key)["label"].to_json() for data in sets)
         told = [hashlib.sha256(column.encode()).hexdigest() for column in labels]
         made_from = json.dumps(
@@ -210,7 +217,7 @@ class _Preparation:
             self._progress("training the classifier", 0, None)
             self._store.put(key, ray.get(_fit.remote(self._store, sets)))
         training, digest, _ = unpack(self._store.get(key), self._store.join(key))
-        if [*training.classes] != sorted(f"{d.name}/{c}" for d in sets for c in d.classes):
+        if [*training.classes] != classes:
             raise UserError(
                 f"{self._store.join(key)}: was trained on other data; remove it, and it is "
                 "trained again"

@@ -15,8 +15,10 @@ import torch
 from pydantic import ValidationError
 
 from featgan import real_features
+from featgan.errors import UserError
 from featgan.extension import digest
 from featgan.images import ImagePack
+from featgan.metrics import METRICS
 from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifier
 from harness import machine
 from harness.features import DataSet
@@ -42,8 +44,9 @@ def measure(
     """The score of the real images and, where metrics need them, the store key of their features.
 
     `classifier` is key and digest of a `trained` one. Raises `UserError` where the classifier is
-    not to be had.
+    not to be had, or the images are too few.
     """
+    _check_enough(data, settings)
     judge = [
         data.digest,
         settings.model_dump(mode="json", include=OF_JUDGE),
@@ -63,6 +66,25 @@ def measure(
         ray.get(task.remote(store, data, settings, trained, cpus, gpu, key, features))
         kept = RealScore.model_validate_json(store.get(key))
     return kept, features
+
+
+def _check_enough(data: DataSet, settings: ScoreSettings) -> None:
+    """Raise UserError where the real images are too few for the score, or for a metric of it.
+
+    Known once they are counted; the runs would learn it hours later, each for itself.
+    """
+    said = f"data.{data.name}: its images, {data.images} in all, are too few for"
+    if data.images < 2 * settings.splits:  # as for `count`: the score of one image is always 1
+        raise UserError(
+            f"{said} score.splits, which is {settings.splits}: a split takes 2 or more; lower it, "
+            "or add images"
+        )
+    for metric in settings.metrics:
+        if metric in METRICS and data.images < (fewest := METRICS[metric].real_images):
+            raise UserError(
+                f"{said} the metric {metric}: it takes {fewest} or more; leave it out of "
+                "score.metrics, or add images"
+            )
 
 
 def _kept(store: Store, key: str, data: DataSet) -> RealScore | None:

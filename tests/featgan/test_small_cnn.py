@@ -75,6 +75,11 @@ def test_more_classes_are_learnt_for_longer(classes: int, epochs: int) -> None:
     assert unpack(data, "c")[0].epochs == epochs
 
 
+def test_images_of_which_none_can_be_held_out_train_no_classifier() -> None:
+    with pytest.raises(UserError, match=r"^score\.trained_on: 3 images .* 4 or more"):
+        train_classifier(np.zeros((3, 3, 32, 32), np.uint8), np.arange(3) % 2, CLASSES, seed=0)
+
+
 def test_the_file_is_a_function_of_the_arguments_alone(trained: bytes) -> None:
     torch.manual_seed(99)
     np.random.seed(99)

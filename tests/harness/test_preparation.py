@@ -143,6 +143,15 @@ def test_new_labels_have_a_judge_of_their_own(
     assert first == same != other
 
 
+@pytest.mark.parametrize("labels", [(), ("x",)])
+def test_a_judge_needs_two_labels(store: Store, labels: tuple[str, ...]) -> None:
+    made = preparation._Preparation(sweep(), store, False, lambda *_: None)
+    with pytest.raises(
+        UserError, match=r"score\.trained_on: .* 2 labels or more, but a has (none|a/x);"
+    ):
+        made._train(replace(DATA, classes=labels))
+
+
 def test_a_judges_file_is_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=r"score\.weights: .*/pipe: a pipe or a device"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import ray
 import torch
 
 from featgan import real_features, scores
+from featgan.errors import UserError
 from featgan.images import ImagePack
+from featgan.metrics import METRICS, FeatureStatistics, Metric, measure
 from featgan.scores import Score, ScoreSettings, load_classifier, real_statistics, train_classifier
 from harness import real_images
 from harness.features import DataSet
@@ -116,3 +119,28 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert (same, classified) == (key, [10])  # and not all 40 again
     assert (record.metrics_images, other.metrics_images) == ((20, 20), (10, 30))
     assert other.score == pytest.approx(measure(count=10, splits=1)[0].score, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "settings", "says"),
+    [
+        (3, {"splits": 2}, r"^data\.a: .* 3 in all, .* score\.splits, which is 2: a split takes 2"),
+        (1, {"splits": 1, "metrics": ["fid"]}, r"^data\.a: .* 1 in all, .* score\.splits"),
+        (3, {"splits": 1, "metrics": ["fid", "precision_recall"]}, "precision_recall: it takes 4"),
+        (5, {"splits": 1, "metrics": ["density_coverage"]}, "density_coverage: it takes 6"),
+    ],
+)
+def test_too_few_real_images_are_told_before_any_is_scored(
+    store: Store, number: int, settings: dict[str, Any], says: str
+) -> None:
+    data = replace(DATA, images=number)
+    score = ScoreSettings.model_validate(SETTINGS | settings)
+    with pytest.raises(UserError, match=says):
+        real_images.measure(data, score, ("c.safetensors", "0"), store, cpus=1, gpu=False)
+
+
+@pytest.mark.parametrize(("name", "metric"), METRICS.items())
+def test_a_metric_is_a_number_from_its_fewest_real_images_on(name: str, metric: Metric) -> None:
+    features = torch.randn(metric.real_images + 9, 3, generator=torch.Generator().manual_seed(0))
+    real = FeatureStatistics(features[9:])
+    assert np.isfinite([*measure(name, real, features[:9]).values()]).all()
