@@ -353,6 +353,7 @@ def _carry_out(sweep: Sweep) -> int:
     from harness.preparation import prepare_groups
 
     needs.look_up_functions(sweep)
+    needs.refuse_results_among_images(sweep)
     with alone(store, sweep.name, screen):
         try:
             engine = cluster.connect()

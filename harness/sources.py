@@ -26,6 +26,9 @@ from harness.folders import Row
 Read = Callable[[bytes], bytes]
 """The encoded bytes of the image at a location; OSError where they cannot be had."""
 
+Place = Annotated[str, Field(min_length=1)]
+"""A path or a URI; an empty one would be the folder the command is started in."""
+
 SCHEMA = pa.schema(
     [
         ("image_id", pa.large_string()),
@@ -101,6 +104,10 @@ class Source(Settings):
         """Local files and folders that every reader needs, as absolute paths."""
         return []
 
+    def searched(self) -> list[str]:
+        """Of local folders, those in which any file counts, as absolute paths."""
+        return []
+
 
 class FolderSource(Source):
     """Image files in folders, at any depth."""
@@ -110,6 +117,13 @@ class FolderSource(Source):
     """A folder, or several: local paths or URIs such as `s3://bucket/folder`."""
     labels: Literal["folder"] | None = None
     """`folder`: an image's label is the name of the folder it lies in."""
+
+    @field_validator("path")
+    @classmethod
+    def _no_empty_path(cls, path: str | list[str]) -> str | list[str]:
+        if not path or "" in [*path]:
+            raise ValueError("name a folder; the one the command is started in is `.`")
+        return path
 
     def listing(self, image_size: int) -> Listing:
         """Every file with an image's ending, sorted by path."""
@@ -123,6 +137,10 @@ class FolderSource(Source):
         """The folders that are in no bucket."""
         return _local(*self._paths())
 
+    def searched(self) -> list[str]:
+        """Whatever has an image's ending is one."""
+        return self.files()
+
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
 
@@ -131,7 +149,7 @@ class CelebASource(Source):
     """CelebA as it is published: `img_align_celeba/` beside `list_attr_celeba.txt`."""
 
     source: Literal["celeba"]
-    path: str
+    path: Place
     """The folder that holds both."""
     attributes: dict[str, bool] = Field(default_factory=dict)
     """Which images: `{Male: true, Smiling: true}` keeps those with both, `false` those without."""
@@ -160,7 +178,7 @@ class TorchvisionSource(Source):
     source: Literal["torchvision"]
     set: str
     """Name of the class: `CIFAR10`, `Flowers102`, …"""
-    path: str
+    path: Place
     """Folder the set lies in, or is downloaded to."""
     options: dict[str, str | int | bool] = Field(default_factory=dict)
     """Further arguments of the class, such as `{train: false}` or `{split: test}`."""
@@ -179,14 +197,18 @@ class TorchvisionSource(Source):
         """The folder, which a download may still have to make."""
         return [] if self.download else _local(self.path)
 
+    def searched(self) -> list[str]:
+        """A new file of any kind has the set listed, and counted, anew."""
+        return _local(self.path)
+
 
 class IdxSource(Source):
     """A file of images in MNIST's format, plain or gzipped."""
 
     source: Literal["idx"]
-    images: str
+    images: Place
     """File such as `train-images-idx3-ubyte.gz`."""
-    labels: str | None = None
+    labels: Place | None = None
     """File such as `train-labels-idx1-ubyte.gz`."""
 
     def listing(self, image_size: int) -> Listing:
@@ -263,6 +285,10 @@ class UnionSource(Source):
     def files(self) -> list[str]:
         """Those of all its sources."""
         return [file for part in self.sources.values() for file in part.files()]
+
+    def searched(self) -> list[str]:
+        """Those of all its sources."""
+        return [folder for part in self.sources.values() for folder in part.searched()]
 
     def reader(self) -> Read:
         """Asks the reader of the image's origin."""

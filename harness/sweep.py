@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         sweep = load(options.file, options.scale)
+        needs.refuse_results_among_images(sweep)
         if options.dry_run or options.probe:
             print(resolved(sweep), redacted(describe(sweep)), sep="\n")
             if options.probe:

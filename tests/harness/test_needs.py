@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,37 @@ def test_every_node_is_asked_for_the_files(
     with pytest.raises(UserError, match="seen"):
         command(plan("{k: 2}"))
     assert asked[:2] == ["/data/a", "/data/b.gz"]
+
+
+@pytest.mark.parametrize("command", ["sweep", "features"])
+@pytest.mark.parametrize(
+    ("results", "images"),
+    [("photos/results", "photos"), ("photos", "photos"), ("link/results", "photos")],
+)
+def test_results_among_the_images_are_refused_at_once(
+    tmp_path: Path,
+    results: str,
+    images: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    data = f"{{source: union, sources: {{x: {{source: folder, path: {images}}}}}}}"
+    Path("s.yaml").write_text(f"results: {results}\ndata: {{a: {data}}}\n")
+    main = {
+        "sweep": lambda: sweep.main(["s.yaml", "--dry-run"]),
+        "features": lambda: features.main(["s.yaml"]),
+    }
+    assert main[command]() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"featgan: results: .* lies in .*/photos, where data\.a looks for", line)
+
+
+def test_results_beside_the_images_or_in_a_bucket_are_fine(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{k: 2}")
+    for results in ("/data/results", "/data/ab", "s3://data/a/results"):
+        needs.refuse_results_among_images(found.model_copy(update={"results": results}))

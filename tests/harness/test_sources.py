@@ -6,6 +6,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -335,3 +336,19 @@ def test_union_removes_duplicates_as_a_whole_only() -> None:
     part = {"source": "builtin", "set": "digits", "remove_duplicates": True}
     with pytest.raises(ValidationError, match="beside `sources`, not in a"):
         source("union", sources={"a": part})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "folder", "path": ""},
+        {"kind": "folder", "path": []},
+        {"kind": "folder", "path": ["a", ""]},
+        {"kind": "celeba", "path": ""},
+        {"kind": "torchvision", "set": "MNIST", "path": ""},
+        {"kind": "idx", "images": ""},
+    ],
+)
+def test_an_empty_path_is_not_the_folder_the_command_is_started_in(settings: Any) -> None:
+    with pytest.raises(ValidationError, match=r"at least 1 character|name a folder"):
+        source(**settings)
