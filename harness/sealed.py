@@ -37,10 +37,13 @@ def seal(content: dict[str, Any]) -> bytes:
 
 def unseal(data: bytes) -> dict[str, Any]:
     """What `seal` was given; ValueError, in one line, for a file that is cut or altered."""
-    content = json.loads(data)
-    if not isinstance(content, dict) or SEAL not in content:
-        raise ValueError("not sealed with its SHA-256")
-    return _opened(content)
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or SEAL not in content:
+            raise ValueError("not sealed with its SHA-256")
+        return _opened(content)
+    except RecursionError:
+        raise ValueError("not sealed: nested too deeply") from None
 
 
 def _opened(content: dict[str, Any]) -> dict[str, Any]:
