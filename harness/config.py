@@ -360,7 +360,9 @@ def _scaled(content: dict[str, Any], small: Any, path: Path | str) -> dict[str, 
     """
     if not isinstance(small, dict):
         raise UserError(f"{path}: --scale small: the file has no section `small` to say how")
-    merged = content | {"name": f"{content['name']}-small"}
+    merged, name = dict(content), content["name"]
+    if isinstance(name, str) and name:  # else the model refuses it, as in the full form
+        merged["name"] = f"{name}-small"
     for key, value in small.items():
         before = content.get(key)
         together = key not in WHOLE and isinstance(before, dict) and isinstance(value, dict)

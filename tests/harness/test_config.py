@@ -105,6 +105,13 @@ def test_a_file_without_a_small_form_says_so(read):
         read(scale="small")
 
 
+@pytest.mark.parametrize("name", ["null", "[a]", "''"])
+def test_the_small_form_refuses_a_name_that_the_full_form_refuses(read, name):
+    for scale in ("full", "small"):
+        with pytest.raises(UserError, match=r"small\.yaml: name: "):
+            read(f"name: {name}\nsmall: {{}}\n", scale=scale)
+
+
 def test_what_a_criterion_watches_must_be_measured(read):
     fid = "stages: {watch: fid}\n"
     with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
