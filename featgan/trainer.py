@@ -164,6 +164,8 @@ class StagedTrainer:
                 self._models = {} if peak is None else {BEFORE: peak}
                 self.progress.next_stage()
             yield evaluation
+        if self.progress.finished and self.progress.final_score is None:
+            self.diverged = f"stages.watch: {self.progress.settings.watch} was never a number"
 
     def train(self, epochs: int) -> None:
         """Train on the groups of the current stage."""

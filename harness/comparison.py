@@ -79,7 +79,7 @@ def _names(first: Outcome, second: Outcome) -> tuple[str, str]:
 
 def _finals(pattern: Pattern) -> list[float]:
     def final(run: RunRecord) -> float:
-        assert run.final_score is not None  # a finished run has evaluations
+        assert run.final_score is not None  # as `Pattern.finished` has it
         return run.final_score
 
     return [final(run) for run in pattern.finished]

@@ -49,7 +49,9 @@ class Pattern:
     @property
     def finished(self) -> list[RunRecord]:
         """The runs that count in means and in best of n."""
-        return [run for run in self.runs if run.status == "finished" and run.best_score is not None]
+        ended = (run for run in self.runs if run.status == "finished")
+        # older versions wrote "finished" where the watched value was never a number
+        return [run for run in ended if None not in (run.best_score, run.final_score)]
 
     @property
     def representative(self) -> RunRecord | None:

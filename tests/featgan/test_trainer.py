@@ -375,6 +375,19 @@ def test_a_run_that_diverges_before_its_first_evaluation_has_no_score(make_train
     assert trainer.progress.final_score is None
 
 
+def test_a_run_whose_watched_value_was_never_a_number_ends_diverged(make_trainer, monkeypatch):
+    options = {"mode": "conventional", "staging": {"watch": "fid"}, "metrics": ["fid"]}
+    trainer, again = make_trainer(**options), make_trainer(**options)
+    monkeypatch.setattr(trainer, "_watched", lambda evaluation: math.nan)
+    evaluations = len(list(trainer.run()))
+    assert trainer.progress.finished
+    assert len(trainer.evaluations) == evaluations > 1
+    assert trainer.diverged == "stages.watch: fid was never a number"
+    again.restore(trainer.state() | {"diverged": None})  # of a checkpoint at the last evaluation
+    assert list(again.run()) == []
+    assert again.diverged == trainer.diverged
+
+
 def test_a_generator_of_one_image_is_reported(make_trainer):
     trainer = make_trainer("conventional")
     trainer.train(1)

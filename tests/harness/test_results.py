@@ -122,7 +122,7 @@ def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
     assert results.main([str(tmp_path), "--rescore", "--count", "0"]) == 2
     assert results.main(["s3://KEY:SECRET@bucket/results"]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "error: --count 0: a re-score needs at least one image"
+    assert told[0] == "error: --count 0: a re-score takes 1 to 1,000,000 images"
     assert len(told) == 2
     assert "SECRET" not in told[1]
 
@@ -139,3 +139,12 @@ def test_runs_that_changed_their_kind_of_machine_are_named(sweep_folder):
     found = [line for line in lines if line.startswith("Continued on another device or PyTorch")]
     assert len(found) == 1
     assert found[0].endswith(": a-ascending-seed1.")
+
+
+def test_a_finished_run_without_a_final_score_costs_only_itself(sweep_folder):
+    folder = sweep_folder(data_sets=("apples",), seeds=1, length=2)
+    (path,) = folder.glob("runs/apples-ascending-*/run.json")
+    record = json.loads(path.read_text()) | {"final_score": None}
+    path.write_text(json.dumps(record))
+    assert "\n| ascending | \u2013 |" in results.make(folder).read_text()
+    assert results.main([str(folder), str(folder)]) == 0
