@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from pydantic import ValidationError
 
@@ -27,9 +26,11 @@ from featgan.networks import Generator, load_generator, to_uint8
 from featgan.sample import GENERATOR, generate
 from featgan.scores import Classifier, Score, ScoreSettings, inception_score, load_classifier
 from featgan.seeds import stream
+from harness.features import check, load_table, read_data_set
 from harness.outcome import Outcome, cell_name
 from harness.records import RunRecord
 from harness.schemas import CountStatistics, DataRecord, QualityRecord, RealRecord, Rescored
+from harness.store import Store
 
 GPU_COUNT = 50_000
 QUALITY_IMAGES = 256
@@ -52,14 +53,16 @@ def rescore(
     `count` images a run; by default 50,000 on a GPU, on a CPU ten evaluations' worth with the
     small classifier and one with a large. What is there already is not measured again.
     `networks` are the user's own `module:function`s that may be imported. Raises UserError where
-    images, generators or weights are missing, or a run has own networks that are not among them.
+    images, generators or weights are missing or damaged, `count` is too small for a run's score,
+    or a run has own networks that are not among them.
     """
     outcome = Outcome.read(results)
     measuring = _Measuring(results, outcome, say, networks)
     finished = [run for run in outcome.runs if run.status == "finished"]
     for number, run in enumerate(finished, 1):
         done = f"{number} of {len(finished)}: {cell_name(run.cell)}"
-        record = measuring.run(run, count)
+        with _exact_fp32():
+            record = measuring.run(run, count)
         say(f"{done}: {record.score:.3f}" if record else f"{done}: there already")
 
 
@@ -74,6 +77,7 @@ class _Measuring:
         self.classifier = cache(self._classifier)
         self.counter = cache(self._counter)
         self.training = cache(self._training)
+        self.features = cache(self._features)
 
     def run(self, run: RunRecord, count: int | None) -> Rescored | None:
         """Measure one run; None where that has been done."""
@@ -87,6 +91,11 @@ class _Measuring:
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
         classifier = self.classifier(settings.model_dump_json(), run.score_protocol)
         many = self._count(settings) if count is None else count
+        if many < 2 * settings.splits:
+            raise UserError(
+                f"--count {many}: too few for {run.run}: each of its score's {settings.splits} "
+                f"splits takes 2 images or more; give at least {2 * settings.splits}"
+            )
         large = settings.model_copy(update={"count": many})
         protocol = Score(classifier, large).protocol
         before = self.outcome.rescored.get(run.run)
@@ -99,7 +108,7 @@ class _Measuring:
         self.real(data, features)
         logits = self._logits(generator, classifier, large, run.cell["seed"])
         score, score_std = inception_score(logits, settings.splits)
-        fresh = logits[: many // settings.count * settings.count].split(settings.count)
+        fresh = [part for part in logits.split(settings.count) if len(part) == settings.count]
         noise = _noise(generator, QUALITY_IMAGES, run.cell["seed"], "qualities")
         images = generate(generator, noise)
         _, training = self.training(data)
@@ -146,7 +155,8 @@ class _Measuring:
         self, data: str, rows: np.ndarray, counts: np.ndarray
     ) -> dict[int, CountStatistics]:
         """`counts` of the pack's first `rows` by the group each image was put into."""
-        table = pd.read_parquet(self._features(data) / "features.parquet")
+        store, key = self.features(data)
+        table = load_table(store, key)
         original = table["feature_count"].to_numpy()[rows[: len(counts)]]
         records = [record for record in self.outcome.count_groups if record.data == data][:1]
         split = {
@@ -192,18 +202,25 @@ class _Measuring:
             raise UserError(f"{self.results / 'data' / data}.json: missing; the sweep writes it")
         return self.outcome.data[data]
 
-    def _features(self, data: str) -> Path:
-        """The folder of a data set's features and images, beside the sweep's folder."""
-        folder = self.results.resolve().parent / self._record(data).key
-        if not (folder / "pack").is_dir():
+    def _features(self, data: str) -> tuple[Store, str]:
+        """Store and key of a data set's features and images, beside the sweep's folder; checked."""
+        store, key = Store(str(self.results.resolve().parent)), self._record(data).key
+        if not key.startswith("features/"):
+            path = self.results / "data" / f"{data}.json"
+            raise UserError(f"{path}: tells no folder below `features/`; the sweep writes it anew")
+        try:
+            check(store, read_data_set(store, key))
+        except FileNotFoundError as error:
             raise UserError(
-                f"{folder}: no images of {data}; measuring needs `features/` beside the sweep"
-            )
-        return folder
+                f"{error.filename}: no such file, of the images of {data}; measuring needs "
+                "`features/` beside the sweep, as it was counted"
+            ) from None
+        return store, key
 
     def _training(self, data: str) -> tuple[np.ndarray, np.ndarray]:
         """Rows [n] and images [n, 3, S, S] of a sample of the real images, in random order."""
-        pack = ImagePack.open(self._features(data) / "pack")
+        store, key = self.features(data)
+        pack = ImagePack.open(store.local(f"{key}/pack"))
         order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
         return order, pack.rows(order)
 
@@ -217,6 +234,17 @@ class _Measuring:
             return torch.cat(
                 [classifier(to_uint8(generator(rows.to(self.device)))) for rows in batches]
             )
+
+
+@contextmanager
+def _exact_fp32() -> Iterator[None]:
+    """Keep cuDNN's TF32, its default, out of generators, as training in fp32 does."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _noise(generator: Generator, count: int, seed: int, use: str) -> torch.Tensor:

@@ -25,6 +25,8 @@ from harness.redaction import redacted
 from harness.report import Section
 from harness.table import escape_markdown
 
+MOST_COUNT = 1_000_000
+"""Images of a re-score: their classes' logits take 4 GB."""
 STUCK = 1.0
 """Spread over generated images, in grey levels, under which all are one image to the eye."""
 
@@ -176,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if len(options.results) > 2:
             raise UserError("more than two folders; give one sweep, or two to compare")
-        if options.count is not None and options.count < 1:
-            raise UserError(f"--count {options.count}: a re-score needs at least one image")
+        if options.count is not None and not 1 <= options.count <= MOST_COUNT:
+            raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
         if len(options.results) == 2:
             print(_compare(options.results))
             return 0

@@ -1,5 +1,6 @@
 """Measuring trained generators again, on a tiny sweep with real networks."""
 
+import hashlib
 import json
 import sys
 
@@ -15,8 +16,10 @@ from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import load_trained
 from harness import rescore, results
 from harness.claims import quality_tables
+from harness.features import FORMAT, DataSet
 from harness.outcome import Outcome
 from harness.paper_tables import group_tables
+from harness.sealed import seal
 
 SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
 
@@ -62,8 +65,11 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
     home = tmp_path / "results" / "features" / "apples-0a1b"
     images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
     ImagePack.write(home / "pack", [str(n) for n in range(30)], [images])
-    counts = np.arange(30) + 100
-    pd.DataFrame({"feature_count": counts}).to_parquet(home / "features.parquet")
+    table = pd.DataFrame({"image_id": map(str, range(30)), "feature_count": range(100, 130)})
+    table.to_parquet(home / "features.parquet")
+    table_sha256 = hashlib.sha256((home / "features.parquet").read_bytes()).hexdigest()
+    counted = DataSet(**data, rejected=0, duplicates=0, classes=(), table_sha256=table_sha256)
+    (home / "dataset.json").write_bytes(seal({"format": FORMAT} | vars(counted)))
     groups = [
         {"number": n, "centroid": c, "size": 15, "lowest": low, "highest": low + 14}
         for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))
@@ -153,10 +159,63 @@ def test_own_networks_are_imported_when_named(folder, tmp_path, monkeypatch, cap
 
 
 def test_a_missing_generator_or_missing_images_are_the_users_to_mend(folder):
-    pack = folder.parent / "features" / "apples-0a1b" / "pack"
-    pack.rename(pack.with_name("moved"))
+    features = folder.parent / "features"
+    features.rename(features.with_name("moved"))
     with pytest.raises(UserError, match="needs `features/` beside the sweep"):
+        rescore.rescore(folder, count=20)
+    record = folder / "data" / "apples.json"
+    record.write_text(json.dumps({"name": "apples", "images": 30}))  # one of old
+    with pytest.raises(UserError, match=r"apples\.json: tells no folder below `features/`"):
         rescore.rescore(folder, count=20)
     next(folder.glob("runs/*/generator.safetensors")).unlink()
     with pytest.raises(UserError, match="missing, though the run is finished"):
         rescore.rescore(folder, count=20)
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "pack/00000.npy", "pack", "dataset.json"])
+def test_damaged_images_or_counts_are_told_in_one_line_before_anything_is_measured(
+    folder, name, capsys, monkeypatch
+):
+    monkeypatch.setattr(rescore, "inception_score", lambda *_: pytest.fail("went on"))
+    path = folder.parent / "features" / "apples-0a1b" / name
+    rescored = [str(folder), "--rescore", "--count", "20"]
+    damages = [lambda: path.rename(path.with_name("moved"))]
+    if path.is_file():
+        damages.insert(0, lambda: path.write_bytes(path.read_bytes()[:-9]))
+    for damage in damages:
+        damage()
+        assert results.main(rescored) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert str(folder.parent / "features" / "apples-0a1b") in told
+
+
+@pytest.mark.parametrize(("count", "fresh"), [(4, 0), (19, 0), (40, 2)])
+def test_fewer_images_than_an_evaluations_give_no_fresh_score(folder, count, fresh, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    rescore.rescore(folder, count=count)
+    (again,) = Outcome.read(folder).rescored.values()
+    assert len(again.fresh_scores) == fresh
+
+
+@pytest.mark.parametrize(
+    ("count", "line"), [("3", "at least 4"), ("1000000000000", "takes 1 to 1,000,000 images")]
+)
+def test_a_count_too_small_or_absurd_is_told(folder, count, line, capsys):
+    assert results.main([str(folder), "--rescore", "--count", count]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --count {count}: ")
+    assert told.endswith(f"{line}\n")
+
+
+def test_generators_make_their_images_without_tf32(folder, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    seen, convert = set(), rescore.to_uint8
+    cudnn = rescore.torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    monkeypatch.setattr(
+        rescore, "to_uint8", lambda images: (seen.add(cudnn.allow_tf32), convert(images))[1]
+    )
+    rescore.rescore(folder, count=20)
+    assert seen == {False}
+    assert cudnn.allow_tf32
