@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from featgan import output
 from featgan.errors import UserError
 from featgan.networks import Generator, load_generator, to_uint8
 from featgan.seeds import stream
 
 GENERATOR = "generator.safetensors"
 BATCH = 64
+MOST_COUNT = 100_000
+"""Images of one call, all of which are held: 1.2 GB of 64 px."""
 
 
 def generate(generator: Generator, noise: Tensor) -> NDArray[np.uint8]:
@@ -60,7 +63,7 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, gap: int = 2) ->
     As near to square as the number allows, unless `columns` says otherwise.
     """
     count, _, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for number, image in enumerate(images.transpose(0, 2, 3, 1)):
@@ -108,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODULE:FUNCTION",
         help="import these networks of your own, which the file was made by",
     )
-    parser.add_argument("--count", type=_positive, default=64, help="how many images (64)")
+    parser.add_argument(
+        "--count", type=_positive, default=64, help=f"how many images (64), up to {MOST_COUNT:,}"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--columns", type=_positive, help="of the grid (square)")
     parser.add_argument(
@@ -121,18 +126,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a picture, or a folder (no suffix) for one file an image (samples.png)",
     )
     options = parser.parse_args(arguments)
+    output.spell_all()
     try:
-        named = [options.network] if options.network else []
-        generator = load_generator(generator_file(options.generator), networks=named)
-        make = walk if options.walk else noise
-        images = generate(generator, make(generator, options.count, options.seed))
-        columns = options.columns or (options.count if options.walk else None)
-        files = write(images, options.out, columns)
+        files = _carry_out(options)
+        said = files[0] if len(files) == 1 else f"{len(files)} images in {options.out}"
+        print(said, flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(files[0] if len(files) == 1 else f"{len(files)} images in {options.out}")
+    except BrokenPipeError:
+        if not output.is_closed():
+            raise
+        return 1
     return 0
+
+
+def _carry_out(options: argparse.Namespace) -> list[Path]:
+    """Load, generate and write; the files."""
+    if options.count > MOST_COUNT:
+        raise UserError(f"--count {options.count}: more than {MOST_COUNT:,} images at a time")
+    named = [options.network] if options.network else []
+    file = generator_file(options.generator)
+    generator = load_generator(file, networks=named)
+    if named and generator.gan.network not in named:
+        made_by = generator.gan.network
+        raise UserError(f"--network {named[0]}: {file} was made by {made_by!r}; leave it out")
+    make = walk if options.walk else noise
+    images = generate(generator, make(generator, options.count, options.seed))
+    columns = options.columns or (options.count if options.walk else None)
+    try:
+        return write(images, options.out, columns)
+    except MemoryError:
+        raise UserError(f"--count {options.count}: there is too little memory; lower it") from None
+    # Pillow's for an unknown suffix, and for a picture too large for its format
+    except (OSError, ValueError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+        raise UserError(f"--out {options.out}: {why}; name a picture or a folder") from error
 
 
 def _positive(text: str) -> int:

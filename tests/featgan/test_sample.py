@@ -1,5 +1,7 @@
 """Images from a trained generator: the command, the grid, the walk."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -96,3 +98,53 @@ def test_a_damaged_generator_is_one_line_and_exit_code_2(run, tmp_path, capsys):
     assert said.startswith(f"error: {file}: not a readable generator file (damaged or edited")
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--out", "x.foo"], "--out x.foo: unknown file extension: .foo; name"),
+        (["--out", "d.png"], "--out d.png: Is a directory; name a picture or a folder"),
+        (["--out", "/dev/null/x.png"], "--out /dev/null/x.png: "),
+        (["--out", "file/x.png"], "--out file/x.png: "),
+        (["--out", "file/x"], "--out file/x: "),
+        (["--count", "2000", "--columns", "1", "--out", "x.jpg"], "--out x.jpg: "),
+        (["--count", "100000000000"], "--count 100000000000: more than 100,000 images at a time"),
+        (["--network", "nope"], "--network nope: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_made_is_one_line_and_exit_code_2(
+    run, tmp_path, monkeypatch, capsys, options, told
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.png").mkdir()
+    (tmp_path / "file").touch()
+    assert sample.main([str(run), "--count", "1", *options]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {told}")
+    assert len(said.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"d.png", "file"}
+
+
+def test_more_columns_than_images_are_as_many(run, tmp_path):
+    out = tmp_path / "g.png"
+    sample.main([str(run), "--count", "3", "--columns", "1000000000", "--out", str(out)])
+    with Image.open(out) as picture:
+        assert picture.size == (3 * 34 - 2, 32)
+
+
+def test_letters_that_standard_output_lacks_are_spelled_and_a_closed_one_ends_quietly(
+    run, tmp_path
+):
+    out = tmp_path / "\xe9.png"
+    command = [sys.executable, "-m", "featgan.sample", str(run), "--count", "1", "--out", str(out)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    told = subprocess.run(command, capture_output=True, env=environment)
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert told.stdout.endswith(b"\\xe9.png\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        told = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
+    assert (told.returncode, told.stderr) == (1, b"")
