@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, get_args
 
+from featgan import output
 from featgan.errors import UserError
 from harness.config import Scale
 from harness.lock import SweepLock
@@ -40,12 +41,15 @@ def exit_code(work: Callable[[], int]) -> int:
     """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
 
     Whatever went wrong is told in one line; an unexpected error keeps its traceback, without
-    the secrets of addresses.
+    the secrets of addresses. Where nobody reads the output any more, it ends without a word.
     """
+    output.spell_all()
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
-        return work()
+        code = work()
+        sys.stdout.flush()  # or a closed pipe is told by Python, when it ends
+        return code
     except UserError as error:
         # One that a Ray task raised comes wrapped in its traceback.
         text = one_line(str(getattr(error, "cause", error)), most=10_000)
@@ -56,6 +60,8 @@ def exit_code(work: Callable[[], int]) -> int:
         return 1
     # a bucket's client has errors of its own
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and output.is_closed():
+            return 1
         cause = getattr(error, "cause", None) or error  # as above
         if _is_storages(cause):
             text, advice = _storage(cause), "mend this, and the same command continues"

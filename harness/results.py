@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from featgan import output
 from featgan.errors import UserError
 from harness import figures, report
 from harness.claims import claim_table, quality_tables
@@ -175,13 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reach", type=float, help="the score whose epochs and seconds are told")
     options = parser.parse_args(arguments)
+    output.spell_all()
     try:
         if len(options.results) > 2:
             raise UserError("more than two folders; give one sweep, or two to compare")
         if options.count is not None and not 1 <= options.count <= MOST_COUNT:
             raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
         if len(options.results) == 2:
-            print(_compare(options.results))
+            print(_compare(options.results), flush=True)
             return 0
         (results,) = options.results
         if options.rescore:
@@ -192,11 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = make(results, reach=options.reach)
         print(screen(results))
         print(f"Tables: {tables}\nFigures: {results / 'figures'}")
-        print(f"Report: {results / 'report.html'}")
+        print(f"Report: {results / 'report.html'}", flush=True)
     except UserError as error:
         print(redacted(f"error: {error}"), file=sys.stderr)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and output.is_closed():
+            return 1
         print(redacted(f"error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
         return 1
     return 0

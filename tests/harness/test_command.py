@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +146,32 @@ def test_features_knows_the_users_functions_and_the_small_form(
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
     assert features.main([str(tmp_path / "mine.yaml"), "--scale", "small"]) == 0
     assert seen == [(0.5, True)]
+
+
+FILE = """
+data: {a: {source: folder, path: /caf\xe9}}
+image_size: 32
+grid: {mode: [descending], seed: [0]}
+score: {classifier: inception}
+"""
+
+
+def dry_run(folder: Path, out: Any, encoding: str = "utf-8", **options: Any) -> Any:
+    (folder / "s.yaml").write_text(FILE)
+    command = [sys.executable, "-m", "harness.sweep", str(folder / "s.yaml"), "--dry-run"]
+    spelled = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=spelled, **options)
+
+
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        told = dry_run(tmp_path, closed)
+    assert (told.returncode, told.stderr) == (1, b"")
+
+
+def test_letters_that_standard_output_lacks_are_spelled(tmp_path: Path) -> None:
+    told = dry_run(tmp_path, subprocess.PIPE, "ascii")
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"/caf\\xe9" in told.stdout

@@ -1,6 +1,7 @@
 """From a sweep's folder to its tables and figures: whole, half-finished, without Ray."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -148,3 +149,15 @@ def test_a_finished_run_without_a_final_score_costs_only_itself(sweep_folder):
     path.write_text(json.dumps(record))
     assert "\n| ascending | \u2013 |" in results.make(folder).read_text()
     assert results.main([str(folder), str(folder)]) == 0
+
+
+def test_standard_output_may_lack_letters_or_be_closed(sweep_folder):
+    command = [sys.executable, "-m", "harness.results", str(sweep_folder(seeds=1, length=2))]
+    spelled = os.environ | {"PYTHONIOENCODING": "ascii"}
+    told = subprocess.run(command, capture_output=True, env=spelled)
+    assert (told.returncode, told.stderr) == (0, b"")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        told = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
+    assert (told.returncode, told.stderr) == (1, b"")
