@@ -1,12 +1,13 @@
 """What a sweep has written so far, read back: run records, groups, data records, samples.
 
-Reads files and judges nothing; a file that cannot be read is named, not skipped in silence.
+Judges no result; a file that cannot be read, or is another sweep's, is named, not skipped in
+silence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
+from harness import consistency
 from harness.records import RunRecord
 from harness.schemas import (
     DataRecord,
@@ -104,14 +106,15 @@ class Outcome:
             plan.runs if plan else None,
             problems,
         )
-        groups = {}
-        for path in sorted(folder.glob("groups/*.json")):
-            if record := _parsed(path, GroupsRecord, problems):
-                groups[path.stem] = record
-        data = {}
-        for path in sorted(folder.glob("data/*.json")):
-            if found := _parsed(path, DataRecord, problems):
-                data[path.stem] = found
+        features = folder.resolve().parent
+        data = _all(
+            *(folder / "data", DataRecord, problems),
+            lambda record, every: consistency.other_than_the_runs(record, every, runs, features),
+        )
+        groups = _all(
+            *(folder / "groups", GroupsRecord, problems),
+            lambda record, _: consistency.other_than_counted(record, data),
+        )
         rescored = {}
         for run in runs:
             path = folder / "runs" / run.run / "rescored.json"
@@ -121,9 +124,14 @@ class Outcome:
                 problems.append(f"{path}: left out: measured of another generator than the run's")
                 continue
             rescored[run.run] = again
-        real = [_parsed(path, RealRecord, problems) for path in sorted(folder.glob("real/*.json"))]
-        paths = sorted(folder.glob("ceilings/*.json"))
-        ceilings = [_parsed(path, RealScore, problems) for path in paths]
+        real = _all(
+            *(folder / "real", RealRecord, problems),
+            lambda record, _: consistency.other_than_measured(record, data),
+        )
+        ceilings = _all(
+            *(folder / "ceilings", RealScore, problems),
+            lambda record, _: consistency.other_than_measured(record, data),
+        )
         problems += _failed_starts(folder, plan.runs if plan else None)
         cells = expected if expected is not None else plan.cells if plan else None
         if not runs and not cells and not groups:
@@ -137,8 +145,8 @@ class Outcome:
             data=data,
             groups=groups,
             rescored=rescored,
-            real={record.name: record for record in real if record is not None},
-            ceilings=[record for record in ceilings if record is not None],
+            real={record.name: record for record in real.values()},
+            ceilings=[*ceilings.values()],
             problems=problems,
         )
 
@@ -301,6 +309,21 @@ def _run(path: Path, problems: list[str]) -> RunRecord | None:
         problems.append(f"{path}: left out: the record of another run, {record.run}")
         return None
     return record
+
+
+def _all(
+    folder: Path,
+    model: type[Model],
+    problems: list[str],
+    misfit: Callable[[Model, dict[str, Model]], str | None],
+) -> dict[str, Model]:
+    """The files of a folder by their names, without those that do not fit to the sweep's others."""
+    paths = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    read = {name: _parsed(path, model, problems) for name, path in paths.items()}
+    found = {name: record for name, record in read.items() if record is not None}
+    wrong = {name: misfit(record, found) for name, record in found.items()}
+    problems += [f"{paths[name]}: left out: {why}" for name, why in wrong.items() if why]
+    return {name: record for name, record in found.items() if not wrong[name]}
 
 
 def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None:

@@ -199,7 +199,9 @@ class _Measuring:
 
     def _record(self, data: str) -> DataRecord:
         if data not in self.outcome.data:
-            raise UserError(f"{self.results / 'data' / data}.json: missing; the sweep writes it")
+            raise UserError(
+                f"{self.results / 'data' / data}.json: missing, or another's; run the sweep again"
+            )
         return self.outcome.data[data]
 
     def _features(self, data: str) -> tuple[Store, str]:
