@@ -161,7 +161,7 @@ def _start(cpus: int | None, quiet: dict[str, Any]) -> None:
 
     for _ in range(STARTS):
         try:
-            with _silence():
+            with _silence(), _hangups_ignored():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -216,6 +216,16 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _hangups_ignored() -> Iterator[None]:
+    """Processes begun within outlive a terminal that closes: the driver ends them in order."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def shutdown() -> None:

@@ -27,9 +27,13 @@ STORAGE = "the storage of `results`"
 
 
 def heed_signals() -> None:
-    """Ctrl-C ends the command, and SIGTERM as it does; a shell's `&` has turned the first off."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """Ctrl-C ends the command, and as it does SIGTERM and, but for `nohup`, a closed terminal.
+
+    A shell's `&` has turned the first off.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):
+            signal.signal(number, signal.default_int_handler)
 
 
 def spelled() -> str:

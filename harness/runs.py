@@ -367,9 +367,14 @@ class _Watch(tune.Callback, Stopper):
 
 @contextmanager
 def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterator[None]:
-    """Within: the first Ctrl-C or SIGTERM asks all runs to save themselves, the second ends all."""
+    """Within: the first Ctrl-C or SIGTERM asks all runs to save themselves, the second ends all.
+
+    A terminal that closes asks too, however often: the shell and the kernel both send SIGHUP.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if watch.stopped and number == signal.SIGHUP:
+            return
         if watch.stopped:
             raise KeyboardInterrupt
         watch.stopped = True
@@ -377,7 +382,10 @@ def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterato
             ask()
         screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

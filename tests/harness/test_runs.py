@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from harness import runs as module
+from harness.command import heed_signals
 from harness.config import Cell, Method, Resources
 from harness.screen import Counts, Screen
 from harness.store import Store
@@ -188,6 +189,27 @@ def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path
         assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_closes_asks_the_runs_once_and_under_nohup_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    numbers = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for handler, times in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
+            signal.signal(signal.SIGHUP, handler)
+            heed_signals()
+            asked.clear()
+            watch = module._Watch([], Store(str(tmp_path)), Screen(io.StringIO()), Counts(0))
+            with module._stopping(lambda: asked.append(1), watch, Screen(io.StringIO())):
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGHUP)
+            assert len(asked) == times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_sweep_runs_where_a_terminal_looks_on(

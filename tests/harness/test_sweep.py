@@ -161,6 +161,7 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
     [
         pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="ctrl-c"),
         pytest.param(signal.SIGTERM, id="term"),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow, id="closed terminal"),
     ],
 )
 def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, number):
@@ -171,6 +172,9 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, num
     addresses = listening(marked(f"{os.getpid()}-0"))
     assert addresses, "Ray listens: the test must see it"
     assert addresses <= LOOPBACK
+    if number == signal.SIGHUP:  # of all that the terminal has, and more than once
+        for pid in marked(f"{os.getpid()}-0"):
+            os.kill(pid, number)
     process.send_signal(number)
     code, _, err = finish(process)
     assert code == 1
