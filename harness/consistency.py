@@ -7,9 +7,6 @@ half done some files are not there yet.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from harness.records import RunRecord
 from harness.schemas import DataRecord, GroupsRecord, RealRecord, RealScore
@@ -18,21 +15,13 @@ Data = Mapping[str, DataRecord]
 """Data records by the name of their file: of a data set, or of a variant of it."""
 
 
-def other_than_the_runs(
-    record: DataRecord, data: Data, runs: Sequence[RunRecord], features: Path
-) -> str | None:
-    """What is wrong with a data record none of whose data set's runs saw its images.
-
-    Runs that are done stay so where the same images are listed or counted anew, under another
-    key: then what lies below `features` shows the same digest.
-    """
-    theirs = {run.data_key for run in runs if run.cell["data"] == record.name} - {""}
-    ours = {each.key for each in data.values() if each.name == record.name} - {""}
+def other_than_the_runs(record: DataRecord, data: Data, runs: Sequence[RunRecord]) -> str | None:
+    """What is wrong with a data record none of whose data set's runs saw its images."""
+    theirs = {run.data_digest for run in runs if run.cell["data"] == record.name} - {""}
+    ours = {each.digest for each in data.values() if each.name == record.name} - {""}
     if not theirs or not ours or theirs & ours:
         return None
-    if record.digest in {_digest(features / key) for key in theirs}:
-        return None
-    return f"its images are {record.key}, those of the runs {', '.join(sorted(theirs))}"
+    return f"its images are {record.digest}, those of the runs {', '.join(sorted(theirs))}"
 
 
 def other_than_counted(groups: GroupsRecord, data: Data) -> str | None:
@@ -49,11 +38,3 @@ def other_than_measured(found: RealScore | RealRecord, data: Data) -> str | None
     if not found.digest or not known or found.digest in known:
         return None
     return f"measured of other images than those of data/{found.name}"
-
-
-def _digest(folder: Path) -> str | None:
-    """The digest of a data set that is kept beside the sweep; None where it is not."""
-    try:
-        return DataRecord.model_validate_json((folder / "dataset.json").read_bytes()).digest
-    except (OSError, ValidationError):
-        return None

@@ -106,10 +106,9 @@ class Outcome:
             plan.runs if plan else None,
             problems,
         )
-        features = folder.resolve().parent
         data = _all(
             *(folder / "data", DataRecord, problems),
-            lambda record, every: consistency.other_than_the_runs(record, every, runs, features),
+            lambda record, every: consistency.other_than_the_runs(record, every, runs),
         )
         groups = _all(
             *(folder / "groups", GroupsRecord, problems),

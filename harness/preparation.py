@@ -103,6 +103,7 @@ class _Preparation:
             cell=cell,
             signature=cell.signature(data.digest, judge, values_digest),
             data_key=data.key,
+            data_digest=data.digest,
             values_key=values,
             groups_key=self._groups(data, method.groups, method.features),
             classifier_key=classifier and classifier[0],

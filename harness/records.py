@@ -105,6 +105,8 @@ class RunRecord(Sealed):
     """The run's resolved settings, as the sweep file spells them."""
     data_key: str = ""
     """Store key of its images and feature counts; empty in a record of old."""
+    data_digest: str = ""
+    """Hash of what these are, a part of the signature; empty in a record of old."""
     status: Status
     reason: str | None = None
     """Why a run failed, diverged or was interrupted."""

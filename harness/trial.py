@@ -57,6 +57,8 @@ class Run:
     """What images are grouped by; None: their feature counts."""
     real_key: str | None = None
     """The classifier's features of the real images; None where no metric needs them."""
+    data_digest: str = ""
+    """Of the data set's images and counts."""
     images: int = 1
     """Of the whole data set; decides with the settings how long the run is."""
 
@@ -266,6 +268,7 @@ class Trial:
             cell=cell.as_dict(),
             settings=cell.method.model_dump(mode="json"),
             data_key=self.run.data_key,
+            data_digest=self.run.data_digest,
             status=status,
             reason=reason,
             score_protocol=self._protocol,
