@@ -26,11 +26,11 @@ from featgan.small_cnn import unpack
 from harness import image_values, real_images
 from harness.config import Cell, Sweep
 from harness.features import DataSet, check, data_record, load_table, prepare
+from harness.run import Run
 from harness.schemas import DataRecord
 from harness.sealed import seal
 from harness.signature import short_hash
 from harness.store import Store
-from harness.trial import Run
 
 Progress = Callable[[str, int, int | None], None]
 """Told what is under way, how many images are done, and of how many if that is known."""

@@ -32,10 +32,11 @@ from harness.config import Pilot, Resources
 from harness.preflight import functions, versions
 from harness.records import FINAL, RunRecord, Status
 from harness.redaction import one_line, redacted
+from harness.run import Run, planned_epochs, stop_key
 from harness.screen import Counts, Progress, Screen
 from harness.sealed import is_of_other_format
 from harness.store import Store
-from harness.trial import Habits, Run, planned_epochs, stop_key, train
+from harness.trial import Habits, train
 
 KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
 KEYS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}

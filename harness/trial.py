@@ -29,10 +29,10 @@ from featgan.scores import Score, load_classifier
 from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, machine, preflight, records
 from harness.checkpoints import Checkpoints
-from harness.config import Cell
 from harness.curves import Curves
 from harness.events import EventFolder
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
+from harness.run import Run, planned_epochs, stop_key
 from harness.sealed import unseal
 from harness.store import Store
 
@@ -41,36 +41,6 @@ RECORD_SECONDS = 10.0
 """Least time between two writings of `run.json`; the checkpoint is what a run continues from."""
 STOP_SECONDS = 1.0
 """Least time between two looks at whether the sweep is to stop."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A cell of the grid whose data are known."""
-
-    sweep: str
-    cell: Cell
-    signature: str
-    data_key: str
-    groups_key: str
-    classifier_key: str | None
-    values_key: str | None = None
-    """What images are grouped by; None: their feature counts."""
-    real_key: str | None = None
-    """The classifier's features of the real images; None where no metric needs them."""
-    data_digest: str = ""
-    """Of the data set's images and counts."""
-    images: int = 1
-    """Of the whole data set; decides with the settings how long the run is."""
-
-    @property
-    def name(self) -> str:
-        """Name of the run, of its Tune trial, and of its folder."""
-        return f"{self.cell.label}-{self.signature}"
-
-    @property
-    def folder(self) -> str:
-        """Store key of the run directory."""
-        return f"{self.sweep}/runs/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -87,16 +57,6 @@ class Habits:
     """How many runs share a GPU: what a full one is told with."""
     gpu: bool = False
     """Whether it trains on a GPU."""
-
-
-def planned_epochs(run: Run) -> int:
-    """Epochs of all stages of a run; a criterion may end a stage before."""
-    return sum(stage.epochs for stage in run.cell.stages)
-
-
-def stop_key(sweep: str) -> str:
-    """The file that asks every run of a sweep, on whatever node, to checkpoint and stop."""
-    return f"{sweep}/stop"
 
 
 def train(

@@ -25,9 +25,10 @@ from featgan.images import ImagePack
 from featgan.small_cnn import train_classifier
 from harness.config import Cell, Method
 from harness.records import RunRecord
+from harness.run import Run
 from harness.sealed import seal
 from harness.store import Store
-from harness.trial import Habits, Run, Trial, carry
+from harness.trial import Habits, Trial, carry
 
 EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=100)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"

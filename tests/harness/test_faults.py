@@ -26,9 +26,10 @@ from harness import trial
 from harness.config import Cell, Method
 from harness.lock import SweepLock
 from harness.records import RunRecord
+from harness.run import Run
 from harness.sealed import seal
 from harness.store import Store
-from harness.trial import Habits, Run, carry
+from harness.trial import Habits, carry
 
 HABITS = Habits(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
 IMAGES = 12

@@ -19,9 +19,9 @@ from ray.tune.error import TuneError
 from harness import runs as module
 from harness.command import heed_signals
 from harness.config import Cell, Method, Resources
+from harness.run import Run
 from harness.screen import Counts, Screen
 from harness.store import Store
-from harness.trial import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 

@@ -19,9 +19,10 @@ from featgan.small_cnn import train_classifier
 from harness import trial as module
 from harness.config import Cell, Method
 from harness.records import RunRecord
+from harness.run import Run, stop_key
 from harness.sealed import seal
 from harness.store import Store
-from harness.trial import Habits, Run, carry, stop_key
+from harness.trial import Habits, carry
 
 EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=1)
 
