@@ -119,14 +119,14 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
 
 def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
     """Killed while runs are under way: the same command does the rest, to the same bytes."""
-    undisturbed = sweep_file(results=tmp_path / "undisturbed", epochs=40)
+    undisturbed = sweep_file(results=tmp_path / "undisturbed", epochs=20)
     code, out, err = finish(start(undisturbed))
     assert code == 0, err
     assert "4 of 4 runs finished" in out
     assert "Traceback" not in err
     assert "rror" not in err
 
-    file = sweep_file(epochs=40)
+    file = sweep_file(epochs=20)
     folder = tmp_path / "results" / "tiny"
     process = start(file)
     deadline = time.monotonic() + 300
