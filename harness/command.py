@@ -27,13 +27,15 @@ STORAGE = "the storage of `results`"
 
 
 def heed_signals() -> None:
-    """Ctrl-C ends the command, and as it does SIGTERM and, but for `nohup`, a closed terminal.
+    """Whatever asks the command to end does as Ctrl-C, which a shell's `&` has turned off."""
+    for number in ending_signals():
+        signal.signal(number, signal.default_int_handler)
 
-    A shell's `&` has turned the first off.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):
-            signal.signal(number, signal.default_int_handler)
+
+def ending_signals() -> list[signal.Signals]:
+    """What asks a command to end: Ctrl-C, SIGTERM and, but for `nohup`, a closed terminal."""
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if under_nohup else [signal.SIGHUP])]
 
 
 def spelled() -> str:

@@ -28,6 +28,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from featgan.errors import UserError
+from harness.command import ending_signals
 from harness.config import Pilot, Resources
 from harness.preflight import functions, versions
 from harness.records import FINAL, RunRecord, Status
@@ -383,10 +384,7 @@ def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterato
             ask()
         screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         yield
     finally:
