@@ -97,7 +97,7 @@ def prepare(
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
     path = store.join(f"{key}/rejected.csv")
     if _is_complete(store, key):
-        store.delete(f"{key}/parts")  # left where a count died on its very last step
+        Parts.delete(store, key)  # left where a count died on its very last step
     else:
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(store, key):  # another sweep may just have done it
@@ -323,7 +323,7 @@ def _put_data_set(
         unreadable=len(parts.unreadable),
     )
     store.put(f"{key}/dataset.json", seal({"format": FORMAT} | asdict(data_set)))
-    parts.delete()
+    Parts.delete(store, key)
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -36,7 +36,7 @@ class Parts:
 
     def __init__(self, store: Store, key: str, total: int, image_size: int) -> None:
         """Take up the parts that an earlier count has left in `<key>/parts`."""
-        self._store, self._key, self._folder = store, key, f"{key}/parts"
+        self._store, self._key, self._folder = store, key, _folder(key)
         self._length = _length(total, image_size)
         self._open: dict[int, np.ndarray] = {}
         self.total, self.image_size = total, image_size
@@ -59,7 +59,7 @@ class Parts:
     def left_in(cls, store: Store, key: str) -> pd.DataFrame:
         """What finished parts hold: `sha256`, `feature_count` of each counted image."""
         tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
-        for file in store.list(f"{key}/parts"):
+        for file in store.list(_folder(key)):
             # another sweep may just have finished its count, and removed them
             with (
                 suppress(FileNotFoundError, *DAMAGED),
@@ -98,9 +98,10 @@ class Parts:
             with self._read(number) as arrays:
                 yield self._rows(number), arrays["images"]
 
-    def delete(self) -> None:
+    @staticmethod
+    def delete(store: Store, key: str) -> None:
         """Remove the parts: the images are packed now."""
-        self._store.delete(self._folder)
+        store.delete(_folder(key))
 
     def _rows(self, number: int) -> slice:
         """The indices of a part's images."""
@@ -162,6 +163,11 @@ class Parts:
 def _length(total: int, image_size: int) -> int:
     """Images in a part; the same for every count of a data set, or its parts were lost."""
     return min(max(SMALLEST, -(-total // MOST)), LARGEST // (3 * image_size**2))
+
+
+def _folder(key: str) -> str:
+    """Where the parts of a data set lie, in its own folder."""
+    return f"{key}/parts"
 
 
 def _name(key: str, number: int) -> str:
