@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.fs as pafs
 import pytest
+from buckets import serving
 from PIL import Image
 
 from featgan.errors import UserError
 from harness.parts import SMALLEST
 from harness.sources import FolderSource
-
-moto = pytest.importorskip("moto.server")
 
 COMMAND = [sys.executable, str(Path(__file__).parents[2] / "harness" / "features.py")]
 
@@ -49,19 +48,12 @@ def table_of(folder: Path, data: str) -> pd.DataFrame:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[pafs.FileSystem]:
     """An empty bucket `pictures` of a server on loopback."""
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    system = pafs.S3FileSystem(
-        endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True
-    )
-    system.create_dir("pictures")
-    yield system
-    server.stop()
+    with serving(monkeypatch) as place:
+        system = pafs.S3FileSystem(
+            endpoint_override=place, scheme="http", allow_bucket_creation=True
+        )
+        system.create_dir("pictures")
+        yield system
 
 
 def put(bucket: pafs.FileSystem, name: str, data: bytes) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import serving
 from PIL import Image
 
 from harness.store import Store
 
-moto = pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")
 
 ROOT = Path(__file__).parents[2]
@@ -42,23 +42,12 @@ pytestmark = pytest.mark.slow  # three sweeps
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     """A server on loopback with an empty bucket, and the keys to it in the environment."""
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    about = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "RAY_ADDRESS": "local",
-    }
-    for name, value in about.items():
-        monkeypatch.setenv(name, value)
-    store = Store("s3://sweeps")
-    store._fs.mkdir("sweeps")
-    yield store
-    server.stop()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with serving(monkeypatch, "AKIAIOSFODNN7EXAMPLE", SECRET):
+        store = Store("s3://sweeps")
+        store._fs.mkdir("sweeps")
+        yield store
 
 
 def photos(folder: Path) -> Path:

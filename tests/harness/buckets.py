@@ -1,0 +1,26 @@
+"""A server of buckets on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+moto = pytest.importorskip("moto.server")
+
+
+@contextmanager
+def serving(
+    monkeypatch: pytest.MonkeyPatch, key: str = "test", secret: str = "test"
+) -> Iterator[str]:
+    """Its `host:port`; the environment names it, and holds the keys to it."""
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    yield f"{host}:{port}"
+    server.stop()
