@@ -1,7 +1,5 @@
 """What the trainer promises: the method, exact continuation, and scores that leave no trace."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -300,56 +298,6 @@ def test_losses_are_means_since_the_evaluation_before(make_trainer):
     assert (first.steps, second.steps) == (3, 6)
 
 
-def poison(trainer, network="generator"):
-    with torch.no_grad():
-        next(getattr(trainer.gan, network).parameters()).fill_(math.nan)
-
-
-@pytest.mark.parametrize("network", ["generator", "trained", "discriminator"])
-def test_an_update_that_leaves_no_numbers_ends_the_run_diverged_with_its_peak(
-    make_trainer, monkeypatch, same, network
-):
-    """The last one before an evaluation: the losses are of before it, and still finite."""
-    trainer = make_trainer("conventional", gan={"ema": 0.9})
-    run, train = trainer.run(), trainer.train
-    first = next(run)
-    kept = trainer.state()["models"][0]
-    monkeypatch.setattr(trainer, "train", lambda epochs: (train(epochs), poison(trainer, network)))
-    assert list(run) == []
-    assert trainer.diverged == "stage 1, epoch 2: the weights are not finite"
-    assert trainer.progress.final_score == first.score
-    assert len(trainer.evaluations) == 1
-    assert same(trainer.state()["model"], kept)
-
-
-@pytest.mark.parametrize("network", ["generator", "discriminator"])
-def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(
-    make_trainer, same, network
-):
-    trainer = make_trainer("conventional")
-    run = trainer.run()
-    first = next(run)
-    kept = trainer.state()["models"][0]
-    poison(trainer, network)
-    assert list(run) == []
-    assert "not finite" in trainer.diverged
-    assert "epoch 2" in trainer.diverged
-    assert trainer.progress.final_score == first.score
-    assert same(trainer.state()["model"], kept)
-
-
-def test_a_stage_that_diverges_at_once_leaves_the_peak_of_the_stage_before(make_trainer, same):
-    trainer = make_trainer("ascending", stage_epochs=1)
-    run = trainer.run()
-    first = next(run)
-    kept = trainer.state()["model"]
-    poison(trainer)
-    assert list(run) == []
-    assert "stage 2" in trainer.diverged
-    assert trainer.progress.final_score == first.score
-    assert same(trainer.state()["model"], kept)
-
-
 def test_a_users_network_with_dropout_continues_to_the_same_bytes(make_trainer, same):
     def with_dropout():
         trainer = make_trainer("conventional")
@@ -368,26 +316,6 @@ def test_a_users_network_with_dropout_continues_to_the_same_bytes(make_trainer, 
     assert same(stopped.state()["model"], straight.state()["model"])
 
 
-def test_a_run_that_diverges_before_its_first_evaluation_has_no_score(make_trainer):
-    trainer = make_trainer()
-    poison(trainer)
-    assert list(trainer.run()) == []
-    assert trainer.progress.final_score is None
-
-
-def test_a_run_whose_watched_value_was_never_a_number_ends_diverged(make_trainer, monkeypatch):
-    options = {"mode": "conventional", "staging": {"watch": "fid"}, "metrics": ["fid"]}
-    trainer, again = make_trainer(**options), make_trainer(**options)
-    monkeypatch.setattr(trainer, "_watched", lambda evaluation: math.nan)
-    evaluations = len(list(trainer.run()))
-    assert trainer.progress.finished
-    assert len(trainer.evaluations) == evaluations > 1
-    assert trainer.diverged == "stages.watch: fid was never a number"
-    again.restore(trainer.state() | {"diverged": None})  # of a checkpoint at the last evaluation
-    assert list(again.run()) == []
-    assert again.diverged == trainer.diverged
-
-
 def test_a_generator_of_one_image_is_reported(make_trainer):
     trainer = make_trainer("conventional")
     trainer.train(1)
@@ -395,16 +323,6 @@ def test_a_generator_of_one_image_is_reported(make_trainer):
     with torch.no_grad():
         trainer.gan.generator.layers[-2].weight.fill_(0)
     assert trainer.evaluate().spread == 0
-
-
-def test_a_diverged_run_stays_diverged_when_restored(make_trainer):
-    trainer = make_trainer()
-    poison(trainer)
-    list(trainer.run())
-    restored = make_trainer()
-    restored.restore(checkpoint.load(checkpoint.dump(trainer.state())))
-    assert list(restored.run()) == []
-    assert restored.diverged == trainer.diverged
 
 
 def test_a_state_of_another_version_is_refused_in_one_line(make_trainer):

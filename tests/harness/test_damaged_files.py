@@ -52,6 +52,18 @@ class Refused(Exception):
     """Any of the ways in which a file is refused; its text."""
 
 
+def refusing(read: Callable[[], Any]) -> Callable[[], Any]:
+    """The same reader, with UserError as Refused."""
+
+    def refused() -> Any:
+        try:
+            return read()
+        except UserError as error:
+            raise Refused(str(error)) from error
+
+    return refused
+
+
 @dataclass(frozen=True)
 class Kind:
     """A file, and what reads it; raises Refused, or gives what the file says."""
@@ -84,30 +96,17 @@ def features(folder: Path) -> dict[str, Kind]:
     protocol = {"format": FORMAT, "key": key, "weights": "random"}
     store.put(f"{key}/protocol.json", seal(protocol))
 
+    @refusing
     def read() -> str:
-        try:
-            check(store, counted)
-        except UserError as error:
-            raise Refused(str(error)) from error
+        check(store, counted)
         return "whole"
 
     groups, about = GroupSettings(by="random"), FeatureSettings()
     values = image_values.make(counted, groups, about, store, False, lambda *_: None)
 
+    @refusing
     def scores() -> list[float]:
-        try:
-            return image_values.load(store, key, values).tolist()
-        except UserError as error:
-            raise Refused(str(error)) from error
-
-    def refusing(read: Callable[[], Any]) -> Callable[[], Any]:
-        def refused() -> Any:
-            try:
-                return read()
-            except UserError as error:
-                raise Refused(str(error)) from error
-
-        return refused
+        return image_values.load(store, key, values).tolist()
 
     home = folder / key
     return {
@@ -167,11 +166,9 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(content)
 
+    @refusing
     def read() -> Any:
-        try:
-            found = Outcome.read(home)
-        except UserError as error:
-            raise Refused(str(error)) from error
+        found = Outcome.read(home)
         if found.problems:
             raise Refused("; ".join(found.problems))
         return vars(found) | {"folder": None}
@@ -191,11 +188,9 @@ def others(folder: Path) -> dict[str, Kind]:
     (folder / "c.safetensors").write_bytes(trained)
     (folder / "checkpoint.pt").write_bytes(checkpoint.dump({"a": torch.arange(100), "b": "text"}))
 
+    @refusing
     def classifier() -> str:
-        try:
-            return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
-        except UserError as error:
-            raise Refused(str(error)) from error
+        return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
 
     judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
     kept = real_features.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
@@ -203,24 +198,21 @@ def others(folder: Path) -> dict[str, Kind]:
     network, _ = build(GanSettings(width=1, latent=2), 32, seed=0)
     (folder / "g.safetensors").write_bytes(generator_bytes(network))
 
+    @refusing
     def of_real() -> list[list[float]]:
-        try:
-            return real_features.read(str(folder / "f.safetensors"), judge).features.tolist()
-        except UserError as error:
-            raise Refused(str(error)) from error
+        return real_features.read(str(folder / "f.safetensors"), judge).features.tolist()
 
+    @refusing
     def generator() -> Any:
-        try:
-            found = load_generator(folder / "g.safetensors")
-        except UserError as error:
-            raise Refused(str(error)) from error
+        found = load_generator(folder / "g.safetensors")
         weights = {name: value.tolist() for name, value in found.state_dict().items()}
         return found.gan, found.image_size, weights
 
+    @refusing
     def state() -> Any:
         try:
             found = checkpoint.load((folder / "checkpoint.pt").read_bytes())
-        except (checkpoint.Damaged, UserError) as error:
+        except checkpoint.Damaged as error:
             raise Refused(str(error)) from error
         return found | {"a": found["a"].tolist()}
 
