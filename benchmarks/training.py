@@ -6,9 +6,10 @@
 All three train the same networks on batches of the same size. *Plain* is the loop as most
 people write it: DataLoader, fp32, NCHW, an update's passes one by one, `.item()` at every
 step, no deterministic algorithms. The *limit* is our networks' forward, backward and update
-on one fixed batch at our precision. Rounds alternate; ratios are medians over rounds, speeds
-the best round's. On one CPU thread time is CPU time, which other work on the machine
-disturbs less. Memory is that of a fresh process that trains and does nothing else.
+on one fixed batch at our precision, and on a GPU one replayed CUDA graph. Rounds alternate;
+ratios are medians over rounds, speeds the best round's. On one CPU thread time is CPU time,
+which other work on the machine disturbs less. Memory is that of a fresh process that trains
+and does nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from featgan import precision
 from featgan.batches import Images
 from featgan.dcgan import FromPoint, ToPoint
 from featgan.networks import GanSettings, build
+from featgan.recorded import Recorded
 from featgan.stages import plan
 from featgan.trainer import StagedTrainer, TrainingSettings, be_deterministic
 
@@ -121,7 +124,9 @@ def limit(work: Work, device: torch.device, steps: int) -> Steps:
         for network in build(gan, work.size, 0)
     )
     adam_g, adam_d = (
-        torch.optim.Adam(network.parameters(), RATE, BETAS, fused=True)
+        torch.optim.Adam(
+            network.parameters(), RATE, BETAS, fused=True, capturable=device.type == "cuda"
+        )
         for network in (generator, discriminator)
     )
     latent = torch.randn((work.batch, gan.latent), device=device)
@@ -129,7 +134,7 @@ def limit(work: Work, device: torch.device, steps: int) -> Steps:
     real = real.contiguous(memory_format=torch.channels_last)
     half = precision.resolve("auto", device) != torch.float32
 
-    def step() -> None:
+    def step() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             fake = generator(latent)
             on_real, on_fake = discriminator(real, fake.detach()).float().chunk(2)
@@ -143,11 +148,17 @@ def limit(work: Work, device: torch.device, steps: int) -> Steps:
         softplus(-on_fake).mean().backward()
         adam_g.step()
         discriminator.requires_grad_(True)
+        return on_fake
+
+    if device.type == "cuda":
+        update = partial(Recorded(), lambda _: step(), torch.Generator(device))
+    else:
+        update = step
 
     def train() -> None:
         be_deterministic(True)
         for _ in range(steps):
-            step()
+            update()
 
     return train
 
@@ -259,7 +270,7 @@ def memory(kind: str, work: Work, threads: int) -> str:
 
 def peak_memory(kind: str, work: Work, device: torch.device) -> str:
     """Train a few steps; this process' peak memory."""
-    KINDS[kind](work, device, 3)()
+    KINDS[kind](work, device, 8)()
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved() / MIB:.0f}"
     # Not getrusage's: that begins with the size of the process this one was started from.

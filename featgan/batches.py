@@ -83,21 +83,30 @@ class Batches:
         else:
             picks = torch.multinomial(chances[rows], wanted, replacement=True, generator=random)
         picks = rows[picks].view(steps, -1)
-        mirror = torch.rand(picks.shape, generator=stream(self._seed, "flip", stage.number, epoch))
-        there, mirror = picks.to(self._device), mirror.to(self._device) < 0.5
-        for here, batch, mirrored in zip(picks, there, mirror, strict=True):
-            images = self._read(here) if self._resident is None else self._resident[batch]
+        there = self._on_device(picks)
+        mirror = self._mirror(stage, epoch, picks.shape) if self._flip else None
+        for step, batch in enumerate(there):
+            images = self._read(picks[step]) if self._resident is None else self._resident[batch]
             images = images.permute(0, 3, 1, 2)
-            if self._flip:
-                images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            if mirror is not None:
+                images = torch.where(mirror[step, :, None, None, None], images.flip(3), images)
             yield images.float().mul_(1 / 127.5).sub_(1), batch
 
+    def _mirror(self, stage: Stage, epoch: int, shape: torch.Size) -> Tensor:
+        """Which images of the epoch's batches are mirrored: bool [steps, batch] on the device."""
+        random = stream(self._seed, "flip", stage.number, epoch)
+        return self._on_device(torch.rand(shape, generator=random) < 0.5)
+
     def _read(self, rows: Tensor) -> Tensor:
-        """uint8 [n, S, S, 3] on the device; a GPU goes on with earlier steps meanwhile."""
-        images = torch.from_numpy(self._images.rows(rows.numpy()))
+        """uint8 [n, S, S, 3] on the device."""
+        images = self._on_device(torch.from_numpy(self._images.rows(rows.numpy())))
+        return images.permute(0, 2, 3, 1).contiguous()
+
+    def _on_device(self, values: Tensor) -> Tensor:
+        """Copied to the device; a GPU goes on with earlier steps meanwhile."""
         if self._device.type == "cuda":
-            images = images.pin_memory()
-        return images.to(self._device, non_blocking=True).permute(0, 2, 3, 1).contiguous()
+            values = values.pin_memory()
+        return values.to(self._device, non_blocking=True)
 
     def _load(self) -> Tensor:
         """All images as uint8 [n, S, S, 3] on the device."""

@@ -7,6 +7,7 @@ random comes from the generators that its caller passes.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from featgan.augment import augment
 from featgan.losses import LOSSES, gradient_penalty, r1_penalty
-from featgan.networks import GanSettings, Optimizer, build, recipe, to_uint8
+from featgan.networks import RECIPES, GanSettings, Optimizer, build, recipe, to_uint8
 from featgan.precision import resolve
+from featgan.recorded import Recorded
 
 if TYPE_CHECKING:
     from featgan.trainer import TrainingSettings
@@ -53,9 +55,12 @@ class Gan:
                 self.optimizer.learning_rate,
                 (self.optimizer.beta1, self.optimizer.beta2),
                 fused=True,
+                capturable=device.type == "cuda",
             )
             for network in (self.trained, self.discriminator)
         )
+        self._recordings: dict[bool, Recorded] = defaultdict(Recorded)
+        """On a GPU, of a step with and without G's turn."""
         self.steps = 0
         """Steps of the whole run: no part of the model, so a rewind leaves it alone."""
 
@@ -64,27 +69,20 @@ class Gan:
 
         Every `d_steps`-th step then updates G. `weights` [n] of mean 1 multiply each real
         image's part of D's loss. Returns the losses of D (penalties included) and G and the
-        means of sigmoid(D) on real and generated images: a tally [4].
+        means of sigmoid(D) on real and generated images: a tally [4], which the next step may
+        overwrite. On a GPU batches keep their size, and `noise` is always the same generator.
         """
         self.steps += 1
         is_gs_turn = self.steps % self.optimizer.d_steps == 0
-        latent = torch.randn((len(real), self.settings.latent), generator=noise, device=self.device)
-        with self._autocast(), torch.set_grad_enabled(is_gs_turn):
-            fake = self.trained(latent)
-        real, seen = self._augmented(real, noise), self._augmented(fake.detach(), noise)
-        with self._autocast():
-            on_real, on_fake = self.discriminator(real, seen).float().chunk(2)
-        of_real = self.loss.real(on_real)
-        if weights is not None:
-            of_real = of_real * weights
-        loss_d = of_real.mean() + self.loss.fake(on_fake).mean()
-        loss_d = self._penalised(loss_d, real, seen, noise)
-        self._adam_d.zero_grad()
-        loss_d.backward()
-        self._adam_d.step()
-        loss_g = self._update_g(fake, noise) if is_gs_turn else self.loss.generator(on_fake).mean()
-        tally = loss_d, loss_g, on_real.sigmoid().mean(), on_fake.sigmoid().mean()
-        return torch.stack(tally).detach()
+        update = self._update_both if is_gs_turn else self._update_d
+        given = (noise, real) if weights is None else (noise, real, weights)
+        if self._is_recordable:
+            tally = self._recordings[is_gs_turn](update, *given)
+        else:
+            tally = update(*given)
+        if is_gs_turn and self.settings.ema:
+            self._average()
+        return tally
 
     @torch.inference_mode()
     def images(self, latent: Tensor) -> Tensor:
@@ -118,9 +116,54 @@ class Gan:
         """Go on from networks and optimizers as `state()` found them."""
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))
+        self._recordings.clear()  # Adam's moments lie elsewhere now
 
-    def _update_g(self, fake: Tensor, noise: torch.Generator) -> Tensor:
-        """One update of G, and of its running average; G's loss."""
+    @property
+    def _is_recordable(self) -> bool:
+        """Whether a step is always the same work: of a user's own networks nobody knows."""
+        return self.device.type == "cuda" and self.settings.network in RECIPES
+
+    def _update_d(
+        self, noise: torch.Generator, real: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """One update of D; the tally."""
+        with torch.no_grad():
+            fake = self._fake(len(real), noise)
+        on_real, on_fake, loss_d = self._play_d(fake, noise, real, weights)
+        return _tally(loss_d, self.loss.generator(on_fake).mean(), on_real, on_fake)
+
+    def _update_both(
+        self, noise: torch.Generator, real: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """One update of D, then one of G on the same generated images; the tally."""
+        fake = self._fake(len(real), noise)
+        on_real, on_fake, loss_d = self._play_d(fake, noise, real, weights)
+        return _tally(loss_d, self._play_g(fake, noise), on_real, on_fake)
+
+    def _fake(self, count: int, noise: torch.Generator) -> Tensor:
+        latent = torch.randn((count, self.settings.latent), generator=noise, device=self.device)
+        with self._autocast():
+            return self.trained(latent)
+
+    def _play_d(
+        self, fake: Tensor, noise: torch.Generator, real: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """D's turn: its logits on real and generated images, and its loss, before the update."""
+        real, seen = self._augmented(real, noise), self._augmented(fake.detach(), noise)
+        with self._autocast():
+            on_real, on_fake = self.discriminator(real, seen).float().chunk(2)
+        of_real = self.loss.real(on_real)
+        if weights is not None:
+            of_real = of_real * weights
+        loss = of_real.mean() + self.loss.fake(on_fake).mean()
+        loss = self._penalised(loss, real, seen, noise)
+        self._adam_d.zero_grad()
+        loss.backward()
+        self._adam_d.step()
+        return on_real, on_fake, loss
+
+    def _play_g(self, fake: Tensor, noise: torch.Generator) -> Tensor:
+        """G's turn: its loss before the update."""
         self.discriminator.requires_grad_(False)  # spares D's weight gradients in G's update
         seen = self._augmented(fake, noise)
         with self._autocast():
@@ -130,8 +173,6 @@ class Gan:
         loss.backward()
         self._adam_g.step()
         self.discriminator.requires_grad_(True)
-        if self.settings.ema:
-            self._average()
         return loss
 
     def _penalised(
@@ -177,6 +218,12 @@ class Gan:
     def _autocast(self) -> torch.autocast:
         enabled = self.precision != torch.float32
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _tally(loss_d: Tensor, loss_g: Tensor, on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """Losses, and means of sigmoid(D) on real and generated images: [4]."""
+    means = on_real.sigmoid().mean(), on_fake.sigmoid().mean()
+    return torch.stack((loss_d, loss_g, *means)).detach()
 
 
 def _chosen(training: TrainingSettings, published: Optimizer) -> Optimizer:

@@ -138,6 +138,8 @@ class StagedTrainer:
         has a peak, that of the stage before."""
         self._pacing = pacing or PacingSettings()
         self._ranks = ranks(groups if image_scores is None else image_scores)
+        self._random = torch.Generator(device)
+        """Of the training: seeded anew each epoch."""
         self._tally = torch.zeros(4, device=device)
         self._tallied = 0, 0.0  # steps and seconds since the last evaluation
         self._noise = torch.randn(
@@ -181,7 +183,7 @@ class StagedTrainer:
 
     def _train_epoch(self) -> None:
         stage, epoch = self.progress.stage, self.progress.epoch
-        noise = stream(self.seed, "noise", stage.number, epoch, device=self.device)
+        self._random.manual_seed(derive(self.seed, "noise", stage.number, epoch))
         # Ours draw from streams alone; a user's own networks may have dropout.
         torch.manual_seed(derive(self.seed, "networks", stage.number, epoch))
         chances = weights = None
@@ -195,7 +197,7 @@ class StagedTrainer:
                 weights = (paced / mean).float().to(self.device)
         for real, rows in self.batches.epoch(stage, epoch, chances):
             of_real = None if weights is None else weights[rows]
-            self._tally += self.gan.step(real, noise, of_real)
+            self._tally += self.gan.step(real, self._random, of_real)
 
     def evaluate(self) -> Evaluation:
         """Measure the model as it is; the training is as if this had not been called.

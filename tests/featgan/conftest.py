@@ -29,10 +29,13 @@ class LinearClassifier:
 
     name, classes, dtype, digest = "linear", 5, torch.float32, "0" * 64
 
+    def __init__(self, device="cpu"):
+        self.device = device
+
     def features_and_logits(self, images):
-        pixels = images.float().flatten(1) / 255
+        pixels = images.to(self.device).float().flatten(1) / 255
         weights = torch.randn((pixels.shape[1], 5), generator=torch.Generator().manual_seed(0))
-        return pixels, pixels @ weights.to(pixels.device) / 4
+        return pixels, pixels @ weights.to(self.device) / 4
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def make_trainer(one_thread):
         }
         settings = TrainingSettings(**settings)
         staging = StageSettings(**staging or {})
-        classifier = LinearClassifier()
+        classifier = LinearClassifier(device)
         score = Score(
             classifier,
             ScoreSettings(
@@ -123,7 +126,7 @@ def same():
 
     def compare(a, b):
         if isinstance(a, torch.Tensor):
-            return torch.equal(a, b) and a.dtype == b.dtype
+            return torch.equal(a.cpu(), b.cpu()) and a.dtype == b.dtype
         if isinstance(a, dict):
             return a.keys() == b.keys() and all(compare(a[key], b[key]) for key in a)
         if isinstance(a, list | tuple):

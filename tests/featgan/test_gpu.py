@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from featgan import checkpoint, precision
+from featgan import checkpoint, precision, recorded
 from featgan.batches import Batches
+from featgan.recorded import Recorded
 from featgan.stages import Stage
 
 pytestmark = pytest.mark.gpu
@@ -40,15 +41,34 @@ def test_a_run_continued_on_a_gpu_ends_with_the_same_bytes(
     assert same(outcome(stopped), outcome(straight))
 
 
-@pytest.mark.parametrize(
-    "gan",
-    [
-        {"network": "sngan", "ema": 0.9},
-        {"network": "wgan-gp"},
-        {"r1": 1.0, "augment": ["color", "translation", "cutout"]},
-    ],
-    ids=["sngan", "wgan-gp", "r1-augment"],
-)
+GANS = {
+    "dcgan": {},
+    "sngan-ema": {"network": "sngan", "ema": 0.9},
+    "wgan-gp": {"network": "wgan-gp"},
+    "r1-augment": {"r1": 1.0, "augment": ["color", "translation", "cutout"]},
+}
+
+
+@pytest.mark.parametrize("number", ["fp32", "bf16"])
+@pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
+def test_a_recorded_step_has_the_bytes_of_one_that_is_not(
+    make_on_gpu, same, outcome, monkeypatch, gan, number
+):
+    options = {"precision": number, "stage_epochs": 6, "width": 16, "gan": gan}
+    options["pacing"] = {"by": "loss"}
+    graphs, record = [], Recorded._record
+    monkeypatch.setattr(Recorded, "_record", lambda *given: graphs.append(1) or record(*given))
+    recording = make_on_gpu("ascending", **options)
+    list(recording.run())
+    recordings = len(graphs)
+    monkeypatch.setattr(recorded, "WARM_UP", 10**9)
+    plain = make_on_gpu("ascending", **options)
+    list(plain.run())
+    assert len(graphs) == recordings > 0
+    assert same(outcome(recording), outcome(plain))
+
+
+@pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
 def test_every_kind_of_gan_is_the_same_twice_on_a_gpu(make_on_gpu, same, outcome, gan):
     runs = [
         make_on_gpu("conventional", precision="bf16", stage_epochs=2, width=16, gan=gan)
@@ -57,6 +77,18 @@ def test_every_kind_of_gan_is_the_same_twice_on_a_gpu(make_on_gpu, same, outcome
     for run in runs:
         list(run.run())
     assert same(outcome(runs[0]), outcome(runs[1]))
+
+
+def test_a_users_own_networks_are_not_recorded(make_on_gpu, tmp_path, monkeypatch):
+    """Theirs may look at a value, or decide otherwise next time."""
+    (tmp_path / "own_networks.py").write_text(
+        "from featgan.dcgan import dcgan\n\n\ndef networks(gan, size):\n"
+        "    return dcgan(gan, size)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer = make_on_gpu("conventional", gan={"network": "own_networks:networks"})
+    trainer.train(4)
+    assert not trainer.gan._recordings
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu, same, outcome):
@@ -127,14 +159,26 @@ def test_memory_mapped_images_reach_the_gpu_as_the_resident_ones(monkeypatch):
     assert all(map(torch.equal, mapped, resident))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("fits", [True, False], ids=["resident", "mapped"])
 def test_no_batch_lets_the_host_wait_for_the_gpu(monkeypatch, fits):
     monkeypatch.setattr(Batches, "_fits", lambda self: fits)
     epoch = epoch_of_pictures()
-    next(epoch)  # the order of the epoch is copied first
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert len(list(epoch)) == 3
+        assert len(list(epoch)) == 4
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
+def test_no_step_lets_the_host_wait_for_the_gpu(make_on_gpu, gan):
+    trainer = make_on_gpu("conventional", gan=gan, width=16, count=200)
+    trainer.train(1)  # recording waits
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer._train_epoch()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
