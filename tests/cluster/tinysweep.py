@@ -62,6 +62,17 @@ class Sweep:
         await_(both, "all workers count", 10 * MINUTES)
         assert not [*self.folder.parent.glob("features/*/dataset.json")], "already counted"
 
+    def await_runs(self, sweep: subprocess.Popen[bytes]) -> None:
+        """Wait until a run has been at work on every worker."""
+        workers = {worker.name for worker in self.cluster.workers}
+
+        def everywhere() -> bool:
+            assert sweep.poll() is None, self.said()
+            machines = [machine for each in self.records().values() for machine in each["machines"]]
+            return {machine.partition(":")[0] for machine in machines} == workers
+
+        await_(everywhere, "runs land on all workers", 10 * MINUTES)
+
     def await_under_way(self, sweep: subprocess.Popen[bytes]) -> None:
         """Wait until a run is half done and its process at work, so that a kill can spoil it.
 
@@ -81,11 +92,6 @@ class Sweep:
             )
 
         await_(half_done, "a run is half done", 20 * MINUTES)
-
-    def hosts(self) -> set[str]:
-        """Where runs have been at work."""
-        records = self.records().values()
-        return {machine.partition(":")[0] for record in records for machine in record["machines"]}
 
     def finished(self) -> dict[str, tuple[str, int]]:
         """When each finished run's record and generator were written."""
