@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,7 +58,7 @@ def main() -> None:
         if options.keras:
             print(same_counts(pieces, Path(scratch)))
         around = [turns[LIMIT](pieces[0])]
-        whole, steady = ours((files * (1 + options.count // len(files)))[: options.count])
+        whole, steady, busy = ours((files * (1 + options.count // len(files)))[: options.count])
         around.append(turns[LIMIT](pieces[0]))
     print(
         f"{options.count} images ({options.pieces * options.piece} for the peers), 224x224, fp32, "
@@ -71,6 +72,8 @@ def main() -> None:
     row("the limit beside ours", beside, 1.0)
     row("ours, steady state", steady, steady / beside)
     row("ours, start-up, table and pack counted", whole, whole / beside)
+    if GPU:
+        print(f"the GPU was at work {busy:.0%} of the steady state, by its driver's counter")
 
 
 def row(name: str, rate: float, share: float) -> None:
@@ -107,11 +110,12 @@ def _forward(pixels: np.ndarray) -> float:
     layout = torch.contiguous_format if GPU else torch.channels_last
     images = torch.from_numpy(pixels).to("cuda" if GPU else "cpu").float()
     images = images.contiguous(memory_format=layout)
-    _network(images[:size]).sum().item()
-    start = time.perf_counter()
-    counts = [(_network(batch) > 0).sum(1) for batch in images.split(size)]
-    torch.cat(counts).tolist()
-    return time.perf_counter() - start
+    with torch.backends.cudnn.flags(True, False, deterministic=True, allow_tf32=False):
+        _network(images[:size]).sum().item()
+        start = time.perf_counter()
+        counts = [(_network(batch) > 0).sum(1) for batch in images.split(size)]
+        torch.cat(counts).tolist()
+        return time.perf_counter() - start
 
 
 def plain_loop() -> Contender:
@@ -198,14 +202,18 @@ def same_counts(pieces: list[list[Path]], folder: Path) -> str:
     )
 
 
-def ours(files: list[Path]) -> tuple[float, float]:
-    """Images a second of the whole pipeline, table and pack written: with start-up, and without."""
+def ours(files: list[Path]) -> tuple[float, float, float]:
+    """Images a second of the whole pipeline, table and pack written: with start-up, and without.
+
+    And on a GPU the share of the latter in which it was at work.
+    """
     from harness import cluster
     from harness.features import prepare
     from harness.sources import FolderSource
     from harness.store import Store
 
     told: list[tuple[float, int]] = []
+    used: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "images"
         folder.mkdir()
@@ -213,6 +221,9 @@ def ours(files: list[Path]) -> tuple[float, float]:
             data = file.read_bytes() + number.to_bytes(4, "big")  # nor equal bytes: none is known
             (folder / f"{number:06d}.jpg").write_bytes(data)
         cluster.environment()
+        ended = threading.Event()
+        if GPU:
+            threading.Thread(target=watch, args=(used, ended)).start()
         start = time.perf_counter()
         cluster.connect()
         prepare(
@@ -226,12 +237,21 @@ def ours(files: list[Path]) -> tuple[float, float]:
             max_rejected=0,
             progress=lambda _, done, __: told.append((time.perf_counter(), done)),
         )
+        ended.set()
         whole = len(files) / (time.perf_counter() - start)
         cluster.shutdown()
     # steady: all actors have delivered, and none has run out
     middle = [(at, done) for at, done in told if 0.1 * len(files) <= done <= 0.9 * len(files)]
-    (begun, first), (ended, last) = middle[0], middle[-1]
-    return whole, (last - first) / (ended - begun)
+    (begun, first), (over, last) = middle[0], middle[-1]
+    shares = [share for at, share in used if begun <= at <= over]
+    busy = sum(shares) / (100 * max(1, len(shares)))
+    return whole, (last - first) / (over - begun), busy
+
+
+def watch(used: list[tuple[float, int]], ended: threading.Event) -> None:
+    """Note what percentage of the time before a moment the GPU was at work."""
+    while not ended.wait(0.2):
+        used.append((time.perf_counter(), torch.cuda.utilization()))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ All three score the same generator's images with the same weights, at the same b
 rounds alternate and the fastest of each counts. The limit is the bare network on one
 ready batch plus the generator alone; times of loading are left out everywhere. Without
 `--weights`, Inception-v3 has random weights: the speed is the same. `off by` is the score over
-that of featgan in fp32, less 1: what bf16 changes, and what torch-fidelity does. With
+that of featgan in fp32, less 1: what bf16 changes, and what torch-fidelity does. On a GPU the
+others convolve in exact fp32, as featgan does, but with `--tf32` as PyTorch comes. With
 `--threads 1` on a CPU, seconds are the process's own, so that a busy machine does not count.
 """
 
@@ -140,7 +141,7 @@ def compare(
 
     settings = ScoreSettings(count=count, splits=SPLITS, batch_size=batch)
     ready = classifier.prepare(generate(0, batch)).to(
-        classifier.dtype, memory_format=torch.channels_last
+        classifier.dtype, memory_format=classifier.layout
     )
     scores: dict[str, float] = {}
 
@@ -202,13 +203,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=48, help="images for Inception-v3")
     parser.add_argument("--small-count", type=int, default=2000, help="images for the small CNN")
     parser.add_argument("--batch", type=int, default=16, help="batch size for Inception-v3")
+    parser.add_argument("--small-batch", type=int, default=50, help="batch size for the small CNN")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--tf32", action="store_true", help="let all but featgan round fp32 to TF32 on a GPU"
+    )
     parser.add_argument("--weights", help="torch-fidelity's Inception weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = options.tf32
     device = torch.device(options.device)
     if not precision.has_bf16(device):
         print(f"{device} has no bf16 instructions: what bf16 changes is shown, not its speed")
@@ -257,7 +263,7 @@ def main() -> None:
             size=32,
             width=16,
             count=options.small_count,
-            batch=50,
+            batch=options.small_batch,
             rounds=2 * options.rounds,
             half=lambda: load_trained(small, device, torch.bfloat16),
         )

@@ -55,7 +55,7 @@ class Resources(Settings):
     max_concurrent: int | None = Field(None, ge=1)
     """Most runs at once; null: as many as fit."""
     feature_actors: int | None = Field(None, ge=1)
-    """Processes that count features; null: one a GPU, or one a core."""
+    """Processes that count features; null: two a GPU, or one a core."""
     max_failures: int = Field(1, ge=0)
     """How often a failed run is tried again."""
     checkpoint_minutes: float = Field(5.0, ge=0)

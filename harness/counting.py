@@ -33,6 +33,8 @@ from harness.store import is_outage
 
 Batch = dict[str, np.ndarray]
 
+PER_GPU = 2
+"""Actors of a GPU: one counts while the other is handed its next images."""
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, None}
 """What may be over in a moment; a bucket's errors have no number."""
 PAUSES = (0.2, 1.0, 3.0)
@@ -159,7 +161,7 @@ def count(
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
-        options = {"num_cpus": 0, "num_gpus": 1}
+        options = {"num_cpus": 0, "num_gpus": 1 / PER_GPU}
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, weights, None if gpu else decoder, gpu),
@@ -196,8 +198,9 @@ def _black(size: int) -> np.ndarray:
 
 
 def _most_actors(gpu: bool) -> int:
-    """One actor for each GPU, or core, of the cluster."""
-    return max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
+    """Two actors for each GPU, or one for each core, of the cluster."""
+    there = ray.cluster_resources()
+    return max(1, int(PER_GPU * there.get("GPU", 1) if gpu else there.get("CPU", 1)))
 
 
 def _quiet() -> None:

@@ -88,7 +88,7 @@ def prepare(
 ) -> DataSet:
     """Count and pack a data set through Ray, which is initialised; reuse what is there.
 
-    `actors` is the number of counting processes (None: one for each GPU or core). Raises
+    `actors` is the number of counting processes (None: two a GPU, or one a core). Raises
     `UserError` where images or weights cannot be had, or more than `max_rejected` are unusable.
     """
     count_type(features)  # an unknown network or layer is told before anything is read
