@@ -28,20 +28,34 @@ def mirrored(store: Store, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
         folder = Path(scratch) / name
         folder.mkdir()
-        before = []
-        for key in store.list(name):
-            inner = key.removeprefix(f"{name}/")
-            top, target = inner.partition("/")[0], folder / inner
-            if top in WRITTEN:
-                before.append(target)
-            if top in WRITTEN or top in READ_FOLDERS or key.endswith(READ):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(b"" if top in WRITTEN else store.get(key))
+        there = [key.removeprefix(f"{name}/") for key in store.list(name)]
+        before = [folder / inner for inner in there if _top(inner) in WRITTEN]
+        for path in before:
+            _write(path, b"")
+        read = (f"{name}/{inner}" for inner in there if _is_read(inner))
+        for key, content in store.get_all(read):
+            if content is not None:  # else it has gone a moment ago
+                _write(folder / key.removeprefix(f"{name}/"), content)
         yield folder
         for path in sorted(folder.rglob("*")):
             inner = path.relative_to(folder).as_posix()
-            if inner.partition("/")[0] in WRITTEN and path.is_file() and path.stat().st_size:
+            if _top(inner) in WRITTEN and path.is_file() and path.stat().st_size:
                 store.put(f"{name}/{inner}", path.read_bytes())
         for path in before:
             if not path.exists():
                 store.delete(f"{name}/{path.relative_to(folder).as_posix()}")
+
+
+def _is_read(inner: str) -> bool:
+    top = _top(inner)
+    return top not in WRITTEN and (top in READ_FOLDERS or inner.endswith(READ))
+
+
+def _top(inner: str) -> str:
+    """The folder of the sweep that a file lies in, or the file itself."""
+    return inner.partition("/")[0]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -51,15 +51,24 @@ def read_record(store: Store, run: Run) -> RunRecord | None:
 
     Raises UserError for a record that another version wrote: it must not be written over.
     """
-    key = f"{run.folder}/run.json"
+    ((_, record),) = read_records(store, [run])
+    return record
+
+
+def read_records(store: Store, runs: list[Run]) -> Iterator[tuple[Run, RunRecord | None]]:
+    """Each run with its record, as `read_record` reads it."""
+    files = store.get_all(f"{run.folder}/run.json" for run in runs)
+    for run, (key, content) in zip(runs, files, strict=True):
+        yield run, None if content is None else _record(run, content, store.join(key))
+
+
+def _record(run: Run, content: bytes, place: str) -> RunRecord | None:
     try:
-        record = RunRecord.model_validate_json(store.get(key))
-    except FileNotFoundError:
-        return None
+        record = RunRecord.model_validate_json(content)
     except ValidationError as error:
         if is_of_other_format(error):
             raise UserError(
-                f"{store.join(key)}: another version of featgan wrote this run: continue it with "
+                f"{place}: another version of featgan wrote this run: continue it with "
                 "that version, or remove its folder"
             ) from None
         return None
@@ -85,8 +94,7 @@ def split(
     """
     done = {*FINAL, "stopped"} if pilot else {*FINAL}
     standing = Standing([], [], [], {})
-    for run in runs:
-        record = read_record(store, run)
+    for run, record in read_records(store, runs):
         if record is None:
             standing.missing.append(run)
             continue

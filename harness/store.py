@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,6 +28,8 @@ from featgan.errors import UserError
 from harness.redaction import redacted, refuse_keys
 
 MARKER = ".complete"
+AT_ONCE = 64
+"""Files fetched together: records of long runs take half a megabyte each."""
 STALE_SECONDS = 24 * 3600
 """Age at which a temporary file is nobody's; hosts' clocks differ by far less."""
 
@@ -157,6 +160,23 @@ class Store:
     def get(self, key: str) -> bytes:
         """Read a file; FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self._path(key)))
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Each key with its file, None where there is none; of a bucket many come at once."""
+        rest = iter(keys)
+        while some := list(islice(rest, AT_ONCE)):
+            yield from zip(some, self._get_some(some), strict=True)
+
+    @_outlasting
+    def _get_some(self, keys: list[str]) -> list[bytes | None]:
+        paths = [self._path(key) for key in keys]
+        found: list[bytes | None] = self._fs.cat_ranges(paths, None, None, on_error="return")
+        for number, content in enumerate(found):
+            if isinstance(content, FileNotFoundError):
+                found[number] = None
+            elif isinstance(content, Exception):
+                raise content
+        return found
 
     @_outlasting
     def exists(self, key: str) -> bool:

@@ -47,6 +47,23 @@ def test_a_file_is_read_back_replaced_and_deleted(store: Store) -> None:
     assert not store.exists("runs/a/run.json")
 
 
+def test_many_files_are_read_in_the_order_asked_for_whatever_their_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.store.AT_ONCE", 2)
+    keys = [f"runs/[{number}]*/run.json" for number in range(5)]
+    for key in keys[1:]:
+        store.put(key, key.encode())
+    assert [*store.get_all(keys)] == [(keys[0], None), *((key, key.encode()) for key in keys[1:])]
+    assert [*store.get_all([])] == []
+
+
+def test_what_cannot_be_read_is_not_taken_for_missing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        dict(Store(str(tmp_path)).get_all(["folder"]))
+
+
 def test_only_the_first_creates(store: Store) -> None:
     assert store.create("lock/1", b"first")
     assert not store.create("lock/1", b"second")

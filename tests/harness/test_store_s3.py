@@ -113,6 +113,9 @@ def test_every_call_outlives_a_storage_that_fails_for_a_while(
     failing()
     assert store.get("runs/a/run.json") == b"one"
     failing()
+    found = dict(store.get_all(["runs/a/run.json", "runs/b/run.json"]))
+    assert found == {"runs/a/run.json": b"one", "runs/b/run.json": None}
+    failing()
     assert store.exists("runs/a/run.json")
     failing()
     assert store.create("lock/1", b"mine")
