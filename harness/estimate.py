@@ -30,6 +30,8 @@ from featgan.trainer import StagedTrainer
 from harness.config import Cell, Method, Resources, Sweep
 
 PROBE_SECONDS = 30.0
+GPU_STEPS = 50
+"""Steps of an epoch of the probe on a GPU."""
 PROCESS_BYTES = 680 * 2**20
 """A process that has loaded PyTorch and Ray and trains nothing."""
 KEPT_CHECKPOINTS = 2
@@ -276,7 +278,10 @@ def measure(
     classifier = _classifier(method, images, device)
     made_up = torch.randn(real, classifier.width, device=classifier.device)
     groups = np.resize(np.arange(1, method.groups.k + 1), len(images))
-    training = method.training.model_copy(update={"epoch_steps": 1})
+    # a GPU is done with a step before a new epoch has begun
+    training = method.training.model_copy(
+        update={"epoch_steps": GPU_STEPS if device.type == "cuda" else 1}
+    )
     trainer = StagedTrainer(
         images,
         groups,
@@ -292,11 +297,11 @@ def measure(
     trainer.train(2)  # the first steps are slower
     trainer.evaluate()
     warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
-    started, steps = time.perf_counter(), 0
+    started, warm_steps, steps = time.perf_counter(), trainer.gan.steps, 0
     least = max(3, trainer.gan.optimizer.d_steps)  # one of so many also updates G
     while steps < least or time.perf_counter() - started < seconds:
         trainer.train(1)
-        steps += 1
+        steps = trainer.gan.steps - warm_steps
     trainer.evaluate()
     return Pace(
         (trainer.seconds["train"] - warm_train) / steps,
