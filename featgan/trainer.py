@@ -211,7 +211,7 @@ class StagedTrainer:
         if not (math.isfinite(loss_d) and math.isfinite(loss_g)):
             raise Diverged(f"the losses are not finite (D {loss_d}, G {loss_g})")
         if not self.gan.is_finite():  # the losses are of before the last update
-            raise Diverged("the weights are not finite")
+            raise Diverged("weights or optimizer moments are not finite")
         started = time.perf_counter()
         spread = self._spread()
         measured = self.score.evaluate(self.generate)

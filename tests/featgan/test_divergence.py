@@ -24,7 +24,7 @@ def test_an_update_that_leaves_no_numbers_ends_the_run_diverged_with_its_peak(
     kept = trainer.state()["models"][0]
     monkeypatch.setattr(trainer, "train", lambda epochs: (train(epochs), poison(trainer, network)))
     assert list(run) == []
-    assert trainer.diverged == "stage 1, epoch 2: the weights are not finite"
+    assert trainer.diverged == "stage 1, epoch 2: weights or optimizer moments are not finite"
     assert trainer.progress.final_score == first.score
     assert len(trainer.evaluations) == 1
     assert same(trainer.state()["model"], kept)
