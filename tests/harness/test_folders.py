@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import google_bucket
 import pytest
 
 from harness import celeba, folders
@@ -74,3 +75,24 @@ def test_a_file_over_the_limit_is_named_wherever_it_lies(
     ):
         found = {row.image_id: row.problem for row in rows}
         assert found == {"000001.jpg": None, "000002.jpg": "over 1 MiB"}
+
+
+def test_images_of_a_google_bucket_are_listed_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"fruit/red/a b.jpg": b"apple", "fruit/grün/c.PNG": b"pear", "fruit/notes.txt": b""}
+    folders._connected.cache_clear()
+    with google_bucket.serving(monkeypatch, tmp_path, files) as asked:
+        rows = {row.image_id: row for row in list_images(["gs://pictures/fruit"], label=True)}
+        assert {name: row.label for name, row in rows.items()} == {
+            "red/a b.jpg": "red",
+            "grün/c.PNG": "grün",
+        }
+        assert not any(row.problem for row in rows.values())
+        assert {read(row.location) for row in rows.values()} == {b"apple", b"pear"}
+        (named,) = rows_of("gs://pictures/fruit", ["red/a b.jpg"])
+        assert read(named.location) == b"apple"
+        with pytest.raises(FileNotFoundError):
+            read(b"gs://pictures/fruit/none.jpg")
+    assert len(asked) > 5
+    folders._connected.cache_clear()
