@@ -153,15 +153,14 @@ def count(
     if rows.empty:
         return
     _quiet()
-    fit = _most_actors(gpu)
-    actors = actors or fit
+    actors, fit, share = _room(actors, gpu)
     decoder = Decoder(source, settings.input_size, image_size, known)
     weights = shared_weights(settings)
     data: Any = ray.data.from_arrow(_blocks(rows, actors, batch=256 if gpu else 8))
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
-        options = {"num_cpus": 0, "num_gpus": 1 / PER_GPU}
+        options = {"num_cpus": 0, "num_gpus": share}
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, weights, None if gpu else decoder, gpu),
@@ -197,10 +196,19 @@ def _black(size: int) -> np.ndarray:
     return np.zeros((3, size, size), np.uint8)
 
 
-def _most_actors(gpu: bool) -> int:
-    """Two actors for each GPU, or one for each core, of the cluster."""
+def _room(asked: int | None, gpu: bool) -> tuple[int, int, float]:
+    """Actors that are wanted, how many of them fit now, and the share of a GPU each gets.
+
+    Two a GPU, or one a core, where nobody asks for less; Ray would put two halves on one GPU.
+    """
     there = ray.cluster_resources()
-    return max(1, int(PER_GPU * there.get("GPU", 1) if gpu else there.get("CPU", 1)))
+    if not gpu:
+        cores = max(1, int(there.get("CPU", 1)))
+        return asked or cores, cores, 0.0
+    gpus = max(1, int(there.get("GPU", 1)))
+    if asked is not None and asked <= gpus:
+        return asked, gpus, 1.0
+    return asked or PER_GPU * gpus, PER_GPU * gpus, 1 / PER_GPU
 
 
 def _quiet() -> None:

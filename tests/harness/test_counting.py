@@ -46,6 +46,24 @@ def batch(locations: list[bytes]) -> counting.Batch:
     return {"index": np.arange(len(places)), "location": places}
 
 
+@pytest.mark.parametrize(
+    ("asked", "gpu", "expected"),
+    [
+        (None, False, (4, 4, 0.0)),
+        (9, False, (9, 4, 0.0)),
+        (None, True, (6, 6, 0.5)),
+        (2, True, (2, 3, 1.0)),  # halves would share a GPU and leave two idle
+        (3, True, (3, 3, 1.0)),
+        (4, True, (4, 6, 0.5)),
+    ],
+)
+def test_actors_share_gpus_only_where_there_are_more_of_them(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, gpu: bool, expected: tuple[int, int, float]
+) -> None:
+    monkeypatch.setattr(counting.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 3.0})
+    assert counting._room(asked, gpu) == expected
+
+
 def test_known_counts_are_taken_and_not_made_again(
     images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
