@@ -30,8 +30,8 @@ from featgan.trainer import StagedTrainer
 from harness.config import Cell, Method, Resources, Sweep
 
 PROBE_SECONDS = 30.0
-GPU_STEPS = 50
-"""Steps of an epoch of the probe on a GPU."""
+MOST_STEPS = 50
+"""Of an epoch of the probe, so that it ends in time."""
 PROCESS_BYTES = 680 * 2**20
 """A process that has loaded PyTorch and Ray and trains nothing."""
 KEPT_CHECKPOINTS = 2
@@ -278,10 +278,11 @@ def measure(
     classifier = _classifier(method, images, device)
     made_up = torch.randn(real, classifier.width, device=classifier.device)
     groups = np.resize(np.arange(1, method.groups.k + 1), len(images))
-    # a GPU is done with a step before a new epoch has begun
-    training = method.training.model_copy(
-        update={"epoch_steps": GPU_STEPS if device.type == "cuda" else 1}
-    )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what other kinds left
+        torch.cuda.reset_peak_memory_stats(device)
+    steps = _epoch_steps(method, real) if device.type == "cuda" else 1
+    training = method.training.model_copy(update={"epoch_steps": steps})
     trainer = StagedTrainer(
         images,
         groups,
@@ -294,23 +295,30 @@ def measure(
         pacing=method.pacing,
         image_scores=np.arange(len(images)),
     )
-    trainer.train(2)  # the first steps are slower
+    d_steps = trainer.gan.optimizer.d_steps  # one of so many also updates G
+    # the first steps are slower; on a GPU, until both kinds are recorded
+    trainer.train(math.ceil(4 * d_steps / steps) if device.type == "cuda" else 2)
     trainer.evaluate()
     warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
-    started, warm_steps, steps = time.perf_counter(), trainer.gan.steps, 0
-    least = max(3, trainer.gan.optimizer.d_steps)  # one of so many also updates G
-    while steps < least or time.perf_counter() - started < seconds:
+    started, warm_steps, taken = time.perf_counter(), trainer.gan.steps, 0
+    while taken < max(3, d_steps) or time.perf_counter() - started < seconds:
         trainer.train(1)
-        steps = trainer.gan.steps - warm_steps
+        taken = trainer.gan.steps - warm_steps
     trainer.evaluate()
     return Pace(
-        (trainer.seconds["train"] - warm_train) / steps,
+        (trainer.seconds["train"] - warm_train) / taken,
         trainer.seconds["score"] - warm_score,
         torch.cuda.max_memory_reserved(device)
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         precision.name(trainer.gan.precision),
     )
+
+
+def _epoch_steps(method: Method, images: int) -> int:
+    """Steps of an epoch; on a GPU one of a single step would measure its start."""
+    epoch = method.training.epoch_steps or math.ceil(images / method.training.batch_size)
+    return min(epoch, MOST_STEPS)
 
 
 def fitting(memory: int, resources: Resources, device: torch.device) -> int:
