@@ -5,11 +5,11 @@
 
 All three train the same networks on batches of the same size. *Plain* is the loop as most
 people write it: DataLoader, fp32, NCHW, an update's passes one by one, `.item()` at every
-step, no deterministic algorithms. The *limit* is our networks' forward, backward and update
-on one fixed batch at our precision, and on a GPU one replayed CUDA graph. Rounds alternate;
-ratios are medians over rounds, speeds the best round's. On one CPU thread time is CPU time,
-which other work on the machine disturbs less. Memory is that of a fresh process that trains
-and does nothing else.
+step, cuDNN's fastest algorithms, and for a GPU two workers that load. The *limit* is our
+networks' forward, backward and update on one fixed batch at our precision, with deterministic
+algorithms as ours, and on a GPU one replayed CUDA graph. Rounds alternate; ratios are medians
+over rounds, speeds the best round's. On one CPU thread time is CPU time, which other work on
+the machine disturbs less. Memory is that of a fresh process that trains and does nothing else.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Work(NamedTuple):
 
 WORK = {32: Work(32, 16, 32), 64: Work(64, 32, 64), 128: Work(128, 64, 32)}
 
-Steps = Callable[[], object]
-"""Trains the number of steps it was made for."""
+Steps = Callable[[int], object]
+"""Trains so many steps: of ours, whole epochs of them."""
 
 
 class Noise:
@@ -95,9 +95,14 @@ class NoScore:
         count = 2
 
 
-def ours(work: Work, device: torch.device, steps: int, **gan: Any) -> Steps:
-    """Our trainer, as a run uses it; `gan` are settings beside the width."""
-    settings = TrainingSettings(batch_size=work.batch, learning_rate=RATE, epoch_steps=steps)
+def ours(work: Work, device: torch.device, epoch_steps: int | None = None, **gan: Any) -> Steps:
+    """Our trainer, as a run uses it; by default an epoch is a pass over the images.
+
+    `gan` are settings beside the width.
+    """
+    settings = TrainingSettings(
+        batch_size=work.batch, learning_rate=RATE, epoch_steps=epoch_steps or epoch_of(work)
+    )
     trainer = StagedTrainer(
         Noise(work.size),
         np.ones(IMAGES),
@@ -109,14 +114,19 @@ def ours(work: Work, device: torch.device, steps: int, **gan: Any) -> Steps:
         device=device,
     )
 
-    def train() -> None:
+    def train(steps: int) -> None:
         be_deterministic(True)
-        trainer.train(1)
+        trainer.train(steps // settings.epoch_steps)
 
     return train
 
 
-def limit(work: Work, device: torch.device, steps: int) -> Steps:
+def epoch_of(work: Work) -> int:
+    """Steps of a pass over the images."""
+    return IMAGES // work.batch
+
+
+def limit(work: Work, device: torch.device) -> Steps:
     """Forward, backward and update of our networks on a fixed batch, and nothing else."""
     gan = GanSettings(width=work.width)
     generator, discriminator = (
@@ -151,11 +161,12 @@ def limit(work: Work, device: torch.device, steps: int) -> Steps:
         return on_fake
 
     if device.type == "cuda":
-        update = partial(Recorded(), lambda _: step(), torch.Generator(device))
+        recorded = Recorded(torch.cuda.Stream())
+        update = partial(recorded, lambda _: step(), torch.Generator(device))
     else:
         update = step
 
-    def train() -> None:
+    def train(steps: int) -> None:
         be_deterministic(True)
         for _ in range(steps):
             update()
@@ -163,7 +174,7 @@ def limit(work: Work, device: torch.device, steps: int) -> Steps:
     return train
 
 
-def plain(work: Work, device: torch.device, steps: int) -> Steps:
+def plain(work: Work, device: torch.device) -> Steps:
     """The well-known DCGAN loop around the same networks, made of plain layers."""
     generator, discriminator = build(GanSettings(width=work.width), work.size, 0)
     for layers in (generator.layers, discriminator.layers):
@@ -177,7 +188,15 @@ def plain(work: Work, device: torch.device, steps: int) -> Steps:
     adam_d = torch.optim.Adam(discriminator.parameters(), RATE, BETAS)
     loss = nn.BCEWithLogitsLoss()
     ones, zeros = torch.ones(work.batch, device=device), torch.zeros(work.batch, device=device)
-    loader = DataLoader(Transformed(Noise(work.size)), work.batch, shuffle=True, drop_last=True)
+    workers = 2 if device.type == "cuda" else 0  # of a CPU the one thread that is timed does all
+    loader = DataLoader(
+        Transformed(Noise(work.size)),
+        work.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
     batches = iter(loader)
 
     def step() -> float:
@@ -199,7 +218,7 @@ def plain(work: Work, device: torch.device, steps: int) -> Steps:
         adam_g.step()
         return loss_real.item() + loss_fake.item() + loss_g.item()
 
-    def train() -> None:
+    def train(steps: int) -> None:
         be_deterministic(False)
         for _ in range(steps):
             step()
@@ -222,24 +241,26 @@ def compare(
     work: Work, device: torch.device, seconds: float, rounds: int
 ) -> dict[str, list[float]]:
     """Images a second of each kind in each round; a round takes each about `seconds`."""
-    trial = plain(work, device, 2)
-    count = max(1, round(seconds / min(timed(trial, device), timed(trial, device)) * 2))
-    trained = {name: kind(work, device, count) for name, kind in KINDS.items()}
-    for steps in trained.values():
-        steps()
+    trained = {name: kind(work, device) for name, kind in KINDS.items()}
+    counts = {}
+    for name, steps in trained.items():
+        steps(epoch_of(work))  # the first are slower
+        taken = timed(steps, epoch_of(work), device)
+        counts[name] = epoch_of(work) * max(1, round(seconds / taken))
     speeds: dict[str, list[float]] = {name: [] for name in trained}
     for _ in range(rounds):
         for name, steps in trained.items():
-            speeds[name].append(count * work.batch / timed(steps, device))
+            taken = timed(steps, counts[name], device)
+            speeds[name].append(counts[name] * work.batch / taken)
     return speeds
 
 
-def timed(steps: Steps, device: torch.device) -> float:
-    """Seconds that steps take; on one CPU thread, of CPU time."""
+def timed(steps: Steps, count: int, device: torch.device) -> float:
+    """Seconds that so many steps take; on one CPU thread, of CPU time."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
     started = clock()
-    steps()
+    steps(count)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return clock() - started
@@ -247,14 +268,15 @@ def timed(steps: Steps, device: torch.device) -> float:
 
 def compare_gans(work: Work, device: torch.device, rounds: int) -> None:
     """Print each GAN's images a second, and its time for an image in DCGANs'."""
-    count = 5  # an update of G for those that have one in five
+    # an update of G for those that have one in five
+    count = 40 if device.type == "cuda" else 5
     trained = {name: ours(work, device, count, **gan) for name, gan in GANS.items()}
     for steps in trained.values():
-        steps()
+        steps(count)
     seconds = {name: [] for name in trained}
     for _ in range(rounds):
         for name, steps in trained.items():
-            seconds[name].append(timed(steps, device))
+            seconds[name].append(timed(steps, count, device))
     for name, taken in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(taken, seconds["dcgan"], strict=True))
         speed = count * work.batch / min(taken)
@@ -270,7 +292,7 @@ def memory(kind: str, work: Work, threads: int) -> str:
 
 def peak_memory(kind: str, work: Work, device: torch.device) -> str:
     """Train a few steps; this process' peak memory."""
-    KINDS[kind](work, device, 8)()
+    KINDS[kind](work, device)(epoch_of(work))
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved() / MIB:.0f}"
     # Not getrusage's: that begins with the size of the process this one was started from.

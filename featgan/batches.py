@@ -83,7 +83,7 @@ class Batches:
         else:
             picks = torch.multinomial(chances[rows], wanted, replacement=True, generator=random)
         picks = rows[picks].view(steps, -1)
-        there = self._on_device(picks)
+        there = on_device(picks, self._device)
         mirror = self._mirror(stage, epoch, picks.shape) if self._flip else None
         for step, batch in enumerate(there):
             images = self._read(picks[step]) if self._resident is None else self._resident[batch]
@@ -95,18 +95,12 @@ class Batches:
     def _mirror(self, stage: Stage, epoch: int, shape: torch.Size) -> Tensor:
         """Which images of the epoch's batches are mirrored: bool [steps, batch] on the device."""
         random = stream(self._seed, "flip", stage.number, epoch)
-        return self._on_device(torch.rand(shape, generator=random) < 0.5)
+        return on_device(torch.rand(shape, generator=random) < 0.5, self._device)
 
     def _read(self, rows: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] on the device."""
-        images = self._on_device(torch.from_numpy(self._images.rows(rows.numpy())))
+        images = on_device(torch.from_numpy(self._images.rows(rows.numpy())), self._device)
         return images.permute(0, 2, 3, 1).contiguous()
-
-    def _on_device(self, values: Tensor) -> Tensor:
-        """Copied to the device; a GPU goes on with earlier steps meanwhile."""
-        if self._device.type == "cuda":
-            values = values.pin_memory()
-        return values.to(self._device, non_blocking=True)
 
     def _load(self) -> Tensor:
         """All images as uint8 [n, S, S, 3] on the device."""
@@ -123,6 +117,13 @@ class Batches:
         if self._device.type == "cuda":
             room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
         return resident_bytes(len(self._images), self._images.size, room) > 0
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Values copied to a device; a GPU goes on with earlier steps meanwhile."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def resident_bytes(count: int, size: int, room: float) -> int:

@@ -7,7 +7,6 @@ random comes from the generators that its caller passes.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +58,12 @@ class Gan:
             )
             for network in (self.trained, self.discriminator)
         )
-        self._recordings: dict[bool, Recorded] = defaultdict(Recorded)
+        self._recordings: dict[bool, Recorded] = {}
         """On a GPU, of a step with and without G's turn."""
+        # Of a user's own networks nobody knows whether a step is always the same work. One stream
+        # for all: cuBLAS keeps a workspace for each that it has met.
+        recordable = device.type == "cuda" and settings.network in RECIPES
+        self._beside = torch.cuda.Stream() if recordable else None
         self.steps = 0
         """Steps of the whole run: no part of the model, so a rewind leaves it alone."""
 
@@ -76,10 +79,12 @@ class Gan:
         is_gs_turn = self.steps % self.optimizer.d_steps == 0
         update = self._update_both if is_gs_turn else self._update_d
         given = (noise, real) if weights is None else (noise, real, weights)
-        if self._is_recordable:
-            tally = self._recordings[is_gs_turn](update, *given)
-        else:
+        if self._beside is None:
             tally = update(*given)
+        else:
+            if is_gs_turn not in self._recordings:
+                self._recordings[is_gs_turn] = Recorded(self._beside)
+            tally = self._recordings[is_gs_turn](update, *given)
         if is_gs_turn and self.settings.ema:
             self._average()
         return tally
@@ -116,12 +121,12 @@ class Gan:
         """Go on from networks and optimizers as `state()` found them."""
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))
-        self._recordings.clear()  # Adam's moments lie elsewhere now
-
-    @property
-    def _is_recordable(self) -> bool:
-        """Whether a step is always the same work: of a user's own networks nobody knows."""
-        return self.device.type == "cuda" and self.settings.network in RECIPES
+        for adam in (self._adam_g, self._adam_d):  # of a state from a CPU it is not
+            for group in adam.param_groups:
+                group["capturable"] = self.device.type == "cuda"
+        if self._recordings:  # Adam's moments lie elsewhere now
+            self._recordings.clear()
+            torch.cuda.empty_cache()
 
     def _update_d(
         self, noise: torch.Generator, real: Tensor, weights: Tensor | None = None

@@ -24,9 +24,10 @@ class Recorded:
     it decides must always be decided alike; otherwise a new `Recorded` has to begin anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        """Run and record on `stream`: not the default one, which cannot be recorded."""
         self._calls = 0
-        self._beside = torch.cuda.Stream()  # a recording may not use the default stream
+        self._beside = stream
         self._graph: torch.cuda.CUDAGraph | None = None
         self._random: torch.Generator | None = None
         self._inputs: list[Tensor] = []

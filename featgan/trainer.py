@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from featgan.batches import Batches, Images
+from featgan.batches import Batches, Images, on_device
 from featgan.errors import UserError
 from featgan.gan import Gan
 from featgan.metrics import lower_is_better
@@ -194,7 +194,7 @@ class StagedTrainer:
                 chances = paced
             else:  # 1 on average over the images that train
                 mean = paced[self.batches.rows(stage)].mean()
-                weights = (paced / mean).float().to(self.device)
+                weights = on_device((paced / mean).float(), self.device)
         for real, rows in self.batches.epoch(stage, epoch, chances):
             of_real = None if weights is None else weights[rows]
             self._tally += self.gan.step(real, self._random, of_real)

@@ -1,5 +1,7 @@
 """What the trainer promises, on an NVIDIA GPU: `pytest -m gpu tests/featgan/test_gpu.py`."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -51,21 +53,65 @@ GANS = {
 
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
 @pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
-def test_a_recorded_step_has_the_bytes_of_one_that_is_not(
+def test_a_replayed_step_has_the_bytes_of_one_that_is_not(
     make_on_gpu, same, outcome, monkeypatch, gan, number
 ):
-    options = {"precision": number, "stage_epochs": 6, "width": 16, "gan": gan}
-    options["pacing"] = {"by": "loss"}
-    graphs, record = [], Recorded._record
-    monkeypatch.setattr(Recorded, "_record", lambda *given: graphs.append(1) or record(*given))
-    recording = make_on_gpu("ascending", **options)
-    list(recording.run())
-    recordings = len(graphs)
+    """Over three stages, with steps of D alone between those of both."""
+    options = {"precision": number, "stage_epochs": 24, "evaluate_every": 8, "width": 16}
+    options |= {"gan": gan, "pacing": {"by": "loss"}}
+    kinds, called = Counter(), Recorded.__call__
+
+    def counted(recorded, work, *given):
+        replays = recorded._graph is not None
+        kinds[work.__name__] += replays
+        return called(recorded, work, *given)
+
+    monkeypatch.setattr(Recorded, "__call__", counted)
+    replaying = make_on_gpu("ascending", **options)
+    list(replaying.run())
+    assert kinds["_update_both"] > 5
+    assert kinds["_update_d"] > 20 or "network" not in gan
+    kinds.clear()
     monkeypatch.setattr(recorded, "WARM_UP", 10**9)
     plain = make_on_gpu("ascending", **options)
     list(plain.run())
-    assert len(graphs) == recordings > 0
-    assert same(outcome(recording), outcome(plain))
+    assert not any(kinds.values())
+    assert same(outcome(replaying), outcome(plain))
+
+
+@pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
+def test_a_run_goes_on_from_a_checkpoint_into_replays(make_on_gpu, same, outcome, gan):
+    options = {"stage_epochs": 16, "evaluate_every": 8, "width": 16, "gan": gan}
+    straight = make_on_gpu("conventional", **options)
+    list(straight.run())
+    stopped = make_on_gpu("conventional", **options)
+    next(stopped.run())
+    saved = checkpoint.dump(stopped.state())
+    again = make_on_gpu("conventional", **options)
+    again.restore(checkpoint.load(saved))
+    list(again.run())
+    assert same(outcome(again), outcome(straight))
+
+
+def test_a_state_of_an_optimizer_that_could_not_be_recorded_can_be(make_on_gpu):
+    trainer = make_on_gpu("conventional")
+    trainer.train(4)
+    state = trainer.gan.state()
+    for name in ("adam_g", "adam_d"):
+        for group in state[name]["param_groups"]:
+            group["capturable"] = False
+    trainer.gan.load_state(state)
+    trainer.train(4)
+
+
+def test_stages_leave_no_memory_behind(make_on_gpu):
+    trainer = make_on_gpu("conventional", width=16)
+    held = []
+    for _ in range(6):
+        trainer.train(4)
+        trainer.gan.load_state(trainer.gan.state())
+        held.append(torch.cuda.memory_allocated())
+    assert held[2:] == [held[2]] * 4
 
 
 @pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
@@ -174,7 +220,8 @@ def test_no_batch_lets_the_host_wait_for_the_gpu(monkeypatch, fits):
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("gan", GANS.values(), ids=GANS.keys())
 def test_no_step_lets_the_host_wait_for_the_gpu(make_on_gpu, gan):
-    trainer = make_on_gpu("conventional", gan=gan, width=16, count=200)
+    pacing = {"by": "loss"}
+    trainer = make_on_gpu("conventional", gan=gan, width=16, count=400, pacing=pacing)
     trainer.train(1)  # recording waits
     torch.cuda.set_sync_debug_mode("error")
     try:
