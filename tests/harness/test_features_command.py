@@ -125,7 +125,7 @@ def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSy
 def test_a_killed_count_goes_on_from_its_finished_parts(tmp_path: Path) -> None:
     """SIGKILL of the command in the midst of counting; then the same command again."""
     (tmp_path / "noise").mkdir()
-    for seed in range(2 * SMALLEST + 100):
+    for seed in range(SMALLEST + 150):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "noise" / f"{seed:03d}.png")
     text = f"""
@@ -157,9 +157,9 @@ grid: {{mode: [descending], seed: [0]}}
     begun = re.search(r"noise: (\d+) of \d+ images", err)
     assert begun is not None, err
     assert int(begun[1]) >= left, "finished parts were counted again"
-    assert "612 images" in out
+    assert "406 images" in out
     assert table_of(killed, "noise").equals(table_of(straight, "noise"))
     packs = [folder.glob("results/features/*/pack/*.npy") for folder in (straight, killed)]
     shards = [{path.name: path.read_bytes() for path in pack} for pack in packs]
-    assert len(shards[0]) == 3
+    assert len(shards[0]) > 1
     assert shards[0] == shards[1]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,12 +48,38 @@ def _nothing_left():
 
 @pytest.fixture
 def sweep_file(tmp_path):
-    def write(seeds=(0,), epochs=4, results=tmp_path / "results", extra=""):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(TINY.format(results=results, seeds=list(seeds), epochs=epochs) + extra)
-        return path
+    def write(seeds=(0,), epochs=4, extra=""):
+        return written(tmp_path, seeds, epochs, extra)
 
     return write
+
+
+def written(folder, seeds=(0,), epochs=4, extra=""):
+    path = folder / "tiny.yaml"
+    results = folder / "results"
+    path.write_text(TINY.format(results=results, seeds=list(seeds), epochs=epochs) + extra)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of a sweep that nobody disturbed."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = finish(start(written(home, epochs=20)))
+    assert code == 0, err
+    assert "4 of 4 runs finished" in out
+    assert "Traceback" not in err
+    assert "rror" not in err
+    return home / "results"
+
+
+@pytest.fixture
+def prepared(undisturbed, tmp_path):
+    """A folder for results in which all that runs share is there."""
+    results = tmp_path / "results"
+    for made in ("features", "tiny/classifier"):
+        shutil.copytree(undisturbed / made, results / made)
+    return results
 
 
 def start(*arguments):
@@ -117,17 +144,10 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
     assert "Traceback" not in err
 
 
-def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
+def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, undisturbed, prepared):
     """Killed while runs are under way: the same command does the rest, to the same bytes."""
-    undisturbed = sweep_file(results=tmp_path / "undisturbed", epochs=20)
-    code, out, err = finish(start(undisturbed))
-    assert code == 0, err
-    assert "4 of 4 runs finished" in out
-    assert "Traceback" not in err
-    assert "rror" not in err
-
     file = sweep_file(epochs=20)
-    folder = tmp_path / "results" / "tiny"
+    folder = prepared / "tiny"
     process = start(file)
     deadline = time.monotonic() + 300
     while not any(record["status"] == "finished" for record in records(folder).values()):
@@ -139,18 +159,18 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
     done = {n: r for n, r in records(folder).items() if r["status"] == "finished"}
     assert 0 < len(done) < 4
 
-    code, out, err = finish(start(file))
+    code, _, err = finish(start(file))
     assert code == 0, err
     told = [int(number) for number in re.findall(r"\b(\d+) done, \d+ half done", err)]
     # the run beside it may have ended too, before its process saw that the driver is dead
     assert [number >= len(done) for number in told] == [True], err
     after = records(folder)
     assert {name: after[name] for name in done} == done  # untouched, timings and all
-    assert scores(folder) == scores(tmp_path / "undisturbed" / "tiny")
+    assert scores(folder) == scores(undisturbed / "tiny")
     for path in sorted(folder.glob("runs/*/generator.safetensors")):
-        twin = tmp_path / "undisturbed" / "tiny" / path.relative_to(folder)
+        twin = undisturbed / "tiny" / path.relative_to(folder)
         assert path.read_bytes() == twin.read_bytes()
-    tables = sorted((tmp_path / "undisturbed" / "tiny" / "tables").glob("scores-*.csv"))
+    tables = sorted((undisturbed / "tiny" / "tables").glob("scores-*.csv"))
     assert len(tables) == 2
     for twin in tables:
         assert (folder / "tables" / twin.name).read_text() == twin.read_text()
@@ -164,16 +184,17 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, tmp_path):
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow, id="closed terminal"),
     ],
 )
-def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, number):
+def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, prepared, number):
     file = sweep_file(epochs=200)
-    folder = tmp_path / "results" / "tiny"
+    folder = prepared / "tiny"
     process = start(file)
     await_evaluations(process, folder)
-    addresses = listening(marked(f"{os.getpid()}-0"))
+    mark = f"{os.getpid()}-{STARTED.index(process)}"
+    addresses = listening(marked(mark))
     assert addresses, "Ray listens: the test must see it"
     assert addresses <= LOOPBACK
     if number == signal.SIGHUP:  # of all that the terminal has, and more than once
-        for pid in marked(f"{os.getpid()}-0"):
+        for pid in marked(mark):
             os.kill(pid, number)
     process.send_signal(number)
     code, _, err = finish(process)
@@ -185,9 +206,9 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, tmp_path, num
     assert all((folder / "runs" / name / "checkpoint.pt").exists() for name in stopped)
 
 
-def test_a_second_ctrl_c_stops_at_once(sweep_file, tmp_path):
+def test_a_second_ctrl_c_stops_at_once(sweep_file, prepared):
     process = start(sweep_file(epochs=20000))
-    await_evaluations(process, tmp_path / "results" / "tiny")
+    await_evaluations(process, prepared / "tiny")
     process.send_signal(signal.SIGINT)
     while process.poll() is None and "stopping" not in process.stderr.readline():
         pass
@@ -199,14 +220,14 @@ def test_a_second_ctrl_c_stops_at_once(sweep_file, tmp_path):
 
 
 @pytest.mark.slow  # in CI test_lock's, without runs
-def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, tmp_path, monkeypatch):
+def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, prepared, monkeypatch):
     """It slept (a laptop's lid, a virtual machine's pause) until another had its sweep."""
     process = start(sweep_file(epochs=20000))
-    folder = tmp_path / "results" / "tiny"
+    folder = prepared / "tiny"
     await_evaluations(process, folder)
     process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(lock, "_machine", lambda: "elsewhere")
-    store = Store(str(tmp_path / "results"))
+    store = Store(str(prepared))
     with lock.SweepLock(store, "tiny", beat=0.1, patience=0.5, notice=lambda _: None):
         process.send_signal(signal.SIGCONT)
         code, _, err = finish(process, 60)
