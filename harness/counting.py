@@ -21,8 +21,10 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from featgan import backbones
+from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
@@ -35,6 +37,8 @@ Batch = dict[str, np.ndarray]
 
 PER_GPU = 2
 """Actors of a GPU: one counts while the other is handed its next images."""
+RETRIES = 3
+"""How often images are tried again whose actor died: a machine may go, and not by their fault."""
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, None}
 """What may be over in a moment; a bucket's errors have no number."""
 PAUSES = (0.2, 1.0, 3.0)
@@ -167,9 +171,17 @@ def count(
         compute=_pool(actors, fit),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
+        max_task_retries=RETRIES,
         **options,
     )
-    yield from data.iter_batches(batch_size=None, batch_format="numpy")
+    try:
+        yield from data.iter_batches(batch_size=None, batch_format="numpy")
+    except (RayActorError, WorkerCrashedError) as error:
+        raise UserError(
+            f"a process that counts features died {RETRIES + 1} times over the same images: memory "
+            "is short (lower resources.feature_actors), or an image kills what decodes it; the "
+            "parts that were counted are kept"
+        ) from error
 
 
 def _blocks(rows: pd.DataFrame, actors: int, batch: int) -> list[pa.Table]:
@@ -216,4 +228,4 @@ def _quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is told by us

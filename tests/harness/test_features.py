@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import ray
 import torch
 from PIL import Image
+from ray import cloudpickle
 
 from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
@@ -380,3 +383,35 @@ def test_a_weights_file_that_was_moved_is_the_same(tmp_path: Path) -> None:
     other = features._kind(FeatureSettings(weights=str(tmp_path / "there.pth")))
 
     assert kinds[0] == kinds[1] != other
+
+
+class Killing(FolderSource):
+    """A folder one of whose images ends the process that reads it, as a full memory would."""
+
+    def reader(self) -> Any:
+        def read(location: bytes) -> bytes:
+            if location.endswith(b"07.png"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Path(os.fsdecode(location)).read_bytes()
+
+        return read
+
+
+def test_an_image_that_kills_its_process_ends_the_count_with_a_line(
+    engine: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "RETRIES", 1)
+    cloudpickle.register_pickle_by_value(sys.modules[Killing.__module__])
+    killing = Killing(source="folder", path=str(photos))
+    with pytest.raises(UserError, match="died 2 times over the same images"):
+        prepare(
+            "photos",
+            killing,
+            FEATURES,
+            16,
+            Store(str(tmp_path / "store")),
+            actors=1,
+            gpu=False,
+            max_rejected=0.5,
+            progress=lambda *_: None,
+        )
