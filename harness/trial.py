@@ -31,6 +31,7 @@ from harness import image_values, machine, preflight, records
 from harness.checkpoints import Checkpoints
 from harness.curves import Curves
 from harness.events import EventFolder
+from harness.features import read_data_set
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.run import Run, planned_epochs, stop_key
 from harness.sealed import unseal
@@ -275,6 +276,7 @@ class Trial:
     def _trainer(self) -> StagedTrainer:
         cell, method = self.run.cell, self.run.cell.method
         device = machine.device(self.habits.gpu)
+        self._check_data()
         pack = ImagePack.open(self.store.local(f"{self.run.data_key}/pack"))
         values = image_values.load(self.store, self.run.data_key, self.run.values_key)
         groups = self._groups()
@@ -298,6 +300,15 @@ class Trial:
             pacing=method.pacing,
             image_scores=values,
         )
+
+    def _check_data(self) -> None:
+        """Raise UserError where another sweep has counted the data set anew meanwhile."""
+        planned = self.run.data_digest
+        if planned and read_data_set(self.store, self.run.data_key).digest != planned:
+            raise UserError(
+                f"{self.store.join(self.run.data_key)}: its images are no longer those that this "
+                "run was planned with, since some can be read now: sweep again"
+            )
 
     def _computed(self) -> str:
         """What the last bits of a run's numbers depend on beside its settings and its machine."""
