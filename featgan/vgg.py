@@ -112,7 +112,10 @@ def read_file(path: Path, network: str = "VGG16") -> State:
     if network == "VGG16":
         readers |= dict.fromkeys(KERAS, _read_keras)
     try:
-        return readers.get(path.suffix, _read_torch)(path)
+        found = readers.get(path.suffix, _read_torch)(path)
+        if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
+            raise ValueError("it holds something else than named tensors")
+        return found
     # what a reader raises on a foreign file is its own business: pickle, zip, HDF5, header, …
     except Exception as error:
         if isinstance(error, UserError):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from featgan.errors import UserError
 from featgan.images import BadImage, decode
+from featgan.regular_file import open_regular
 from harness.builtin import encoded
 from harness.folders import Row, readable
 
@@ -29,7 +30,7 @@ def list_images(
     key = json.dumps([name, folder, options])
     data = _open(key)
     labels = _labels(data)
-    names = getattr(data, "classes", None)
+    names = getattr(data, "bin_classes" if _is_binary(data) else "classes", None)
     stamp = f"{key} {_state(folder)}"
     rows: list[Row] = []
     for index, label in enumerate(labels):
@@ -89,16 +90,34 @@ def _state(folder: str) -> str:
 
 def _labels(data: Any) -> list[int]:
     """Class numbers; without opening every image where the set knows them."""
+    if _is_binary(data):
+        return list(data._bin_labels)
     for attribute in ("targets", "labels", "_labels", "y"):
         if (labels := getattr(data, attribute, None)) is not None:
             return [_number(label) for label in labels]
-    if getattr(data, "_target_types", None) == ["binary-category"]:  # of Oxford's pets
-        return list(data._bin_labels)
     if samples := getattr(data, "_samples", None):
         return [_number(label) for _, label in samples]
     if type(data).__name__ == "INaturalist" and data.target_type == ["full"]:
         return [_number(label) for label, _ in data.index]
-    return [int(label) for _, label in (data[index] for index in range(len(data)))]
+    return [_label(data, index) for index in range(len(data))]
+
+
+def _is_binary(data: Any) -> bool:
+    """Whether Oxford's pets are told as cats and dogs."""
+    return getattr(data, "_target_types", None) == ["binary-category"]
+
+
+def _label(data: Any, index: int) -> int:
+    """The label of an image that must be opened for it."""
+    try:
+        return int(data[index][1])
+    # Pillow's decoders raise whatever they stumble over
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"data: torchvision's {type(data).__name__}: image {index} must be opened for its "
+            f"label, and cannot be: {reason[:200]}; mend it or remove it"
+        ) from error
 
 
 def _number(label: Any) -> int:
@@ -134,7 +153,7 @@ def _open(key: str) -> Any:
 
 def _load(path: str) -> Image.Image:
     """A file as every other source reads it, in place of torchvision's loader."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return decode(file.read())
 
 

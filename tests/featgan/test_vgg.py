@@ -110,8 +110,12 @@ def test_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no weights")
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     torch.save({"code": SimpleNamespace}, tmp_path / "code.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    torch.save({"features.0.weight": 3}, tmp_path / "number.pth")
     for name, says in (
         ("text.pth", "cannot be read as VGG16"),
+        ("tensor.pth", "something else than named tensors"),
+        ("number.pth", "something else than named tensors"),
         ("other.pth", "is not VGG16's"),
         ("code.pth", "cannot be read as VGG16"),
         ("none.pth", "no file"),

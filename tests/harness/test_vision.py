@@ -122,8 +122,34 @@ def test_labels_are_found_without_opening_the_images() -> None:
         {"targets": torch.tensor([[2, 7, 7], [0, 7, 7]])},  # QMNIST
     ):
         assert vision._labels(Unopened(**known)) == [2, 0]
+    pets = Unopened(_target_types=["binary-category"], _labels=[36, 1], _bin_labels=[2, 0])
+    assert vision._labels(pets) == [2, 0]
     inaturalist = type("INaturalist", (Unopened,), {"target_type": ["full"]})
     assert vision._labels(inaturalist(index=[(2, "a.jpg"), (0, "b.jpg")])) == [2, 0]
+
+
+def test_an_image_that_must_be_opened_for_its_label_and_cannot_be_is_named() -> None:
+    class Opened:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple[None, int]:
+            if index == 1:
+                raise BadImage("damaged PNG")
+            return None, 0
+
+    with pytest.raises(UserError, match=r"Opened: image 1 must be opened .* damaged PNG; mend"):
+        vision._labels(Opened())
+
+
+def test_a_pipe_in_a_set_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    os.mkfifo(tmp_path / "cats/1.png")
+    save(tmp_path / "cats/2.png", "red")
+    found = image_folder(tmp_path)
+    assert pixel(found, 1) == (255, 0, 0)
+    with pytest.raises(OSError, match="a pipe or a device"):
+        pixel(found, 0)
 
 
 def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
