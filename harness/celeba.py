@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from featgan.errors import UserError
-from harness.folders import Row, read, rows_of
+from harness.folders import Row, check, plain, read, rows_of
 from harness.redaction import one_line
 
 ATTRIBUTES = "list_attr_celeba.txt"
@@ -25,6 +25,8 @@ def list_images(
 
     With `limit`, that many of them, drawn by `seed`; the order stays the file's.
     """
+    path = plain(path)
+    check(path)
     names, table = _read_attributes(path)
     keep = np.ones(len(table), bool)
     for name, wanted in attributes.items():

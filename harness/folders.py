@@ -40,16 +40,33 @@ def list_images(paths: list[str], label: bool) -> Iterator[Row]:
     An `image_id` is the path below its folder; with several folders, their names come first.
     Raises UserError for a folder that is missing, or where nothing looks like an image.
     """
-    empty, seen = True, set[tuple[int, int]]()
+    paths = [plain(path) for path in paths]
+    empty, seen, places = True, set[tuple[int, int]](), set[bytes]()
     for path, prefix in zip(paths, _prefixes(paths), strict=True):
-        found = _find_remote(path) if "://" in path else _find_local(path, seen)
+        remote = "://" in path
+        found = _find_remote(path) if remote else _find_local(path, seen)
         for relative, location, stamp, problem in found:
+            if remote and len(paths) > 1:  # one may lie in another
+                if location in places:
+                    continue
+                places.add(location)
             folder = os.path.dirname(relative) or os.fsencode(path.rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
             yield Row(prefix + readable(relative), location, name, stamp, problem)
             empty = False
     if empty:
         raise UserError(f"data: no images in {', '.join(paths)}; endings read: {' '.join(ENDINGS)}")
+
+
+def check(uri: str) -> None:
+    """Raise UserError for a bucket's address with keys; an image's own name may look like one."""
+    if uri.partition("://")[0] in _NATIVE:
+        refuse_keys("data", uri)
+
+
+def plain(path: str) -> str:
+    """A folder on this machine without `file://`."""
+    return path.removeprefix("file://")
 
 
 def read(location: bytes) -> bytes:
@@ -67,6 +84,7 @@ MISSING: tuple[str, str | None] = ("", "file vanished")
 
 def rows_of(folder: str, files: list[str]) -> list[Row]:
     """These files of a folder, without labels; of a missing one, too, the problem is told."""
+    folder = plain(folder)
     if "://" in folder:
         known = {place: (stamp, why) for _, place, stamp, why in _find_remote(folder)}
         places = [f"{folder}/{file}".encode() for file in files]
@@ -164,6 +182,7 @@ def _oversize(size: int) -> str | None:
 def _find_remote(uri: str) -> Iterator[Found]:
     """List a folder of a bucket."""
     scheme = uri.partition("://")[0]
+    check(uri)
     try:
         system, top = _system(uri)
         infos = system.get_file_info(pafs.FileSelector(top, recursive=True))
@@ -183,8 +202,6 @@ def _find_remote(uri: str) -> Iterator[Found]:
 def _system(uri: str) -> tuple[Any, str]:
     """The file system of a URI and the path in it: pyarrow's own, else fsspec's."""
     scheme, _, path = uri.partition("://")
-    if scheme in _NATIVE:
-        refuse_keys("data", uri)
     return _connected(scheme, path.partition("/")[0]), path
 
 

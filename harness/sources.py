@@ -325,7 +325,8 @@ def _prefixed(prefix: bytes, locations: pd.Series) -> pd.Series:
 
 def _local(*paths: str) -> list[str]:
     """Those that are not URIs, resolved on the machine the command is started on."""
-    return [os.path.abspath(os.path.expanduser(path)) for path in paths if "://" not in path]
+    here = [path for path in map(folders.plain, paths) if "://" not in path]
+    return [os.path.abspath(os.path.expanduser(path)) for path in here]
 
 
 SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

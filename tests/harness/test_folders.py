@@ -81,8 +81,9 @@ def test_images_of_a_google_bucket_are_listed_and_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"fruit/red/a b.jpg": b"apple", "fruit/grün/c.PNG": b"pear", "fruit/notes.txt": b""}
+    odd = {"odd/1.jpg?sig=2.jpg": b"1", "odd/at 12:30@home.jpg": b"2"}  # as addresses with keys
     folders._connected.cache_clear()
-    with google_bucket.serving(monkeypatch, tmp_path, files) as asked:
+    with google_bucket.serving(monkeypatch, tmp_path, files | odd) as asked:
         rows = {row.image_id: row for row in list_images(["gs://pictures/fruit"], label=True)}
         assert {name: row.label for name, row in rows.items()} == {
             "red/a b.jpg": "red",
@@ -90,9 +91,25 @@ def test_images_of_a_google_bucket_are_listed_and_read(
         }
         assert not any(row.problem for row in rows.values())
         assert {read(row.location) for row in rows.values()} == {b"apple", b"pear"}
+        named_oddly = list_images(["gs://pictures/odd"], label=False)
+        assert [read(row.location) for row in named_oddly] == [b"1", b"2"]
         (named,) = rows_of("gs://pictures/fruit", ["red/a b.jpg"])
         assert read(named.location) == b"apple"
         with pytest.raises(FileNotFoundError):
             read(b"gs://pictures/fruit/none.jpg")
     assert len(asked) > 5
     folders._connected.cache_clear()
+
+
+def test_folders_of_a_bucket_that_overlap_are_read_once() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("red/1.png", "2.png"):
+        memory.pipe_file(f"/overlap/{name}", b"image")
+    folders = ["memory://overlap", "memory://overlap/red", "memory://overlap"]
+    assert len([*list_images(folders, label=False)]) == 2
+
+
+def test_a_folder_may_be_spelled_as_a_uri(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"image")
+    (row,) = list_images([f"file://{tmp_path}"], label=True)
+    assert (row.image_id, row.label, read(row.location)) == ("1.png", tmp_path.name, b"image")
