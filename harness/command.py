@@ -17,9 +17,10 @@ from featgan import output
 from featgan.errors import UserError
 from harness.config import Scale
 from harness.lock import SweepLock
+from harness.outage import is_outage
 from harness.redaction import one_line, redacted
 from harness.screen import Screen
-from harness.store import Store, is_outage
+from harness.store import Store
 
 DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 """What a storage says that is full or closed; what was written until then is whole."""

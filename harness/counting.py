@@ -29,9 +29,9 @@ from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
 from harness.known import NOT_COUNTED, Known
+from harness.outage import is_outage
 from harness.redaction import one_line
 from harness.sources import SourceSettings
-from harness.store import is_outage
 
 Batch = dict[str, np.ndarray]
 

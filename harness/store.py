@@ -15,16 +15,16 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import fsspec
 
 from featgan.errors import UserError
+from harness.outage import outlasting
 from harness.redaction import redacted, refuse_keys
 
 MARKER = ".complete"
@@ -52,50 +52,6 @@ S3_PATIENCE = {
     }
 }
 """A run must outlive a bad minute of the storage; hours of it are a failure with a reason."""
-OUTAGE_SECONDS = 120.0
-"""How long an operation is tried again while the storage cannot be reached."""
-LONGEST_PAUSE = 10.0
-UNREACHABLE = {
-    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.ENETDOWN),
-    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
-    *(errno.ECONNRESET, errno.EPIPE),
-    errno.EBUSY,  # s3fs: 503, too many requests for now
-}
-"""What a mount says whose server is away. A full disk or a missing permission will not pass."""
-
-INTERRUPTED = ("connect", "timeout", "incompleteread", "payload", "streaming")
-"""In the names of what clients raise where the other side is silent, or falls silent."""
-
-Operation = TypeVar("Operation", bound=Callable[..., Any])
-
-
-def _outlasting(operation: Operation) -> Operation:
-    """Try an operation of the store again, after growing pauses, while its storage is away."""
-
-    @wraps(operation)
-    def patient(*arguments: Any) -> Any:
-        deadline, pause = time.monotonic() + OUTAGE_SECONDS, 0.5
-        while True:
-            try:
-                return operation(*arguments)
-            except Exception as error:
-                if not is_outage(error) or time.monotonic() + pause > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    return cast(Operation, patient)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the storage could not be reached, as a mount or a client of a bucket tells it."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno in UNREACHABLE
-    kind = type(error)
-    foreign = kind.__module__.startswith(("botocore.", "aiohttp.", "urllib3."))
-    return foreign and any(word in kind.__name__.lower() for word in INTERRUPTED)
 
 
 class Store:
@@ -124,7 +80,7 @@ class Store:
         path = f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
         return path if self.is_local else redacted(path)
 
-    @_outlasting
+    @outlasting
     def put(self, key: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
         path = self._path(key)
@@ -135,7 +91,7 @@ class Store:
             temporary.write_bytes(data)
             _sync(temporary)
 
-    @_outlasting
+    @outlasting
     def create(self, key: str, data: bytes) -> bool:
         """Write a file unless it is there; of all who try, on any host, one gets True."""
         path = self._path(key)
@@ -156,7 +112,7 @@ class Store:
             return self.get(key) == data
         return True
 
-    @_outlasting
+    @outlasting
     def get(self, key: str) -> bytes:
         """Read a file; FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self._path(key)))
@@ -167,7 +123,7 @@ class Store:
         while some := list(islice(rest, AT_ONCE)):
             yield from zip(some, self._get_some(some), strict=True)
 
-    @_outlasting
+    @outlasting
     def _get_some(self, keys: list[str]) -> list[bytes | None]:
         paths = [self._path(key) for key in keys]
         found: list[bytes | None] = self._fs.cat_ranges(paths, None, None, on_error="return")
@@ -178,13 +134,13 @@ class Store:
                 raise content
         return found
 
-    @_outlasting
+    @outlasting
     def exists(self, key: str) -> bool:
         """True for a file, and for a tree that `put_tree` completed."""
         path = self._path(key)
         return self._is_file(path) or self._is_file(f"{path}/{MARKER}")
 
-    @_outlasting
+    @outlasting
     def list(self, prefix: str = "") -> list[str]:
         """Keys of all files below the folder `prefix`, at any depth, sorted.
 
@@ -198,7 +154,7 @@ class Store:
             self._clear_stale(key for key in keys if _temporary_part(key))
         return sorted(key for key in keys if not _is_own(key))
 
-    @_outlasting
+    @outlasting
     def delete(self, key: str) -> None:
         """Remove a file or a folder; what is missing already is fine."""
         path = self._path(key)
@@ -212,7 +168,7 @@ class Store:
             except FileNotFoundError:
                 continue
 
-    @_outlasting
+    @outlasting
     def move(self, key: str, to: str) -> None:
         """Give a file another name, over any file of that name.
 
@@ -228,7 +184,7 @@ class Store:
             if not self.exists(to):
                 raise
 
-    @_outlasting
+    @outlasting
     def put_tree(self, folder: Path, key: str) -> None:
         """Copy a whole folder to `key`; it `exists` once complete, never before."""
         names = sorted(
@@ -257,7 +213,7 @@ class Store:
             _sync(temporary / MARKER)
             _remove(Path(target))
 
-    @_outlasting
+    @outlasting
     def local(self, key: str) -> Path:
         """The file or tree on this machine: itself, or a copy downloaded once per version.
 

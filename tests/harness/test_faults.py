@@ -21,8 +21,7 @@ from featgan.errors import UserError
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack
 from featgan.small_cnn import train_classifier
-from harness import store as module
-from harness import trial
+from harness import outage, trial
 from harness.config import Cell, Method
 from harness.lock import SweepLock
 from harness.records import RunRecord
@@ -120,8 +119,8 @@ def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     """The store's clock, which its own pauses move on; tells the time."""
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(outage.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
     return lambda: now[0]
 
 
@@ -182,7 +181,7 @@ def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> 
     store._fs = Away(store._fs, clock, until=10**9, error=ConnectionError("no route"))
     with pytest.raises(ConnectionError, match="no route"):
         store.put("a/b", b"1")
-    assert module.OUTAGE_SECONDS - module.LONGEST_PAUSE <= clock() <= module.OUTAGE_SECONDS
+    assert outage.OUTAGE_SECONDS - outage.LONGEST_PAUSE <= clock() <= outage.OUTAGE_SECONDS
 
 
 def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:

@@ -195,7 +195,7 @@ def test_an_unreadable_folder_does_not_look_empty(
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(store._fs, "ls", stale)
-    monkeypatch.setattr("harness.store.OUTAGE_SECONDS", 0)
+    monkeypatch.setattr("harness.outage.OUTAGE_SECONDS", 0)
     with pytest.raises(OSError, match="Stale file handle"):
         store.list()
 

@@ -142,7 +142,7 @@ def test_a_storage_that_stays_down_is_an_error_not_an_endless_wait(
     monkeypatch.setattr(
         store_module, "S3_PATIENCE", {"config_kwargs": {"retries": {"max_attempts": 1}}}
     )
-    monkeypatch.setattr(store_module, "OUTAGE_SECONDS", 0)
+    monkeypatch.setattr("harness.outage.OUTAGE_SECONDS", 0)
     hasty = Store(store.root)
     server.faults.extend(["error"] * 100)
     with pytest.raises(OSError, match=r"500|Internal"):
