@@ -18,6 +18,6 @@ def derive(seed: int, *name: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def stream(seed: int, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def stream(seed: int, *name: str | int) -> torch.Generator:
     """A generator at the start of the stream `name` under `seed`."""
-    return torch.Generator(device).manual_seed(derive(seed, *name))
+    return torch.Generator().manual_seed(derive(seed, *name))

@@ -278,10 +278,11 @@ def measure(
     classifier = _classifier(method, images, device)
     made_up = torch.randn(real, classifier.width, device=classifier.device)
     groups = np.resize(np.arange(1, method.groups.k + 1), len(images))
-    if device.type == "cuda":
+    steps = 1
+    if on_gpu := device.type == "cuda":
         torch.cuda.empty_cache()  # what other kinds left
         torch.cuda.reset_peak_memory_stats(device)
-    steps = _epoch_steps(method, real) if device.type == "cuda" else 1
+        steps = _epoch_steps(method, real)
     training = method.training.model_copy(update={"epoch_steps": steps})
     trainer = StagedTrainer(
         images,
@@ -297,7 +298,7 @@ def measure(
     )
     d_steps = trainer.gan.optimizer.d_steps  # one of so many also updates G
     # the first steps are slower; on a GPU, until both kinds are recorded
-    trainer.train(math.ceil(4 * d_steps / steps) if device.type == "cuda" else 2)
+    trainer.train(math.ceil(4 * d_steps / steps) if on_gpu else 2)
     trainer.evaluate()
     warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
     started, warm_steps, taken = time.perf_counter(), trainer.gan.steps, 0
@@ -309,7 +310,7 @@ def measure(
         (trainer.seconds["train"] - warm_train) / taken,
         trainer.seconds["score"] - warm_score,
         torch.cuda.max_memory_reserved(device)
-        if device.type == "cuda"
+        if on_gpu
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         precision.name(trainer.gan.precision),
     )

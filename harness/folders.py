@@ -84,7 +84,6 @@ MISSING: tuple[str, str | None] = ("", "file vanished")
 
 def rows_of(folder: str, files: list[str]) -> list[Row]:
     """These files of a folder, without labels; of a missing one, too, the problem is told."""
-    folder = plain(folder)
     if "://" in folder:
         known = {place: (stamp, why) for _, place, stamp, why in _find_remote(folder)}
         places = [f"{folder}/{file}".encode() for file in files]

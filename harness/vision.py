@@ -65,8 +65,7 @@ def _image(data: Any, index: int) -> Image.Image:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"damaged image: {reason[:200]}") from error
+        raise BadImage(f"damaged image: {_reason(error)}") from error
     if not isinstance(image, Image.Image):
         raise BadImage("not an image")
     return image
@@ -113,11 +112,15 @@ def _label(data: Any, index: int) -> int:
         return int(data[index][1])
     # Pillow's decoders raise whatever they stumble over
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"data: torchvision's {type(data).__name__}: image {index} must be opened for its "
-            f"label, and cannot be: {reason[:200]}; mend it or remove it"
+            f"label, and cannot be: {_reason(error)}; mend it or remove it"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder stumbled over, in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _number(label: Any) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -62,6 +63,20 @@ def test_actors_share_gpus_only_where_there_are_more_of_them(
 ) -> None:
     monkeypatch.setattr(counting.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 3.0})
     assert counting._room(asked, gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "actors", "blocks", "length"),
+    [(20, 2, 3, 8), (4096, 2, 512, 8), (100_000, 2, 521, 192), (100_000, 64, 2084, 48)],
+)
+def test_blocks_are_whole_batches_and_do_not_grow_in_number(
+    images: int, actors: int, blocks: int, length: int
+) -> None:
+    rows = pd.DataFrame({"index": range(images), "location": [b"x"] * images})
+    found = counting._blocks(rows, actors, batch=8)
+
+    assert (len(found), found[0].num_rows) == (blocks, length)
+    assert pa.concat_tables(found)["index"].to_pylist() == list(range(images))
 
 
 def test_known_counts_are_taken_and_not_made_again(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -75,7 +74,8 @@ def photos(tmp_path: Path) -> Path:
 
 def run(folder: Path, store: Store, **options: Any) -> DataSet:
     keep = options.pop("remove_duplicates", False)
-    source = FolderSource(source="folder", path=str(folder), remove_duplicates=keep)
+    source = options.pop("source", None)
+    source = source or FolderSource(source="folder", path=str(folder), remove_duplicates=keep)
     settings: dict[str, Any] = {
         "actors": 1,
         "gpu": False,
@@ -338,20 +338,6 @@ def test_changed_source_counts_only_what_changed(
     assert tables[1].loc["99.png", "feature_count"] == tables[0].loc["01.png", "feature_count"]
 
 
-@pytest.mark.parametrize(
-    ("images", "actors", "blocks", "length"),
-    [(20, 2, 3, 8), (4096, 2, 512, 8), (100_000, 2, 521, 192), (100_000, 64, 2084, 48)],
-)
-def test_blocks_are_whole_batches_and_do_not_grow_in_number(
-    images: int, actors: int, blocks: int, length: int
-) -> None:
-    rows = pd.DataFrame({"index": range(images), "location": [b"x"] * images})
-    found = counting._blocks(rows, actors, batch=8)
-
-    assert (len(found), found[0].num_rows) == (blocks, length)
-    assert pa.concat_tables(found)["index"].to_pylist() == list(range(images))
-
-
 def test_boundary_report() -> None:
     groups = FeatureGroups.fit(np.array([10, 11, 12, 20, 21, 30, 60, 60]), GroupSettings(k=3))
     table = boundary_table("some", groups)
@@ -404,14 +390,4 @@ def test_an_image_that_kills_its_process_ends_the_count_with_a_line(
     cloudpickle.register_pickle_by_value(sys.modules[Killing.__module__])
     killing = Killing(source="folder", path=str(photos))
     with pytest.raises(UserError, match="died 2 times over the same images"):
-        prepare(
-            "photos",
-            killing,
-            FEATURES,
-            16,
-            Store(str(tmp_path / "store")),
-            actors=1,
-            gpu=False,
-            max_rejected=0.5,
-            progress=lambda *_: None,
-        )
+        run(photos, Store(str(tmp_path / "store")), source=killing)
