@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,12 @@ def _read_keras(path: Path) -> State:
             kernel, bias = _keras_layer(file, f"block{block}_conv{place}", plain)
             state[name] = torch.from_numpy(kernel.transpose(3, 2, 0, 1))
             state[name.replace("weight", "bias")] = torch.from_numpy(bias)
-        kernel, bias = _keras_layer(file, "fc1", "dense")
-    # Keras flattens [7, 7, 512], torchvision [512, 7, 7]
-    kernel = kernel.reshape(7, 7, 512, FEATURES).transpose(3, 2, 0, 1).reshape(FEATURES, -1)
-    state["classifier.0.weight"] = torch.from_numpy(kernel)
-    state["classifier.0.bias"] = torch.from_numpy(bias)
+        with suppress(KeyError):  # include_top=False; what is missing is told by who asked
+            kernel, bias = _keras_layer(file, "fc1", "dense")
+            # Keras flattens [7, 7, 512], torchvision [512, 7, 7]
+            kernel = kernel.reshape(7, 7, 512, FEATURES).transpose(3, 2, 0, 1)
+            state["classifier.0.weight"] = torch.from_numpy(kernel.reshape(FEATURES, -1))
+            state["classifier.0.bias"] = torch.from_numpy(bias)
     return state
 
 

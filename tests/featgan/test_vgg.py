@@ -95,15 +95,21 @@ def test_keras_layouts(tmp_path: Path, state: vgg.State) -> None:
 
 
 def test_weights_without_fc1_are_refused_with_the_reason(tmp_path: Path, state: vgg.State) -> None:
+    h5py = pytest.importorskip("h5py")
     convolutions = {name: tensor for name, tensor in state.items() if "features" in name}
     invalid = state | {"classifier.0.weight": torch.full((4096, 25088), torch.nan)}
-    for content in (
-        convolutions,
-        invalid,
-    ):  # torchvision's IMAGENET1K_FEATURES is of the second kind
-        torch.save(content, tmp_path / "features.pth")
+    files = [tmp_path / name for name in ("without.pth", "invalid.pth", "keras.h5")]
+    torch.save(convolutions, files[0])
+    torch.save(invalid, files[1])  # as torchvision's IMAGENET1K_FEATURES
+    with h5py.File(files[2], "w") as file:
+        for number, name in zip(CONVOLUTIONS, KERAS, strict=False):
+            file[f"{name}/kernel"] = (
+                state[f"features.{number}.weight"].numpy().transpose(2, 3, 1, 0)
+            )
+            file[f"{name}/bias"] = state[f"features.{number}.bias"].numpy()
+    for path in files:
         with pytest.raises(UserError, match="lacks VGG16's first fully connected layer"):
-            vgg.load(str(tmp_path / "features.pth"), 0)
+            vgg.load(str(path), 0)
 
 
 def test_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
