@@ -6,12 +6,13 @@ torchvision's class wants four more files and refuses copies whose line ends are
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 
 import numpy as np
 
 from featgan.errors import UserError
-from harness.folders import Row, check, plain, read, rows_of
+from harness.folders import Row, absolute, check, read, rows_of
 from harness.redaction import one_line
 
 ATTRIBUTES = "list_attr_celeba.txt"
@@ -25,7 +26,7 @@ def list_images(
 
     With `limit`, that many of them, drawn by `seed`; the order stays the file's.
     """
-    path = plain(path)
+    path = absolute(path).rstrip("/")
     check(path)
     names, table = _read_attributes(path)
     keep = np.ones(len(table), bool)
@@ -41,15 +42,17 @@ def list_images(
     chosen = matched
     if limit is not None and limit < len(matched):
         chosen = np.sort(np.random.default_rng(seed).choice(matched, limit, replace=False))
-    files = [table[row][0] for row in chosen]
-    return rows_of(f"{path.rstrip('/')}/{IMAGES}", files), len(matched)
+    folder = f"{path}/{IMAGES}"
+    if "://" not in folder and not os.path.isdir(folder):
+        raise UserError(f"data: there is no folder {folder}, CelebA's images")
+    return rows_of(folder, [table[row][0] for row in chosen]), len(matched)
 
 
 def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The attributes' names, and for each image its file and values "1" or "-1"."""
-    file = f"{path.rstrip('/')}/{ATTRIBUTES}"
+    file = f"{path}/{ATTRIBUTES}"
     try:
-        lines = read(file.encode()).decode().splitlines()
+        lines = read(file.encode()).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(
             f"data: {file} cannot be read ({one_line(error.strerror or str(error))}); CelebA's "

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
@@ -40,22 +41,18 @@ def list_images(paths: list[str], label: bool) -> Iterator[Row]:
     An `image_id` is the path below its folder; with several folders, their names come first.
     Raises UserError for a folder that is missing, or where nothing looks like an image.
     """
-    paths = [plain(path) for path in paths]
-    empty, seen, places = True, set[tuple[int, int]](), set[bytes]()
-    for path, prefix in zip(paths, _prefixes(paths), strict=True):
-        remote = "://" in path
-        found = _find_remote(path) if remote else _find_local(path, seen)
-        for relative, location, stamp, problem in found:
-            if remote and len(paths) > 1:  # one may lie in another
-                if location in places:
-                    continue
-                places.add(location)
-            folder = os.path.dirname(relative) or os.fsencode(path.rstrip("/"))
+    paths = [absolute(path) for path in paths]
+    prefixes, empty = _prefixes(paths), set(range(len(paths)))
+    for number, found in chain(_find_local(paths), _find_remote(paths)):
+        empty.discard(number)
+        if found is not None:
+            relative, location, stamp, problem = found
+            folder = os.path.dirname(relative) or os.fsencode(paths[number].rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
-            yield Row(prefix + readable(relative), location, name, stamp, problem)
-            empty = False
+            yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
-        raise UserError(f"data: no images in {', '.join(paths)}; endings read: {' '.join(ENDINGS)}")
+        without = ", ".join(paths[number] for number in sorted(empty))
+        raise UserError(f"data: no images in {without}; endings read: {' '.join(ENDINGS)}")
 
 
 def check(uri: str) -> None:
@@ -64,9 +61,10 @@ def check(uri: str) -> None:
         refuse_keys("data", uri)
 
 
-def plain(path: str) -> str:
-    """A folder on this machine without `file://`."""
-    return path.removeprefix("file://")
+def absolute(path: str) -> str:
+    """A folder of this machine by its whole path, without `file://`; another URI as it is."""
+    path = path.removeprefix("file://")
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def read(location: bytes) -> bytes:
@@ -75,8 +73,13 @@ def read(location: bytes) -> bytes:
         with open_regular(location) as file:
             return file.read()
     system, path = _system(location.decode())
-    with system.open_input_stream(path) as stream:
-        return bytes(stream.read())
+    try:
+        with system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        if "ACCESS_DENIED" in str(error):  # pyarrow numbers Google's denials, but not Amazon's
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
+        raise
 
 
 MISSING: tuple[str, str | None] = ("", "file vanished")
@@ -85,11 +88,10 @@ MISSING: tuple[str, str | None] = ("", "file vanished")
 def rows_of(folder: str, files: list[str]) -> list[Row]:
     """These files of a folder, without labels; of a missing one, too, the problem is told."""
     if "://" in folder:
-        known = {place: (stamp, why) for _, place, stamp, why in _find_remote(folder)}
+        known = {place: (stamp, why) for _, place, stamp, why in _list_remote(folder)}
         places = [f"{folder}/{file}".encode() for file in files]
         stamps = [known.get(place, MISSING) for place in places]
     else:
-        folder = os.path.abspath(os.path.expanduser(folder))
         places = [os.fsencode(f"{folder}/{file}") for file in files]
         stamps = [_stamp(place) for place in places]
     told = zip(files, places, stamps, strict=True)
@@ -122,38 +124,56 @@ Found = tuple[bytes, bytes, str, str | None]
 """Path below the folder, location, stamp, and what is wrong with it."""
 
 
-def _find_local(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
-    """Walk a folder, links included; names are bytes, as not every name is UTF-8.
+def _find_local(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
+    """Walk the folders of this machine, links included; names are bytes, as not all are UTF-8.
 
-    A folder that was `seen` is not read again. Linked ones wait until all others are read, so
-    that an image that can be reached both ways keeps its real path.
+    Tells the place among `paths`, and None where another of them has the images. No folder is
+    read twice; linked ones wait until all others are read, so that an image that can be reached
+    both ways keeps its real path.
     """
-    top = os.fsencode(os.path.abspath(os.path.expanduser(folder)))
-    if not os.path.isdir(top):
-        raise UserError(f"data: there is no folder {folder}")
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
-
-    waiting = [top]
-    for start in waiting:
-        for root, inner, files in os.walk(start, onerror=fail):
-            here = os.stat(root)
-            if (here.st_dev, here.st_ino) in seen:
+    tops = {number: os.fsencode(path) for number, path in enumerate(paths) if "://" not in path}
+    for number, top in tops.items():
+        if not os.path.isdir(top):
+            raise UserError(f"data: there is no folder {paths[number]}")
+    first, waiting = dict[tuple[int, int], int](), [*tops.items()]
+    for number, start in waiting:
+        for root, inner, files in os.walk(start, onerror=_fail):
+            status = os.stat(root)
+            here = status.st_dev, status.st_ino
+            if here in first:
                 inner.clear()
+                if first[here] != number:
+                    yield number, None
                 continue
-            seen.add((here.st_dev, here.st_ino))
+            first[here] = number
             inner.sort()
             for name in inner:
                 path = os.path.join(root, name)
                 if os.path.islink(path):
-                    waiting.append(path)
+                    waiting.append((number, path))
                 if name.lower().endswith(_ENDINGS):
-                    yield os.path.relpath(path, top), b"", "", "a folder"
+                    yield number, (os.path.relpath(path, tops[number]), b"", "", "a folder")
             for name in files:
                 if name.lower().endswith(_ENDINGS):
                     path = os.path.join(root, name)
-                    yield os.path.relpath(path, top), path, *_stamp(path)
+                    yield number, (os.path.relpath(path, tops[number]), path, *_stamp(path))
+
+
+def _fail(error: OSError) -> None:
+    raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
+
+
+def _find_remote(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
+    """List the folders of buckets, as `_find_local` does."""
+    places = set[bytes]()
+    remote = [number for number, path in enumerate(paths) if "://" in path]
+    for number in remote:
+        for found in _list_remote(paths[number]):
+            if len(remote) == 1:
+                yield number, found
+            else:  # one may lie in another
+                yield number, None if found[1] in places else found
+                places.add(found[1])
 
 
 _NATIVE = ("s3", "gs", "gcs")
@@ -178,7 +198,7 @@ def _oversize(size: int) -> str | None:
     return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
-def _find_remote(uri: str) -> Iterator[Found]:
+def _list_remote(uri: str) -> Iterator[Found]:
     """List a folder of a bucket."""
     scheme = uri.partition("://")[0]
     check(uri)

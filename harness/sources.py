@@ -7,7 +7,6 @@ any machine that sees the same files. Decoding, counting and copying are not its
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -325,8 +324,7 @@ def _prefixed(prefix: bytes, locations: pd.Series) -> pd.Series:
 
 def _local(*paths: str) -> list[str]:
     """Those that are not URIs, resolved on the machine the command is started on."""
-    here = [path for path in map(folders.plain, paths) if "://" not in path]
-    return [os.path.abspath(os.path.expanduser(path)) for path in here]
+    return [path for path in map(folders.absolute, paths) if "://" not in path]
 
 
 SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

@@ -28,7 +28,10 @@ TIME = "2026-01-01T00:00:00.000Z"
 def serving(
     monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, bytes]
 ) -> Iterator[list[str]]:
-    """Serve the bucket `pictures`; what was asked for. The environment holds the way and keys."""
+    """Serve the bucket `pictures`; what was asked for. The environment holds the way and keys.
+
+    Files that are called `closed…` are listed, but nobody may read them.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,6 +49,8 @@ def serving(
                 prefix = query.get("prefix", [""])[0]
                 found = [about(name) for name in sorted(files) if name.startswith(prefix)]
                 self.answer(200, json.dumps({"items": found}).encode())
+            elif name.rpartition("/")[2].startswith("closed"):
+                self.answer(403, b'{"error": {"code": 403, "message": "not for you"}}')
             elif name not in files:
                 self.answer(404, b'{"error": {"code": 404, "message": "none"}}')
             else:

@@ -10,8 +10,11 @@ from sourced import ids, pixel, save, source
 from featgan.errors import UserError
 
 
-def celeba(folder: Path, line_end: str = "\n") -> Path:
-    """Six images; attributes as published: a header with a trailing space, ragged blanks."""
+def celeba(folder: Path, line_end: str = "\n", mark: str = "") -> Path:
+    """Six images; attributes as published: a header with a trailing space, ragged blanks.
+
+    Windows' editors put a `mark` before the first byte.
+    """
     values = {
         1: (1, 1, -1),
         2: (-1, 1, 1),
@@ -24,13 +27,14 @@ def celeba(folder: Path, line_end: str = "\n") -> Path:
     for number, row in values.items():
         save(folder / f"img_align_celeba/{number:06d}.jpg")
         lines.append(f"{number:06d}.jpg " + " ".join(f"{value:2d}" for value in row))
-    (folder / "list_attr_celeba.txt").write_text(line_end.join(lines) + line_end, newline="")
+    text = mark + line_end.join(lines) + line_end
+    (folder / "list_attr_celeba.txt").write_text(text, newline="")
     return folder
 
 
-@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_celeba_is_filtered_by_attributes(tmp_path: Path, line_end: str) -> None:
-    path = str(celeba(tmp_path, line_end))
+@pytest.mark.parametrize(("line_end", "mark"), [("\n", ""), ("\r\n", ""), ("\r\n", "\ufeff")])
+def test_celeba_is_filtered_by_attributes(tmp_path: Path, line_end: str, mark: str) -> None:
+    path = str(celeba(tmp_path, line_end, mark))
     both = source("celeba", path=path, attributes={"Male": True, "Smiling": True})
     mixed = source("celeba", path=path, attributes={"Smiling": True, "Young": False})
 
@@ -75,6 +79,19 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     file.write_bytes(b"6\nMale\xff\n")
     with pytest.raises(UserError, match="no text in UTF-8"):
         source("celeba", path=path).listing(32)
+
+
+def test_celebas_folder_is_found_at_home_and_missed_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    celeba(tmp_path / "celeba")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = source("celeba", path="~/celeba/")
+    assert pixel(found, 5) == (255, 0, 0)
+
+    (tmp_path / "celeba/img_align_celeba").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"there is no folder .*/celeba/img_align_celeba"):
+        found.listing(32)
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*FTPFileSystem")  # fsspec's

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -81,9 +83,10 @@ def test_images_of_a_google_bucket_are_listed_and_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"fruit/red/a b.jpg": b"apple", "fruit/grün/c.PNG": b"pear", "fruit/notes.txt": b""}
+    shut = {"shut/closed.jpg": b""}
     odd = {"odd/1.jpg?sig=2.jpg": b"1", "odd/at 12:30@home.jpg": b"2"}  # as addresses with keys
     folders._connected.cache_clear()
-    with google_bucket.serving(monkeypatch, tmp_path, files | odd) as asked:
+    with google_bucket.serving(monkeypatch, tmp_path, files | odd | shut) as asked:
         rows = {row.image_id: row for row in list_images(["gs://pictures/fruit"], label=True)}
         assert {name: row.label for name, row in rows.items()} == {
             "red/a b.jpg": "red",
@@ -97,7 +100,31 @@ def test_images_of_a_google_bucket_are_listed_and_read(
         assert read(named.location) == b"apple"
         with pytest.raises(FileNotFoundError):
             read(b"gs://pictures/fruit/none.jpg")
+        assert [row.image_id for row in list_images(["gs://pictures/shut"], label=False)]
+        with pytest.raises(PermissionError):
+            read(b"gs://pictures/shut/closed.jpg")
     assert len(asked) > 5
+    folders._connected.cache_clear()
+
+
+def test_a_denial_of_amazons_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(403)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quietly."""
+
+    folders._connected.cache_clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "somewhere")
+        with pytest.raises(PermissionError):
+            read(b"s3://pictures/closed.jpg")
+        server.shutdown()
     folders._connected.cache_clear()
 
 

@@ -68,7 +68,7 @@ def test_a_sweeps_secrets_are_in_nothing_that_it_prints_or_keeps(
     def unreachable(uri: str) -> None:
         raise UserError(f"data: {uri} cannot be listed: bucket '{uri.partition('://')[2]}'")
 
-    monkeypatch.setattr("harness.folders._find_remote", unreachable)
+    monkeypatch.setattr("harness.folders._list_remote", unreachable)
     path = tmp_path / "secret.yaml"
     path.write_text(SWEEP)
     main([str(path), "--dry-run"])

@@ -165,6 +165,42 @@ def test_an_image_below_two_of_the_folders_comes_once(tmp_path: Path) -> None:
     assert ids(source("folder", path=paths[::-1])) == ["d/2.png", "zebra/1.png"]
 
 
+def test_a_link_into_another_of_the_folders_takes_nothing_from_it(tmp_path: Path) -> None:
+    save(tmp_path / "one/1.png")
+    save(tmp_path / "two/red/2.png")
+    (tmp_path / "one/alias").symlink_to(tmp_path / "two/red")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/loop").symlink_to(tmp_path / "links")
+    (tmp_path / "links/one").symlink_to(tmp_path / "one")
+    paths = [str(tmp_path / name) for name in ("one", "links", "two")]
+    rows = source("folder", path=paths, labels="folder").listing(32).images
+
+    assert rows["image_id"].tolist() == ["one/1.png", "two/red/2.png"]
+    assert rows["label"].tolist() == ["one", "red"]
+
+
+@pytest.mark.parametrize("inner", ["", "text"])
+def test_each_of_several_folders_has_images(tmp_path: Path, inner: str) -> None:
+    save(tmp_path / "one/1.png")
+    (tmp_path / "two" / inner).mkdir(parents=True)
+    (tmp_path / "two/loop").symlink_to(tmp_path / "two")
+    with pytest.raises(UserError, match=r"no images in \S*/two; endings"):
+        source("folder", path=[str(tmp_path / "one"), str(tmp_path / "two")]).listing(32)
+
+
+def test_a_folder_is_called_by_its_name_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "pears/1.png")
+    save(tmp_path / "apples/2.png")
+    monkeypatch.chdir(tmp_path / "pears")
+    alone = source("folder", path=".", labels="folder").listing(32).images
+    both = source("folder", path=[".", "../apples/"], labels="folder").listing(32).images
+
+    assert alone["label"].tolist() == ["pears"]
+    assert both["image_id"].tolist() == ["apples/2.png", "pears/1.png"]
+
+
 def test_a_folder_of_bad_images_alone_tells_their_reasons(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "huge.png").touch()
