@@ -73,7 +73,7 @@ def decode(data: bytes) -> Image.Image:
                 _check_range(image)
                 _scale_transparency(image)
                 image.load()
-                _turn(image)
+                turn(image)
                 return _rgb(image)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
@@ -85,6 +85,12 @@ def decode(data: bytes) -> Image.Image:
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadImage(f"damaged {_format(data)}: {reason[:200]}") from error
+
+
+def turn(image: Image.Image) -> None:
+    """Turn it as its EXIF orientation says; unreadable EXIF data say nothing."""
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -168,12 +174,6 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _SCAN, _END = b"\xda", b"\xd9"
 
 
-def _turn(image: Image.Image) -> None:
-    """Turn it as its EXIF orientation says; unreadable EXIF data say nothing."""
-    with suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow's as 8-bit RGB, in strips: whole, what lies between takes gigabytes."""
     if image.mode == "RGB" and not image.has_transparency_data:
@@ -201,14 +201,20 @@ def _strip(image: Image.Image) -> Image.Image:
 
 
 def _format(data: bytes) -> str:
-    """JPEG, PNG, …, or "image" where not even that can be read."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # cut short, it does not open
+    """JPEG, PNG, …, by the first bytes: what was cut short may not open."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.format or "image"
-    except Exception:
-        return "image"
+    return next((name for name, start in _STARTS.items() if data.startswith(start)), "image")
+
+
+_STARTS: dict[str, bytes | tuple[bytes, ...]] = {
+    "JPEG": b"\xff\xd8",
+    "PNG": b"\x89PNG",
+    "GIF": b"GIF8",
+    "BMP": b"BM",
+    "TIFF": (b"II*\0", b"MM\0*"),
+    "PPM": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+}
 
 
 def _write_shards(folder: Path, total: int, images: Iterable[np.ndarray]) -> None:

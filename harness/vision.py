@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.images import BadImage, decode
+from featgan.images import BadImage, decode, turn
 from featgan.regular_file import open_regular
 from harness.builtin import encoded
 from harness.folders import Row, readable
@@ -46,9 +46,10 @@ def _name(label: int, names: Any) -> str | None:
 
 
 def read(location: bytes) -> bytes:
-    """The image at `index set`, encoded anew; BadImage where the set cannot decode it."""
+    """The image at `index set`, upright and encoded anew; BadImage where it cannot be decoded."""
     index, _, key = location.decode().partition(" ")
     image = _image(_open(key), int(index))
+    turn(image)
     if image.mode not in ("RGBA", "LA", "PA", "P", "I;16", "I", "F"):
         return encoded(image)
     file = io.BytesIO()  # with its transparency, or all of its bits: `decode` knows what to do
@@ -140,7 +141,7 @@ def _open(key: str) -> Any:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"data: torchvision.datasets has no {name}{hint}")
     kind = getattr(datasets, name)
-    if "loader" in inspect.signature(kind).parameters:
+    if "loader" in inspect.signature(kind).parameters or issubclass(kind, datasets.DatasetFolder):
         options = options | {"loader": _load}
     try:
         data = kind(folder, **options)

@@ -72,6 +72,11 @@ def cmyk_header(width: int, height: int) -> bytes:
         (encode(plain(1 << 20, "I"), "TIFF"), "32-bit"),
         (encode(plain(255, "I"), "TIFF"), "32-bit"),  # not black, as the upper bits of 16 would be
         (encode(PHOTO, "WEBP")[:1500], "damaged WEBP"),
+        (encode(PHOTO, "JPEG")[:100], "damaged JPEG"),
+        (encode(PHOTO, "BMP")[:1500], "damaged BMP"),
+        (encode(PHOTO, "GIF")[:1500], "damaged GIF"),
+        (encode(PHOTO, "TIFF")[:1500], "damaged TIFF"),
+        (encode(PHOTO, "PPM")[:1500], "damaged PPM"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -168,6 +173,12 @@ def test_a_jpeg_with_damaged_pixels_is_what_libjpeg_shows() -> None:
     found = np.asarray(decode(bytes(data)))
     assert np.array_equal(found[:32], whole[:32])
     assert (found[-8:] != whole[-8:]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("kind", "end"), [("PNG", 20), ("GIF", 1)])
+def test_a_file_cut_after_its_last_pixel_is_the_whole_picture(kind: str, end: int) -> None:
+    data = encode(PHOTO, kind)
+    assert decode(data[:-end]).tobytes() == decode(data).tobytes()
 
 
 def test_exif_rotation_is_applied() -> None:

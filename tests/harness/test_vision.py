@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ExifTags import Base
 from sourced import pixel, save, source, write_idx
 
 from featgan.errors import UserError
@@ -70,6 +72,19 @@ def test_what_a_set_decodes_itself_keeps_its_transparency_and_bits(
     monkeypatch.setattr(vision, "_open", lambda _: [(image, 0)])
 
     assert decode(vision.read(b"0 some")).getpixel((8, 8)) == colour
+
+
+def test_what_a_set_decodes_itself_is_turned_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    lying = Image.new("RGB", (20, 10), "red")
+    lying.paste("blue", (0, 0, 10, 10))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[Base.Orientation] = 6  # a quarter turn to the right
+    lying.save(file, "PNG", exif=exif)
+    monkeypatch.setattr(vision, "_open", lambda _: [(Image.open(file).convert("RGB"), 0)])
+    upright = decode(vision.read(b"0 some"))
+
+    assert upright.size == (10, 20)
+    assert [upright.getpixel((5, y)) for y in (5, 15)] == [(0, 0, 255), (255, 0, 0)]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
