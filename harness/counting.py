@@ -29,7 +29,7 @@ from featgan.features import FeatureCounter, FeatureSettings
 from featgan.images import BadImage, decode, square
 from harness.folders import why_unreadable
 from harness.known import NOT_COUNTED, Known
-from harness.outage import is_outage
+from harness.outage import OUTAGE_SECONDS, is_outage
 from harness.redaction import one_line
 from harness.sources import SourceSettings
 
@@ -53,6 +53,8 @@ class Decoder:
     ) -> None:
         self._read = source.reader()
         self._input_size, self._image_size, self._known = input_size, image_size, known
+        self._waited = 0.0
+        """Seconds since an image could be read."""
 
     def decode(self, batch: Batch) -> Batch:
         """A problem leaves black pixels and its reason behind."""
@@ -68,10 +70,14 @@ class Decoder:
             "input": np.stack(inputs),
         }
 
+    def problem(self, location: bytes) -> str:
+        """Why there is no image at this location; empty if there is one."""
+        return self._one(location)[1]
+
     def _one(self, location: bytes) -> tuple[str, str, bool, int, np.ndarray, np.ndarray]:
         digest, problem, unreadable = b"", "", False
         try:
-            data = self._read_patiently(location)
+            data = self._read_patiently(location, PAUSES)
             digest = hashlib.sha256(data).digest()
             image = decode(data)
             pixels = square(image, self._image_size), square(image, self._input_size)
@@ -88,16 +94,20 @@ class Decoder:
         black = _black(self._image_size), _black(self._input_size)
         return digest.hex(), problem, unreadable, NOT_COUNTED, *black
 
-    def _read_patiently(self, location: bytes) -> bytes:
-        """The bytes of an image; a storage that stumbles is asked again."""
-        for pause in PAUSES:
-            try:
-                return self._read(location)
-            except Exception as error:
-                if not (is_outage(error) or getattr(error, "errno", "") in PASSING):
-                    raise
-            time.sleep(pause)
-        return self._read(location)
+    def _read_patiently(self, location: bytes, pauses: tuple[float, ...]) -> bytes:
+        """The bytes of an image; a storage that stumbles is asked again, for so long in a row."""
+        try:
+            data = self._read(location)
+        except Exception as error:
+            passing = is_outage(error) or getattr(error, "errno", "") in PASSING
+            if not (pauses and passing and self._waited < OUTAGE_SECONDS):
+                raise
+        else:
+            self._waited = 0.0
+            return data
+        time.sleep(pauses[0])
+        self._waited += pauses[0]
+        return self._read_patiently(location, pauses[1:])
 
 
 class Counter:
@@ -160,7 +170,8 @@ def count(
     actors, fit, share = _room(actors, gpu)
     decoder = Decoder(source, settings.input_size, image_size, known)
     weights = shared_weights(settings)
-    data: Any = ray.data.from_arrow(_blocks(rows, actors, batch=256 if gpu else 8))
+    blocks = _blocks(rows, actors, batch=256 if gpu else 8)
+    data: Any = ray.data.from_arrow(blocks)
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
@@ -168,7 +179,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, weights, None if gpu else decoder, gpu),
-        compute=_pool(actors, fit),
+        compute=_pool(min(actors, len(blocks)), fit),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
         max_task_retries=RETRIES,

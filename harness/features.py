@@ -11,7 +11,6 @@ import argparse
 import csv
 import hashlib
 import importlib.metadata
-import io
 import json
 import sys
 import tempfile
@@ -33,45 +32,35 @@ from harness import cluster, needs
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
+from harness.data_set import DataSet, load_rejected, put_record, read_data_set
 from harness.feature_table import NONE, duplicates_of, feature_table
 from harness.known import MAKERS, Known, known_counts
 from harness.lock import SweepLock
 from harness.parts import Parts
-from harness.redaction import one_line
 from harness.screen import Screen
-from harness.sealed import seal, unseal
+from harness.sealed import seal
 from harness.sources import Listing, SourceSettings
 from harness.store import Store
-
-FORMAT = 1
-"""Of `dataset.json` and `protocol.json`, which also tell the folder they belong to."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set that is counted and packed."""
+class _Wanted:
+    """A data set that is to be counted and packed, and its folder in the store."""
 
     name: str
+    source: SourceSettings
+    features: FeatureSettings
+    image_size: int
+    listing: Listing
+    store: Store
     key: str
-    """Its folder in the store: `features/<name>-<hash of listing and protocol>`."""
-    digest: str
-    """Hash of what its images and counts are: part of the signature of each run."""
-    images: int
-    rejected: int
-    duplicates: int
-    classes: tuple[str, ...]
-    """Labels that occur, sorted."""
-    matched: int | None = None
-    """Images that the source's filter left, before any limit."""
-    table_sha256: str = ""
-    """Of `features.parquet`."""
-    rejected_sha256: str = ""
-    """Of `rejected.csv`."""
-    unreadable: int = 0
-    """Of the rejected: those that could not be read, which the next sweep tries again."""
+
+    def rejected(self) -> str:
+        """Where the list of unusable images lies, for people."""
+        return self.store.join(f"{self.key}/rejected.csv")
 
 
 def prepare(
@@ -95,139 +84,154 @@ def prepare(
     listing = source.listing(image_size)
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
-    path = store.join(f"{key}/rejected.csv")
-    if _is_complete(store, key):
+    wanted = _Wanted(name, source, features, image_size, listing, store, key)
+    if _is_complete(wanted):
         Parts.delete(store, key)  # left where a count died on its very last step
     else:
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
-            if not _is_complete(store, key):  # another sweep may just have done it
-                known, made_with = known_counts(store, kind, _maker(gpu))  # its own, too
-                store.delete(f"{key}/dataset.json")
-                made = kind | {MAKERS: made_with}
-                store.put(f"{key}/counting.json", seal(made))
-                parts = Parts(store, key, len(listing.images), image_size)
-                limit = max_rejected * listing.found - len(listing.problems)
-                if limit >= 0:
-                    how = (source, features, image_size, known, actors, gpu)
-                    _fill(parts, name, listing, how, limit, progress)
-                rejected = _put_rejected(store, key, listing, parts)
-                looked_at = int(parts.counted.sum()) + len(listing.problems)
-                _check_rejected(name, rejected, listing, max_rejected, path, looked_at)
-                _put_data_set(name, source, listing, parts, rejected, features, made, store, key)
+            if not _is_complete(wanted):  # another sweep may just have done it
+                _make(wanted, kind, actors, gpu, max_rejected, progress)
     data = read_data_set(store, key)
     rejected = load_rejected(store, data)
-    _check_rejected(name, rejected, listing, max_rejected, path, listing.found)
+    _check_rejected(wanted, rejected, max_rejected, listing.found)
     if len(rejected):
-        progress(f"{name}: {len(rejected)} of {listing.found} images rejected: {path}", 0, None)
+        told = f"{name}: {len(rejected)} of {listing.found} images rejected: {wanted.rejected()}"
+        progress(told, 0, None)
     return data
 
 
-def _fill(
+def _is_complete(wanted: _Wanted) -> bool:
+    """Whether the data set is counted, and what could not be read then cannot be read now."""
+    store, key = wanted.store, wanted.key
+    if not store.exists(f"{key}/dataset.json"):
+        return False
+    data = read_data_set(store, key)
+    return not data.unreadable or _are_still_bad(wanted, load_rejected(store, data))
+
+
+def _are_still_bad(wanted: _Wanted, rejected: pd.DataFrame) -> bool:
+    """Whether these images still are what they were rejected for."""
+    from harness.counting import Decoder  # loads Ray, which reads its environment when imported
+
+    reasons = rejected.set_index("image_id")["reason"]
+    images = wanted.listing.images
+    again = images[images["image_id"].isin(reasons.index)]
+    decoder = Decoder(wanted.source, wanted.features.input_size, wanted.image_size, Known())
+    looked_at = zip(again["image_id"], again["location"], strict=True)
+    return all(decoder.problem(location) == reasons[image_id] for image_id, location in looked_at)
+
+
+def _make(
+    wanted: _Wanted,
+    kind: dict[str, Any],
+    actors: int | None,
+    gpu: bool,
+    max_rejected: float,
+    progress: Progress,
+) -> None:
+    """Count what is missing and pack it; the parts that an earlier count has left are taken up."""
+    store, key, listing = wanted.store, wanted.key, wanted.listing
+    known, made_with = known_counts(store, kind, _maker(gpu))  # its own, too
+    store.delete(f"{key}/dataset.json")
+    made = kind | {MAKERS: made_with}
+    store.put(f"{key}/counting.json", seal(made))
+    parts = Parts(store, key, len(listing.images), wanted.image_size)
+    limit = max_rejected * listing.found - len(listing.problems)
+    if limit >= 0:
+        _count(wanted, parts, known, actors, gpu, limit, progress)
+    rejected = _rejected(listing, parts)
+    file = _csv(rejected)
+    store.put(f"{key}/rejected.csv", file)
+    looked_at = int(parts.counted.sum()) + len(listing.problems)
+    _check_rejected(wanted, rejected, max_rejected, looked_at)
+    _put_data_set(wanted, parts, made, hashlib.sha256(file).hexdigest())
+
+
+def _count(
+    wanted: _Wanted,
     parts: Parts,
-    name: str,
-    listing: Listing,
-    how: tuple[SourceSettings, FeatureSettings, int, Known, int | None, bool],
+    known: Known,
+    actors: int | None,
+    gpu: bool,
     limit: float,
     progress: Progress,
 ) -> None:
     """Count what is missing, until more than `limit` images turn out bad."""
     from harness import counting  # loads Ray, which reads its environment when it is imported
 
-    missing = listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
-    progress(name, parts.total - len(missing), parts.total)
+    missing = wanted.listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
+    progress(wanted.name, parts.total - len(missing), parts.total)
     if len(parts.problems) > limit:  # known from the parts that an earlier count has left
         return
+    how = (wanted.source, wanted.features, wanted.image_size, known, actors, gpu)
     with closing(counting.count(missing, *how)) as batches:  # or actors outlive an interruption
         for batch in batches:
             parts.add(batch)
-            progress(name, int(parts.counted.sum()), parts.total)
+            progress(wanted.name, int(parts.counted.sum()), parts.total)
             if len(parts.problems) > limit:
                 break
 
 
-def _is_complete(store: Store, key: str) -> bool:
-    """Whether the data set is counted; one with unreadable images is tried again."""
-    file = f"{key}/dataset.json"
-    return store.exists(file) and not _read_sealed(store, file).get("unreadable")
+def _rejected(listing: Listing, parts: Parts) -> pd.DataFrame:
+    """The images without a count: image_id, reason; sorted by image_id."""
+    image_ids = listing.images["image_id"]
+    reasons = listing.problems | {image_ids[row]: why for row, why in parts.problems.items()}
+    return pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
 
 
-def read_data_set(store: Store, key: str) -> DataSet:
-    """The record of the data set in this folder; UserError for one that is damaged or foreign."""
-    record = _own(store, key, "dataset.json")
-    return DataSet(**record | {"key": key, "classes": tuple(record["classes"])})
-
-
-def read_protocol(store: Store, key: str) -> dict[str, Any]:
-    """How the images of this folder were counted; UserError for a file damaged or foreign."""
-    return _own(store, key, "protocol.json")
-
-
-def _own(store: Store, key: str, name: str) -> dict[str, Any]:
-    """What a sealed file holds that tells this folder's key."""
-    record = _read_sealed(store, f"{key}/{name}")
-    if record.pop("format", None) != FORMAT:
-        raise _damaged(store, key, f"{name} is another version's")
-    if (told := record.pop("key", None)) != key:
-        raise _damaged(store, key, f"{name} is that of {told}")
-    return record
-
-
-def load_table(store: Store, key: str) -> pd.DataFrame:
-    """The feature table: image_id, sha256, feature_count, label, in the order of the pack."""
-    data = store.get(f"{key}/features.parquet")
-    try:
-        return pd.read_parquet(io.BytesIO(data))
-    except (OSError, ValueError) as error:
-        raise _damaged(store, key, f"features.parquet cannot be read: {error}") from error
-
-
-def check(store: Store, data: DataSet) -> None:
-    """Raise UserError where the table or the images are not, to the byte, what was counted."""
-    table = store.get(f"{data.key}/features.parquet")
-    if hashlib.sha256(table).hexdigest() != data.table_sha256:
-        raise _damaged(store, data.key, "features.parquet is not the table that was counted")
-    try:
-        folder = store.local(f"{data.key}/pack")
-        ImagePack.check(folder)
-        same = ImagePack.open(folder).image_ids.equals(load_table(store, data.key)["image_id"])
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(store, data.key, f"its images: {error}") from error
-    if not same:
-        raise _damaged(store, data.key, "its images are another data set's")
-
-
-def _read_sealed(store: Store, key: str) -> dict[str, Any]:
-    """A sealed JSON file of a data set; UserError where it is damaged."""
-    try:
-        return unseal(store.get(key))
-    except ValueError as error:
-        folder, _, name = key.rpartition("/")
-        raise _damaged(store, folder, f"{name}: {error}") from error
-
-
-def _damaged(store: Store, key: str, what: str) -> UserError:
-    return UserError(
-        f"{store.join(key)}: {one_line(what)}; remove this folder, and it is counted again"
+def _check_rejected(wanted: _Wanted, rejected: pd.DataFrame, limit: float, looked_at: int) -> None:
+    """Raise `UserError` where too many of the images are unusable, or all."""
+    listed = wanted.listing.found
+    if len(rejected) <= limit * listed and len(rejected) < listed:
+        return
+    first = rejected.iloc[0]
+    which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
+    raise UserError(
+        f"data.{wanted.name}: {len(rejected)} of {which} images cannot be used, more than "
+        f"max_rejected ({limit:.2%} of all) allows; first {first.image_id!r}: {first.reason}; "
+        f"those found are in {wanted.rejected()}: mend or remove them, or raise max_rejected"
     )
 
 
-def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
-    """The images that could not be used: image_id, reason."""
-    file = store.get(f"{data.key}/rejected.csv")
-    if hashlib.sha256(file).hexdigest() != data.rejected_sha256:
-        raise _damaged(store, data.key, "rejected.csv is not the list that was made")
-    text = io.StringIO(file.decode(), newline="")
-    return pd.read_csv(text, dtype=str, keep_default_na=False)
-
-
-def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict[str, Any]:
-    """How a sweep's data set was made, for its folder: everything a reader may ask."""
-    rejected = load_rejected(store, data_set)
-    return asdict(data_set) | {
-        "source": source.model_dump(),
-        "protocol": read_protocol(store, data_set.key),
-        "rejections": rejected.head(100).to_dict("records"),
-    }
+def _put_data_set(
+    wanted: _Wanted, parts: Parts, made: dict[str, Any], rejected_sha256: str
+) -> None:
+    """From finished parts to table and pack; `dataset.json` is last, and says that all is there."""
+    if not parts.counted.all():
+        raise RuntimeError(
+            f"{wanted.name}: {len(parts.missing())} images were neither counted nor rejected"
+        )
+    store, key, listing = wanted.store, wanted.key, wanted.listing
+    images, keep = listing.images, parts.counts >= 0
+    duplicates = duplicates_of(images, parts, keep) if wanted.source.remove_duplicates else NONE
+    keep[duplicates.index] = False
+    with tempfile.TemporaryDirectory() as folder:
+        kept = (pixels[keep[rows]] for rows, pixels in parts)
+        image_ids = images["image_id"][keep].reset_index(drop=True)
+        ImagePack.write(Path(folder), image_ids, kept)
+        store.put_tree(Path(folder), f"{key}/pack")
+    counts = count_type(wanted.features)
+    table, content = feature_table(images, parts, np.flatnonzero(keep), counts)
+    store.put(f"{key}/features.parquet", table)
+    store.put(f"{key}/duplicates.csv", _csv(duplicates))
+    versions = {name: text for name, text in _maker(False).items() if name != "device"}
+    protocol = made | {"weights": wanted.features.weights, "versions": versions}
+    put_record(store, key, "protocol.json", protocol)
+    data_set = DataSet(
+        name=wanted.name,
+        key=key,
+        digest=_hash(content, parts.image_size, RESIZE, DECODING),
+        images=int(keep.sum()),
+        rejected=len(parts.problems) + len(listing.problems),
+        duplicates=len(duplicates),
+        classes=tuple(sorted(images["label"][keep].dropna().unique())),
+        matched=listing.matched,
+        table_sha256=hashlib.sha256(table).hexdigest(),
+        rejected_sha256=rejected_sha256,
+        unreadable=len(parts.unreadable),
+    )
+    put_record(store, key, "dataset.json", asdict(data_set))
+    Parts.delete(store, key)
 
 
 def _kind(features: FeatureSettings) -> dict[str, Any]:
@@ -252,78 +256,6 @@ def _maker(gpu: bool) -> dict[str, str]:
     packages = ("torch", "torchvision", "pillow", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"device": "GPU" if gpu else "CPU"} | versions
-
-
-def _put_rejected(store: Store, key: str, listing: Listing, parts: Parts) -> pd.DataFrame:
-    """Write `rejected.csv`: image_id, reason; sorted by image_id."""
-    image_ids = listing.images["image_id"]
-    reasons = listing.problems | {image_ids[row]: why for row, why in parts.problems.items()}
-    rejected = pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
-    store.put(f"{key}/rejected.csv", _csv(rejected))
-    return rejected
-
-
-def _check_rejected(
-    name: str, rejected: pd.DataFrame, listing: Listing, limit: float, path: str, looked_at: int
-) -> None:
-    """Raise `UserError` where too many of the images are unusable, or all."""
-    listed = listing.found
-    if len(rejected) <= limit * listed and len(rejected) < listed:
-        return
-    first = rejected.iloc[0]
-    which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
-    raise UserError(
-        f"data.{name}: {len(rejected)} of {which} images cannot be used, more than max_rejected "
-        f"({limit:.2%} of all) allows; first {first.image_id!r}: {first.reason}; those found are "
-        f"in {path}: mend or remove them, or raise max_rejected"
-    )
-
-
-def _put_data_set(
-    name: str,
-    source: SourceSettings,
-    listing: Listing,
-    parts: Parts,
-    rejected: pd.DataFrame,
-    features: FeatureSettings,
-    made: dict[str, Any],
-    store: Store,
-    key: str,
-) -> None:
-    """From finished parts to table and pack; `dataset.json` is last, and says that all is there."""
-    if not parts.counted.all():
-        raise RuntimeError(
-            f"{name}: {len(parts.missing())} images were neither counted nor rejected"
-        )
-    images, keep = listing.images, parts.counts >= 0
-    duplicates = duplicates_of(images, parts, keep) if source.remove_duplicates else NONE
-    keep[duplicates.index] = False
-    with tempfile.TemporaryDirectory() as folder:
-        kept = (pixels[keep[rows]] for rows, pixels in parts)
-        image_ids = images["image_id"][keep].reset_index(drop=True)
-        ImagePack.write(Path(folder), image_ids, kept)
-        store.put_tree(Path(folder), f"{key}/pack")
-    table, content = feature_table(images, parts, np.flatnonzero(keep), count_type(features))
-    store.put(f"{key}/features.parquet", table)
-    store.put(f"{key}/duplicates.csv", _csv(duplicates))
-    versions = {name: text for name, text in _maker(False).items() if name != "device"}
-    protocol = made | {"weights": features.weights, "versions": versions}
-    store.put(f"{key}/protocol.json", seal({"format": FORMAT, "key": key} | protocol))
-    data_set = DataSet(
-        name=name,
-        key=key,
-        digest=_hash(content, parts.image_size, RESIZE, DECODING),
-        images=int(keep.sum()),
-        rejected=len(parts.problems) + len(listing.problems),
-        duplicates=len(duplicates),
-        classes=tuple(sorted(images["label"][keep].dropna().unique())),
-        matched=listing.matched,
-        table_sha256=hashlib.sha256(table).hexdigest(),
-        rejected_sha256=hashlib.sha256(_csv(rejected)).hexdigest(),
-        unreadable=len(parts.unreadable),
-    )
-    store.put(f"{key}/dataset.json", seal({"format": FORMAT} | asdict(data_set)))
-    Parts.delete(store, key)
 
 
 def _csv(table: pd.DataFrame) -> bytes:

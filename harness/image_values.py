@@ -24,7 +24,7 @@ from featgan.image_scores import IMAGE_SCORES, LABELS, VERSION
 from featgan.images import ImagePack, resized
 from featgan.regular_file import open_regular
 from harness.counting import counter, shared_weights
-from harness.features import DataSet, load_table
+from harness.data_set import DataSet, load_table
 from harness.sealed import SEAL
 from harness.signature import short_hash
 from harness.store import Store

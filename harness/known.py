@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from harness.parts import Parts
 from harness.sealed import unseal
+from harness.sources import SLICE
 from harness.store import Store
 
 NOT_COUNTED = -1
@@ -23,17 +26,23 @@ MAKERS = "made_with"
 class Known:
     """Counts that need not be made again, by SHA-256 of the image's bytes."""
 
-    sha256: np.ndarray
+    sha256: np.ndarray = field(default_factory=lambda: np.empty(0, "S32"))
     """Sorted digests: S32 [n]."""
-    counts: np.ndarray
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     """int32 [n]."""
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Known:
         """From the columns `sha256` (hexadecimal) and `feature_count`."""
         digests = np.frombuffer(bytes.fromhex("".join(table["sha256"])), "S32")
-        digests, first = np.unique(digests, return_index=True)
-        return cls(digests, table["feature_count"].to_numpy(np.int32)[first])
+        return cls.merged([cls(digests, table["feature_count"].to_numpy(np.int32))])
+
+    @classmethod
+    def merged(cls, some: Iterable[Known]) -> Known:
+        """All of them; of an image that several know, the first one's count."""
+        every = [cls(), *some]
+        digests, first = np.unique(np.concatenate([k.sha256 for k in every]), return_index=True)
+        return cls(digests, np.concatenate([k.counts for k in every])[first])
 
     def get(self, digest: bytes) -> int:
         """The count of an image, or NOT_COUNTED."""
@@ -50,7 +59,7 @@ def known_counts(
 
     Beside them what they were made with, and `maker`, which makes the others.
     """
-    tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
+    known: list[Known] = []
     makers: list[dict[str, str]] = []
     for file in store.list("features"):
         key, _, leaf = file.rpartition("/")
@@ -63,23 +72,23 @@ def known_counts(
         made_with = found.pop(MAKERS, [])
         if found != kind:
             continue
-        if store.exists(f"{key}/dataset.json"):
-            tables.append(_whole_counts(store, key))
-        else:
-            tables.append(Parts.left_in(store, key))
-        makers += made_with if len(tables[-1]) else []
+        whole = store.exists(f"{key}/dataset.json")
+        tables = _whole_counts(store, key) if whole else Parts.left_in(store, key)
+        known.append(Known.merged(map(Known.of, tables)))
+        makers += made_with if len(known[-1].counts) else []
     makers.append(maker)
-    return Known.of(pd.concat(tables)), [m for i, m in enumerate(makers) if m not in makers[:i]]
+    return Known.merged(known), [m for i, m in enumerate(makers) if m not in makers[:i]]
 
 
-def _whole_counts(store: Store, key: str) -> pd.DataFrame:
-    """The columns sha256 and feature_count of a data set's table; no rows of a damaged one."""
-    nothing = pd.DataFrame({"sha256": [], "feature_count": []})
+def _whole_counts(store: Store, key: str) -> Iterator[pd.DataFrame]:
+    """The columns sha256 and feature_count of a data set's table, in pieces; none if damaged."""
     try:
         counted = unseal(store.get(f"{key}/dataset.json"))
         table = store.get(f"{key}/features.parquet")
     except (ValueError, FileNotFoundError):
-        return nothing
+        return
     if hashlib.sha256(table).hexdigest() != counted.get("table_sha256"):
-        return nothing
-    return pd.read_parquet(io.BytesIO(table), columns=["sha256", "feature_count"])
+        return
+    file = pq.ParquetFile(io.BytesIO(table))
+    for piece in file.iter_batches(SLICE, columns=["sha256", "feature_count"]):
+        yield piece.to_pandas()

@@ -56,24 +56,21 @@ class Parts:
                 store.delete(file)
 
     @classmethod
-    def left_in(cls, store: Store, key: str) -> pd.DataFrame:
+    def left_in(cls, store: Store, key: str) -> Iterator[pd.DataFrame]:
         """What finished parts hold: `sha256`, `feature_count` of each counted image."""
-        tables = [pd.DataFrame({"sha256": [], "feature_count": []})]
         for file in store.list(_folder(key)):
             # another sweep may just have finished its count, and removed them
             with (
                 suppress(FileNotFoundError, *DAMAGED),
                 np.load(io.BytesIO(store.get(file))) as arrays,
             ):
-                if str(arrays["name"]) != _name(key, _number(file)):
-                    continue
-                columns = {
-                    "sha256": arrays["sha256"].astype(str),
-                    "feature_count": arrays["counts"],
-                }
-                tables.append(pd.DataFrame(columns))
-        table = pd.concat(tables)
-        return table[table["feature_count"] >= 0]
+                if str(arrays["name"]) == _name(key, _number(file)):
+                    counted = arrays["counts"] >= 0
+                    columns = {
+                        "sha256": arrays["sha256"][counted].astype(str),
+                        "feature_count": arrays["counts"][counted],
+                    }
+                    yield pd.DataFrame(columns)
 
     def missing(self) -> np.ndarray:
         """Indices of the images that are still to be counted."""

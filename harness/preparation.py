@@ -25,7 +25,8 @@ from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import unpack
 from harness import image_values, real_images
 from harness.config import Cell, Sweep
-from harness.features import DataSet, check, data_record, load_table, prepare
+from harness.data_set import DataSet, check, data_record, load_table
+from harness.features import prepare
 from harness.run import Run
 from harness.schemas import DataRecord
 from harness.sealed import seal

@@ -21,7 +21,7 @@ from featgan.images import ImagePack
 from featgan.metrics import METRICS
 from featgan.scores import Score, ScoreSettings, classify, drawn, load_classifier
 from harness import machine
-from harness.features import DataSet
+from harness.data_set import DataSet
 from harness.schemas import RealScore
 from harness.signature import short_hash
 from harness.store import Store

@@ -26,7 +26,7 @@ from featgan.networks import Generator, load_generator, to_uint8
 from featgan.sample import GENERATOR, generate
 from featgan.scores import Classifier, Score, ScoreSettings, inception_score, load_classifier
 from featgan.seeds import stream
-from harness.features import check, load_table, read_data_set
+from harness.data_set import check, load_table, read_data_set
 from harness.outcome import Outcome, cell_name
 from harness.records import RunRecord
 from harness.schemas import CountStatistics, DataRecord, QualityRecord, RealRecord, Rescored

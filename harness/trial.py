@@ -30,8 +30,8 @@ from featgan.trainer import Evaluation, StagedTrainer
 from harness import image_values, machine, preflight, records
 from harness.checkpoints import Checkpoints
 from harness.curves import Curves
+from harness.data_set import read_data_set
 from harness.events import EventFolder
-from harness.features import read_data_set
 from harness.records import FINAL, RunRecord, Seconds, StageRecord, Status
 from harness.run import Run, planned_epochs, stop_key
 from harness.sealed import unseal

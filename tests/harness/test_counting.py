@@ -116,6 +116,24 @@ def test_a_storage_that_stumbles_is_asked_again(
     assert (found["problem"][0], found["unreadable"].tolist()) == ("", [False])
 
 
+def test_a_storage_that_stays_away_is_waited_for_once_and_not_for_each_image(
+    images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(counting.time, "sleep", waited.append)
+    gone = [OSError(errno.EIO, "gone") for _ in range(200)]
+    found = decoder(read=failing(*gone))
+    lost = [found.problem(images[0]) for _ in range(60)]
+
+    assert set(lost) == {"cannot be read: gone"}
+    assert 120 <= sum(waited) < 125  # seconds, where each image alone would have cost four
+    while found.problem(images[0]):
+        pass
+    stumbling = failing(OSError(errno.EIO, "gone"))
+    found._read = stumbling  # once one could be read, there is patience again
+    assert found.problem(images[0]) == ""
+
+
 def test_what_cannot_be_read_is_told_apart_from_what_is_bad(
     images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,21 +17,19 @@ import ray
 import torch
 from PIL import Image
 from ray import cloudpickle
+from torchvision import transforms
+from torchvision.models import vgg16
 
+from featgan import vgg
 from featgan.errors import UserError
 from featgan.features import FeatureCounter, FeatureSettings
 from featgan.groups import FeatureGroups, GroupSettings
 from featgan.images import ImagePack, decode, square
 from harness import counting, features
 from harness.boundaries import boundary_table
-from harness.features import (
-    DataSet,
-    data_record,
-    load_rejected,
-    load_table,
-    prepare,
-    read_protocol,
-)
+from harness.counting import Counter
+from harness.data_set import DataSet, data_record, load_rejected, load_table, read_protocol
+from harness.features import prepare
 from harness.known import Known
 from harness.sources import FolderSource
 from harness.store import Store
@@ -48,6 +46,7 @@ def engine() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=1,  # for Ray alone
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
@@ -102,6 +101,24 @@ class Interrupted(Exception):
     pass
 
 
+def plain_loop(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts by torchvision's network and transforms, one image at a time.
+
+    And how many outputs of each image lie within rounding of zero.
+    """
+    network = vgg16(weights=None, init_weights=False).eval()
+    network.load_state_dict(vgg.load("random", 0), strict=False)
+    network.classifier = network.classifier[:1]
+    normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    counts, undecided = [], []
+    for pixels in inputs.transpose(0, 2, 3, 1):
+        with torch.inference_mode():
+            outputs = network(normalize(transforms.functional.to_tensor(pixels))[None])
+        counts.append(int((outputs > 0).sum()))
+        undecided.append(int((outputs.abs() < 1e-5 * outputs.abs().max()).sum()))
+    return np.array(counts), np.array(undecided)
+
+
 def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> None:
     photos, store, data, told = counted
     table = load_table(store, data.key)
@@ -116,6 +133,9 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     assert pack.image_ids.tolist() == table["image_id"].tolist()
     assert table["feature_count"].tolist() == counts
     assert len(set(counts)) > 5
+    plain, undecided = plain_loop(inputs)
+    assert (np.abs(table["feature_count"] - plain) <= undecided).all()
+    assert undecided.mean() < 1
     assert table["sha256"].tolist() == [
         hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     ]
@@ -132,6 +152,54 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     assert record["protocol"]["weights_sha256"] == "random, seed 0"
     assert record["protocol"]["versions"]["torch"] == version("torch")
     assert json.loads(json.dumps(record))["digest"] == data.digest
+
+
+def test_tasks_that_decode_feed_actors_that_count_on_a_share_of_a_gpu(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a machine with GPUs, but that the network is on the CPU."""
+    photos, _, data, _ = counted
+    counter, count = counting.counter, Counter.__call__
+
+    def on_cpu(settings: FeatureSettings, weights: Any, gpu: bool) -> FeatureCounter:
+        assert gpu
+        assert ray.get_gpu_ids() == [0]
+        return counter(settings, weights, False)
+
+    def of_decoded(actor: Counter, batch: counting.Batch) -> counting.Batch:
+        assert actor._decoder is None
+        return count(actor, batch)
+
+    monkeypatch.setattr(counting, "counter", on_cpu)
+    monkeypatch.setattr(Counter, "__call__", of_decoded)
+    cloudpickle.register_pickle_by_value(counting)
+    try:
+        found = run(photos, Store(str(tmp_path / "store")), actors=None, gpu=True)
+    finally:
+        cloudpickle.unregister_pickle_by_value(counting)
+    assert (found.images, found.digest) == (IMAGES, data.digest)
+
+
+def test_weights_lie_once_in_a_machines_shared_memory(engine: None) -> None:
+    weights = counting.shared_weights(FEATURES)
+
+    @ray.remote(num_cpus=1)
+    def places(weights: list[ray.ObjectRef]) -> set[str]:
+        """What the network's parameters are mapped from: device, inode and path."""
+        network = counting.counter(FEATURES, weights, False)._network
+        starts = [parameter.data_ptr() for parameter in network.parameters()]
+        found = set()
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            bounds, _, _, *file = line.split()
+            low, high = (int(bound, 16) for bound in bounds.split("-"))
+            if any(low <= start < high for start in starts):
+                found.add(" ".join(file))
+        return found
+
+    first, second = ray.get([places.remote(weights) for _ in range(2)])
+    assert len(first) == 1
+    assert first == second
+    assert "plasma" in first.pop()
 
 
 @pytest.mark.usefixtures("engine")

@@ -21,7 +21,8 @@ from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.images import ImagePack
 from harness import counting, features, folders, image_values, parts
-from harness.features import DataSet, check, load_rejected, load_table, prepare
+from harness.data_set import DataSet, check, load_rejected, load_table
+from harness.features import prepare
 from harness.known import Known
 from harness.sources import FolderSource
 from harness.store import Store
@@ -136,8 +137,9 @@ def test_an_image_that_could_not_be_read_costs_no_other_a_second_count(
     first, _ = counted(photos, store)
     assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 1)
     done.seen.clear()
+    done.decoded.clear()
     assert counted(photos, store)[0] == first
-    assert done.seen == []
+    assert done.seen == done.decoded == []  # nor a second look
 
     before = image_values.make(first, AT_RANDOM, FEATURES, store, False, nothing)
     closed.clear()
@@ -181,6 +183,20 @@ def test_what_a_reader_stumbles_over_is_tried_again_by_the_next_count(
     assert (data.rejected, data.unreadable) == (2, 1)
     why = str(error).replace("\n", " ") or "MemoryError"
     assert rejected["reason"][1] == f"cannot be read: {why}"
+
+
+def test_an_image_that_nobody_answers_for_ends_no_count_well(
+    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, store = counting.count, Store(str(tmp_path / "store"))
+
+    def forgetful(rows: pd.DataFrame, *how: Any) -> Iterator[dict[str, np.ndarray]]:
+        yield from count(rows[rows["index"] != 7], *how)
+
+    monkeypatch.setattr(counting, "count", forgetful)
+    with pytest.raises(RuntimeError, match="photos: 1 images were neither counted nor rejected"):
+        counted(photos, store)
+    assert not [key for key in store.list() if key.endswith(("dataset.json", ".parquet"))]
 
 
 def test_of_equal_files_the_first_is_kept_and_named(

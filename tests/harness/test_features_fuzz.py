@@ -17,7 +17,8 @@ from PIL import Image
 
 from featgan.features import FeatureSettings
 from featgan.images import BadImage, decode
-from harness.features import DataSet, load_rejected, load_table, prepare
+from harness.data_set import DataSet, load_rejected, load_table
+from harness.features import prepare
 from harness.sources import FolderSource
 from harness.store import Store
 

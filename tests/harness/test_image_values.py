@@ -19,7 +19,7 @@ from featgan.features import FeatureCounter, FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.images import ImagePack, resized
 from harness import image_values
-from harness.features import DataSet
+from harness.data_set import DataSet
 from harness.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.known import NOT_COUNTED, Known
@@ -76,7 +77,7 @@ def test_an_image_comes_once(store: Store) -> None:
 
 def test_what_an_abandoned_count_left_is_known(store: Store) -> None:
     Parts(store, "features/x", 8, 4).add(batch(0, 1, 2, 3, bad=(1,)))
-    known = Known.of(Parts.left_in(store, "features/x"))
+    known = Known.merged(map(Known.of, Parts.left_in(store, "features/x")))
 
     assert [known.get(bytes.fromhex(f"{i:064x}")) for i in range(4)] == [
         0,
@@ -103,7 +104,7 @@ def test_a_part_of_another_length_is_counted_again_of_what_is_known(
         patch.setattr("harness.parts.LARGEST", before * 3 * 4 * 4)
         Parts(store, "features/x", 3, 4).add(batch(0, 1, 2))
     assert len(store.list()) == -(-3 // before)
-    assert Parts.left_in(store, "features/x")["feature_count"].tolist() == [0, 10, 20]
+    assert pd.concat(Parts.left_in(store, "features/x"))["feature_count"].tolist() == [0, 10, 20]
     again = Parts(store, "features/x", 3, 4)
     assert again.missing().tolist() == [0, 1, 2]
     again.add(batch(2, 0, 1))

@@ -22,7 +22,7 @@ from featgan.errors import UserError
 from featgan.images import ImagePack
 from harness import image_values, preparation, real_images
 from harness.config import Sweep
-from harness.features import DataSet
+from harness.data_set import DataSet
 from harness.outcome import Outcome
 from harness.store import Store
 

@@ -17,7 +17,7 @@ from featgan.images import ImagePack
 from featgan.metrics import METRICS, FeatureStatistics, Metric, measure
 from featgan.scores import Score, ScoreSettings, load_classifier, real_statistics, train_classifier
 from harness import real_images
-from harness.features import DataSet
+from harness.data_set import DataSet
 from harness.store import Store
 
 DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ())

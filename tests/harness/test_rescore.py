@@ -16,7 +16,7 @@ from featgan.scores import ScoreSettings, train_classifier
 from featgan.small_cnn import load_trained
 from harness import rescore, results
 from harness.claims import quality_tables
-from harness.features import FORMAT, DataSet
+from harness.data_set import FORMAT, DataSet
 from harness.outcome import Outcome
 from harness.paper_tables import group_tables
 from harness.sealed import seal
