@@ -262,7 +262,8 @@ class ImagePack:
         """Make a pack of all `images`: pieces uint8 [n, 3, S, S], which are taken one at a time."""
         folder.mkdir(parents=True, exist_ok=True)
         _write_shards(folder, len(image_ids), images)
-        pd.DataFrame({"image_id": image_ids}).to_parquet(folder / INDEX)
+        table = pd.DataFrame({"image_id": image_ids})
+        table.to_parquet(folder / INDEX, use_dictionary=False)  # no name comes twice
         digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         about = {"format": PACK_FORMAT, "sha256": digests}
         (folder / DIGESTS).write_text(json.dumps(about, indent=1))

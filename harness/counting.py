@@ -171,7 +171,10 @@ def count(
     decoder = Decoder(source, settings.input_size, image_size, known)
     weights = shared_weights(settings)
     blocks = _blocks(rows, actors, batch=256 if gpu else 8)
-    data: Any = ray.data.from_arrow(blocks)
+    actors = min(actors, len(blocks))
+    # not from_arrow, which starts a task for each block to look at it
+    data: Any = ray.data.from_blocks(blocks)
+    del rows, blocks  # they lie in Ray's store now
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         data = data.map_batches(decoder.decode, batch_size=64, batch_format="numpy", num_cpus=1)
@@ -179,7 +182,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(settings, weights, None if gpu else decoder, gpu),
-        compute=_pool(min(actors, len(blocks)), fit),
+        compute=_pool(actors, fit),
         batch_size=256 if gpu else 8,
         batch_format="numpy",
         max_task_retries=RETRIES,

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness import memory
+from harness.memory import SLICE
 from harness.parts import Parts
-from harness.sources import SLICE
 
 NONE = pd.DataFrame({"image_id": [], "same_as": []}, dtype="str", index=pd.Index([], dtype=int))
 """No duplicates."""
@@ -42,7 +43,8 @@ def feature_table(
     types = dict.fromkeys([*columns, "sha256"], pa.string())
     schema = pa.schema([*types.items(), ("feature_count", pa.from_numpy_dtype(counts))])
     file, content = io.BytesIO(), hashlib.sha256()
-    with pq.ParquetWriter(file, schema) as writer:
+    repeated = [name for name in columns if name != "image_id"]
+    with pq.ParquetWriter(file, schema, use_dictionary=repeated) as writer:
         for start in range(0, len(kept), SLICE):
             rows = kept[start : start + SLICE]
             table = images[columns].iloc[rows].set_axis(range(start, start + len(rows)))
@@ -51,6 +53,7 @@ def feature_table(
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
             told = table[["sha256", "feature_count"]]
             content.update(told.to_csv(header=start == 0).encode())
+            memory.release()
     return file.getvalue(), content.hexdigest()
 
 

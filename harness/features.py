@@ -28,7 +28,7 @@ from featgan.errors import UserError
 from featgan.features import FeatureSettings, count_type
 from featgan.groups import FeatureGroups
 from featgan.images import DECODING, RESIZE, ImagePack
-from harness import cluster, needs
+from harness import cluster, memory, needs
 from harness.boundaries import boundary_table
 from harness.command import add_scale, alone, exit_code, heed_signals
 from harness.config import Sweep, load
@@ -159,12 +159,15 @@ def _count(
     """Count what is missing, until more than `limit` images turn out bad."""
     from harness import counting  # loads Ray, which reads its environment when it is imported
 
-    missing = wanted.listing.images.assign(index=range(parts.total)).iloc[parts.missing()]
-    progress(wanted.name, parts.total - len(missing), parts.total)
+    progress(wanted.name, int(parts.counted.sum()), parts.total)
     if len(parts.problems) > limit:  # known from the parts that an earlier count has left
         return
     how = (wanted.source, wanted.features, wanted.image_size, known, actors, gpu)
-    with closing(counting.count(missing, *how)) as batches:  # or actors outlive an interruption
+    missing = parts.missing()
+    rows = wanted.listing.images[["location"]].iloc[missing].assign(index=missing)
+    batches = counting.count(rows, *how)
+    del rows  # who counts lets go of them as soon as they are shared out
+    with closing(batches):  # or actors outlive an interruption
         for batch in batches:
             parts.add(batch)
             progress(wanted.name, int(parts.counted.sum()), parts.total)
@@ -205,11 +208,13 @@ def _put_data_set(
     images, keep = listing.images, parts.counts >= 0
     duplicates = duplicates_of(images, parts, keep) if wanted.source.remove_duplicates else NONE
     keep[duplicates.index] = False
+    memory.release()  # what the count has left
     with tempfile.TemporaryDirectory() as folder:
         kept = (pixels[keep[rows]] for rows, pixels in parts)
         image_ids = images["image_id"][keep].reset_index(drop=True)
         ImagePack.write(Path(folder), image_ids, kept)
         store.put_tree(Path(folder), f"{key}/pack")
+    memory.release()
     counts = count_type(wanted.features)
     table, content = feature_table(images, parts, np.flatnonzero(keep), counts)
     store.put(f"{key}/features.parquet", table)

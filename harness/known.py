@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from harness.memory import SLICE
 from harness.parts import Parts
 from harness.sealed import unseal
-from harness.sources import SLICE
 from harness.store import Store
 
 NOT_COUNTED = -1

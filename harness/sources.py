@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from featgan.settings import Settings
-from harness import builtin, celeba, folders, idx, vision
+from harness import builtin, celeba, folders, idx, memory, vision
 from harness.folders import Row
+from harness.memory import SLICE
 
 Read = Callable[[bytes], bytes]
 """The encoded bytes of the image at a location; OSError where they cannot be had."""
@@ -36,8 +37,6 @@ SCHEMA = pa.schema(
         ("stamp", pa.large_string()),
     ]
 )
-SLICE = 10_000
-"""Images that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Listing:
             images = images.take(pc.sort_indices(images["image_id"]))
         found = cls(_frame(images), problems, matched)
         del tables, images
-        pa.default_memory_pool().release_unused()  # of itself it keeps as much again, for good
+        memory.release()
         return found
 
     def digest(self) -> str:
@@ -82,6 +81,7 @@ class Listing:
             rows = self.images.iloc[start : start + SLICE].drop(columns="location")
             values = pd.util.hash_pandas_object(rows.fillna("").astype(str), index=False)
             hashed.update(values.to_numpy().tobytes())
+        memory.release()
         return hashed.hexdigest()
 
 
