@@ -17,7 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageFile,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 RESIZE = "central square, Pillow bicubic"
 """What `square` does, as protocols spell it."""
@@ -41,6 +48,9 @@ MOST_SCANS = 100
 """Of a JPEG file. Photographs have up to a dozen; each costs a pass over all pixels."""
 MOST_SEGMENTS = 10_000
 """Of a JPEG file: of 64 KiB each, as long profiles are cut, they would hold 600 MiB."""
+
+# Of a PNG, unpacked: colour profiles and editors' histories are larger than Pillow's own mebibyte.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**24
 
 INDEX = "index.parquet"
 DIGESTS = "digests.json"

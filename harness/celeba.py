@@ -6,6 +6,7 @@ torchvision's class wants four more files and refuses copies whose line ends are
 from __future__ import annotations
 
 import difflib
+import io
 import os
 from collections import Counter
 
@@ -28,14 +29,13 @@ def list_images(
     """
     path = absolute(path).rstrip("/")
     check(path)
-    names, table = _read_attributes(path)
-    keep = np.ones(len(table), bool)
+    names, files, table = _read_attributes(path)
+    keep = np.ones(len(files), bool)
     for name, wanted in attributes.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, 1) or names[:1]
             raise UserError(f"data: CelebA has no attribute {name}; did you mean {near[0]}?")
-        column = names.index(name)
-        keep &= np.array([values[column] == "1" for _, values in table]) == wanted
+        keep &= (table[:, names.index(name)] == 1) == wanted
     matched = np.flatnonzero(keep)
     if not len(matched):
         raise UserError(f"data: no image in {path}/{ATTRIBUTES} has the attributes {attributes}")
@@ -45,42 +45,56 @@ def list_images(
     folder = f"{path}/{IMAGES}"
     if "://" not in folder and not os.path.isdir(folder):
         raise UserError(f"data: there is no folder {folder}, CelebA's images")
-    return rows_of(folder, [table[row][0] for row in chosen]), len(matched)
+    return rows_of(folder, [files[row] for row in chosen]), len(matched)
 
 
-def _read_attributes(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The attributes' names, and for each image its file and values "1" or "-1"."""
+def _read_attributes(path: str) -> tuple[list[str], list[str], np.ndarray]:
+    """The attributes' names, the images' files, and 1 or -1 for each of both: int8 [n, names]."""
     file = f"{path}/{ATTRIBUTES}"
+    lines = io.StringIO(_text(file))
+    told, names = next(lines, "").strip(), next(lines, "").split()
+    files, table = list[str](), bytearray()
+    for name, *values in filter(None, map(str.split, lines)):
+        if len(values) != len(names):
+            raise _damaged(file, "after two lines of header each line has a file")
+        if name in (".", "..") or "/" in name or "\0" in name:
+            raise _damaged(file, f"{name!r} is no name of a file in {IMAGES}/")
+        if odd := set(values) - _VALUES.keys():
+            raise _damaged(file, f"of {name} it tells {min(odd)!r}, neither 1 nor -1")
+        files.append(name)
+        table.extend(map(_VALUES.__getitem__, values))
+    if not files or not names:
+        raise _damaged(file, "after two lines of header each line has a file")
+    if told != str(len(files)):
+        raise UserError(f"data: {file} is cut short: {len(files)} images of {told}")
+    if twice := [*_repeated(names), *_repeated(files)]:
+        raise _damaged(file, f"it names {twice[0]!r} twice")
+    return names, files, np.frombuffer(table, np.int8).reshape(len(files), -1)
+
+
+_VALUES = {"1": 1, "-1": 255}
+"""Their bytes."""
+
+
+def _text(file: str) -> str:
     try:
-        lines = read(file.encode()).decode("utf-8-sig").splitlines()
+        return read(file.encode()).decode("utf-8-sig")
     except OSError as error:
         raise UserError(
             f"data: {file} cannot be read ({one_line(error.strerror or str(error))}); CelebA's "
             f"folder holds {IMAGES}/ and {ATTRIBUTES}"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"data: {file} is damaged: it is no text in UTF-8") from error
+        raise _damaged(file, "it is no text in UTF-8") from error
     except UserError:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {file} cannot be read: {one_line(str(error))}") from error
-    names = lines[1].split() if len(lines) > 2 else []
-    table = [(file, values) for file, *values in map(str.split, filter(str.strip, lines[2:]))]
-    if not names or any(len(values) != len(names) for _, values in table):
-        raise UserError(f"data: {file} is damaged: after two lines of header each line has a file")
-    if lines[0].strip() != str(len(table)):
-        raise UserError(f"data: {file} is cut short: {len(table)} images of {lines[0].strip()}")
-    if twice := [*_repeated(names), *_repeated([name for name, _ in table])]:
-        raise UserError(f"data: {file} is damaged: it names {twice[0]!r} twice")
-    for name, values in table:
-        if name in (".", "..") or "/" in name or "\0" in name:
-            raise UserError(f"data: {file} is damaged: {name!r} is no name of a file in {IMAGES}/")
-        if odd := set(values) - {"1", "-1"}:
-            raise UserError(
-                f"data: {file} is damaged: of {name} it tells {min(odd)!r}, neither 1 nor -1"
-            )
-    return names, table
+
+
+def _damaged(file: str, what: str) -> UserError:
+    return UserError(f"data: {file} is damaged: {what}")
 
 
 def _repeated(names: list[str]) -> list[str]:

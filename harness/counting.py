@@ -13,7 +13,7 @@ import logging
 import time
 import warnings
 from collections.abc import Generator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from featgan import backbones
 from featgan.errors import UserError
@@ -48,13 +48,15 @@ PAUSES = (0.2, 1.0, 3.0)
 class Decoder:
     """Reads and decodes: `index`, `location` -> what a count and a pack need."""
 
+    _waited: ClassVar[float] = 0.0
+    """Seconds that this process has waited since an image could be read: Ray makes each task a
+    decoder of its own."""
+
     def __init__(
         self, source: SourceSettings, input_size: int, image_size: int, known: Known
     ) -> None:
         self._read = source.reader()
         self._input_size, self._image_size, self._known = input_size, image_size, known
-        self._waited = 0.0
-        """Seconds since an image could be read."""
 
     def decode(self, batch: Batch) -> Batch:
         """A problem leaves black pixels and its reason behind."""
@@ -100,13 +102,13 @@ class Decoder:
             data = self._read(location)
         except Exception as error:
             passing = is_outage(error) or getattr(error, "errno", "") in PASSING
-            if not (pauses and passing and self._waited < OUTAGE_SECONDS):
+            if not (pauses and passing and Decoder._waited < OUTAGE_SECONDS):
                 raise
         else:
-            self._waited = 0.0
+            Decoder._waited = 0.0
             return data
         time.sleep(pauses[0])
-        self._waited += pauses[0]
+        Decoder._waited += pauses[0]
         return self._read_patiently(location, pauses[1:])
 
 
@@ -190,7 +192,7 @@ def count(
     )
     try:
         yield from data.iter_batches(batch_size=None, batch_format="numpy")
-    except (RayActorError, WorkerCrashedError) as error:
+    except (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
         raise UserError(
             f"a process that counts features died {RETRIES + 1} times over the same images: memory "
             "is short (lower resources.feature_actors), or an image kills what decodes it; the "

@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,12 @@ class _Wanted:
     listing: Listing
     store: Store
     key: str
+    max_rejected: float
 
-    def rejected(self) -> str:
-        """Where the list of unusable images lies, for people."""
-        return self.store.join(f"{self.key}/rejected.csv")
+    @property
+    def allowed(self) -> int:
+        """How many of the images may be unusable; 29% of a hundred are 29, whatever floats say."""
+        return int(self.max_rejected * self.listing.found + 1e-6)
 
 
 def prepare(
@@ -84,24 +86,27 @@ def prepare(
     listing = source.listing(image_size)
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
-    wanted = _Wanted(name, source, features, image_size, listing, store, key)
-    if _is_complete(wanted):
-        Parts.delete(store, key)  # left where a count died on its very last step
-    else:
+    wanted = _Wanted(name, source, features, image_size, listing, store, key, max_rejected)
+    if not _is_complete(wanted):
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(wanted):  # another sweep may just have done it
-                _make(wanted, kind, actors, gpu, max_rejected, progress)
+                _make(wanted, kind, actors, gpu, progress)
+    elif Parts.are_left(store, key):  # where a count died on its very last step
+        # unless another sweep is at work on them
+        with suppress(UserError), SweepLock(store, key, notice=lambda _: None):
+            Parts.delete(store, key)
     data = read_data_set(store, key)
     rejected = load_rejected(store, data)
-    _check_rejected(wanted, rejected, max_rejected, listing.found)
+    if _are_too_many(wanted, rejected):
+        raise _unusable(wanted, rejected, listing.found, f"{key}/rejected.csv")
     if len(rejected):
-        told = f"{name}: {len(rejected)} of {listing.found} images rejected: {wanted.rejected()}"
-        progress(told, 0, None)
+        path = store.join(f"{key}/rejected.csv")
+        progress(f"{name}: {len(rejected)} of {listing.found} images rejected: {path}", 0, None)
     return data
 
 
 def _is_complete(wanted: _Wanted) -> bool:
-    """Whether the data set is counted, and what could not be read then cannot be read now."""
+    """Whether the data set is counted, and none of its images can be used that could not be."""
     store, key = wanted.store, wanted.key
     if not store.exists(f"{key}/dataset.json"):
         return False
@@ -110,41 +115,37 @@ def _is_complete(wanted: _Wanted) -> bool:
 
 
 def _are_still_bad(wanted: _Wanted, rejected: pd.DataFrame) -> bool:
-    """Whether these images still are what they were rejected for."""
+    """Whether none of these images can be used now."""
     from harness.counting import Decoder  # loads Ray, which reads its environment when imported
 
-    reasons = rejected.set_index("image_id")["reason"]
     images = wanted.listing.images
-    again = images[images["image_id"].isin(reasons.index)]
+    again = images["location"][images["image_id"].isin(rejected["image_id"])]
     decoder = Decoder(wanted.source, wanted.features.input_size, wanted.image_size, Known())
-    looked_at = zip(again["image_id"], again["location"], strict=True)
-    return all(decoder.problem(location) == reasons[image_id] for image_id, location in looked_at)
+    return all(decoder.problem(location) for location in again)
 
 
 def _make(
-    wanted: _Wanted,
-    kind: dict[str, Any],
-    actors: int | None,
-    gpu: bool,
-    max_rejected: float,
-    progress: Progress,
+    wanted: _Wanted, kind: dict[str, Any], actors: int | None, gpu: bool, progress: Progress
 ) -> None:
-    """Count what is missing and pack it; the parts that an earlier count has left are taken up."""
+    """Count what is missing and pack it; the parts that an earlier count has left are taken up.
+
+    A data set that is there already stays as it is until the new one can take its place.
+    """
     store, key, listing = wanted.store, wanted.key, wanted.listing
     known, made_with = known_counts(store, kind, _maker(gpu))  # its own, too
-    store.delete(f"{key}/dataset.json")
     made = kind | {MAKERS: made_with}
     store.put(f"{key}/counting.json", seal(made))
     parts = Parts(store, key, len(listing.images), wanted.image_size)
-    limit = max_rejected * listing.found - len(listing.problems)
+    limit = wanted.allowed - len(listing.problems)
     if limit >= 0:
         _count(wanted, parts, known, actors, gpu, limit, progress)
     rejected = _rejected(listing, parts)
-    file = _csv(rejected)
-    store.put(f"{key}/rejected.csv", file)
-    looked_at = int(parts.counted.sum()) + len(listing.problems)
-    _check_rejected(wanted, rejected, max_rejected, looked_at)
-    _put_data_set(wanted, parts, made, hashlib.sha256(file).hexdigest())
+    if _are_too_many(wanted, rejected):
+        looked_at = int(parts.counted.sum()) + len(listing.problems)
+        until_now = f"{key}/parts/rejected.csv"
+        store.put(until_now, _csv(rejected))
+        raise _unusable(wanted, rejected, looked_at, until_now)
+    _put_data_set(wanted, parts, made, rejected)
 
 
 def _count(
@@ -153,7 +154,7 @@ def _count(
     known: Known,
     actors: int | None,
     gpu: bool,
-    limit: float,
+    limit: int,
     progress: Progress,
 ) -> None:
     """Count what is missing, until more than `limit` images turn out bad."""
@@ -162,12 +163,18 @@ def _count(
     progress(wanted.name, int(parts.counted.sum()), parts.total)
     if len(parts.problems) > limit:  # known from the parts that an earlier count has left
         return
-    how = (wanted.source, wanted.features, wanted.image_size, known, actors, gpu)
-    missing = parts.missing()
-    rows = wanted.listing.images[["location"]].iloc[missing].assign(index=missing)
-    batches = counting.count(rows, *how)
-    del rows  # who counts lets go of them as soon as they are shared out
-    with closing(batches):  # or actors outlive an interruption
+    missing, locations = parts.missing(), wanted.listing.images[["location"]]
+    with closing(  # or actors outlive an interruption
+        counting.count(
+            locations.iloc[missing].assign(index=missing),
+            wanted.source,
+            wanted.features,
+            wanted.image_size,
+            known,
+            actors,
+            gpu,
+        )
+    ) as batches:
         for batch in batches:
             parts.add(batch)
             progress(wanted.name, int(parts.counted.sum()), parts.total)
@@ -182,22 +189,25 @@ def _rejected(listing: Listing, parts: Parts) -> pd.DataFrame:
     return pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
 
 
-def _check_rejected(wanted: _Wanted, rejected: pd.DataFrame, limit: float, looked_at: int) -> None:
-    """Raise `UserError` where too many of the images are unusable, or all."""
-    listed = wanted.listing.found
-    if len(rejected) <= limit * listed and len(rejected) < listed:
-        return
-    first = rejected.iloc[0]
+def _are_too_many(wanted: _Wanted, rejected: pd.DataFrame) -> bool:
+    """Whether more of the images are unusable than may be, or all."""
+    return len(rejected) > wanted.allowed or len(rejected) == wanted.listing.found
+
+
+def _unusable(wanted: _Wanted, rejected: pd.DataFrame, looked_at: int, key: str) -> UserError:
+    """Too many unusable images among those that were looked at; `key` is that of their list."""
+    listed, first = wanted.listing.found, rejected.iloc[0]
     which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
-    raise UserError(
+    return UserError(
         f"data.{wanted.name}: {len(rejected)} of {which} images cannot be used, more than "
-        f"max_rejected ({limit:.2%} of all) allows; first {first.image_id!r}: {first.reason}; "
-        f"those found are in {wanted.rejected()}: mend or remove them, or raise max_rejected"
+        f"max_rejected ({wanted.max_rejected:.2%} of all) allows; first {first.image_id!r}: "
+        f"{first.reason}; those found are in {wanted.store.join(key)}: mend or remove them, or "
+        "raise max_rejected"
     )
 
 
 def _put_data_set(
-    wanted: _Wanted, parts: Parts, made: dict[str, Any], rejected_sha256: str
+    wanted: _Wanted, parts: Parts, made: dict[str, Any], rejected: pd.DataFrame
 ) -> None:
     """From finished parts to table and pack; `dataset.json` is last, and says that all is there."""
     if not parts.counted.all():
@@ -208,6 +218,8 @@ def _put_data_set(
     images, keep = listing.images, parts.counts >= 0
     duplicates = duplicates_of(images, parts, keep) if wanted.source.remove_duplicates else NONE
     keep[duplicates.index] = False
+    store.delete(f"{key}/dataset.json")
+    store.put(f"{key}/rejected.csv", _csv(rejected))
     memory.release()  # what the count has left
     with tempfile.TemporaryDirectory() as folder:
         kept = (pixels[keep[rows]] for rows, pixels in parts)
@@ -227,12 +239,12 @@ def _put_data_set(
         key=key,
         digest=_hash(content, parts.image_size, RESIZE, DECODING),
         images=int(keep.sum()),
-        rejected=len(parts.problems) + len(listing.problems),
+        rejected=len(rejected),
         duplicates=len(duplicates),
         classes=tuple(sorted(images["label"][keep].dropna().unique())),
         matched=listing.matched,
         table_sha256=hashlib.sha256(table).hexdigest(),
-        rejected_sha256=rejected_sha256,
+        rejected_sha256=hashlib.sha256(_csv(rejected)).hexdigest(),
         unreadable=len(parts.unreadable),
     )
     put_record(store, key, "dataset.json", asdict(data_set))

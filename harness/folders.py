@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pyarrow.fs as pafs
 
@@ -108,7 +108,8 @@ def why_unreadable(error: OSError, location: bytes) -> str:
     if error.errno == errno.ENOENT and os.path.islink(location):
         return "link to a file that does not exist"
     reasons = {errno.ENOENT: "file vanished", errno.EACCES: "no permission to read it"}
-    return reasons.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
+    told = one_line(error.strerror or str(error))
+    return reasons.get(error.errno or 0, f"cannot be read: {told}")
 
 
 def _prefixes(paths: list[str]) -> list[str]:
@@ -138,7 +139,10 @@ def _find_local(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
     first, waiting = dict[tuple[int, int], int](), [*tops.items()]
     for number, start in waiting:
         for root, inner, files in os.walk(start, onerror=_fail):
-            status = os.stat(root)
+            try:
+                status = os.stat(root)
+            except OSError as error:  # removed meanwhile
+                _fail(error)
             here = status.st_dev, status.st_ino
             if here in first:
                 inner.clear()
@@ -159,7 +163,7 @@ def _find_local(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
                     yield number, (os.path.relpath(path, tops[number]), path, *_stamp(path))
 
 
-def _fail(error: OSError) -> None:
+def _fail(error: OSError) -> NoReturn:
     raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
 
 
@@ -204,18 +208,42 @@ def _list_remote(uri: str) -> Iterator[Found]:
     check(uri)
     try:
         system, top = _system(uri)
-        infos = system.get_file_info(pafs.FileSelector(top, recursive=True))
+        told = _told_by_fsspec if isinstance(system, pafs.PyFileSystem) else _told_by_arrow
+        infos = [*told(system, top)]
     except UserError:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {one_line(str(error))}") from error
-    for info in infos:
-        if info.type == pafs.FileType.File and info.path.lower().endswith(ENDINGS):
-            path = info.path.lstrip("/")
+    for path, size, version in infos:
+        if path.lower().endswith(ENDINGS):
+            path = path.lstrip("/")
             relative = path[len(top.strip("/")) + 1 :].encode()
-            place, stamp = f"{scheme}://{path}".encode(), f"{info.size} {info.mtime_ns}"
-            yield relative, place, stamp, _oversize(info.size or 0)
+            place, stamp = f"{scheme}://{path}".encode(), f"{size} {version}"
+            yield relative, place, stamp, _oversize(size)
+
+
+Told = tuple[str, int, object]
+"""Path, size, and what changes when the file does."""
+
+
+def _told_by_arrow(system: Any, top: str) -> Iterator[Told]:
+    for info in system.get_file_info(pafs.FileSelector(top, recursive=True)):
+        if info.type == pafs.FileType.File:
+            yield info.path, info.size or 0, info.mtime_ns
+
+
+def _told_by_fsspec(system: Any, top: str) -> Iterator[Told]:
+    """Asked itself: pyarrow would take no time from it but one that is called `mtime`."""
+    fs = system.handler.fs
+    if not fs.isdir(top):
+        raise FileNotFoundError(f"there is no folder {top}")
+    for path, info in fs.find(top, detail=True).items():
+        yield path, info.get("size") or 0, next((info[v] for v in _VERSIONS if info.get(v)), None)
+
+
+_VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "modified", "created")
+"""What storages call it."""
 
 
 def _system(uri: str) -> tuple[Any, str]:

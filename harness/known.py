@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,7 @@ def known_counts(
         made_with = found.pop(MAKERS, [])
         if found != kind:
             continue
-        whole = store.exists(f"{key}/dataset.json")
-        tables = _whole_counts(store, key) if whole else Parts.left_in(store, key)
+        tables = chain(_whole_counts(store, key), Parts.left_in(store, key))
         known.append(Known.merged(map(Known.of, tables)))
         makers += made_with if len(known[-1].counts) else []
     makers.append(maker)

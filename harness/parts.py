@@ -49,7 +49,7 @@ class Parts:
         self.unreadable: set[int] = set()
         """Those of the problems that are looked at again by the next count."""
         self._to_mend: set[int] = set()
-        for file in store.list(self._folder):
+        for file in _files(store, key):
             try:
                 self._take_up(_number(file))
             except DAMAGED:  # its images are counted again
@@ -58,7 +58,7 @@ class Parts:
     @classmethod
     def left_in(cls, store: Store, key: str) -> Iterator[pd.DataFrame]:
         """What finished parts hold: `sha256`, `feature_count` of each counted image."""
-        for file in store.list(_folder(key)):
+        for file in _files(store, key):
             # another sweep may just have finished its count, and removed them
             with (
                 suppress(FileNotFoundError, *DAMAGED),
@@ -94,6 +94,11 @@ class Parts:
         for number in range(-(-self.total // self._length)):
             with self._read(number) as arrays:
                 yield self._rows(number), arrays["images"]
+
+    @staticmethod
+    def are_left(store: Store, key: str) -> bool:
+        """Whether a count has left anything."""
+        return bool(store.list(_folder(key)))
 
     @staticmethod
     def delete(store: Store, key: str) -> None:
@@ -165,6 +170,11 @@ def _length(total: int, image_size: int) -> int:
 def _folder(key: str) -> str:
     """Where the parts of a data set lie, in its own folder."""
     return f"{key}/parts"
+
+
+def _files(store: Store, key: str) -> list[str]:
+    """The parts of a data set; beside them may lie the images that an ended count rejected."""
+    return [file for file in store.list(_folder(key)) if file.endswith(".npz")]
 
 
 def _name(key: str, number: int) -> str:

@@ -341,8 +341,9 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     doomed = _beside(path)
-    os.replace(path, doomed)
-    shutil.rmtree(doomed)
+    with suppress(FileNotFoundError):  # another has just done it
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
 
 
 def _sync(path: Path) -> None:

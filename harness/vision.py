@@ -8,6 +8,7 @@ import inspect
 import io
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -60,7 +61,7 @@ def read(location: bytes) -> bytes:
 def _image(data: Any, index: int) -> Image.Image:
     try:
         image = data[index][0]
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     # Pillow's decoders raise whatever they stumble over; with a number, the system does
     except Exception as error:
@@ -163,9 +164,8 @@ def _load(path: str) -> Image.Image:
 
 def _first(data: Any) -> Any:
     """The first pair that can be had of an image and its label; what a set holds shows there."""
-    for index in range(min(len(data), 20)):
-        try:
+    for index in range(len(data)):
+        # a bad image is told when it is counted; Pillow's decoders raise what they stumble over
+        with suppress(Exception):
             return data[index]
-        except (BadImage, OSError, Image.DecompressionBombError):
-            continue  # a bad image, which is told when it is counted
     return data[0]

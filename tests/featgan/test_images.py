@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from featgan import images
 from featgan.images import BadImage, ImagePack, decode, square
@@ -179,6 +180,16 @@ def test_a_jpeg_with_damaged_pixels_is_what_libjpeg_shows() -> None:
 def test_a_file_cut_after_its_last_pixel_is_the_whole_picture(kind: str, end: int) -> None:
     data = encode(PHOTO, kind)
     assert decode(data[:-end]).tobytes() == decode(data).tobytes()
+
+
+def test_a_png_with_a_large_colour_profile_or_history_is_a_good_image() -> None:
+    history = PngInfo()
+    history.add_text("history", "edited, " * 400_000, zip=True)
+    for data in (
+        encode(plain("lime"), "PNG", icc_profile=bytes(3 * 2**20)),
+        encode(plain("lime"), "PNG", pnginfo=history),
+    ):
+        assert decode(data).getpixel((2, 8)) == LIME
 
 
 def test_exif_rotation_is_applied() -> None:

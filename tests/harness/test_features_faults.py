@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from featgan.errors import UserError
 from featgan.features import FeatureSettings
 from featgan.groups import GroupSettings
 from featgan.images import ImagePack
@@ -24,6 +25,7 @@ from harness import counting, features, folders, image_values, parts
 from harness.data_set import DataSet, check, load_rejected, load_table
 from harness.features import prepare
 from harness.known import Known
+from harness.lock import SweepLock
 from harness.sources import FolderSource
 from harness.store import Store
 
@@ -77,11 +79,27 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     return done
 
 
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
+    """Names of images that nobody may read."""
+    read, closed = folders.read, {b"03.png"}
+
+    def guarded(location: bytes) -> bytes:
+        if os.path.basename(location) in closed:
+            raise PermissionError(13, "Permission denied")
+        return read(location)
+
+    monkeypatch.setattr(folders, "read", guarded)
+    return closed
+
+
 def nothing(*_: Any) -> None:
     pass
 
 
-def counted(photos: Path, store: Store, **more: Any) -> tuple[DataSet, list[Any]]:
+def counted(
+    photos: Path, store: Store, max_rejected: float = 0.5, **more: Any
+) -> tuple[DataSet, list[Any]]:
     data = prepare(
         "photos",
         FolderSource(source="folder", path=str(photos), **more),
@@ -90,7 +108,7 @@ def counted(photos: Path, store: Store, **more: Any) -> tuple[DataSet, list[Any]
         store,
         actors=None,
         gpu=False,
-        max_rejected=0.5,
+        max_rejected=max_rejected,
         progress=nothing,
     )
     check(store, data)
@@ -124,16 +142,9 @@ def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
 
 
 def test_an_image_that_could_not_be_read_costs_no_other_a_second_count(
-    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, done: Done, closed: set[bytes]
 ) -> None:
-    store, read, closed = Store(str(tmp_path / "store")), folders.read, {b"03.png"}
-
-    def guarded(location: bytes) -> bytes:
-        if os.path.basename(location) in closed:
-            raise PermissionError(13, "Permission denied")
-        return read(location)
-
-    monkeypatch.setattr(folders, "read", guarded)
+    store = Store(str(tmp_path / "store"))
     first, _ = counted(photos, store)
     assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 1)
     done.seen.clear()
@@ -183,6 +194,61 @@ def test_what_a_reader_stumbles_over_is_tried_again_by_the_next_count(
     assert (data.rejected, data.unreadable) == (2, 1)
     why = str(error).replace("\n", " ") or "MemoryError"
     assert rejected["reason"][1] == f"cannot be read: {why}"
+
+
+def test_a_count_for_what_was_mended_loses_nothing_when_it_ends_early(
+    photos: Path, tmp_path: Path, done: Done, closed: set[bytes], failing: type[Any]
+) -> None:
+    before, root = tmp_path / "before", str(tmp_path / "store")
+    first, content = counted(photos, Store(str(before)))
+    done.seen.clear()
+    closed.clear()
+    shutil.copytree(before, root)
+    watched = failing(root)
+    mended = counted(photos, watched)
+    assert mended[0].images == first.images + 1
+    for nth in range(1, watched.writes):
+        shutil.rmtree(root)
+        shutil.copytree(before, root)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            counted(photos, failing(root, errno.ENOSPC, nth))
+        Store(root).delete(f"{first.key}/lock")  # its holder would have ended
+        assert counted(photos, Store(root)) == mended, f"write {nth}"
+    assert {*done.seen} == {3}  # no other was counted again
+
+    shutil.rmtree(root)
+    shutil.copytree(before, root)
+    closed |= {b"%02d.png" % number for number in range(4, IMAGES)}  # the storage goes away
+    with pytest.raises(UserError, match=r"7 of the first 11 .*/parts/rejected\.csv"):
+        counted(photos, Store(root))
+    closed.clear()
+    closed.add(b"03.png")
+    assert counted(photos, Store(root)) == (first, content)
+
+
+def test_left_parts_are_removed_but_not_those_of_a_count_under_way(
+    photos: Path, tmp_path: Path, done: Done
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    data, _ = counted(photos, store)
+    left = f"{data.key}/parts/00000.npz"
+    store.put(left, b"left behind")
+    with SweepLock(store, data.key, notice=nothing):
+        assert counted(photos, store)[0] == data
+        assert store.exists(left)
+    assert counted(photos, store)[0] == data
+    assert not store.exists(left)
+
+
+def test_so_many_per_cent_may_be_bad_and_not_one_less(
+    photos: Path, tmp_path: Path, done: Done
+) -> None:
+    """29 of a hundred, which floats take for 28.999999999999996."""
+    good = (photos / "00.png").read_bytes()
+    for number in range(100):
+        (photos / f"{number:02d}.png").write_bytes(good if number >= 29 else b"")
+    data, _ = counted(photos, Store(str(tmp_path / "store")), max_rejected=0.29)
+    assert (data.images, data.rejected) == (71, 29)
 
 
 def test_an_image_that_nobody_answers_for_ends_no_count_well(

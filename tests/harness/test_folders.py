@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import google_bucket
 import pytest
 
+from featgan.errors import UserError
 from harness import celeba, folders
 from harness.folders import Row, list_images, read, rows_of
 
@@ -134,6 +136,37 @@ def test_folders_of_a_bucket_that_overlap_are_read_once() -> None:
         memory.pipe_file(f"/overlap/{name}", b"image")
     folders = ["memory://overlap", "memory://overlap/red", "memory://overlap"]
     assert len([*list_images(folders, label=False)]) == 2
+
+
+@pytest.mark.parametrize("name", ["ETag", "LastModified", "mtime", "created"])
+def test_an_image_of_a_bucket_that_changed_is_noticed_by_what_the_storage_tells(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/versions/1.ppm", b"image")
+    told = {"name": "/versions/1.ppm", "type": "file", "size": 5}
+    stamps = set()
+    for version in ("before", "before", "after"):
+        infos = {"/versions/1.ppm": told | {name: version}}
+        monkeypatch.setattr(type(memory), "find", lambda *_, infos=infos, **__: infos)
+        stamps |= {row.stamp for row in list_images(["memory://versions"], label=False)}
+    assert stamps == {"5 before", "5 after"}
+
+
+def test_a_folder_that_is_removed_while_it_is_listed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    walk = os.walk
+
+    def slow(start: bytes, **options: Any) -> Iterator[Any]:
+        for found in walk(start, **options):
+            os.rmdir(tmp_path / "a") if found[0].endswith(b"/a") else None
+            yield found
+
+    monkeypatch.setattr(folders.os, "walk", slow)
+    with pytest.raises(UserError, match="/a' cannot be listed: No such file"):
+        listed(str(tmp_path))
 
 
 def test_a_folder_may_be_spelled_as_a_uri(tmp_path: Path) -> None:

@@ -121,6 +121,27 @@ def test_bad_images_of_a_torchvision_set_are_told_apart_from_unreadable_ones(
         read(places[2])
 
 
+def test_a_set_that_begins_with_bad_images_is_looked_through(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(25):
+        (tmp_path / f"a/{number}.png").write_text("<html>not found</html>")
+    save(tmp_path / "b/1.png", "red")
+    found = image_folder(tmp_path)
+
+    assert len(found.listing(32).images) == 26
+    assert pixel(found, 25) == (255, 0, 0)
+
+
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __getitem__(self, _: int) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(vision, "_open", lambda _: Full())
+    with pytest.raises(MemoryError):
+        vision.read(b"0 some")
+
+
 def test_labels_are_found_without_opening_the_images() -> None:
     class Unopened:
         def __init__(self, **known: object) -> None:
