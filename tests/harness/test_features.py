@@ -238,17 +238,18 @@ def fake_count(counts: dict[str, int], bad: dict[str, str], calls: list[list[str
     def count(
         rows: pd.DataFrame, source: Any, features: Any, size: int, known: Known, *_: Any
     ) -> Generator[counting.Batch, None, None]:
-        calls.append(rows["image_id"].tolist())
+        names = [os.path.basename(location).decode() for location in rows["location"]]
+        calls.append(names)
         for start in range(0, len(rows), 4):
-            some = rows.iloc[start : start + 4]
-            digests = [hashlib.sha256(i.encode()).hexdigest() for i in some["image_id"]]
+            some, named = rows.iloc[start : start + 4], names[start : start + 4]
+            digests = [hashlib.sha256(i.encode()).hexdigest() for i in named]
             found = [known.get(bytes.fromhex(digest)) for digest in digests]
-            values = zip(some["image_id"], found, strict=True)
+            values = zip(named, found, strict=True)
             yield {
                 "index": some["index"].to_numpy(),
                 "sha256": np.array(digests, object),
-                "problem": np.array([bad.get(i, "") for i in some["image_id"]], object),
-                "unreadable": np.array([i in bad for i in some["image_id"]]),
+                "problem": np.array([bad.get(i, "") for i in named], object),
+                "unreadable": np.array([i in bad for i in named]),
                 "count": np.array(
                     [-1 if i in bad else counts.get(i, 7) if k < 0 else k for i, k in values]
                 ),
