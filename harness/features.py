@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,11 @@ def prepare(
     kind = _kind(features)
     key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
     wanted = _Wanted(name, source, features, image_size, listing, store, key, max_rejected)
-    if not _is_complete(wanted):
+    if not _is_complete(wanted) or Parts.are_left(store, key):
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
             if not _is_complete(wanted):  # another sweep may just have done it
                 _make(wanted, kind, actors, gpu, progress)
-    elif Parts.are_left(store, key):  # where a count died on its very last step
-        # unless another sweep is at work on them
-        with suppress(UserError), SweepLock(store, key, notice=lambda _: None):
-            Parts.delete(store, key)
+            Parts.delete(store, key)  # by now the images are packed
     data = read_data_set(store, key)
     rejected = load_rejected(store, data)
     if _are_too_many(wanted, rejected):
@@ -248,7 +245,6 @@ def _put_data_set(
         unreadable=len(parts.unreadable),
     )
     put_record(store, key, "dataset.json", asdict(data_set))
-    Parts.delete(store, key)
 
 
 def _kind(features: FeatureSettings) -> dict[str, Any]:
