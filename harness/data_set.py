@@ -61,8 +61,11 @@ def put_record(store: Store, key: str, name: str, record: dict[str, Any]) -> Non
 
 
 def _own(store: Store, key: str, name: str) -> dict[str, Any]:
-    """What a sealed file holds that tells this folder's key."""
-    record = _read_sealed(store, f"{key}/{name}")
+    """What a sealed file holds that tells this folder's key; UserError for any other."""
+    try:
+        record = unseal(store.get(f"{key}/{name}"))
+    except ValueError as error:
+        raise _damaged(store, key, f"{name}: {error}") from error
     if record.pop("format", None) != FORMAT:
         raise _damaged(store, key, f"{name} is another version's")
     if (told := record.pop("key", None)) != key:
@@ -92,15 +95,6 @@ def check(store: Store, data: DataSet) -> None:
         raise _damaged(store, data.key, f"its images: {error}") from error
     if not same:
         raise _damaged(store, data.key, "its images are another data set's")
-
-
-def _read_sealed(store: Store, key: str) -> dict[str, Any]:
-    """A sealed JSON file of a data set; UserError where it is damaged."""
-    try:
-        return unseal(store.get(key))
-    except ValueError as error:
-        folder, _, name = key.rpartition("/")
-        raise _damaged(store, folder, f"{name}: {error}") from error
 
 
 def _damaged(store: Store, key: str, what: str) -> UserError:

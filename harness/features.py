@@ -139,7 +139,7 @@ def _make(
     rejected = _rejected(listing, parts)
     if _are_too_many(wanted, rejected):
         looked_at = int(parts.counted.sum()) + len(listing.problems)
-        until_now = f"{key}/parts/rejected.csv"
+        until_now = Parts.rejected(key)
         store.put(until_now, _csv(rejected))
         raise _unusable(wanted, rejected, looked_at, until_now)
     _put_data_set(wanted, parts, made, rejected)
@@ -215,8 +215,9 @@ def _put_data_set(
     images, keep = listing.images, parts.counts >= 0
     duplicates = duplicates_of(images, parts, keep) if wanted.source.remove_duplicates else NONE
     keep[duplicates.index] = False
+    rejections = _csv(rejected)
     store.delete(f"{key}/dataset.json")
-    store.put(f"{key}/rejected.csv", _csv(rejected))
+    store.put(f"{key}/rejected.csv", rejections)
     memory.release()  # what the count has left
     with tempfile.TemporaryDirectory() as folder:
         kept = (pixels[keep[rows]] for rows, pixels in parts)
@@ -241,7 +242,7 @@ def _put_data_set(
         classes=tuple(sorted(images["label"][keep].dropna().unique())),
         matched=listing.matched,
         table_sha256=hashlib.sha256(table).hexdigest(),
-        rejected_sha256=hashlib.sha256(_csv(rejected)).hexdigest(),
+        rejected_sha256=hashlib.sha256(rejections).hexdigest(),
         unreadable=len(parts.unreadable),
     )
     put_record(store, key, "dataset.json", asdict(data_set))

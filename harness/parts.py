@@ -96,6 +96,11 @@ class Parts:
                 yield self._rows(number), arrays["images"]
 
     @staticmethod
+    def rejected(key: str) -> str:
+        """Where a count that was ended lists the images it had rejected until then."""
+        return f"{_folder(key)}/rejected.csv"
+
+    @staticmethod
     def are_left(store: Store, key: str) -> bool:
         """Whether a count has left anything."""
         return bool(store.list(_folder(key)))
@@ -173,7 +178,7 @@ def _folder(key: str) -> str:
 
 
 def _files(store: Store, key: str) -> list[str]:
-    """The parts of a data set; beside them may lie the images that an ended count rejected."""
+    """The parts of a data set, without the list that an ended count leaves beside them."""
     return [file for file in store.list(_folder(key)) if file.endswith(".npz")]
 
 

@@ -19,6 +19,7 @@ from featgan.images import BadImage, decode, turn
 from featgan.regular_file import open_regular
 from harness.builtin import encoded
 from harness.folders import Row, readable
+from harness.redaction import one_line
 
 
 def list_images(
@@ -122,7 +123,7 @@ def _label(data: Any, index: int) -> int:
 
 def _reason(error: Exception) -> str:
     """What a decoder stumbled over, in one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return one_line(str(error), 200) or type(error).__name__
 
 
 def _number(label: Any) -> int:
