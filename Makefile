@@ -16,7 +16,7 @@ lint: .venv/ready-dev
 	$(BIN)/mypy
 
 docs: .venv/ready  ## write docs/sweep-file.md from the schema
-	$(BIN)/python -m harness.reference > docs/sweep-file.md
+	$(BIN)/python -m harness.plan.reference > docs/sweep-file.md
 
 test-slow: .venv/ready-dev  ## fault and scale tests that take minutes
 	$(BIN)/python -m pytest -m slow

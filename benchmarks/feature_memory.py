@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from featgan import vgg
-from featgan.features import FeatureSettings
+from featgan.features import vgg
+from featgan.features.counter import FeatureSettings
 
 SIDE = 16
 
@@ -51,12 +51,10 @@ def main() -> None:
 
 def peaks(count: int) -> dict[str, object]:
     """Peak megabytes of the driver (and before it began) and of each actor, and seconds."""
-    from harness import cluster
-    from harness.features import prepare
-    from harness.sources import FolderSource
-    from harness.store import Store
+    from harness.counting.build import prepare
+    from harness.sources.base import FolderSource
+    from harness.storage.store import Store
 
-    cluster.environment()
     with tempfile.TemporaryDirectory() as scratch:
         draw(count, Path(scratch, "images"))
         import ray
@@ -71,7 +69,6 @@ def peaks(count: int) -> dict[str, object]:
             runtime_env={"worker_process_setup_hook": tiny_network},
         )
         tiny_network()
-        from harness import counting  # noqa: F401 (its imports are no part of the growth)
 
         found: dict[str, float] = {}
         done = threading.Event()

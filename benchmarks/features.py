@@ -27,9 +27,9 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models import vgg16
 
-from featgan import vgg
-from featgan.features import FeatureCounter, FeatureSettings
-from featgan.images import decode, square
+from featgan.features import vgg
+from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.images.decode import decode, square
 
 LIMIT, PLAIN, KERAS = "limit: bare forward pass", "plain PyTorch loop", "Keras predict"
 CORES = os.cpu_count() or 1
@@ -207,10 +207,10 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
 
     And on a GPU the share of the latter in which it was at work.
     """
-    from harness import cluster
-    from harness.features import prepare
-    from harness.sources import FolderSource
-    from harness.store import Store
+    from harness.cluster import connect
+    from harness.counting.build import prepare
+    from harness.sources.base import FolderSource
+    from harness.storage.store import Store
 
     told: list[tuple[float, int]] = []
     used: list[tuple[float, int]] = []
@@ -220,12 +220,11 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
         for number, file in enumerate(files):  # not links: every copy is its own image
             data = file.read_bytes() + number.to_bytes(4, "big")  # nor equal bytes: none is known
             (folder / f"{number:06d}.jpg").write_bytes(data)
-        cluster.environment()
         ended = threading.Event()
         if GPU:
             threading.Thread(target=watch, args=(used, ended)).start()
         start = time.perf_counter()
-        cluster.connect()
+        connect.connect()
         prepare(
             "photos",
             FolderSource(source="folder", path=str(folder)),
@@ -239,7 +238,7 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
         )
         ended.set()
         whole = len(files) / (time.perf_counter() - start)
-        cluster.shutdown()
+        connect.shutdown()
     # steady: all actors have delivered, and none has run out
     middle = [(at, done) for at, done in told if 0.1 * len(files) <= done <= 0.9 * len(files)]
     (begun, first), (over, last) = middle[0], middle[-1]

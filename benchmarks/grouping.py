@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from featgan.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups, GroupSettings
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from featgan.trainer import Evaluation, StagedTrainer
-from harness import cluster
-from harness.config import Sweep
-from harness.screen import Counts, Screen
-from harness.store import Store
+from harness.cluster import connect
+from harness.display import Counts, Screen
+from harness.plan.settings import Sweep
+from harness.storage.store import Store
 
 
 class Reporter(StagedTrainer):
@@ -51,7 +51,7 @@ REST = ("score_std", "spread", "loss_d", "loss_g", "d_real", "d_fake", "images_p
 
 def report_only(config: dict[str, Any], **rest: Any) -> None:
     """Tune's function trainable with the stand-in; runs in a process of Ray."""
-    from harness import trial
+    from harness.runs import trial
 
     trial.StagedTrainer = Reporter  # type: ignore[misc]
     trial.train(config, **rest)
@@ -59,19 +59,19 @@ def report_only(config: dict[str, Any], **rest: Any) -> None:
 
 def main() -> None:
     options = _options()
-    cluster.environment()
-    from harness import results, runs
-    from harness.preparation import prepare_runs
+    from harness.preparation.prepare import prepare_runs
+    from harness.report import build
+    from harness.runs import tune
 
-    runs.train = report_only
+    tune.train = report_only
     with tempfile.TemporaryDirectory(prefix="featgan-scale-") as scratch:
         sweep = _sweep(scratch, options.runs, options.evaluations)
         store, screen = Store(sweep.results), Screen()
-        cluster.connect(cpus=options.slots)
+        connect.connect(cpus=options.slots)
         grid = prepare_runs(sweep, store, False, screen.features)[: options.runs]
         memory = _Memory()
         started = time.perf_counter()
-        runs.carry_out(
+        tune.carry_out(
             grid,
             store,
             sweep.resources,
@@ -82,8 +82,8 @@ def main() -> None:
         )
         seconds = time.perf_counter() - started
         memory.done.set()
-        cluster.shutdown()
-        done = len(runs.split(store, grid)[0])
+        connect.shutdown()
+        done = len(tune.split(store, grid)[0])
         reports = done * 3 * (options.evaluations // 3)
         print(
             f"{done} of {len(grid)} runs, {reports:,} reports, {seconds:.0f} s on {options.slots}"
@@ -93,7 +93,7 @@ def main() -> None:
         print("driver's memory after 10, 50, 100 %: " + ", ".join(memory.at(10, 50, 100)) + " MB")
         _plan(store, sweep, [run.name for run in grid])
         started = time.perf_counter()
-        results.make(Path(store.join(sweep.name)))
+        build.make(Path(store.join(sweep.name)))
         print(
             f"tables, figures and report from {done} records: {time.perf_counter() - started:.1f} s"
         )

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from harness import cluster
-from harness.config import Sweep, load
-from harness.records import RunRecord
-from harness.screen import Counts, Screen
-from harness.store import Store
+from harness.cluster import connect
+from harness.display import Counts, Screen
+from harness.plan.settings import Sweep, load
+from harness.records.run_record import RunRecord
+from harness.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,14 +71,14 @@ def main() -> None:
 
 def _ours(sweep: Sweep, slots: int) -> Took:
     """Ray's start and end included."""
-    from harness import runs
-    from harness.preparation import prepare_runs
+    from harness.preparation.prepare import prepare_runs
+    from harness.runs import tune
 
     started = time.perf_counter()
     store, screen = Store(sweep.results), Screen()
-    cluster.connect(cpus=slots)
+    connect.connect(cpus=slots)
     grid = prepare_runs(sweep, store, False, screen.features)
-    runs.carry_out(
+    tune.carry_out(
         grid,
         store,
         sweep.resources,
@@ -87,21 +87,21 @@ def _ours(sweep: Sweep, slots: int) -> Took:
         screen=screen,
         counts=Counts(total=len(grid)),
     )
-    cluster.shutdown()
+    connect.shutdown()
     took = time.perf_counter() - started
     return Took(took, _running(sweep))
 
 
 def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
     """The same runs in a plain pool of processes, longest first; also each run's seconds."""
-    from harness import runs
-    from harness.preparation import prepare_runs
+    from harness.preparation.prepare import prepare_runs
+    from harness.runs import tune
 
-    cluster.connect(cpus=slots)
+    connect.connect(cpus=slots)
     grid = prepare_runs(sweep, Store(sweep.results), False, Screen().features)
-    cluster.shutdown()
+    connect.shutdown()
     started = time.perf_counter()
-    todo = [(sweep, run) for run in sorted(grid, key=runs.length, reverse=True)]
+    todo = [(sweep, run) for run in sorted(grid, key=tune.length, reverse=True)]
     with multiprocessing.get_context("spawn").Pool(slots) as pool:
         seconds = pool.starmap(_carry, todo, chunksize=1)
     return Took(time.perf_counter() - started, _running(sweep)), seconds
@@ -109,12 +109,12 @@ def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
 
 def _carry(sweep: Sweep, run: object) -> float:
     """Runs in a process of the pool."""
-    from harness import runs
-    from harness.trial import Habits, carry
+    from harness.runs import tune
+    from harness.runs.trial import Habits, carry
 
     started = time.perf_counter()
     resources = sweep.resources
-    habits = Habits(1, resources.checkpoint_minutes, sweep.sample_every, runs.REPORT_SECONDS)
+    habits = Habits(1, resources.checkpoint_minutes, sweep.sample_every, tune.REPORT_SECONDS)
     quiet: Callable[[object], None] = lambda _: None  # noqa: E731
     carry(run, Store(sweep.results), habits, quiet)  # type: ignore[arg-type]
     return time.perf_counter() - started
@@ -132,12 +132,11 @@ def _running(sweep: Sweep) -> float:
 
 
 def _prepare(sweep: Sweep, slots: int) -> None:
-    from harness.preparation import prepare_runs
+    from harness.preparation.prepare import prepare_runs
 
-    cluster.environment()
-    cluster.connect(cpus=slots)
+    connect.connect(cpus=slots)
     prepare_runs(sweep, Store(sweep.results), False, Screen().features)
-    cluster.shutdown()
+    connect.shutdown()
 
 
 def _copy(sweep: Sweep, folder: Path, name: str) -> Sweep:

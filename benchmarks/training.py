@@ -33,10 +33,10 @@ from torchvision import transforms
 
 from featgan import precision
 from featgan.batches import Images
-from featgan.dcgan import FromPoint, ToPoint
-from featgan.networks import GanSettings, build
-from featgan.recorded import Recorded
-from featgan.stages import plan
+from featgan.gans.cuda_graph import Recorded
+from featgan.gans.dcgan import FromPoint, ToPoint
+from featgan.gans.registry import GanSettings, build
+from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer, TrainingSettings, be_deterministic
 
 IMAGES = 512

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan.seeds import stream
-from featgan.stages import Stage
+from featgan.staging.stages import Stage
 
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that images may take; beyond it they stay memory-mapped."""

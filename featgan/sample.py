@@ -21,7 +21,7 @@ from torch import Tensor
 
 from featgan import output
 from featgan.errors import UserError
-from featgan.networks import Generator, load_generator, to_uint8
+from featgan.gans.registry import Generator, load_generator, to_uint8
 from featgan.seeds import stream
 
 GENERATOR = "generator.safetensors"

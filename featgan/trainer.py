@@ -23,15 +23,15 @@ from torch import Tensor
 
 from featgan.batches import Batches, Images, on_device
 from featgan.errors import UserError
-from featgan.gan import Gan
-from featgan.metrics import lower_is_better
-from featgan.networks import GanSettings
-from featgan.pacing import PacingSettings, favour, ranks
+from featgan.gans.gan import Gan
+from featgan.gans.registry import GanSettings
 from featgan.precision import Precision
-from featgan.scores import Diverged, Score
+from featgan.scores.inception_score import Diverged, Score
+from featgan.scores.metrics import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import Settings
-from featgan.stages import SCORE, Progress, Stage, StageSettings
+from featgan.staging.pacing import PacingSettings, favour, ranks
+from featgan.staging.stages import SCORE, Progress, Stage, StageSettings
 
 STATE_FORMAT = 2
 SPREAD_IMAGES = 64

@@ -1,1 +1,29 @@
-"""The engine: everything that touches Ray, files and people."""
+"""The engine: everything that touches Ray, files and people.
+
+Sets what Ray reads from the environment when it is imported, which this package always precedes.
+"""
+
+import os
+from pathlib import Path
+
+CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
+"""Written by `ray start` (so by `ray up`), removed by `ray stop`."""
+
+for _name, _value in {
+    # Turned off, Ray still reports once that it is off, unless it has nowhere to report to.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
+    # The monitor ends a run whose machine is short of memory, and all of Tune with it.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # Without it, C++ messages about our actors reach the screen past log_to_driver.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+_asked = os.environ.get("RAY_ADDRESS", "").strip()
+if _asked == "local" or (_asked in ("", "auto") and not CURRENT_CLUSTER.exists()):
+    # Ray then takes 127.0.0.1 as this node's address, as on a Mac: no port is open to others.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

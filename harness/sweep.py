@@ -13,15 +13,20 @@ from pathlib import Path
 
 import yaml
 
-from harness import cluster, needs, results
-from harness.command import add_scale, alone, exit_code, heed_signals, spelled
-from harness.config import Cell, Sweep, load
-from harness.estimate import describe, probe
-from harness.mirror import mirrored
-from harness.redaction import redacted, redacted_tree
-from harness.schemas import SweepRecord
-from harness.screen import Counts, Screen
-from harness.store import Store
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
+
+from harness.cli import add_scale, alone, exit_code, heed_signals, spelled
+from harness.cluster import connect
+from harness.display import Counts, Screen
+from harness.plan import checks
+from harness.plan.estimate import describe, probe
+from harness.plan.settings import Cell, Sweep, load
+from harness.records.sweep_records import SweepRecord
+from harness.report import build
+from harness.storage.local_copy import mirrored
+from harness.storage.redaction import redacted, redacted_tree
+from harness.storage.store import Store
 
 DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         sweep = load(options.file, options.scale)
-        needs.refuse_results_among_images(sweep)
+        checks.refuse_results_among_images(sweep)
         if options.dry_run or options.probe:
             print(resolved(sweep), redacted(describe(sweep)), sep="\n")
             if options.probe:
@@ -46,22 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def carry_out(sweep: Sweep, screen: Screen) -> int:
     """Prepare, run and report a sweep; the command's exit code."""
     store = Store(sweep.results)
-    cluster.environment()  # Ray reads it when it is imported, so what imports Ray comes after
-    from harness import runs
-    from harness.preflight import preflight
-    from harness.preparation import prepare_runs
+    from harness.cluster.preflight import preflight
+    from harness.preparation.prepare import prepare_runs
+    from harness.runs import tune
 
     cells = sweep.cells()
-    needs.look_up_functions(sweep)
+    checks.look_up_functions(sweep)
     screen.say(f"{sweep.name}: {len(cells)} runs, results in {store.join(sweep.name)}")
     with alone(store, sweep.name, screen):
         try:
-            engine = cluster.connect()
-            gpus_per_run = cluster.gpus_per_run(engine, sweep.resources.gpus_per_run, screen.say)
+            engine = connect.connect()
+            gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run, screen.say)
             screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
             preflight(
                 store,
-                files=needs.files(sweep),
+                files=checks.files(sweep),
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
                 may_grow=engine.address is not None,
@@ -70,7 +74,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
             grid = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
             _describe(sweep, store, cells, [run.name for run in grid])
             counts = Counts(total=len(grid))
-            standing = runs.split(store, grid, sweep.pilot, counts)
+            standing = tune.split(store, grid, sweep.pilot, counts)
             todo = standing.half_done + standing.missing
             counts.done = len(standing.done)
             screen.say(
@@ -78,7 +82,7 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
                 f"{len(standing.missing)} missing"
             )
             screen.begin()
-            completed = runs.carry_out(
+            completed = tune.carry_out(
                 todo,
                 store,
                 sweep.resources,
@@ -89,10 +93,10 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
                 pilot=sweep.pilot,
                 shares=standing.shares,
             )
-            unfinished = len(grid) - len(runs.split(store, grid, sweep.pilot).done)
+            unfinished = len(grid) - len(tune.split(store, grid, sweep.pilot).done)
         finally:
             screen.end()
-            cluster.shutdown()
+            connect.shutdown()
         print(report(sweep, store), flush=True)
     if unfinished:
         what = "are not finished" if completed else "were stopped"
@@ -105,8 +109,8 @@ def carry_out(sweep: Sweep, screen: Screen) -> int:
 def report(sweep: Sweep, store: Store) -> str:
     """Write the tables and figures of what is there; the main tables as text."""
     with mirrored(store, sweep.name) as folder:
-        results.make(folder)
-        text = results.screen(folder)
+        build.make(folder)
+        text = build.screen(folder)
     places = {
         "report": store.join(f"{sweep.name}/report.html"),
         "tables": store.join(f"{sweep.name}/tables/tables.md"),

@@ -8,15 +8,15 @@ settings.register_profile("featgan", deadline=None)
 settings.load_profile("featgan")
 
 STARTS_RAY = {
+    "cluster/test_connect",
+    "cluster/test_preflight",
+    "counting/test_build",
+    "counting/test_build_fuzz",
+    "preparation/test_image_values",
+    "runs/test_tune",
     "test_beyond",
-    "test_cluster",
     "test_features",
-    "test_features_command",
-    "test_features_fuzz",
-    "test_image_values",
     "test_killed_sweeps",
-    "test_preflight",
-    "test_runs",
     "test_sweep",
     "test_sweep_s3",
     "test_sweep_values",
@@ -27,5 +27,5 @@ STARTS_RAY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts Ray: those tests run one after the other, the rest on all cores."""
     for item in items:
-        if item.path.stem in STARTS_RAY and item.path.parent.name == "harness":
+        if any(item.path.match(f"tests/harness/{name}.py") for name in STARTS_RAY):
             item.add_marker(pytest.mark.ray)

@@ -15,7 +15,7 @@ ray.init("auto", log_to_driver=False, logging_level=50)
 
 @ray.remote(num_cpus=1)
 def where():
-    import harness.store, torch
+    import harness.storage.store, torch
     time.sleep(1)
     return socket.gethostname(), torch.__version__, os.environ["RAY_memory_monitor_refresh_ms"]
 

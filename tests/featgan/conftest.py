@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from featgan.networks import GanSettings
-from featgan.pacing import PacingSettings
-from featgan.scores import Score, ScoreSettings, real_statistics
-from featgan.stages import StageSettings, plan
+from featgan.gans.registry import GanSettings
+from featgan.scores.inception_score import Score, ScoreSettings, real_statistics
+from featgan.staging.pacing import PacingSettings
+from featgan.staging.stages import StageSettings, plan
 from featgan.trainer import StagedTrainer, TrainingSettings
 
 

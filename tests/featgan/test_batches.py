@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from featgan.batches import Batches
-from featgan.stages import Stage
+from featgan.staging.stages import Stage
 
 
 class Numbered:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from featgan import checkpoint, precision, recorded
+from featgan import checkpoint, precision
 from featgan.batches import Batches
-from featgan.recorded import Recorded
-from featgan.stages import Stage
+from featgan.gans import cuda_graph
+from featgan.gans.cuda_graph import Recorded
+from featgan.staging.stages import Stage
 
 pytestmark = pytest.mark.gpu
 
@@ -62,9 +63,9 @@ def test_a_replayed_step_has_the_bytes_of_one_that_is_not(
     kinds, called = Counter(), Recorded.__call__
 
     def counted(recorded, work, *given):
-        replays = recorded._graph is not None
+        replays = cuda_graph._graph is not None
         kinds[work.__name__] += replays
-        return called(recorded, work, *given)
+        return called(cuda_graph, work, *given)
 
     monkeypatch.setattr(Recorded, "__call__", counted)
     replaying = make_on_gpu("ascending", **options)
@@ -72,7 +73,7 @@ def test_a_replayed_step_has_the_bytes_of_one_that_is_not(
     assert kinds["_update_both"] > 5
     assert kinds["_update_d"] > 20 or "network" not in gan
     kinds.clear()
-    monkeypatch.setattr(recorded, "WARM_UP", 10**9)
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 10**9)
     plain = make_on_gpu("ascending", **options)
     list(plain.run())
     assert not any(kinds.values())
@@ -128,7 +129,7 @@ def test_every_kind_of_gan_is_the_same_twice_on_a_gpu(make_on_gpu, same, outcome
 def test_a_users_own_networks_are_not_recorded(make_on_gpu, tmp_path, monkeypatch):
     """Theirs may look at a value, or decide otherwise next time."""
     (tmp_path / "own_networks.py").write_text(
-        "from featgan.dcgan import dcgan\n\n\ndef networks(gan, size):\n"
+        "from featgan.gans.dcgan import dcgan\n\n\ndef networks(gan, size):\n"
         "    return dcgan(gan, size)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from featgan import sample
-from featgan.networks import GanSettings, build, generator_bytes
+from featgan.gans.registry import GanSettings, build, generator_bytes
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_walk_goes_from_one_noise_vector_to_another_on_the_arc(run):
 
 def test_own_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys):
     """The file alone imports nothing."""
-    (tmp_path / "own_sampled.py").write_text("from featgan.dcgan import dcgan as mine\n")
+    (tmp_path / "own_sampled.py").write_text("from featgan.gans.dcgan import dcgan as mine\n")
     monkeypatch.syspath_prepend(tmp_path)
     gan = GanSettings(network="own_sampled:mine", width=4, latent=8)
     file = tmp_path / "own.safetensors"

@@ -6,9 +6,9 @@ import torch
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.networks import generator_bytes
-from featgan.scores import Measurement
-from featgan.stages import Peak
+from featgan.gans.registry import generator_bytes
+from featgan.scores.inception_score import Measurement
+from featgan.staging.stages import Peak
 
 
 @pytest.mark.parametrize("mode", ["ascending", "conventional"])

@@ -18,9 +18,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules that tests share
 
-from harness.records import Evaluation, RunRecord, Seconds, StageRecord
-from harness.schemas import CountStatistics, QualityRecord, RealRecord, RealScore, Rescored
-from harness.store import Store
+from harness.records.run_record import Evaluation, RunRecord, Seconds, StageRecord
+from harness.records.sweep_records import (
+    CountStatistics,
+    QualityRecord,
+    RealRecord,
+    RealScore,
+    Rescored,
+)
+from harness.storage.store import Store
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featgan.features import FeatureSettings
-from harness.data_set import DataSet
-from harness.features import prepare
-from harness.sources import FolderSource
-from harness.store import Store
+from featgan.features.counter import FeatureSettings
+from harness.counting.build import prepare
+from harness.records.data_set import DataSet
+from harness.sources.base import FolderSource
+from harness.storage.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)
 IMAGES = 20

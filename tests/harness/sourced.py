@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from featgan.images import decode
-from harness.sources import Source, SourceSettings
+from featgan.images.decode import decode
+from harness.sources.base import Source, SourceSettings
 
 SETTINGS: TypeAdapter[Source] = TypeAdapter(SourceSettings)
 

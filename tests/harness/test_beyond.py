@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from featgan.extension import resolve
-from featgan.groups import FeatureGroups
-from featgan.images import ImagePack
-from featgan.scores import Score, load_classifier, real_statistics, train_classifier
+from featgan.features.groups import FeatureGroups
+from featgan.images.decode import ImagePack
+from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
 from featgan.trainer import StagedTrainer
-from harness.config import load
+from featgan.user_code import resolve
+from harness.plan.settings import load
 
 ROOT = Path(__file__).parents[2]
 

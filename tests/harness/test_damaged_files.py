@@ -19,22 +19,30 @@ import pandas as pd
 import pytest
 import torch
 
-from featgan import checkpoint, real_features
+from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.features import FeatureSettings
-from featgan.groups import FeatureGroups, GroupSettings
-from featgan.images import ImagePack
-from featgan.networks import GanSettings, build, generator_bytes, load_generator
-from featgan.small_cnn import METADATA, load_trained, train_classifier
-from harness import image_values
-from harness.data_set import FORMAT, DataSet, check, load_rejected, read_data_set, read_protocol
-from harness.known import known_counts
-from harness.outcome import Outcome
-from harness.parts import Parts
-from harness.records import RunRecord
-from harness.schemas import DataRecord, RealRecord, RealScore, Rescored, SweepRecord
-from harness.sealed import seal
-from harness.store import Store
+from featgan.features.counter import FeatureSettings
+from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.gans.registry import GanSettings, build, generator_bytes, load_generator
+from featgan.images.decode import ImagePack
+from featgan.scores import feature_file
+from featgan.scores.small_cnn import METADATA, load_trained, train_classifier
+from harness.counting.cache import known_counts
+from harness.counting.shards import Parts
+from harness.preparation import image_values
+from harness.records.data_set import (
+    FORMAT,
+    DataSet,
+    check,
+    load_rejected,
+    read_data_set,
+    read_protocol,
+)
+from harness.records.run_record import RunRecord
+from harness.records.sweep_records import DataRecord, RealRecord, RealScore, Rescored, SweepRecord
+from harness.records.sweep_results import Outcome
+from harness.storage.sealed import seal
+from harness.storage.store import Store
 
 FORMATS = (b'"format": 1', b'"format": 2')
 LATER = METADATA.encode(), METADATA[:-1].encode() + b"9"
@@ -186,14 +194,14 @@ def others(folder: Path) -> dict[str, Kind]:
         return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
 
     judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
-    kept = real_features.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
+    kept = feature_file.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
     (folder / "f.safetensors").write_bytes(kept)
     network, _ = build(GanSettings(width=1, latent=2), 32, seed=0)
     (folder / "g.safetensors").write_bytes(generator_bytes(network))
 
     @refusing
     def of_real() -> list[list[float]]:
-        return real_features.read(str(folder / "f.safetensors"), judge).features.tolist()
+        return feature_file.read(str(folder / "f.safetensors"), judge).features.tolist()
 
     @refusing
     def generator() -> Any:
@@ -370,7 +378,7 @@ def test_a_measurement_of_another_generator_is_left_out(
 def test_the_driver_takes_no_damaged_or_foreign_record_for_a_finished_run(
     tmp_path: Path, make_run: Callable[..., RunRecord]
 ) -> None:
-    from harness.runs import read_record
+    from harness.runs.tune import read_record
 
     class Known:
         def __init__(self, name: str) -> None:

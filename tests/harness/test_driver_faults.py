@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness import store as module
-from harness.lock import SweepLock
-from harness.store import Store
+from harness.storage import store as module
+from harness.storage.lock import SweepLock
+from harness.storage.store import Store
 
 
 class EndpointConnectionError(Exception):

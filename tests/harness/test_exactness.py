@@ -18,23 +18,23 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import harness.store
+import harness.storage.store
 from featgan import checkpoint
-from featgan.groups import FeatureGroups, GroupSettings
-from featgan.images import ImagePack
-from featgan.small_cnn import train_classifier
-from harness.config import Cell, Method
-from harness.records import RunRecord
-from harness.run import Run
-from harness.sealed import seal
-from harness.store import Store
-from harness.trial import Habits, Trial, carry
+from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.images.decode import ImagePack
+from featgan.scores.small_cnn import train_classifier
+from harness.plan.run import Run
+from harness.plan.settings import Cell, Method
+from harness.records.run_record import RunRecord
+from harness.runs.trial import Habits, Trial, carry
+from harness.storage.sealed import seal
+from harness.storage.store import Store
 
 EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=100)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = 6
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["harness.trial"])
+PROCESSES.set_forkserver_preload(["harness.runs.trial"])
 
 MATRIX = [
     pytest.param(size, mode, precision, id=f"{size}px-{mode}-{precision}")
@@ -61,7 +61,7 @@ def die():
 
 def die_while_writing(nth):
     """With half of the n-th checkpoint in the temporary file."""
-    original, seen = harness.store._sync, []
+    original, seen = harness.storage.store._sync, []
 
     def sync(path):
         if LATEST in path.name:
@@ -71,7 +71,7 @@ def die_while_writing(nth):
                 die()
         original(path)
 
-    harness.store._sync = sync
+    harness.storage.store._sync = sync
 
 
 def die_between_names(nth):

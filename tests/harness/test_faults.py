@@ -18,17 +18,18 @@ import torch
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.groups import FeatureGroups, GroupSettings
-from featgan.images import ImagePack
-from featgan.small_cnn import train_classifier
-from harness import outage, trial
-from harness.config import Cell, Method
-from harness.lock import SweepLock
-from harness.records import RunRecord
-from harness.run import Run
-from harness.sealed import seal
-from harness.store import Store
-from harness.trial import Habits, carry
+from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.images.decode import ImagePack
+from featgan.scores.small_cnn import train_classifier
+from harness.plan.run import Run
+from harness.plan.settings import Cell, Method
+from harness.records.run_record import RunRecord
+from harness.runs import trial
+from harness.runs.trial import Habits, carry
+from harness.storage import retry
+from harness.storage.lock import SweepLock
+from harness.storage.sealed import seal
+from harness.storage.store import Store
 
 HABITS = Habits(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
 IMAGES = 12
@@ -119,8 +120,8 @@ def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     """The store's clock, which its own pauses move on; tells the time."""
     now = [0.0]
-    monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(outage.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
     return lambda: now[0]
 
 
@@ -181,7 +182,7 @@ def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> 
     store._fs = Away(store._fs, clock, until=10**9, error=ConnectionError("no route"))
     with pytest.raises(ConnectionError, match="no route"):
         store.put("a/b", b"1")
-    assert outage.OUTAGE_SECONDS - outage.LONGEST_PAUSE <= clock() <= outage.OUTAGE_SECONDS
+    assert retry.OUTAGE_SECONDS - retry.LONGEST_PAUSE <= clock() <= retry.OUTAGE_SECONDS
 
 
 def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import records, results, schemas
+from harness.records import run_record, sweep_records
+from harness.report import build
 
 ROOT = Path(__file__).parents[2]
 FORMATS = (ROOT / "docs" / "formats.md").read_text()
@@ -16,9 +17,10 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text()
 @pytest.mark.parametrize(
     "model",
     [
-        records.RunRecord, records.Evaluation, records.StageRecord, records.Seconds,
-        schemas.GroupRecord, schemas.GroupsRecord, schemas.DataRecord, schemas.Rescored,
-        schemas.RealRecord, schemas.RealScore, schemas.CountStatistics,
+        run_record.RunRecord,  run_record.Evaluation, run_record.StageRecord, run_record.Seconds,
+        sweep_records.GroupRecord, sweep_records.GroupsRecord, sweep_records.DataRecord,
+        sweep_records.Rescored,
+        sweep_records.RealRecord, sweep_records.RealScore, sweep_records.CountStatistics,
     ],
 )  # fmt: skip
 def test_every_field_is_documented(model):
@@ -28,7 +30,7 @@ def test_every_field_is_documented(model):
 
 def test_every_table_and_file_a_sweep_gets_is_documented(sweep_folder):
     folder = sweep_folder(seeds=1, length=2)
-    results.make(folder)
+    build.make(folder)
     for path in (folder / "tables").glob("*.csv"):
         kind = path.stem.partition("-")[0]
         assert f"`{kind}`" in FORMATS or f"`{path.name}`" in FORMATS

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import results
-from harness.records import RunRecord
-from harness.store import MARKER, Store
+from harness.records.run_record import RunRecord
+from harness.report import build
+from harness.storage.store import MARKER, Store
 
 NAMES = [
     "../../outside",
@@ -78,7 +78,7 @@ def test_a_name_is_text_in_every_table_and_leaves_no_folder(
     folder = sweep_folder(data_sets=("apples",), modes=("descending",), seeds=2, length=2)
     with_names(folder, name)
     before = files(tmp_path)
-    results.make(folder)
+    build.make(folder)
     made = files(tmp_path) - before
     homes = (folder / "tables", folder / "figures", folder / "groups", folder / "report.html")
     assert all(any(path.is_relative_to(home) for home in homes) for path in made)
@@ -99,7 +99,7 @@ def test_a_record_that_names_another_folder_is_left_out_and_named(
     path = next(folder.glob("runs/*/run.json"))
     record = RunRecord.model_validate_json(path.read_bytes())
     path.write_bytes(record.model_copy(update={"run": "../../outside"}).to_json())
-    results.make(folder)
+    build.make(folder)
     text = (folder / "tables" / "tables.md").read_text()
     assert "left out: the record of another run" in text
     assert not (folder.parent / "outside").exists()

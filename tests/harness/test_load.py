@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import results
-from harness.records import RunRecord
+from harness.records.run_record import RunRecord
+from harness.report import build
 
 SECONDS_A_RUN = 0.1
 """Of a processor, a few for the figures apart; 10,000 runs take less than 20 minutes."""
@@ -40,7 +40,7 @@ def test_so_many_run_records_become_tables(
 ) -> None:
     folder = write_runs(tmp_path / "load", make_run, count)
     started = time.process_time()
-    results.make(folder)
+    build.make(folder)
     seconds = time.process_time() - started
     print(f"{count} run records -> tables, figures and report in {seconds:.0f} s of a processor")
     assert seconds < 30 + SECONDS_A_RUN * count

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import results
+from harness.report import build
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted([*ROOT.glob("featgan/*.py"), *ROOT.glob("harness/*.py")])
+SOURCES = sorted([*ROOT.glob("featgan/**/*.py"), *ROOT.glob("harness/**/*.py")])
 NEVER = {
     *(
         "eval",
@@ -28,8 +28,8 @@ NEVER = {
     *("pickle.load", "pickle.loads", "marshal.loads", "yaml.unsafe_load", "yaml.full_load"),
     *("shelve.open", "joblib.load", "pd.read_pickle", "subprocess.getoutput"),
 }
-IMPORTERS = {"featgan/extension.py"}
-OF_TUNE = {("harness/runs.py", "pickle.loads")}
+IMPORTERS = {"featgan/user_code.py"}
+OF_TUNE = {("harness/runs/tune.py", "pickle.loads")}
 """An error that Tune has written, in the driver's own scratch folder, a moment before."""
 
 
@@ -76,6 +76,6 @@ def test_a_run_record_that_names_a_function_imports_nothing(
         record["settings"]["score"] = {"metrics": ["evil_module:run"]}
         record["settings"]["groups"] = {"by": "evil_module:run"}
         path.write_text(json.dumps(record))
-    results.make(folder)
+    build.make(folder)
     assert "evil_module" not in sys.modules
     assert "evil" in (folder / "tables" / "tables.md").read_text()

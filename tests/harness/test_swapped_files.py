@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.outcome import Outcome
-from harness.records import RunRecord
-from harness.schemas import DataRecord, RealRecord, RealScore
+from harness.records.run_record import RunRecord
+from harness.records.sweep_records import DataRecord, RealRecord, RealScore
+from harness.records.sweep_results import Outcome
 
 FILES = {
     "data": "data/a.json",

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from processes import LOOPBACK, MARK, listening, marked
 
-from harness import lock
-from harness.store import Store
+from harness.storage import lock
+from harness.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 TINY = """

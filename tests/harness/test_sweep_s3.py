@@ -15,7 +15,7 @@ import pytest
 from buckets import serving
 from PIL import Image
 
-from harness.store import Store
+from harness.storage.store import Store
 
 pytest.importorskip("s3fs")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featgan import image_scores
-from featgan.images import ImagePack
+from featgan.features import image_values
+from featgan.images.decode import ImagePack
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -42,7 +42,7 @@ def test_two_kinds_of_values_as_an_axis_of_the_grid(tmp_path):
 
     (home,) = (tmp_path / "results" / "features").iterdir()
     pack = ImagePack.open(home / "pack")
-    edges = image_scores.edge_density(pack.rows(np.arange(len(pack))))
+    edges = image_values.edge_density(pack.rows(np.arange(len(pack))))
     (kept,) = home.glob("scores/*.parquet")
     assert np.array_equal(pd.read_parquet(kept)["value"], edges)
     names = ["digits-edge_density-quantile-k2", "digits-quantile-k2"]

@@ -1,0 +1,1 @@
+"""Feature counts of images, and the groups that they are cut into."""

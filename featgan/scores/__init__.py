@@ -1,0 +1,1 @@
+"""Scores of generated images, and the classifiers and features behind them."""

@@ -1,0 +1,1 @@
+"""When each feature group is trained on: modes, stages, criteria, pacing."""

@@ -1,0 +1,1 @@
+"""The sweep file, and the grid of runs that it asks for."""

@@ -1,0 +1,1 @@
+"""A run of the grid as a Ray Tune trial."""

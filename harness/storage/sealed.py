@@ -1,0 +1,64 @@
+"""JSON files that numbers are made from: each carries its format and the SHA-256 of its content.
+
+A file that was damaged, cut or edited is refused when it is read, whatever reads it. A file
+without a SHA-256 is read as it is: older versions wrote none, and people may write one by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from harness.storage.redaction import redacted_tree
+
+SEAL = "sha256"
+
+
+class Sealed(BaseModel):
+    """The base of such files; a subclass has a field `format`, a Literal."""
+
+    def to_json(self) -> bytes:
+        """The file: all fields, secrets hidden, and the hash of them."""
+        return seal(redacted_tree(self.model_dump(mode="json")))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unbroken(cls, content: Any) -> Any:
+        return _opened(content) if isinstance(content, dict) else content
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """A JSON file of `content`, with its hash."""
+    return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """What `seal` was given; ValueError, in one line, for a file that is cut or altered."""
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or SEAL not in content:
+            raise ValueError("not sealed with its SHA-256")
+        return _opened(content)
+    except RecursionError:
+        raise ValueError("not sealed: nested too deeply") from None
+
+
+def _opened(content: dict[str, Any]) -> dict[str, Any]:
+    if SEAL not in content:
+        return content
+    content = dict(content)
+    if content.pop(SEAL) != _digest(content):
+        raise ValueError("damaged or edited: the SHA-256 differs")
+    return content
+
+
+def is_of_other_format(error: ValidationError) -> bool:
+    """Whether a file was refused because another version of featgan wrote it."""
+    return any(each["loc"] == ("format",) for each in error.errors())
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,202 @@
+"""The adversarial step on its own: what it minimises, and when; what it leaves alone."""
+
+import pytest
+import torch
+from torch.nn.functional import relu
+
+from featgan.gans.gan import Gan
+from featgan.gans.losses import gradient_penalty
+from featgan.gans.registry import GanSettings, Optimizer
+from featgan.trainer import TrainingSettings
+
+
+@pytest.fixture
+def make_gan(one_thread):
+    def make(seed=0, training=None, **settings):
+        settings = GanSettings(**{"width": 2, "latent": 4} | settings)
+        training = TrainingSettings(**{"precision": "fp32"} | (training or {}))
+        return Gan(settings, training, 32, seed, torch.device("cpu"))
+
+    return make
+
+
+def noise():
+    return torch.Generator().manual_seed(7)
+
+
+def real_images(count=6):
+    return torch.rand((count, 3, 32, 32), generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_an_infinite_moment_of_adams_is_not_finite(make_gan):
+    """Its parameter would stand still for the rest of the run."""
+    gan = make_gan()
+    gan.step(real_images(), noise())
+    assert gan.is_finite()
+    next(iter(gan._adam_d.state.values()))["exp_avg_sq"][0] = torch.inf
+    assert not gan.is_finite()
+
+
+def test_weights_multiply_each_real_images_part_of_the_discriminators_loss(make_gan):
+    weights = torch.tensor([2.0, 0.0, 1.0, 0.5, 1.5, 1.0])
+    gan, reference = make_gan(), make_gan()
+    latent = torch.randn((6, 4), generator=noise())
+    on_real, on_fake = reference.discriminator(
+        real_images(), reference.generator(latent).detach()
+    ).chunk(2)
+    loss = -(weights * on_real.sigmoid().log()).mean() - (1 - on_fake.sigmoid()).log().mean()
+    tally = gan.step(real_images(), noise(), weights)
+    assert tally[0].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_weights_of_one_change_nothing(make_gan):
+    plain, weighted = make_gan(), make_gan()
+    plain.step(real_images(), noise())
+    weighted.step(real_images(), noise(), torch.ones(6))
+    for name, value in plain.state()["discriminator"].items():
+        assert torch.equal(value, weighted.state()["discriminator"][name]), name
+
+
+def test_steps_are_counted_through_a_rewind(make_gan):
+    gan = make_gan()
+    before = gan.state()
+    gan.step(real_images(), noise())
+    gan.load_state(before)
+    gan.step(real_images(), noise())
+    assert gan.steps == 2
+
+
+def test_looking_at_images_leaves_the_model_alone(make_gan):
+    gan = make_gan()
+    before = gan.state()
+    latent = torch.randn((3, 4), generator=noise())
+    images = gan.images(latent)
+    assert (images.shape, images.dtype) == ((3, 3, 32, 32), torch.float32)
+    expected = images.add(1).mul(127.5).round()
+    assert torch.equal(gan.generate(latent).float(), expected)
+    for name, value in gan.state()["generator"].items():  # batch statistics too
+        assert torch.equal(value, before["generator"][name]), name
+    assert gan.generator.training
+
+
+def weights_of(network):
+    return torch.cat([value.detach().flatten() for value in network.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("network", "published"),
+    [
+        ("dcgan", Optimizer(2e-4, 0.5, 0.999, 1)),
+        ("sngan", Optimizer(2e-4, 0.0, 0.9, 5)),
+        ("wgan-gp", Optimizer(2e-4, 0.0, 0.9, 5)),
+    ],
+)
+def test_what_the_settings_leave_open_is_as_published(make_gan, network, published):
+    assert make_gan(network=network).optimizer == published
+    chosen = {"learning_rate": 1e-3, "beta1": 0.0, "beta2": 0.5, "d_steps": 2}
+    assert make_gan(network=network, training=chosen).optimizer == Optimizer(1e-3, 0.0, 0.5, 2)
+
+
+def test_the_generator_moves_at_every_d_steps_th_step_of_the_whole_run(make_gan):
+    gan = make_gan(training={"d_steps": 3})
+    gan.steps = 4  # as of a run continued there
+    moved = []
+    for _ in range(6):
+        before = weights_of(gan.trained)
+        gan.step(real_images(), noise())
+        moved.append(not torch.equal(weights_of(gan.trained), before))
+    assert moved == [False, True, False, False, True, False]
+
+
+def test_between_its_turns_the_generators_loss_is_that_of_the_discriminators_images(make_gan):
+    gan, reference = make_gan(training={"d_steps": 2}), make_gan()
+    latent = torch.randn((6, 4), generator=noise())
+    fake = reference.trained(latent).detach()
+    _, on_fake = reference.discriminator(real_images(), fake).chunk(2)
+    expected = -on_fake.sigmoid().log().mean()
+    assert gan.step(real_images(), noise())[1].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sngan_minimises_the_hinge_loss(make_gan):
+    gan, reference = make_gan(network="sngan"), make_gan(network="sngan")
+    fake = reference.trained(torch.randn((6, 4), generator=noise())).detach()
+    on_real, on_fake = reference.discriminator(real_images(), fake).chunk(2)
+    expected = relu(1 - on_real).mean() + relu(1 + on_fake).mean()
+    tally = gan.step(real_images(), noise())
+    assert tally[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert tally[1].item() == pytest.approx(-on_fake.mean().item(), rel=1e-5)
+
+
+def test_wgan_gp_adds_ten_times_the_gradient_penalty(make_gan):
+    gan, reference = make_gan(network="wgan-gp"), make_gan(network="wgan-gp")
+    random = noise()
+    fake = reference.trained(torch.randn((6, 4), generator=random)).detach()
+    critic = reference.discriminator
+    penalty = gradient_penalty(critic, real_images(), fake, torch.rand(6, generator=random))
+    expected = critic(fake).mean() - critic(real_images()).mean() + 10 * penalty
+    assert penalty > 0.01
+    tally = gan.step(real_images(), noise())
+    assert tally[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_r1_adds_half_gamma_times_the_squared_slope_at_real_images(make_gan):
+    plain, penalised = make_gan(network="sngan"), make_gan(network="sngan", r1=6.0)
+    reference = make_gan(network="sngan")
+    loss = plain.step(real_images(), noise())[0]
+    real = real_images().requires_grad_()
+    reference.discriminator(real, real)  # the step's first pass moves spectral norm's vectors
+    (slope,) = torch.autograd.grad(reference.discriminator(real).sum(), real)
+    expected = loss + 6.0 / 2 * slope.square().sum(dim=(1, 2, 3)).mean()
+    assert penalised.step(real_images(), noise())[0].item() == pytest.approx(expected.item(), 1e-4)
+
+
+def test_a_loss_can_be_chosen_for_any_network(make_gan):
+    assert make_gan(network="sngan", loss="wasserstein").loss.gradient_penalty == 10
+    assert make_gan(network="wgan-gp", loss="hinge").loss.gradient_penalty == 0
+
+
+def test_the_average_follows_the_generator_by_its_decay(make_gan):
+    gan = make_gan(ema=0.15, training={"learning_rate": 0.1})
+    expected = weights_of(gan.trained)
+    for decay in (2 / 11, 3 / 12, 4 / 13):
+        gan.step(real_images(), noise())
+        share = 1 - min(0.15, decay)
+        expected = expected + share * (weights_of(gan.trained) - expected)
+        torch.testing.assert_close(weights_of(gan.generator), expected)
+    slow = make_gan(ema=0.999)
+    expected = weights_of(slow.trained)
+    slow.step(real_images(), noise())
+    expected += (1 - 2 / 11) * (weights_of(slow.trained) - expected)  # the warm-up's decay
+    torch.testing.assert_close(weights_of(slow.generator), expected)
+
+
+def test_images_are_the_averages_and_the_training_never_sees_them(make_gan):
+    training = {"learning_rate": 0.02}
+    plain, averaged = (make_gan(width=8, training=training, ema=ema) for ema in (0.0, 0.9))
+    for gan in (plain, averaged):
+        gan.step(real_images(), noise())
+        latent = torch.randn((3, 4), generator=noise())
+        images = gan.images(latent)
+        gan.step(real_images(), noise())
+    assert torch.equal(weights_of(plain.trained), weights_of(averaged.trained))
+    assert not torch.equal(averaged.images(latent), images)
+    assert torch.equal(averaged.images(latent), averaged.generator.eval()(latent))
+    statistics = [dict(net.named_buffers()) for net in (averaged.trained, averaged.generator)]
+    for name, value in statistics[0].items():
+        assert torch.equal(value, statistics[1][name]), name
+
+
+@pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
+def test_neither_network_is_shown_an_unchanged_image(make_gan, monkeypatch, kind):
+    gan, seen = make_gan(augment=[kind]), []
+    forward = gan.discriminator.forward
+    monkeypatch.setattr(
+        gan.discriminator, "forward", lambda *batches: seen.extend(batches) or forward(*batches)
+    )
+    fake = make_gan().trained(torch.randn((6, 4), generator=noise())).detach()
+    before = weights_of(gan.trained)
+    gan.step(real_images(), noise())
+    for batch, unchanged in zip(seen, [real_images(), fake, fake], strict=True):
+        assert not torch.equal(batch, unchanged)
+    assert not torch.equal(seen[1], seen[2])  # G's turn draws anew
+    assert not torch.equal(weights_of(gan.trained), before)  # its gradient came through

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from featgan.images import decode as images
+from featgan.images.decode import BadImage, ImagePack, decode, square
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def plain(colour: object, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be this large and holds no pixels."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
+
+
+def webp_header(width: int, height: int) -> bytes:
+    """A lossless WebP that claims to be this large."""
+    data = bytearray(encode(plain("red"), "WEBP", lossless=True))
+    at = data.index(b"VP8L") + 9
+    sizes = int.from_bytes(data[at : at + 4], "little") >> 28 << 28
+    data[at : at + 4] = (sizes | (height - 1) << 14 | width - 1).to_bytes(4, "little")
+    return bytes(data)
+
+
+def cmyk_header(width: int, height: int) -> bytes:
+    """A CMYK JPEG that claims to be this large."""
+    data = bytearray(encode(plain("red", "CMYK"), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>not found</html>", "not an image"),
+        (encode(PHOTO, "JPEG")[:1500], "damaged JPEG"),
+        (encode(PHOTO, "PNG")[:5000], "damaged PNG"),
+        (png_header(20_000, 20_000), "over 89 million pixels"),
+        (png_header(10_000, 10_000), "over 89 million pixels"),
+        (webp_header(6700, 6700), "over 44 million pixels"),
+        (cmyk_header(6700, 6700), "over 44 million pixels"),
+        (encode(plain("red", size=(1, 1)), "PNG"), "1x1 pixels"),
+        (encode(plain("red", size=(8, 7)), "PNG"), "8x7 pixels: a side is shorter than 8"),
+        (encode(plain("red", size=(1, 40_000)), "PNG"), "1x40000 pixels"),
+        (encode(plain("red", size=(10, 101)), "PNG"), "10 times as long"),
+        (encode(plain(0.5, "F"), "TIFF"), "floating-point"),
+        (encode(plain(1 << 20, "I"), "TIFF"), "32-bit"),
+        (encode(plain(255, "I"), "TIFF"), "32-bit"),  # not black, as the upper bits of 16 would be
+        (encode(PHOTO, "WEBP")[:1500], "damaged WEBP"),
+        (encode(PHOTO, "JPEG")[:100], "damaged JPEG"),
+        (encode(PHOTO, "BMP")[:1500], "damaged BMP"),
+        (encode(PHOTO, "GIF")[:1500], "damaged GIF"),
+        (encode(PHOTO, "TIFF")[:1500], "damaged TIFF"),
+        (encode(PHOTO, "PPM")[:1500], "damaged PPM"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_images_are_named_with_their_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(data)
+
+
+def two_colours() -> Image.Image:
+    """A palette's first entry, red, at the left and its second, blue, at the right."""
+    image = plain(0, "P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (10, 0, 20, 16))
+    return image
+
+
+@pytest.mark.parametrize("size", [(8, 8), (80, 8), (8, 80)])
+def test_the_smallest_and_the_longest_images(size: tuple[int, int]) -> None:
+    assert decode(encode(plain("red", size=size), "PNG")).size == size
+
+
+def animation(kind: str, **options: object) -> bytes:
+    """Two frames, or pages: lime, then blue."""
+    further = {"save_all": True, "append_images": [plain("blue")]}
+    return encode(plain("lime"), kind, **further, **options)
+
+
+def sixteen_bits() -> bytes:
+    return encode(Image.fromarray(np.full((16, 20), 0x80FF, np.uint16)), "PNG")
+
+
+def sixteen_bits_pgm() -> bytes:
+    return b"P5 20 16 65535\n" + b"\x80\xff" * 320
+
+
+RED, LIME, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("data", "left", "right"),
+    [
+        (encode(plain((0, 255, 255, 0), "CMYK"), "JPEG"), (254, 0, 0), (254, 0, 0)),
+        (sixteen_bits(), (128, 128, 128), (128, 128, 128)),
+        (sixteen_bits_pgm(), (128, 128, 128), (128, 128, 128)),
+        (encode(plain(200, "L"), "PNG"), (200, 200, 200), (200, 200, 200)),
+        (encode(plain(1, "1"), "PNG"), WHITE, WHITE),
+        (encode(two_colours(), "PNG", transparency=1), RED, WHITE),
+        (encode(plain((0, 0, 0, 0), "RGBA"), "PNG"), WHITE, WHITE),
+        (encode(plain((0, 51), "LA"), "PNG"), (204, 204, 204), (204, 204, 204)),
+        (encode(two_colours(), "PNG"), RED, (0, 0, 255)),
+        (encode(two_colours(), "GIF", transparency=1), RED, WHITE),
+        (encode(plain((0, 0, 0, 0), "RGBA"), "WEBP", lossless=True), WHITE, WHITE),
+        (animation("GIF"), LIME, LIME),
+        (animation("WEBP", lossless=True), LIME, LIME),
+        (animation("PNG"), LIME, LIME),
+        (animation("PNG", default_image=True), LIME, LIME),  # for viewers that know no animation
+        (animation("TIFF"), LIME, LIME),
+        (encode(plain("red"), "WEBP", lossless=True), RED, RED),
+        (encode(plain("red"), "BMP"), RED, RED),
+        (encode(plain("red"), "TIFF"), RED, RED),
+        (encode(plain("red"), "PPM"), RED, RED),
+    ],
+    ids=[
+        *("cmyk", "16-bit", "16-bit pgm", "grey", "bilevel", "palette with a hole", "rgba", "la"),
+        *("palette", "gif with a hole", "transparent webp", "animated gif", "animated webp"),
+        *("animated png", "animated png with a default image", "tiff of two pages"),
+        *("webp", "bmp", "tiff", "ppm"),
+    ],
+)
+def test_odd_images_become_rgb(
+    data: bytes, left: tuple[int, int, int], right: tuple[int, int, int]
+) -> None:
+    image = decode(data)
+
+    assert (image.mode, image.size) == ("RGB", (20, 16))
+    difference = np.abs(
+        np.subtract([image.getpixel((2, 8)), image.getpixel((17, 8))], [left, right])
+    )
+    assert difference.max() <= 1
+
+
+def test_a_jpeg_that_was_cut_and_closed_again_is_what_libjpeg_shows() -> None:
+    """The upper half as it was; mid-grey where nothing is left."""
+    data = encode(PHOTO.convert("L"), "JPEG")
+    whole, found = decode(data), np.asarray(decode(data[: len(data) * 6 // 10] + b"\xff\xd9"))
+    assert np.array_equal(found[:32], np.asarray(whole)[:32])
+    assert (found[-8:] == 128).all()
+
+
+def test_a_jpeg_with_damaged_pixels_is_what_libjpeg_shows() -> None:
+    data = bytearray(encode(PHOTO.convert("L"), "JPEG"))
+    whole = np.asarray(decode(bytes(data)))
+    data[len(data) * 6 // 10] ^= 16
+    found = np.asarray(decode(bytes(data)))
+    assert np.array_equal(found[:32], whole[:32])
+    assert (found[-8:] != whole[-8:]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("kind", "end"), [("PNG", 20), ("GIF", 1)])
+def test_a_file_cut_after_its_last_pixel_is_the_whole_picture(kind: str, end: int) -> None:
+    data = encode(PHOTO, kind)
+    assert decode(data[:-end]).tobytes() == decode(data).tobytes()
+
+
+def test_a_png_with_a_large_colour_profile_or_history_is_a_good_image() -> None:
+    history = PngInfo()
+    history.add_text("history", "edited, " * 400_000, zip=True)
+    for data in (
+        encode(plain("lime"), "PNG", icc_profile=bytes(3 * 2**20)),
+        encode(plain("lime"), "PNG", pnginfo=history),
+    ):
+        assert decode(data).getpixel((2, 8)) == LIME
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = plain("white")
+    image.paste((255, 0, 0), (0, 0, 10, 16))  # red at the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: what is left comes to the top
+    turned = decode(encode(image, "PNG", exif=exif))
+
+    assert turned.size == (16, 20)
+    assert turned.getpixel((8, 2)) == RED
+    assert turned.getpixel((8, 17)) == WHITE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format_is_turned_as_pillow_does(
+    kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PHOTO.crop((0, 0, 64, 40)), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(decode(data), expected)
+
+
+def test_a_transparent_value_of_16_bits_is_white() -> None:
+    pixels = np.full((16, 16), 1000, np.uint16)
+    pixels[:8] = 40_000
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", transparency=1000)
+    found = np.asarray(decode(file.getvalue()))
+    assert (found[:8] == 40_000 >> 8).all()
+    assert (found[8:] == 255).all()
+
+
+def test_a_jpeg_of_countless_segments_is_refused_before_they_are_kept() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    data = file.getvalue()
+    assert decode(data[:2] + b"\xff\xe1\x00\x02" * 5_000 + data[2:]).size == (16, 16)
+    with pytest.raises(BadImage, match="JPEG of more than 10,000 segments"):
+        decode(data[:2] + b"\xff\xe1\x00\x02" * 20_000 + data[2:])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
+def test_an_image_of_several_strips_is_that_of_one(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (300, 40, 4), np.uint8)
+    image = Image.fromarray(noise).convert("RGBA" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    data = encode(image, "PNG")
+    found = decode(data)
+    monkeypatch.setattr(images, "STRIP", 10_000)
+    assert np.array_equal(found, decode(data))
+    assert len(np.unique(np.asarray(found)[250:])) > 50
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    data = encode(plain("red"), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+
+    assert decode(data).size == (20, 16)
+
+
+def test_square_takes_the_middle() -> None:
+    image = plain("blue", size=(30, 10))
+    image.paste((255, 0, 0), (10, 0, 20, 10))
+
+    pixels = square(image, 10)
+
+    assert pixels.shape == (3, 10, 10)
+    assert (pixels == np.array([255, 0, 0])[:, None, None]).all()
+
+
+def test_shrinking_averages_instead_of_skipping() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+
+    assert abs(int(square(Image.fromarray(stripes), 8)[0, 4, 4]) - 127) <= 3
+
+
+def numbered(count: int) -> np.ndarray:
+    """Image i is filled with i."""
+    return np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
+
+
+def test_pack_keeps_order_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SHORTEST", 2)
+    some = numbered(5)
+    written = ImagePack.write(tmp_path, list("abcde"), [some[:1], some[1:1], some[1:]])
+    pack = ImagePack.open(tmp_path)
+
+    assert len([*tmp_path.glob("*.npy")]) == 3
+    assert (len(pack), pack.size, pack.image_ids.tolist()) == (5, 8, list("abcde"))
+    assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
+    assert written.rows(np.array([], int)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("lengths", [[7], [3, 4], [1] * 7, [2, 5], [5, 0, 2]])
+def test_a_packs_shards_are_few_however_its_images_come(
+    lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "SHORTEST", 1)
+    monkeypatch.setattr(images, "MOST_SHARDS", 3)
+    pieces = np.split(numbered(7), np.cumsum(lengths)[:-1])
+    ImagePack.write(tmp_path / "pack", list("abcdefg"), iter(pieces))
+
+    shards = sorted((tmp_path / "pack").glob("*.npy"))
+    for shard, expected in zip(shards, np.split(numbered(7), [3, 6]), strict=True):
+        np.save(tmp_path / "expected.npy", expected)
+        assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_opening_a_pack_reads_no_pixels(tmp_path: Path) -> None:
+    ImagePack.write(tmp_path, list("ab"), [np.zeros((2, 3, 8, 8), np.uint8)])
+    pack = ImagePack.open(tmp_path)
+    shard = tmp_path / "00000.npy"
+    with shard.open("r+b") as file:  # changed after opening, seen by reading
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x07")
+
+    assert pack.rows(np.array([1]))[0, 2, 7, 7] == 7

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from featgan.errors import UserError
+from featgan.scores import feature_file
+from featgan.scores.metrics import FeatureStatistics, frechet_distance
+
+
+@pytest.fixture
+def judge() -> SimpleNamespace:
+    return SimpleNamespace(name="judge", digest="ab" * 32, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 1, (40, 6)).astype(np.float32))
+
+
+def test_what_is_read_gives_the_same_numbers(tmp_path: Path, judge, features) -> None:
+    path = tmp_path / "real.safetensors"
+    path.write_bytes(feature_file.dump(features, judge, "real"))
+    found, fresh = feature_file.read(str(path), judge), FeatureStatistics(features)
+    generated = features[:20] * 1.1
+
+    assert torch.equal(found.features, fresh.features)
+    assert frechet_distance(found, generated) == frechet_distance(fresh, generated)
+    assert torch.equal(found.manifold_radii, fresh.manifold_radii)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another judge's", "moved"])
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, judge, features, damage) -> None:
+    path = tmp_path / "real.safetensors"
+    data = feature_file.dump(features, judge, "real")
+    if damage == "another judge's":
+        judge.digest = "cd" * 32
+    if damage == "moved":
+        data = feature_file.dump(features, judge, "another")
+    flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    if damage != "gone":
+        path.write_bytes({"cut": data[:-9], "flip": flipped, "empty": b""}.get(damage, data))
+    with pytest.raises(UserError, match=r"real\.safetensors .*delete it, and the sweep") as caught:
+        feature_file.read(str(path), judge)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,109 @@
+"""What a sweep needs is looked for before anything is counted, by both commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featgan.errors import UserError
+from harness import features, sweep
+from harness.cluster import connect, preflight
+from harness.display import Screen
+from harness.plan import checks
+from harness.plan.settings import Grid, Sweep, load
+
+FILE = """
+results: {results}
+data:
+  a: {{source: folder, path: /data/a}}
+  b: {{source: idx, images: /data/b.gz}}
+image_size: 32
+score: {{classifier: inception, weights: /data/inception.pth}}
+groups: {groups}
+"""
+COMMANDS = [lambda plan: sweep.carry_out(plan, Screen()), features._carry_out]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[[str], Sweep]:
+    def write(groups: str) -> Sweep:
+        file = tmp_path / "s.yaml"
+        file.write_text(FILE.format(results=tmp_path / "results", groups=groups))
+        return load(file)
+
+    return write
+
+
+def test_files_are_those_of_sources_and_of_each_judge(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{by: table, table: /driver/values.csv, column: x}")  # the driver reads it
+    images = ["/data/a", "/data/b.gz"]
+    assert checks.image_files(found) == images
+    assert checks.files(found) == [*images, "/data/inception.pth"]
+    grid = found.model_copy(
+        update={"grid": [Grid.model_validate({"score.weights": ["/data/1.pth", "/data/2.pth"]})]}
+    )
+    assert checks.files(grid) == [*images, "/data/1.pth", "/data/2.pth"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
+def test_a_function_that_is_not_there_is_told_before_ray_is_started(
+    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
+    with pytest.raises(UserError, match="nowhere_at_all:redness: there is no module"):
+        command(plan('{by: "nowhere_at_all:redness"}'))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
+def test_every_node_is_asked_for_the_files(
+    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(*_: Any, files: list[str], **__: Any) -> None:
+        asked.extend(files)
+        raise UserError("seen")
+
+    monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 1, 0))
+    monkeypatch.setattr(preflight, "preflight", ask)
+    with pytest.raises(UserError, match="seen"):
+        command(plan("{k: 2}"))
+    assert asked[:2] == ["/data/a", "/data/b.gz"]
+
+
+@pytest.mark.parametrize("command", ["sweep", "features"])
+@pytest.mark.parametrize(
+    ("results", "images"),
+    [("photos/results", "photos"), ("photos", "photos"), ("link/results", "photos")],
+)
+def test_results_among_the_images_are_refused_at_once(
+    tmp_path: Path,
+    results: str,
+    images: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    data = f"{{source: union, sources: {{x: {{source: folder, path: {images}}}}}}}"
+    Path("s.yaml").write_text(f"results: {results}\ndata: {{a: {data}}}\n")
+    main = {
+        "sweep": lambda: sweep.main(["s.yaml", "--dry-run"]),
+        "features": lambda: features.main(["s.yaml"]),
+    }
+    assert main[command]() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"featgan: results: .* lies in .*/photos, where data\.a looks for", line)
+
+
+def test_results_beside_the_images_or_in_a_bucket_are_fine(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{k: 2}")
+    for results in ("/data/results", "/data/ab", "s3://data/a/results"):
+        checks.refuse_results_among_images(found.model_copy(update={"results": results}))

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from harness.plan.reference import reference
+from harness.plan.settings import Method, Sweep, dotted_keys
+
+PAGE = Path(__file__).parents[3] / "docs" / "sweep-file.md"
+
+
+def test_the_page_in_the_docs_is_the_schemas():
+    assert PAGE.read_text() == reference(), "run `make docs`"
+
+
+def test_every_key_has_a_meaning():
+    empty = [line for line in reference().splitlines() if line.endswith("|  |")]
+    assert empty == []
+
+
+def test_every_key_is_on_the_page():
+    page = reference()
+    for key in dotted_keys(Method):
+        assert f"| `{key.rpartition('.')[2]}` |" in page
+    for key in Sweep.model_fields:
+        assert f"| `{key}` |" in page

@@ -1,0 +1,187 @@
+"""What runs share, made from a grid; Ray's tasks run in this process, and nothing is counted."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+import torch
+
+from featgan.errors import UserError
+from featgan.features import image_values as image_scores
+from featgan.images.decode import ImagePack
+from harness.plan.settings import Sweep
+from harness.preparation import image_values, real_images
+from harness.preparation import prepare as preparation
+from harness.records.data_set import DataSet
+from harness.records.sweep_results import Outcome
+from harness.storage.store import Store
+
+DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ("x", "y"))
+
+
+class Here:
+    """A Ray task, in this process."""
+
+    def __init__(self, task: Any) -> None:
+        self.remote = task._function
+
+    def options(self, **_: Any) -> Here:
+        return self
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store(str(tmp_path / "results"))
+    ids = [f"{n:02d}" for n in range(40)]
+    ImagePack.write(tmp_path / "pack", ids, [images])
+    store.put_tree(tmp_path / "pack", "features/a-0/pack")
+    counts = np.arange(40, dtype=np.int16)
+    table = pd.DataFrame({"image_id": ids, "feature_count": counts, "label": ["x", "y"] * 20})
+    file = table.to_parquet(index=False)
+    store.put("features/a-0/features.parquet", file)
+    counted = replace(DATA, table_sha256=hashlib.sha256(file).hexdigest())
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: counted)
+    monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
+    for module, task in (
+        (preparation, "_fit"),
+        (image_values, "_values"),
+        (real_images, "_measure"),
+    ):
+        monkeypatch.setattr(module, task, Here(getattr(module, task)))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    return store
+
+
+def sweep(**more: Any) -> Sweep:
+    content = {
+        "name": "s",
+        "image_size": 32,
+        "data": {"a": {"source": "builtin", "set": "digits"}},
+        "groups": {"k": 2},
+        "training": {"stage_epochs": 1, "evaluate_every": 1},
+        "score": {"classifier": "trained", "trained_on": ["a"], "count": 20, "splits": 2},
+    }
+    return Sweep.model_validate(content | more)
+
+
+def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
+    store: Store, images: np.ndarray
+) -> None:
+    store.put("s/groups/a-kmeans-k9.json", b"of settings since changed")
+    store.put("s/groups/a-kmeans-k9/events", b"")
+    grid = {
+        "mode": ["ascending"],
+        "seed": [0],
+        "groups.by": ["feature_count", "edge_density"],
+        "groups.tolerance": [0.1, 0.3],
+        "groups.method": ["balanced"],
+    }
+    threads = torch.get_num_threads()
+    runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
+    torch.set_num_threads(threads)
+
+    keys = [run.groups_key for run in runs]
+    assert len(set(keys)) == len({run.signature for run in runs}) == 4
+    assert sorted(keys) == store.list("s/groups")
+    records = [json.loads(store.get(key)) for key in keys]
+    assert [record["by"] for record in records] == ["feature_count"] * 2 + ["edge_density"] * 2
+    assert [run.values_key is None for run in runs] == [True, True, False, False]
+    found = image_values.load(store, DATA.key, runs[2].values_key)
+    assert np.array_equal(found, image_scores.edge_density(images))
+
+    outcome = Outcome.read(Path(store.join("s")))
+    assert outcome.problems == []
+    (ceiling,) = outcome.ceilings
+    assert (ceiling.name, ceiling.images) == ("a", 20)
+    assert 1 <= ceiling.score <= 2  # of two classes
+
+
+def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
+    grid = {"mode": ["ascending"], "seed": [0], "score.count": [20, 30]}
+    metrics = sweep(grid=grid).score.model_copy(update={"metrics": ["fid"]})
+    chosen = sweep(grid=grid, score=metrics.model_dump())
+    threads = torch.get_num_threads()
+    runs = preparation.prepare_runs(chosen, store, False, lambda *_: None)
+    torch.set_num_threads(threads)
+
+    assert all(run.real_key and store.exists(run.real_key) for run in runs)
+    ceilings = Outcome.read(Path(store.join("s"))).ceilings
+    assert sorted(ceiling.images for ceiling in ceilings) == [20, 30]
+    assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
+
+
+def test_new_labels_have_a_judge_of_their_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(labels: list[str]) -> str:
+        table = pd.DataFrame({"feature_count": [1, 2, 3, 4], "label": labels})
+        store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+        made = preparation._Preparation(sweep(), store, False, lambda *_: None)
+        return made._train(DATA)[0]
+
+    class Training:
+        classes = ("a/x", "a/y")
+
+    monkeypatch.setattr(preparation, "_fit", Here(type("Task", (), {"_function": lambda *_: b""})))
+    monkeypatch.setattr(preparation, "unpack", lambda *_: (Training, "0a1b", None))
+    first, same, other = (trained(list(labels)) for labels in ("xyxy", "xyxy", "xxyy"))
+    assert first == same != other
+
+
+@pytest.mark.parametrize("labels", [(), ("x",)])
+def test_a_judge_needs_two_labels(store: Store, labels: tuple[str, ...]) -> None:
+    made = preparation._Preparation(sweep(), store, False, lambda *_: None)
+    with pytest.raises(
+        UserError, match=r"score\.trained_on: .* 2 labels or more, but a has (none|a/x);"
+    ):
+        made._train(replace(DATA, classes=labels))
+
+
+def test_a_judges_file_is_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"score\.weights: .*/pipe: a pipe or a device"):
+        preparation._file_digest(str(tmp_path / "pipe"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
+def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
+    store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any], code: int
+) -> None:
+    train = partial(preparation.train_classifier, epochs=1)
+    monkeypatch.setattr(preparation, "train_classifier", train)
+    grid = {"mode": ["ascending"], "seed": [0], "groups.by": ["feature_count", "random"]}
+    root, threads = store.root, torch.get_num_threads()
+
+    def prepare(store: Store) -> tuple[Any, dict[str, bytes]]:
+        runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
+        return runs, {key: store.get(key) for key in store.list()}
+
+    def forget() -> None:
+        for key in ("s", "features/a-0/scores", "features/a-0/real"):
+            store.delete(key)
+
+    counting = failing(root, code)
+    expected = prepare(counting)
+    assert counting.writes >= 7
+    for nth in range(1, counting.writes + 1):
+        forget()
+        with pytest.raises(OSError, match=os.strerror(code)):
+            prepare(failing(root, code, nth))
+        assert prepare(store) == expected, f"write {nth} of {counting.writes}"
+    torch.set_num_threads(threads)

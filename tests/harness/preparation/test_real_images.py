@@ -1,0 +1,152 @@
+"""The ceiling and the features of real images, without Ray's scheduling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from featgan.errors import UserError
+from featgan.images.decode import ImagePack
+from featgan.scores import feature_file, inception_score
+from featgan.scores.inception_score import (
+    Score,
+    ScoreSettings,
+    load_classifier,
+    real_statistics,
+    train_classifier,
+)
+from featgan.scores.metrics import METRICS, FeatureStatistics, Metric, measure
+from harness.preparation import real_images
+from harness.records.data_set import DataSet
+from harness.storage.store import Store
+
+DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ())
+SETTINGS = {"classifier": "trained", "trained_on": ["a"], "count": 30, "splits": 2}
+CPU = torch.device("cpu")
+
+
+class Here:
+    """A Ray task, in this process; counts how often it was asked for."""
+
+    def __init__(self, remote: Any) -> None:
+        self._function, self.calls = remote._function, 0
+
+    def options(self, **resources: Any) -> Here:
+        assert resources == {"num_cpus": 1, "num_gpus": 0}
+        return self
+
+    def remote(self, *arguments: Any) -> None:
+        self.calls += 1
+        threads = torch.get_num_threads()
+        self._function(*arguments)
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path, images: np.ndarray) -> Store:
+    store = Store(str(tmp_path / "store"))
+    ImagePack.write(tmp_path / "pack", [str(n) for n in range(40)], [images])
+    store.put_tree(tmp_path / "pack", "features/a-0/pack")
+    names = ["x", "y"]
+    store.put("c.safetensors", train_classifier(images, np.arange(40) % 2, names, seed=0, epochs=1))
+    return store
+
+
+def test_real_images_are_scored_once_as_generated_ones_are(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Here(real_images._measure)
+    monkeypatch.setattr(real_images, "_measure", task)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+    def measure(**more: Any) -> tuple[Any, str | None]:
+        settings = ScoreSettings.model_validate(SETTINGS | more)
+        trained = ("c.safetensors", "digest")
+        return real_images.measure(DATA, settings, trained, store, cpus=1, gpu=False)
+
+    record, key = measure()
+    judge = load_classifier(
+        ScoreSettings.model_validate(SETTINGS), CPU, store.local("c.safetensors")
+    )
+    score = Score(judge, ScoreSettings.model_validate(SETTINGS))
+    expected = score.measure_images(images)
+    assert record.score == pytest.approx(expected.score, rel=1e-6)
+    assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
+
+    assert measure() == (record, None)
+    assert task.calls == 1
+
+    (file,) = (key for key in store.list() if "/real/" in key)
+    whole = store.get(file)
+    for damaged in (b"", whole[:-9], whole.replace(b" 30,", b" 31,")):
+        assert damaged != whole
+        store.put(file, damaged)
+        assert measure() == (record, None)
+        assert store.get(file) == whole
+        task.calls = 1
+
+    fewer, _ = measure(count=10)
+    (other_file,) = (key for key in store.list() if "/real/" in key and key != file)
+    store.put(file, store.get(other_file))  # of the same images, but of another way to score
+    assert measure() == (record, None)
+    assert record != fewer
+    task.calls = 1
+
+    record, key = measure(metrics=["fid", "density_coverage"], count=400, splits=1)
+    assert key is not None
+    assert (record.images, task.calls) == (40, 2)
+    assert list(record.metrics) == ["fid", "density", "coverage"]
+    statistics = real_statistics(judge, images)
+    kept = feature_file.read(str(store.local(key)), judge)
+    assert torch.equal(kept.features, statistics.features)
+    store.delete(key)
+    measure(metrics=["fid", "density_coverage"], count=400, splits=1)
+    assert store.exists(key)
+
+    classified = []
+
+    def classify(judge: Any, generate: Any, count: int, size: int) -> Any:
+        classified.append(count)
+        return inception_score.classify(judge, generate, count, size)
+
+    monkeypatch.setattr(real_images, "classify", classify)
+    other, same = measure(metrics=["fid", "density_coverage"], count=10, splits=1)
+    assert (same, classified) == (key, [10])  # and not all 40 again
+    assert (record.metrics_images, other.metrics_images) == ((20, 20), (10, 30))
+    assert other.score == pytest.approx(measure(count=10, splits=1)[0].score, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "settings", "says"),
+    [
+        (3, {"splits": 2}, r"^data\.a: .* 3 in all, .* score\.splits, which is 2: a split takes 2"),
+        (1, {"splits": 1, "metrics": ["fid"]}, r"^data\.a: .* 1 in all, .* score\.splits"),
+        (3, {"splits": 1, "metrics": ["fid", "precision_recall"]}, "precision_recall: it takes 4"),
+        (5, {"splits": 1, "metrics": ["density_coverage"]}, "density_coverage: it takes 6"),
+    ],
+)
+def test_too_few_real_images_are_told_before_any_is_scored(
+    store: Store, number: int, settings: dict[str, Any], says: str
+) -> None:
+    data = replace(DATA, images=number)
+    score = ScoreSettings.model_validate(SETTINGS | settings)
+    with pytest.raises(UserError, match=says):
+        real_images.measure(data, score, ("c.safetensors", "0"), store, cpus=1, gpu=False)
+
+
+@pytest.mark.parametrize(("name", "metric"), METRICS.items())
+def test_a_metric_is_a_number_from_its_fewest_real_images_on(name: str, metric: Metric) -> None:
+    features = torch.randn(metric.real_images + 9, 3, generator=torch.Generator().manual_seed(0))
+    real = FeatureStatistics(features[9:])
+    assert np.isfinite([*measure(name, real, features[:9]).values()]).all()

@@ -1,0 +1,41 @@
+"""Two sweeps side by side."""
+
+import pytest
+
+from harness.records.sweep_results import Outcome, dotted
+from harness.report.comparison import comparison_tables, unmatched
+
+
+def sweep(folder, make_run, save_run, scores, protocol, width):
+    for seed, score in enumerate(scores):
+        cell = {"data": "a", "mode": "ascending", "seed": seed}
+        run = make_run(cell, [[score]], [[1]], images=[9], protocol=protocol)
+        save_run(folder, run.model_copy(update={"settings": {"gan": {"width": width}}}))
+    return Outcome.read(folder)
+
+
+def test_means_differences_and_settings(tmp_path, make_run, save_run):
+    a = sweep(tmp_path / "a", make_run, save_run, [1.0, 2.0], "IS n=10", 16)
+    b = sweep(tmp_path / "b", make_run, save_run, [2.0, 4.0, 6.0], "IS n=10", 32)
+    scores, settings = comparison_tables(a, b)
+    (row,) = scores.rows
+    assert row[:2] == ["ascending", "2 and 3"]
+    assert row[2:] == pytest.approx([1.5, 4.0, 2.5, 5.5 / 6, 10, 10])
+    assert settings.rows == [["gan.width", "16", "32"]]
+    assert unmatched(a, b) == []
+
+
+def test_two_protocols_are_not_compared(tmp_path, make_run, save_run):
+    a = sweep(tmp_path / "a", make_run, save_run, [1.0], "IS n=10", 16)
+    b = sweep(tmp_path / "b", make_run, save_run, [2.0], "IS n=20", 16)
+    assert comparison_tables(a, b) == []
+    assert unmatched(a, b) == [
+        "Only in a: a, ascending (IS n=10).",
+        "Only in b: a, ascending (IS n=20).",
+    ]
+
+
+def test_settings_by_dotted_keys():
+    assert dict(dotted({"a": {"b": 1, "c": {"d": [2]}}, "e": None})) == {
+        "a.b": 1, "a.c.d": [2], "e": None,
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""What the figures show, read back from their axes."""
+
+from itertools import pairwise
+
+import pytest
+
+from harness.records.sweep_results import Outcome
+from harness.report import figures
+
+GROUPS = [[3], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("span", "width"),
+    [(4000, 100), (700, 100), (500, 100), (499, 20), (130, 10), (24, 2), (23, 1), (0, 1)],
+)
+def test_bins_are_the_papers_or_finer_when_narrow(span, width):
+    assert figures.bin_width(span, counts=True) == width
+
+
+@pytest.mark.parametrize(
+    ("span", "width"), [(24_000, 2000), (12, 1), (11.9, 0.5), (0.25, 0.02), (0.011, 0.0005), (0, 1)]
+)
+def test_bins_of_other_values_are_round_and_at_least_twelve(span, width):
+    assert figures.bin_width(span, counts=False) == pytest.approx(width)
+
+
+def test_histogram_counts_every_image_once(sweep_folder):
+    outcome = Outcome.read(sweep_folder(seeds=1, length=2))
+    figure = figures.histograms([*outcome.groups.values()])
+    assert figure.get_axes()[1].get_xlabel() == "feature count (positive outputs of VGG16 fc1)"
+    for panel in figure.get_axes():
+        assert sum(bar.get_height() for bar in panel.patches) == 600
+
+
+def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_run):
+    cell = {"data": "a", "mode": "descending", "seed": 0}
+    run = make_run(cell, [[1.0, 3.0, 2.0], [2.5, 2.0]], GROUPS, images=[1, 2])
+    save_run(tmp_path, run)
+    outcome = Outcome.read(tmp_path)
+    panel = figures.curves(outcome, "a", run.score_protocol, outcome.patterns).get_axes()[0]
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in panel.get_lines()]
+    assert lines[0] == ([10, 20], [1.0, 3.0])
+    assert lines[1] == ([20, 30], [3.0, 2.0])
+    assert lines[2] == ([20], [3.0])  # the peak
+    assert lines[3] == ([20, 30], [3.0, 3.0])  # the rewind, up to the switch
+    assert lines[4] == ([40], [2.5])
+    assert lines[-1][0] == [30, 30]  # the switch
+    assert figures.stage_ends(run) == [30, 50]
+
+
+def test_a_mode_has_one_colour_and_no_two_share_it(sweep_folder):
+    modes = ("descending", "ascending", "conventional", "random", "mirrored", "shuffled")
+    outcome = Outcome.read(sweep_folder(data_sets=("a",), modes=modes, seeds=1, length=2))
+    assert len({figures.mode_colour(outcome, mode) for mode in modes}) == len(modes)
+
+
+def test_samples_say_where_a_pattern_has_none_yet(sweep_folder):
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    next(folder.glob("runs/a-ascending-*/samples/stage3.png")).unlink()
+    outcome = Outcome.read(folder)
+    panels = figures.samples(outcome, "a", outcome.patterns).get_axes()
+    assert [len(panel.images) for panel in panels] == [1, 0, 1]
+    assert panels[1].texts[0].get_text() == "no samples yet"
+
+
+def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save_run):
+    axes = {"groups.by": "edge_density", "stages.criterion": "smoothed_peak", "groups.k": 4}
+    for mode in ("ascending", "descending", "conventional"):
+        cell = {"data": "a", "mode": mode, "seed": 0} | axes
+        save_run(tmp_path, make_run(cell, [[1.0, 3.0]], GROUPS[:1], images=[1]))
+    outcome = Outcome.read(tmp_path)
+    figure = figures.samples(outcome, "a", outcome.patterns)
+    figure.draw_without_rendering()
+    boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
+    assert len(boxes) == 3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))

@@ -1,0 +1,128 @@
+"""The paper's tables, from runs whose numbers are known by hand."""
+
+import numpy as np
+import pytest
+
+from featgan.features.groups import FeatureGroups, GroupSettings
+from harness.records.sweep_results import Outcome
+from harness.report.paper_tables import group_tables, run_tables, score_tables
+
+GROUPS = [[3], [3, 2]]
+IMAGES = [100, 200]
+
+
+def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
+    # Peaks, one evaluation each 10 epochs: seed 0 at 20 + 10, seed 1 at 10 + 20.
+    scores = {0: [[1.0, 2.0], [2.5, 2.0]], 1: [[1.5, 1.0], [2.0, 2.75]]}
+    for seed, values in scores.items():
+        cell = {"data": "a", "mode": "descending", "seed": seed}
+        save_run(tmp_path, make_run(cell, values, GROUPS, images=IMAGES))
+    cell = {"data": "a", "mode": "conventional", "seed": 0}
+    reason = "scores are not numbers"
+    save_run(
+        tmp_path,
+        make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged", reason=reason),
+    )
+    (table,) = score_tables(Outcome.read(tmp_path))
+    assert [column.name for column in table.columns] == ["", "descending", "conventional"]
+    assert table.rows == [
+        ["epochs to peak", 30, None],
+        ["final score", 2.75, None],
+        ["finished runs", "2 of 2", "0 of 1"],
+    ]
+    assert table.notes[1:] == ["Left out (diverged: scores are not numbers): a-conventional-seed0."]
+
+
+def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
+    cells = [{"data": "a", "mode": mode, "seed": 0} for mode in ("ascending", "descending")]
+    save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
+    (table,) = score_tables(Outcome.read(tmp_path, cells))
+    assert [column.name for column in table.columns] == ["", "descending", "ascending"]
+    assert table.rows[1:] == [["final score", None, 2.0], ["finished runs", "none begun", "1 of 1"]]
+
+
+def test_further_axes_get_rows_of_their_own(sweep_folder):
+    folder = sweep_folder(
+        data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
+    )
+    (table,) = score_tables(Outcome.read(folder))
+    assert [column.name for column in table.columns][:2] == ["groups.k", ""]
+    assert [row[0] for row in table.rows] == ["2", "2", "2", "3", "3", "3"]
+
+
+def test_an_axis_shows_its_values_as_the_file_spells_them(sweep_folder):
+    axes = (
+        {"training.learning_rate": 1e-4, "stages.rewind": False},
+        {"training.learning_rate": 0.999},
+    )
+    folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
+    (table,) = score_tables(Outcome.read(folder))
+    assert "| 0.0001 | False | final score |" in table.markdown()
+    assert [row[:2] for row in table.rows[3:]] == [["0.999", None]] * 3
+
+
+def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
+    for seed, protocol in enumerate(["IS n=10", "IS n=20"]):
+        cell = {"data": "a", "mode": "ascending", "seed": seed}
+        save_run(tmp_path, make_run(cell, [[2.0]], GROUPS, images=IMAGES, protocol=protocol))
+    tables = score_tables(Outcome.read(tmp_path))
+    assert [table.key for table in tables] == ["scores-a-protocol1", "scores-a-protocol2"]
+    assert [table.notes[0] for table in tables] == ["Score: IS n=10.", "Score: IS n=20."]
+
+
+def test_groups_show_centroids_and_sizes(sweep_folder):
+    table = group_tables(Outcome.read(sweep_folder(seeds=1, length=2)))[0]
+    assert table.rows[0][0] == "centroid (positive features)"
+    assert table.rows[2] == ["images", 180, 270, 150, 600]
+    assert table.notes[0] == "The largest group is 1.8 times the smallest."
+    assert "1 rejected, 2 duplicates" in table.notes[1]
+
+
+def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run):
+    cells = [{"data": "a", "mode": "descending", "seed": seed} for seed in range(3)]
+    save_run(tmp_path, make_run(cells[0], [[1.0, 2.0], [3.0]], GROUPS, images=IMAGES))
+    failed = make_run(cells[1], [[1.0]], GROUPS, images=IMAGES, status="failed", reason="no disk")
+    save_run(tmp_path, failed)
+    runs, missing = run_tables(Outcome.read(tmp_path, cells))
+    assert runs.rows == [
+        ["a-descending-seed0 ★", "finished", "20 of 20", "10 of 10", 30, 30, 3.0, 3.0, 115.0],
+        ["a-descending-seed1", "failed: no disk", "10 of 10", None, 10, 10, 1.0, 1.0, 115.0],
+    ]
+    assert missing.rows == [["a-descending-seed2", "missing"]]
+
+
+def test_real_images_stand_beside_the_modes(sweep_folder, save_ceiling):
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    save_ceiling(folder, "a", 4.5)
+    save_ceiling(folder, "a", 9.0, protocol="IS of another judge")
+    save_ceiling(folder, "b", 9.0)
+    (table,) = score_tables(Outcome.read(folder))
+    assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
+    assert [row[-1] for row in table.rows] == [None, 4.5, None]
+    assert "Real images: 400 of them scored in the same way, the ceiling." in table.notes
+
+    save_ceiling(folder, "a", 4.6, name="of-another-size")
+    (table,) = score_tables(Outcome.read(folder))
+    assert table.columns[-1].name == "conventional"  # which of the two would it be?
+
+
+def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
+    values = np.array([0.1251, 0.13, 0.2, 0.31, 0.4375])
+    groups = FeatureGroups.fit(values, GroupSettings(by="edge_density", k=2))
+    (tmp_path / "groups").mkdir()
+    text = groups.to_json(data="a", label="edge density (share of the pixels)")
+    (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_text(text)
+    (table,) = group_tables(Outcome.read(tmp_path))
+    assert table.key == "groups-a-edge_density-kmeans-k2"
+    assert table.title == "a: feature groups by edge_density, kmeans, k = 2"
+    assert table.rows == [
+        ["centroid", pytest.approx(0.1517), pytest.approx(0.37375), None],
+        [
+            "edge density (share of the pixels)",
+            "0.125 to 0.200",
+            "0.310 to 0.438",
+            "0.125 to 0.438",
+        ],
+        ["images", 3, 2, 5],
+    ]
+    assert [column.digits for column in table.columns] == [0, 3, 3, 0]

@@ -1,0 +1,60 @@
+"""A table's forms: what is escaped, rounded, aligned, and left as it is."""
+
+import csv
+import io
+
+import pytest
+
+from harness.report.table import Column, Table, show
+
+LABEL = "a|b_c <i>&</i> 50%"
+TABLE = Table(
+    "t",
+    "Title",
+    [Column("what"), Column("score", digits=2), Column("images")],
+    [[LABEL, 3.14159, 1834], ["none", None, 7]],
+    notes=["A note."],
+)
+
+
+def test_values_are_shown_as_people_read_them():
+    shown = [show(1834, 0), show(3.146, 2), show(-0.5, 1), show(None, 2), show(float("nan"), 2)]
+    assert shown == ["1,834", "3.15", "\u22120.5", "\u2013", "\u2013"]
+
+
+def test_markdown_escapes_labels_and_rounds():
+    assert TABLE.markdown() == (
+        "### Title\n\n"
+        "| what | score | images |\n"
+        "| --- | ---: | ---: |\n"
+        "| a\\|b\\_c &lt;i&gt;&amp;&lt;/i&gt; 50% | 3.14 | 1,834 |\n"
+        "| none | \u2013 | 7 |\n"
+        "\nA note.\n"
+    )
+
+
+def test_csv_keeps_every_digit_and_leaves_gaps_empty():
+    rows = list(csv.reader(io.StringIO(TABLE.csv())))
+    assert rows == [["what", "score", "images"], [LABEL, "3.14159", "1834"], ["none", "", "7"]]
+
+
+def test_latex_escapes_what_would_not_compile():
+    text = TABLE.latex()
+    assert r"a|b\_c \textless{}i\textgreater{}\&\textless{}/i\textgreater{} 50\%" in text
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"none & -- & 7 \\" in text
+
+
+def test_html_escapes_labels():
+    assert "<td>a|b_c &lt;i&gt;&amp;&lt;/i&gt; 50%</td>" in TABLE.html()
+    assert '<td class="n">1,834</td>' in TABLE.html()
+
+
+def test_text_aligns_numbers_to_the_right():
+    lines = Table("t", "T", [Column("n")], [[5], [1234]]).text().splitlines()
+    assert lines == ["T", "    n", "\u2500" * 5, "    5", "1,234"]
+
+
+def test_a_row_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="2 values under 1 columns"):
+        Table("t", "T", [Column("n")], [[1, 2]])

@@ -1,0 +1,222 @@
+"""Measuring trained generators again, on a tiny sweep with real networks."""
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featgan.errors import UserError
+from featgan.features.counter import FeatureSettings
+from featgan.gans.registry import GanSettings, build, generator_bytes
+from featgan.images.decode import ImagePack
+from featgan.scores.inception_score import ScoreSettings, train_classifier
+from featgan.scores.small_cnn import load_trained
+from harness import results
+from harness.records.data_set import FORMAT, DataSet
+from harness.records.sweep_results import Outcome
+from harness.report.claims import quality_tables
+from harness.report.paper_tables import group_tables
+from harness.runs import rescore
+from harness.storage.sealed import seal
+
+SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = random.integers(0, 100, (60, 3, 32, 32), np.uint8) + 100 * labels[:, None, None, None]
+    return train_classifier(images.astype(np.uint8), labels, ["dark", "light"], seed=0, epochs=1)
+
+
+class Brightness:
+    """Stands for VGG16, whose random weights alone take seconds: counts bright pixels."""
+
+    def __init__(self, settings, device):
+        self.size = settings.input_size
+
+    def count(self, images):
+        assert images.shape[1:] == (3, self.size, self.size)
+        return (images > 127).sum(axis=(1, 2, 3)).astype(np.int16)
+
+
+@pytest.fixture
+def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
+    """One finished run of apples, with all its neighbours."""
+    monkeypatch.setattr(rescore, "FeatureCounter", Brightness)
+    folder = tmp_path / "results" / "try"
+    (folder / "classifier").mkdir(parents=True)
+    (folder / "classifier" / "other.safetensors").write_bytes(classifier)
+    trained = load_trained(folder / "classifier" / "other.safetensors", rescore.torch.device("cpu"))
+    cell = {"data": "apples", "mode": "ascending", "seed": 4}
+    protocol = f"IS {trained.name} n=20 splits=2 fp32"
+    run = make_run(cell, [[1.0, 2.0]], [[1]], images=[30], protocol=protocol)
+    features = FeatureSettings(weights="random", input_size=40)
+    settings = {"score": SCORE.model_dump(), "features": features.model_dump()}
+    save_run(folder, run.model_copy(update={"settings": run.settings | settings}))
+    generator, _ = build(GanSettings(width=4, latent=8), 32, seed=0)
+    (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator_bytes(generator))
+    (folder / "data").mkdir()
+    data = {"name": "apples", "key": "features/apples-0a1b", "digest": "0a1b", "images": 30}
+    (folder / "data" / "apples.json").write_text(json.dumps(data))
+    home = tmp_path / "results" / "features" / "apples-0a1b"
+    images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
+    ImagePack.write(home / "pack", [str(n) for n in range(30)], [images])
+    table = pd.DataFrame({"image_id": map(str, range(30)), "feature_count": range(100, 130)})
+    table.to_parquet(home / "features.parquet")
+    table_sha256 = hashlib.sha256((home / "features.parquet").read_bytes()).hexdigest()
+    counted = DataSet(**data, rejected=0, duplicates=0, classes=(), table_sha256=table_sha256)
+    (home / "dataset.json").write_bytes(seal({"format": FORMAT} | vars(counted)))
+    groups = [
+        {"number": n, "centroid": c, "size": 15, "lowest": low, "highest": low + 14}
+        for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))
+    ]
+    record = {
+        "format": 2,
+        "data": "apples",
+        "by": "feature_count",
+        "label": "feature count",
+        "method": "kmeans",
+        "k": 2,
+        "groups": groups,
+        "histogram": dict.fromkeys(range(100, 130), 1),
+    }
+    (folder / "groups").mkdir()
+    (folder / "groups" / "apples-kmeans-k2.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 10)
+    said = []
+    rescore.rescore(folder, count=50, say=said.append)
+    outcome = Outcome.read(folder)
+    (again,) = outcome.rescored.values()
+    assert again.protocol == outcome.runs[0].score_protocol.replace("n=20", "n=50")
+    assert again.same_protocol == outcome.runs[0].score_protocol
+    assert len(again.fresh_scores) == 2  # two evaluations' worth of 50 images, 10 left over
+    assert all(1 <= score <= 2 for score in [again.score, *again.fresh_scores])
+    assert again.fresh_scores[0] != again.fresh_scores[1]
+    assert again.feature_counts.images == 10
+    assert 0 < again.feature_counts.mean < 3 * 40 * 40
+    real = outcome.real["apples"]
+    assert real.qualities.sharpness > again.qualities.sharpness  # noise against an untrained GAN
+    assert sum(counts.images for counts in real.group_counts.values()) == 10
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    rescore.rescore(folder, count=50, say=said.append)
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
+    assert said[0].startswith("1 of 1: apples-ascending-seed4: 1.")
+    assert said[1] == "1 of 1: apples-ascending-seed4: there already"
+
+
+def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    assert results.main([str(folder), "--rescore", "--count", "20"]) == 0
+    text = (folder / "tables" / "tables.md").read_text()
+    assert "| real images | \u2013 |" in text
+    assert "flattery" in text
+
+
+def test_a_run_is_compared_with_the_images_of_its_own_variant(folder, monkeypatch):
+    """Two ways of counting make two variants of a data set; the run is of the first."""
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    record = json.loads((folder / "data" / "apples.json").read_text())
+    (folder / "data" / "apples.json").rename(folder / "data" / "apples.aaaaaa.json")
+    other = record | {"key": "features/apples-nowhere"}
+    (folder / "data" / "apples.bbbbbb.json").write_text(json.dumps(other))
+    (path,) = folder.glob("runs/*/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_key": record["key"]}))
+    groups = folder / "groups" / "apples-kmeans-k2.json"
+    text = json.loads(groups.read_text()) | {"data": "apples.aaaaaa"}
+    groups.write_text(json.dumps(text))
+    rescore.rescore(folder, count=20)
+    outcome = Outcome.read(folder)
+    assert [*outcome.real] == ["apples.aaaaaa"]
+    assert len(outcome.real["apples.aaaaaa"].group_counts) == 2
+    (qualities,) = quality_tables(outcome)
+    assert [row[0] for row in qualities.rows[:2]] == ["real images", "real images of group 1"]
+    assert "30 images; 0 rejected." in group_tables(outcome)[0].notes
+
+
+def test_own_networks_are_imported_when_named(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_rescored.py").write_text("from featgan.gans.dcgan import dcgan as mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    gan = GanSettings(network="own_rescored:mine", width=4, latent=8)
+    (file,) = folder.rglob("generator.safetensors")
+    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0]))
+    del sys.modules["own_rescored"]
+    rescored = [str(folder), "--rescore", "--count", "20"]
+    assert results.main(rescored) == 2
+    assert "--network own_rescored:mine" in capsys.readouterr().err
+    assert "own_rescored" not in sys.modules
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    assert results.main([*rescored, "--network", "own_rescored:mine"]) == 0
+    del sys.modules["own_rescored"]
+
+
+def test_a_missing_generator_or_missing_images_are_the_users_to_mend(folder):
+    features = folder.parent / "features"
+    features.rename(features.with_name("moved"))
+    with pytest.raises(UserError, match="needs `features/` beside the sweep"):
+        rescore.rescore(folder, count=20)
+    record = folder / "data" / "apples.json"
+    record.write_text(json.dumps({"name": "apples", "images": 30}))  # one of old
+    with pytest.raises(UserError, match=r"apples\.json: tells no folder below `features/`"):
+        rescore.rescore(folder, count=20)
+    next(folder.glob("runs/*/generator.safetensors")).unlink()
+    with pytest.raises(UserError, match="missing, though the run is finished"):
+        rescore.rescore(folder, count=20)
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "pack/00000.npy", "pack", "dataset.json"])
+def test_damaged_images_or_counts_are_told_in_one_line_before_anything_is_measured(
+    folder, name, capsys, monkeypatch
+):
+    monkeypatch.setattr(rescore, "inception_score", lambda *_: pytest.fail("went on"))
+    path = folder.parent / "features" / "apples-0a1b" / name
+    rescored = [str(folder), "--rescore", "--count", "20"]
+    damages = [lambda: path.rename(path.with_name("moved"))]
+    if path.is_file():
+        damages.insert(0, lambda: path.write_bytes(path.read_bytes()[:-9]))
+    for damage in damages:
+        damage()
+        assert results.main(rescored) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert str(folder.parent / "features" / "apples-0a1b") in told
+
+
+@pytest.mark.parametrize(("count", "fresh"), [(4, 0), (19, 0), (40, 2)])
+def test_fewer_images_than_an_evaluations_give_no_fresh_score(folder, count, fresh, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    rescore.rescore(folder, count=count)
+    (again,) = Outcome.read(folder).rescored.values()
+    assert len(again.fresh_scores) == fresh
+
+
+@pytest.mark.parametrize(
+    ("count", "line"), [("3", "at least 4"), ("1000000000000", "takes 1 to 1,000,000 images")]
+)
+def test_a_count_too_small_or_absurd_is_told(folder, count, line, capsys):
+    assert results.main([str(folder), "--rescore", "--count", count]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --count {count}: ")
+    assert told.endswith(f"{line}\n")
+
+
+def test_generators_make_their_images_without_tf32(folder, monkeypatch):
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    seen, convert = set(), rescore.to_uint8
+    cudnn = rescore.torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    monkeypatch.setattr(
+        rescore, "to_uint8", lambda images: (seen.add(cudnn.allow_tf32), convert(images))[1]
+    )
+    rescore.rescore(folder, count=20)
+    assert seen == {False}
+    assert cudnn.allow_tf32

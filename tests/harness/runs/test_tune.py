@@ -1,0 +1,288 @@
+"""The runs of a sweep through the real Tune, with a stand-in for the trial."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from ray.tune.error import TuneError
+
+from harness.cli import heed_signals
+from harness.display import Counts, Screen
+from harness.plan.run import Run
+from harness.plan.settings import Cell, Method, Resources
+from harness.runs import tune as module
+from harness.storage.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[None]:
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=10**8,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def a_run(mode: Any, seed: int = 0) -> Run:
+    training = {"stage_epochs": 4, "evaluate_every": 1}
+    cell = Cell("a", mode, seed, Method.model_validate({"training": training}))
+    return Run("s", cell, f"0{seed}", "features/a", "s/groups/a.json", None)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def carry_out(
+    todo: list[Run], store: Store, out: io.StringIO | None = None, **resources: Any
+) -> tuple[bool, Counts, str]:
+    screen, counts = Screen(out := out or io.StringIO()), Counts(total=len(todo))
+    if screen.out.isatty():
+        screen.features("a", 1, 2)  # what is live before the first run
+    completed = module.carry_out(
+        todo,
+        store,
+        Resources(**resources),
+        gpus_per_run=0,
+        sample_every=1,
+        screen=screen,
+        counts=counts,
+    )
+    return completed, counts, out.getvalue()
+
+
+def test_longest_first_in_one_process_and_failures_are_told(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
+        name = config["run"]
+        tries = len(store.list(f"tries/{name}"))
+        place = len(store.list("tries"))
+        store.put(f"tries/{name}/{tries}", f"{place} {os.getpid()}".encode())
+        if "seed7" in name:
+            raise OSError(28, "No space left on device", "/mnt/run.json")
+        tune.report({"share": 1.0, "best_score": 2.0 + tries, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    short, doomed, *long = [
+        a_run("ascending", 1),
+        a_run("ascending", 7),
+        a_run("conventional", 2),
+        a_run("conventional", 3),
+    ]
+    completed, counts, said = carry_out([short, doomed, *long], store, max_failures=1)
+
+    tries = {key: store.get(key).decode().split() for key in store.list("tries")}
+    order = sorted(tries, key=lambda key: int(tries[key][0]))
+    assert order == [
+        *(f"tries/{run.name}/0" for run in (*long, short, doomed)),
+        f"tries/{doomed.name}/1",
+    ]
+    assert len({tries[key][1] for key in order[:4]}) == 1, "one process for runs that do not fail"
+
+    assert completed
+    assert (counts.done, counts.failed, counts.running) == (3, 1, {})
+    assert counts.share == pytest.approx((12 + 12 + 8) / 40)
+    reason = "OSError: [Errno 28] No space left on device: '/mnt/run.json'"
+    assert said.count(f"{doomed.name}: {reason}\n") == 1
+    assert said.count(f"{doomed.name}: {reason}; trying again\n") == 1
+    logged = store.get(f"{doomed.folder}/failures.txt").decode().splitlines()
+    assert [line.partition(" ")[2] for line in logged] == [reason, reason]
+
+
+def test_the_keys_of_a_bucket_are_not_written_into_logs(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune hands them to its trials, and Ray logs what it hands on."""
+
+    def stand_in(config: dict[str, Any], **_: Any) -> None:
+        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    carry_out([a_run("ascending")], store)
+    session = Path(ray.get_runtime_context().get_session_name())
+    logs = [p for p in Path("/tmp/ray", session).rglob("*") if p.is_file()]
+    assert any(b"PL_DISABLE_FORK" in log.read_bytes() for log in logs), "what Tune hands on"
+    assert not any(b"wJalrXUtnFEMI" in log.read_bytes() for log in logs)
+
+
+def test_runs_go_on_where_tune_itself_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does, without any result, where a node's memory monitor killed a trial."""
+    todo = [a_run("ascending", seed) for seed in (0, 1)]
+    asked = []
+
+    def fit(todo: list[Run], *_: Any) -> None:
+        asked.append([run.name for run in todo])
+        if len(asked) < 3:
+            raise (RuntimeError, TuneError)[len(asked) % 2]("The actor\n died")
+
+    monkeypatch.setattr(module, "_fit", fit)
+    completed, _, said = carry_out(todo, store, max_failures=2)
+    assert completed
+    assert asked == [[run.name for run in todo]] * 3
+    assert said == "Tune stopped: The actor died\n" * 2
+
+    asked.clear()
+    _, _, said = carry_out(todo, store, max_failures=1)
+    assert len(asked) == 2
+    assert said == "Tune stopped: The actor died\n" * 2
+
+
+def test_a_reason_that_cannot_be_kept_ends_no_other_run(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Store, run: Run, reason: str) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    def stand_in(config: dict[str, Any], **_: Any) -> None:
+        if "seed7" in config["run"]:
+            raise ValueError("spoilt")
+        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(module, "mark_failed", full)
+    todo = [a_run("conventional", 7), a_run("ascending", 1)]
+    completed, counts, said = carry_out(todo, store, max_failures=0)
+    assert completed
+    assert (counts.done, counts.failed) == (1, 1)
+    assert f"{todo[0].name}: ValueError: spoilt" in said
+    assert "the reason cannot be kept beside it: [Errno 122] Disk quota exceeded" in said
+    assert "Tune stopped" not in said
+
+
+def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path: Path) -> None:
+    out = io.StringIO()
+    watch = module._Watch([], Store(str(tmp_path)), Screen(out), Counts(0))
+
+    def ask() -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    with module._stopping(ask, watch, Screen(out)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert watch.stopped
+        assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_closes_asks_the_runs_once_and_under_nohup_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    numbers = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for handler, times in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
+            signal.signal(signal.SIGHUP, handler)
+            heed_signals()
+            asked.clear()
+            watch = module._Watch([], Store(str(tmp_path)), Screen(io.StringIO()), Counts(0))
+            with module._stopping(lambda: asked.append(1), watch, Screen(io.StringIO())):
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGHUP)
+            assert len(asked) == times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_sweep_runs_where_a_terminal_looks_on(
+    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune pickles its callbacks at its start: with what is live, at first, it could not."""
+
+    def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
+        for share in (0.25, 1.0):
+            tune.report({"share": share, "best_score": 2.5, "protocol": "IS"})
+            time.sleep(0.5)
+
+    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    todo = [a_run("ascending", seed) for seed in (0, 1)]
+    completed, counts, shown = carry_out(todo, store, out)
+    assert completed
+    assert counts.done == 2
+    assert "run under way" in shown
+    assert f"{todo[0].name}" in shown
+    assert "25%" in shown
+
+
+def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
+    # Three stages of four epochs on all the data; or on one, two and three thirds of it.
+    conventional, ascending = a_run("conventional"), a_run("ascending")
+    assert module.length(conventional) / module.length(ascending) == pytest.approx(12 / 8)
+
+
+def test_a_run_is_longer_for_more_images_pixels_and_width() -> None:
+    def length(images: int = 100, **settings: Any) -> float:
+        cell = Cell("a", "conventional", 0, Method.model_validate(settings))
+        run = Run("s", cell, "0", "features/a", "s/groups/a.json", None, images=images)
+        return module.length(run)
+
+    small = length(image_size=32, gan={"width": 8})
+    assert length(300, image_size=32, gan={"width": 8}) == pytest.approx(3 * small)
+    assert length(image_size=64, gan={"width": 8}) == pytest.approx(4 * small)
+    assert length(image_size=32, gan={"width": 16}) == pytest.approx(4 * small)
+    fixed = {"epoch_steps": 5}
+    assert length(100, training=fixed) == length(300, training=fixed)
+
+
+def test_what_is_left_of_continued_runs_is_reckoned_from_where_they_go_on(store: Store) -> None:
+    todo, counts = [a_run("conventional", seed) for seed in (0, 1)], Counts(total=2)
+    first, second = (SimpleNamespace(config={"run": run.name}) for run in todo)
+    screen = Screen(io.StringIO())
+    watch = module._Watch(todo, store, screen, counts, None, {todo[0].name: 0.9})
+
+    def reported(trial: Any, share: float, **more: Any) -> float:
+        result = {"share": share, "best_score": 1.5, "protocol": "IS"} | more
+        watch.on_trial_result(0, [], trial, result)
+        return counts.share
+
+    # 0.1 and 1 of a run are left; the checkpoint of the first is older than its record.
+    assert reported(first, 0.95) == pytest.approx(0.05 / 1.1)
+    assert reported(first, 0.8) == pytest.approx(0 / 1.2)
+    assert reported(first, 0.9) == pytest.approx(0.1 / 1.2)
+    assert reported(second, 0.5) == pytest.approx(0.6 / 1.2)
+
+
+def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
+    counts = Counts(total=2)
+    counts.add_score(2.5, "a", "IS x")
+    counts.add_score(1.5, "b", "IS x")
+    counts.add_score(None, "c", "IS x")
+    assert counts.best == "2.500 (a; IS x)"
+
+
+def test_an_unfit_node_is_told(store: Store) -> None:
+    run, out = a_run("conventional"), io.StringIO()
+    watch = module._Watch([run], store, Screen(out), Counts(total=1))
+    trial: Any = SimpleNamespace(config={"run": run.name})
+    watch.on_trial_result(0, [], trial, {"epochs": 0, "unfit": "node n does not see /srv"})
+    assert out.getvalue() == f"{run.name} waits: node n does not see /srv\n"

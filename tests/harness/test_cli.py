@@ -1,0 +1,177 @@
+"""How commands end: the code, and the one line that is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featgan.errors import UserError
+from harness import cli, features
+from harness.cli import exit_code
+from harness.display import Screen
+from harness.storage.store import Store
+
+
+def fails(error: BaseException) -> Callable[[], int]:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("data.a: no\nimages in s3://KEY:SECRET@b/c"), 2, "data.a: no images in s3://"),
+        (KeyboardInterrupt(), 1, "stopped at once; to continue: python "),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: mend this"),
+    ],
+)
+def test_what_went_wrong_is_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(fails(error)) == code
+    told = capsys.readouterr().err
+    assert told.startswith(f"featgan: {line}")
+    assert told.count("\n") == 1
+    assert "SECRET" not in told
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+    __module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ESTALE, "stale", "/x/y"), "stale: /x/y: mend"),
+        (ConnectionError("no route"), "ConnectionError: no route: the storage of `results`: mend"),
+        (
+            EndpointConnectionError("s3://K:SECRET@b is away"),
+            "EndpointConnectionError: s3://***@b is away: the storage of `results`: mend",
+        ),
+    ],
+    ids=["mount", "connection", "bucket"],
+)
+def test_a_storage_that_is_away_is_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(fails(error)) == 1
+    assert capsys.readouterr().err == (f"featgan: {line} this, and the same command continues\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code(fails(ValueError("odd: s3://KEY:SECRET@b"))) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith("ValueError: odd: s3://***@b\n")
+    assert "SECRET" not in told
+    assert exit_code(lambda: 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        ("/dev/null", "Not a directory"),
+        ("/dev/null/below", "Not a directory"),
+        ("/proc/x", "No such file or directory"),
+        (f"/tmp/{'a' * 300}", "File name too long"),
+    ],
+    ids=["a file", "below a file", "proc", "long"],
+)
+def test_a_place_that_can_keep_no_files_is_told(root: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"^results: {root}: no files .*{reason}") as caught:  # noqa: SIM117
+        with cli.alone(Store(root), "s", Screen()):
+            pytest.fail("went on")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE], ids=["closed", "away"])
+def test_a_place_that_is_closed_or_away_is_no_mistake_of_the_file(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Store, "create", fail)
+    with pytest.raises(OSError, match=os.strerror(code)):  # noqa: SIM117
+        with cli.alone(Store(str(tmp_path)), "s", Screen()):
+            pytest.fail("went on")
+
+
+def test_a_command_that_lost_its_sweep_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taken:
+        def __init__(self, *_: Any, lost: Callable[[str], None], **__: Any) -> None:
+            self.lost = lost
+
+        def __enter__(self) -> None:
+            self.lost("sweep s was taken over by another")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(cli, "SweepLock", Taken)
+    with pytest.raises(UserError, match="taken over by another; this driver and its runs"):  # noqa: SIM117
+        with cli.alone(Store(str(tmp_path)), "s", Screen()):
+            pytest.fail("went on")
+
+
+def test_features_knows_the_users_functions_and_the_small_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "data: {digits: {source: builtin, set: digits}}\nimage_size: 32\n"
+        "grid: {mode: [descending], seed: [0]}\nsmall: {max_rejected: 0.5}\n"
+    )
+    seen = []
+
+    def carry_out(sweep: Any) -> int:
+        seen.append((sweep.max_rejected, os.getcwd() in sys.path))
+        return 0
+
+    monkeypatch.setattr(features, "_carry_out", carry_out)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
+    assert features.main([str(tmp_path / "mine.yaml"), "--scale", "small"]) == 0
+    assert seen == [(0.5, True)]
+
+
+FILE = """
+data: {a: {source: folder, path: /caf\xe9}}
+image_size: 32
+grid: {mode: [descending], seed: [0]}
+score: {classifier: inception}
+"""
+
+
+def dry_run(folder: Path, out: Any, encoding: str = "utf-8", **options: Any) -> Any:
+    (folder / "s.yaml").write_text(FILE)
+    command = [sys.executable, "-m", "harness.sweep", str(folder / "s.yaml"), "--dry-run"]
+    spelled = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=spelled, **options)
+
+
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        told = dry_run(tmp_path, closed)
+    assert (told.returncode, told.stderr) == (1, b"")
+
+
+def test_letters_that_standard_output_lacks_are_spelled(tmp_path: Path) -> None:
+    told = dry_run(tmp_path, subprocess.PIPE, "ascii")
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"/caf\\xe9" in told.stdout
