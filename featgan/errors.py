@@ -1,4 +1,4 @@
-"""The one exception for mistakes that their maker can mend."""
+"""The exception for mistakes that the user can fix, and the first line of any other."""
 
 from __future__ import annotations
 
@@ -6,5 +6,11 @@ from __future__ import annotations
 class UserError(Exception):
     """A user's mistake; its text is one line: what is wrong, where, and what to do.
 
-    Commands print the text and exit with code 2; everything else keeps its traceback.
+    Commands print the text and exit with code 2; every other exception keeps its traceback.
     """
+
+
+def first_line(error: BaseException | str, most: int = 200) -> str:
+    """Return the first non-empty line of an error's text, cut to `most` characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines[0].split())[:most]
