@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -111,6 +111,16 @@ class Store:
             # A put whose answer was lost is sent again, and then meets itself.
             return self.get(key) == data
         return True
+
+    def once(self, key: str, make: Callable[[], bytes]) -> str:
+        """Write what `make` returns unless the file exists; return `key`.
+
+        The key must hold a hash of all that the content depends on: two hosts that make it at
+        the same time then write the same.
+        """
+        if not self.exists(key):
+            self.put(key, make())
+        return key
 
     @outlasting
     def get(self, key: str) -> bytes:

@@ -72,6 +72,12 @@ def test_only_the_first_creates(store: Store) -> None:
     assert store.list() == ["lock/1"]
 
 
+def test_once_makes_a_file_that_is_missing_and_no_other(store: Store) -> None:
+    assert store.once("classifier/0a1b", lambda: b"weights") == "classifier/0a1b"
+    assert store.once("classifier/0a1b", lambda: pytest.fail("made again")) == "classifier/0a1b"
+    assert store.get("classifier/0a1b") == b"weights"
+
+
 def test_list_is_recursive_sorted_and_bound_to_the_folder(store: Store) -> None:
     for key in ("s/runs/b/run.json", "s/runs/a/run.json", "s/runs/a/samples/last.png", "s2/x"):
         store.put(key, b"")
