@@ -31,7 +31,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.utils import get_featuresdict_from_generative_model
 
 from featgan import precision
-from featgan.gans.registry import GanSettings, build, to_uint8
+from featgan.gans.registry import build, to_uint8
+from featgan.gans.settings import GanSettings
 from featgan.scores.classifiers import Classifier, load_inception
 from featgan.scores.inception_score import Score, ScoreSettings
 from featgan.scores.small_cnn import load_trained, network, prepare, train_classifier, unpack

@@ -35,9 +35,11 @@ from featgan import precision
 from featgan.batches import Images
 from featgan.gans.cuda_graph import Recorded
 from featgan.gans.dcgan import FromPoint, ToPoint
-from featgan.gans.registry import GanSettings, build
+from featgan.gans.registry import build
+from featgan.gans.settings import GanSettings
+from featgan.settings import TrainingSettings
 from featgan.staging.stages import plan
-from featgan.trainer import StagedTrainer, TrainingSettings, be_deterministic
+from featgan.trainer import StagedTrainer, be_deterministic
 
 IMAGES = 512
 RATE, BETAS = 2e-4, (0.5, 0.999)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featgan.seeds import stream
+from featgan.seeds import derive, stream
+from featgan.staging.modes import RANDOM
 from featgan.staging.stages import Stage
 
 RESIDENT_SHARE = 0.25
@@ -117,6 +118,17 @@ class Batches:
         if self._device.type == "cuda":
             room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
         return resident_bytes(len(self._images), self._images.size, room) > 0
+
+
+def shuffled_if_random(groups: np.ndarray, mode: str, seed: int) -> np.ndarray:
+    """Return group numbers [n] as `mode` uses them.
+
+    The mode `random` shuffles them, as a function of `seed`: groups of the same sizes that do
+    not depend on the images.
+    """
+    if mode != RANDOM:
+        return groups
+    return np.random.default_rng(derive(seed, "random groups")).permutation(groups)
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:

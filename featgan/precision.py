@@ -5,11 +5,9 @@ The trainer and the scores resolve `auto` here; both name the result in what the
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["fp32", "bf16", "auto"]
+from featgan.settings import Precision
 
 
 def resolve(precision: Precision, device: torch.device) -> torch.dtype:

@@ -1,16 +1,21 @@
-"""The base of every settings class: frozen, strict, and closed to unknown keys.
+"""The base of every settings class, and the settings of training.
 
-Each room of the package declares its own settings beside the code that reads them;
-the string under a field is its documentation and ends up in `docs/sweep-file.md`.
+A settings class is frozen, strict and closed to unknown keys. Each package declares its own in a
+`settings.py` that does not import torch. The string under a field is its documentation and is
+copied into `docs/sweep-file.md`.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["fp32", "bf16", "auto"]
 
 
 class Settings(BaseModel):
-    """Settings that can neither change nor hold a key, type or number nobody foresaw."""
+    """Base class of immutable settings; unknown keys, other types, NaN and infinity are errors."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -19,3 +24,30 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+class TrainingSettings(Settings):
+    """How a run trains and how often it is measured."""
+
+    stage_epochs: int = Field(3000, ge=1)
+    """Epochs of each stage; a conventional run has as many as all stages together."""
+    evaluate_every: int = Field(10, ge=1)
+    """Epochs between two evaluations; a divisor of `stage_epochs`."""
+    epoch_steps: int | None = Field(None, ge=1)
+    """Steps of an epoch; null: one full pass over the current groups."""
+    batch_size: int = Field(64, ge=2)
+    """Real images in a step."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """Adam's learning rate, for both networks; null: as published (all three: 0.0002)."""
+    beta1: float | None = Field(None, ge=0, lt=1)
+    """Adam's first decay rate; null: as published (`dcgan` 0.5, the others 0)."""
+    beta2: float | None = Field(None, ge=0, lt=1)
+    """Adam's second decay rate; null: as published (`dcgan` 0.999, the others 0.9)."""
+    d_steps: int | None = Field(None, ge=1)
+    """Steps, each an update of D, for one update of G; null: as published (1, the others 5)."""
+    horizontal_flip: bool = False
+    """Whether each real image is mirrored with probability 1/2."""
+    precision: Precision = "auto"
+    """`fp32` (without TF32), `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
+    deterministic: bool = True
+    """Whether only deterministic algorithms run; off may be faster on a GPU, but not repeatable."""

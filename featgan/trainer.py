@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from featgan.batches import Batches, Images, on_device
 from featgan.errors import UserError
 from featgan.gans.gan import Gan
-from featgan.gans.registry import GanSettings
-from featgan.precision import Precision
+from featgan.gans.settings import GanSettings
 from featgan.scores.inception_score import Diverged, Score
 from featgan.scores.metrics import lower_is_better
 from featgan.seeds import derive, stream
-from featgan.settings import Settings
-from featgan.staging.pacing import PacingSettings, favour, ranks
-from featgan.staging.stages import SCORE, Progress, Stage, StageSettings
+from featgan.settings import TrainingSettings
+from featgan.staging.pacing import favour, ranks
+from featgan.staging.progress import Progress
+from featgan.staging.settings import SCORE, PacingSettings, StageSettings
+from featgan.staging.stages import Stage
 
 STATE_FORMAT = 2
 SPREAD_IMAGES = 64
@@ -39,33 +39,6 @@ LEAST_CHANCE = 1e-6
 """Least weight of an image in pacing, so that a group of the least favoured ones can train."""
 BEFORE = -1
 """In place of an evaluation's number: the peak of the stage before."""
-
-
-class TrainingSettings(Settings):
-    """How a run trains and how often it is measured."""
-
-    stage_epochs: int = Field(3000, ge=1)
-    """Epochs of each stage; a conventional run has as many as all stages together."""
-    evaluate_every: int = Field(10, ge=1)
-    """Epochs between two evaluations; a divisor of `stage_epochs`."""
-    epoch_steps: int | None = Field(None, ge=1)
-    """Steps of an epoch; null: one full pass over the current groups."""
-    batch_size: int = Field(64, ge=2)
-    """Real images in a step."""
-    learning_rate: float | None = Field(None, gt=0, le=1)
-    """Adam's learning rate, for both networks; null: as published (all three: 0.0002)."""
-    beta1: float | None = Field(None, ge=0, lt=1)
-    """Adam's first decay rate; null: as published (`dcgan` 0.5, the others 0)."""
-    beta2: float | None = Field(None, ge=0, lt=1)
-    """Adam's second decay rate; null: as published (`dcgan` 0.999, the others 0.9)."""
-    d_steps: int | None = Field(None, ge=1)
-    """Steps, each an update of D, for one update of G; null: as published (1, the others 5)."""
-    horizontal_flip: bool = False
-    """Whether each real image is mirrored with probability 1/2."""
-    precision: Precision = "auto"
-    """`fp32` (without TF32), `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
-    deterministic: bool = True
-    """Whether only deterministic algorithms run; off may be faster on a GPU, but not repeatable."""
 
 
 @dataclass(frozen=True)

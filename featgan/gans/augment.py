@@ -7,12 +7,11 @@ through the same changes. Written from the paper's description (section 3, appen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Augmentation = Literal["color", "translation", "cutout"]
+from featgan.gans.settings import Augmentation
 
 
 def augment(images: Tensor, kinds: Sequence[Augmentation], random: torch.Generator) -> Tensor:

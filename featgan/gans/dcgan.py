@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from featgan.gans.registry import GanSettings
+from featgan.gans.settings import GanSettings
 
 
 def dcgan(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:

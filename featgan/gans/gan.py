@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +17,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from featgan.gans.augment import augment
 from featgan.gans.cuda_graph import Recorded
 from featgan.gans.losses import LOSSES, gradient_penalty, r1_penalty
-from featgan.gans.registry import RECIPES, GanSettings, Optimizer, build, recipe, to_uint8
+from featgan.gans.registry import build, to_uint8
+from featgan.gans.settings import RECIPES, GanSettings, Optimizer, recipe
 from featgan.precision import resolve
-
-if TYPE_CHECKING:
-    from featgan.trainer import TrainingSettings
+from featgan.settings import TrainingSettings
 
 
 class Gan:

@@ -9,82 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from featgan.errors import UserError
 from featgan.gans import dcgan, resnet
-from featgan.gans.augment import Augmentation
+from featgan.gans.settings import GanSettings
 from featgan.seeds import derive, stream
-from featgan.settings import Settings
-from featgan.user_code import blamed, choice, resolve
+from featgan.user_code import blamed, resolve
 
 IMAGE_SIZES = (32, 64, 128, 256)
 GENERATOR_FORMAT = "featgan generator 1"
 
-LossName = Literal["non-saturating", "hinge", "wasserstein"]
-Networks = Callable[["GanSettings", int], tuple[nn.Module, nn.Module]]
+Networks = Callable[[GanSettings, int], tuple[nn.Module, nn.Module]]
 """Generator (noise [n, latent] -> images [n, 3, S, S] in [-1, 1]) and discriminator (images ->
 logits [n]) for settings and image size S."""
 
-
-@dataclass(frozen=True)
-class Optimizer:
-    """Adam's settings, for both networks, and how often D is updated."""
-
-    learning_rate: float
-    beta1: float
-    beta2: float
-    d_steps: int
-    """Updates of D for each one of G."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A GAN as its authors published it."""
-
-    networks: Networks
-    loss: LossName
-    optimizer: Optimizer
-    initialise: Callable[[nn.Module, torch.Generator], None] | None = None
-    """Draws a network's initial weights; None: its constructor has."""
-
-
-RECIPES = {
-    "dcgan": Recipe(
-        dcgan.dcgan, "non-saturating", Optimizer(2e-4, 0.5, 0.999, 1), dcgan.initialise
-    ),
-    "sngan": Recipe(resnet.sngan, "hinge", Optimizer(2e-4, 0.0, 0.9, 5)),
-    "wgan-gp": Recipe(resnet.wgan_gp, "wasserstein", Optimizer(2e-4, 0.0, 0.9, 5)),
+NETWORKS: dict[str, Networks] = {
+    "dcgan": dcgan.dcgan,
+    "sngan": resnet.sngan,
+    "wgan-gp": resnet.wgan_gp,
 }
-
-
-class GanSettings(Settings):
-    """The networks, their loss, and what steadies them."""
-
-    network: Annotated[str, choice(RECIPES)] = "dcgan"
-    """`dcgan`, `sngan`, `wgan-gp`, or your own `module:function` (see docs/beyond.md)."""
-    width: int = Field(64, ge=1, le=512)
-    """Channels of the layer next to the image, multiplied deeper inside. As published: 64 for the
-    ResNets, 128 for `dcgan`."""
-    latent: int = Field(100, ge=1, le=4096)
-    """Length of the noise vector that an image is generated from (the ResNets' papers: 128)."""
-    loss: LossName | None = None
-    """`non-saturating`, `hinge`, `wasserstein` (with gradient penalty 10); null: the network's."""
-    r1: float = Field(0.0, ge=0)
-    """Weight gamma of the R1 penalty on D's slope at real images; 0: none."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the generator's running average, which is then scored and saved; 0: none."""
-    augment: list[Augmentation] = Field([])
-    """DiffAugment's changes to whatever D sees: color, translation, cutout."""
+"""The networks of each recipe of `featgan.gans.settings`."""
 
 
 class Generator(nn.Module):
@@ -106,15 +58,14 @@ class OneByOne(nn.Module):
         return torch.cat([self.network(batch).flatten() for batch in batches])
 
 
-def recipe(gan: GanSettings) -> Recipe:
-    """What the settings' network is made of; of a user's own, all but the networks is DCGAN's.
+def networks_of(gan: GanSettings) -> Networks:
+    """Return the function that builds the networks.
 
-    Raises UserError where there is no such function.
+    Raises UserError where there is no such user-defined function.
     """
-    if gan.network in RECIPES:
-        return RECIPES[gan.network]
-    own: Networks = resolve(gan.network, {})
-    return replace(RECIPES["dcgan"], networks=partial(_tried, own), initialise=None)
+    if gan.network in NETWORKS:
+        return NETWORKS[gan.network]
+    return partial(_tried, resolve(gan.network, NETWORKS))
 
 
 def build(gan: GanSettings, image_size: int, seed: int) -> tuple[Generator, nn.Module]:
@@ -122,13 +73,13 @@ def build(gan: GanSettings, image_size: int, seed: int) -> tuple[Generator, nn.M
 
     Raises UserError where a user's own networks fail, or do not fit together.
     """
-    chosen = recipe(gan)
+    make = networks_of(gan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "networks"))
-        generator, discriminator = chosen.networks(gan, image_size)
-    if chosen.initialise:
+        generator, discriminator = make(gan, image_size)
+    if gan.network == "dcgan":
         for network in (generator, discriminator):
-            chosen.initialise(network, stream(seed, "weights", type(network).__name__))
+            dcgan.initialise(network, stream(seed, "weights", type(network).__name__))
     return _labelled(generator, gan, image_size), discriminator
 
 
@@ -163,14 +114,14 @@ def load_generator(
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a readable generator file ({reason})") from error
-    if gan.network not in {*RECIPES, *networks}:
+    if gan.network not in {*NETWORKS, *networks}:
         raise UserError(
             f"{path}: made by {gan.network!r}, code that is imported only if you name it: "
             f"--network {gan.network}"
         )
-    known = gan.network in RECIPES
+    known = gan.network in NETWORKS
     with torch.random.fork_rng(devices=[]), torch.device("meta" if known else "cpu"):
-        generator, _ = recipe(gan).networks(gan, image_size)
+        generator, _ = networks_of(gan)(gan, image_size)
     try:
         generator.load_state_dict(weights, assign=True)
     except RuntimeError as error:

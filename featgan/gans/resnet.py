@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-if TYPE_CHECKING:
-    from featgan.gans.registry import GanSettings
+from featgan.gans.settings import GanSettings
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 Pool = Callable[..., Tensor]

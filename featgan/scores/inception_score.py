@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from featgan import precision
-from featgan.precision import Precision
 from featgan.scores.classifiers import Classifier, load_inception, load_torchvision
 from featgan.scores.metrics import (
     MANIFOLD_NEIGHBOURS,
@@ -31,7 +30,7 @@ from featgan.scores.metrics import (
     reported,
 )
 from featgan.scores.small_cnn import load_trained, train_classifier
-from featgan.settings import Settings
+from featgan.settings import Precision, Settings
 from featgan.user_code import choice, digest
 
 __all__ = [

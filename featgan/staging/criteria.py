@@ -7,10 +7,9 @@ evaluation and higher is better. It is asked after each evaluation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from featgan.staging.stages import StageSettings
+from featgan.staging.settings import StageSettings
 
 
 class Verdict(NamedTuple):
@@ -22,7 +21,7 @@ class Verdict(NamedTuple):
     """Whether the stage ends now, before its epochs are spent."""
 
 
-Criterion = Callable[[Sequence[float], "StageSettings"], tuple[int, bool]]
+Criterion = Callable[[Sequence[float], StageSettings], tuple[int, bool]]
 
 
 def peak(values: Sequence[float], stages: StageSettings) -> Verdict:
@@ -75,9 +74,6 @@ CRITERIA: dict[str, Criterion] = {
     "plateau": plateau,
     "fixed": fixed,
 }
-
-LOOKS_BACK_NOT = ("peak", "patience", "plateau", "fixed")
-"""Their peak is the newest evaluation or the one it was: no model in between need be kept."""
 
 
 def _highest(values: Sequence[float]) -> int:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from featgan.errors import UserError
-from featgan.seeds import derive
 from featgan.user_code import blamed, resolve
 
 Order = Callable[[int], list[tuple[int, ...]]]
@@ -41,7 +38,7 @@ def middle_out(k: int) -> list[tuple[int, ...]]:
 RANDOM = "random"
 """Staged as `ascending`, but on groups whose images were drawn: the control for the order."""
 
-ORDERS: dict[str, Order] = {
+MODES: dict[str, Order] = {
     "descending": descending,
     "ascending": ascending,
     "conventional": conventional,
@@ -53,21 +50,10 @@ ORDERS: dict[str, Order] = {
 def arrange(mode: str, k: int) -> list[tuple[int, ...]]:
     """The groups that each stage of `mode` takes on; raises UserError where one is lost."""
     with blamed(mode):
-        additions = [tuple(groups) for groups in resolve(mode, ORDERS)(k)]
+        additions = [tuple(groups) for groups in resolve(mode, MODES)(k)]
         numbers = sorted(number for groups in additions for number in groups)
     if numbers != list(range(1, k + 1)):
         raise UserError(
             f"grid.mode: {mode} arranges {k} groups as {additions}; name each of 1..{k} once"
         )
     return additions
-
-
-def deal(mode: str, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The group number [n] of each image as `mode` sees it.
-
-    `random` deals the numbers out anew, a function of `seed`: groups of the same sizes that
-    say nothing about their images.
-    """
-    if mode != RANDOM:
-        return groups
-    return np.random.default_rng(derive(seed, "random groups")).permutation(groups)

@@ -7,25 +7,11 @@ sampling from a distribution that moves to the uniform one. Pure functions of ra
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from featgan.settings import Settings
-
-
-class PacingSettings(Settings):
-    """Whether images of one end of the order count for more at first."""
-
-    by: Literal["none", "sampling", "loss"] = "none"
-    """`none` (the paper's), `sampling` (they are drawn more often) or `loss` (they weigh more in
-    the discriminator's loss)."""
-    first: Literal["low", "high"] = "low"
-    """Which images are favoured at first: those of `low` or of `high` image scores."""
-    decay: float = Field(5.0, gt=0, le=1000)
-    """How fast the favour fades: after a share t of the run it is exp(-decay · t) of the first."""
+from featgan.staging.settings import PacingSettings
 
 
 def ranks(values: np.ndarray) -> NDArray[np.float64]:

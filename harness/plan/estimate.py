@@ -23,7 +23,8 @@ import torch
 from featgan import precision
 from featgan.batches import RESIDENT_BYTES, RESIDENT_SHARE, resident_bytes
 from featgan.errors import UserError
-from featgan.gans.registry import RECIPES, GanSettings, recipe
+from featgan.gans.registry import networks_of
+from featgan.gans.settings import RECIPES, GanSettings
 from featgan.scores.inception_score import (
     Classifier,
     FeatureStatistics,
@@ -165,7 +166,7 @@ def _sizes(gan: str, image_size: int) -> list[_Size]:
     """Of generator and discriminator; `gan` are settings as JSON. Ours are built without memory."""
     settings = GanSettings.model_validate_json(gan)
     with torch.device("meta" if settings.network in RECIPES else "cpu"), torch.no_grad():
-        networks = recipe(settings).networks(settings, image_size)
+        networks = networks_of(settings)(settings, image_size)
         latent = torch.zeros(2, settings.latent)  # two: batch norm refuses a single value
         sizes, given = [], latent
         for network in networks:

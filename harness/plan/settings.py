@@ -19,14 +19,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from featgan.errors import UserError
 from featgan.features.counter import FeatureSettings
 from featgan.features.groups import GroupSettings
-from featgan.gans.registry import GanSettings
+from featgan.gans.settings import GanSettings
 from featgan.scores.inception_score import ScoreSettings
 from featgan.scores.metrics import reported
-from featgan.settings import Settings
-from featgan.staging.modes import ORDERS
-from featgan.staging.pacing import PacingSettings
-from featgan.staging.stages import SCORE, Stage, StageSettings, plan
-from featgan.trainer import TrainingSettings
+from featgan.settings import Settings, TrainingSettings
+from featgan.staging.settings import MODE_NAMES, SCORE, PacingSettings, StageSettings
+from featgan.staging.stages import Stage, plan
 from featgan.user_code import choice
 from harness.plan.signature import short_hash, signature, unread
 from harness.plan.yaml_file import explain, nearest, parse
@@ -117,7 +115,7 @@ class Method(Settings):
         return self
 
 
-Mode = Annotated[str, choice(ORDERS)]
+Mode = Annotated[str, choice(MODE_NAMES)]
 
 
 class Grid(Settings):

@@ -12,8 +12,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from featgan.features.groups import GROUPINGS
-from featgan.gans.registry import recipe
-from featgan.staging.criteria import CRITERIA
+from featgan.gans.settings import recipe
+from featgan.staging.settings import CRITERION_NAMES
 from featgan.user_code import digest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def unread(mode: str, method: Method) -> set[str]:
         keys |= {"groups.method", "groups.tolerance", "stages.change", "stages.rewind"}
     if groups.method in GROUPINGS and groups.method != "balanced":
         keys.add("groups.tolerance")
-    if stages.criterion in CRITERIA:
+    if stages.criterion in CRITERION_NAMES:
         read = CRITERION_READS.get(stages.criterion)
         keys |= {f"stages.{key}" for key in ("window", "patience") if key != read}
     if method.pacing.by == "none":

@@ -19,6 +19,7 @@ import torch
 from ray import tune
 
 from featgan import precision
+from featgan.batches import shuffled_if_random
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.gans.registry import generator_bytes
@@ -26,7 +27,6 @@ from featgan.images.decode import ImagePack
 from featgan.sample import grid, png
 from featgan.scores import feature_file
 from featgan.scores.inception_score import Score, load_classifier
-from featgan.staging.modes import deal
 from featgan.trainer import Evaluation, StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run, planned_epochs, stop_key
@@ -292,7 +292,7 @@ class Trial:
         self._protocol, self._metrics_protocol = score.protocol, score.metrics_protocol
         return StagedTrainer(
             pack,
-            deal(cell.mode, groups.assign(values), cell.seed),
+            shuffled_if_random(groups.assign(values), cell.mode, cell.seed),
             cell.stages,
             score,
             gan=method.gan,

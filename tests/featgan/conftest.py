@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from featgan.gans.registry import GanSettings
+from featgan.gans.settings import GanSettings
 from featgan.scores.inception_score import Score, ScoreSettings, real_statistics
-from featgan.staging.pacing import PacingSettings
-from featgan.staging.stages import StageSettings, plan
-from featgan.trainer import StagedTrainer, TrainingSettings
+from featgan.settings import TrainingSettings
+from featgan.staging.settings import PacingSettings, StageSettings
+from featgan.staging.stages import plan
+from featgan.trainer import StagedTrainer
 
 
 class ArrayImages:

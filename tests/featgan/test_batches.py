@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from featgan.batches import Batches
+from featgan.batches import Batches, shuffled_if_random
 from featgan.staging.stages import Stage
 
 
@@ -141,3 +141,18 @@ def test_draws_are_a_function_of_seed_stage_and_epoch():
     reference = numbers(batches().epoch(ALL, 3, chances))
     assert numbers(batches().epoch(ALL, 3, chances)) == reference
     assert numbers(batches().epoch(ALL, 4, chances)) != reference
+
+
+def test_random_groups_keep_sizes_and_ignore_images():
+    groups = np.repeat([1, 2, 3], [500, 300, 200])
+    dealt = shuffled_if_random(groups, "random", seed=0)
+    assert np.array_equal(np.bincount(dealt), np.bincount(groups))
+    share = (dealt[:500] == 1).mean()
+    assert 0.42 < share < 0.58  # half of all are in group 1: the order of images plays no part
+    assert np.array_equal(dealt, shuffled_if_random(groups, "random", seed=0))
+    assert not np.array_equal(dealt, shuffled_if_random(groups, "random", seed=1))
+
+
+def test_other_modes_keep_their_groups():
+    groups = np.array([1, 3, 2])
+    assert shuffled_if_random(groups, "descending", seed=0) is groups

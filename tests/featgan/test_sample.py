@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from featgan import sample
-from featgan.gans.registry import GanSettings, build, generator_bytes
+from featgan.gans.registry import build, generator_bytes
+from featgan.gans.settings import GanSettings
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from featgan import checkpoint
 from featgan.errors import UserError
 from featgan.gans.registry import generator_bytes
 from featgan.scores.inception_score import Measurement
-from featgan.staging.stages import Peak
+from featgan.staging.progress import Peak
 
 
 @pytest.mark.parametrize("mode", ["ascending", "conventional"])

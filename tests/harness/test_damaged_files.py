@@ -23,7 +23,8 @@ from featgan import checkpoint
 from featgan.errors import UserError
 from featgan.features.counter import FeatureSettings
 from featgan.features.groups import FeatureGroups, GroupSettings
-from featgan.gans.registry import GanSettings, build, generator_bytes, load_generator
+from featgan.gans.registry import build, generator_bytes, load_generator
+from featgan.gans.settings import GanSettings
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.small_cnn import METADATA, load_trained, train_classifier

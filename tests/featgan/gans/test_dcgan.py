@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from featgan.gans.dcgan import FromPoint, ToPoint
-from featgan.gans.registry import GanSettings, build
+from featgan.gans.registry import build
+from featgan.gans.settings import GanSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,8 +6,8 @@ from torch.nn.functional import relu
 
 from featgan.gans.gan import Gan
 from featgan.gans.losses import gradient_penalty
-from featgan.gans.registry import GanSettings, Optimizer
-from featgan.trainer import TrainingSettings
+from featgan.gans.settings import GanSettings, Optimizer
+from featgan.settings import TrainingSettings
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Networks by name, built from a seed, and the file that a generator travels in."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -12,16 +13,16 @@ from safetensors.torch import save
 from featgan.errors import UserError
 from featgan.gans.registry import (
     GENERATOR_FORMAT,
-    GanSettings,
+    NETWORKS,
     build,
     generator_bytes,
     load_generator,
     to_uint8,
 )
+from featgan.gans.settings import RECIPES, GanSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NETWORKS = ["dcgan", "sngan", "wgan-gp"]
 SMALL = GanSettings(width=4, latent=6)
 
 OWN = """
@@ -45,6 +46,17 @@ def nothing(gan, image_size):
 def failing(gan, image_size):
     return nn.Linear(gan.latent + 1, 3), nn.Flatten()
 """
+
+
+def test_every_recipe_has_networks():
+    assert NETWORKS.keys() == RECIPES.keys()
+
+
+@pytest.mark.parametrize("package", ["gans.settings", "staging.settings", "staging.progress"])
+def test_settings_and_stages_load_no_torch(package):
+    script = f"import sys, featgan.{package}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.fixture

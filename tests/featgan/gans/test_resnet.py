@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from featgan.gans.registry import GanSettings, build
+from featgan.gans.registry import build
 from featgan.gans.resnet import Down, Up
+from featgan.gans.settings import GanSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from featgan.errors import UserError
 from featgan.gans.gan import Gan
-from featgan.gans.registry import GanSettings
+from featgan.gans.settings import GanSettings
 from featgan.scores import small_cnn
 from featgan.scores.inception_score import Score, ScoreSettings
 from featgan.scores.small_cnn import Training, load_trained, network, pack, train_classifier, unpack
-from featgan.trainer import TrainingSettings
+from featgan.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 CLASSES = ["red", "green", "blue", "dark"]

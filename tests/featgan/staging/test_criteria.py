@@ -3,10 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featgan.staging.criteria import CRITERIA, fixed, patience, peak, plateau, smoothed_peak
-from featgan.staging.stages import StageSettings
+from featgan.staging.settings import CRITERION_NAMES, StageSettings
 
 STAGES = StageSettings(window=3, patience=2)
 VALUES = st.lists(st.floats(-10, 10), min_size=1, max_size=40)
+
+
+def test_every_criterion_has_a_function():
+    assert tuple(CRITERIA) == CRITERION_NAMES
 
 
 def test_the_peak_is_the_first_of_the_highest():
@@ -65,7 +69,8 @@ def test_fixed_takes_the_last():
 @given(VALUES, st.sampled_from([*CRITERIA]), st.sampled_from([1, 3, 5, 7]))
 def test_no_criterion_looks_back_further_than_it_may(values, name, window):
     """The peak is the one it was, the newest, or within half a window: so few models are kept."""
-    from featgan.staging.stages import Progress, plan
+    from featgan.staging.progress import Progress
+    from featgan.staging.stages import plan
 
     settings = StageSettings(criterion=name, window=window, patience=3)
     progress = Progress(plan("conventional", 1, 100), settings)

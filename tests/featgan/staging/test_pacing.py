@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featgan.staging.pacing import PacingSettings, favour, ranks
+from featgan.staging.pacing import favour, ranks
+from featgan.staging.settings import PacingSettings
 
 LOSS = PacingSettings(by="loss", decay=2.0)
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featgan.errors import UserError
-from featgan.staging.stages import Peak, Progress, Stage, StageSettings, plan
+from featgan.staging.progress import Peak, Progress
+from featgan.staging.settings import StageSettings
+from featgan.staging.stages import Stage, plan
 
 
 def follow(stages, scores, every=10):

@@ -10,7 +10,8 @@ import pytest
 
 from featgan.errors import UserError
 from featgan.features.counter import FeatureSettings
-from featgan.gans.registry import GanSettings, build, generator_bytes
+from featgan.gans.registry import build, generator_bytes
+from featgan.gans.settings import GanSettings
 from featgan.images.decode import ImagePack
 from featgan.scores.inception_score import ScoreSettings, train_classifier
 from featgan.scores.small_cnn import load_trained
