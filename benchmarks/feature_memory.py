@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from featgan.features import vgg
-from featgan.features.counter import FeatureSettings
+from featgan.features.settings import FeatureSettings
 
 SIDE = 16
 

@@ -28,7 +28,8 @@ from torchvision import transforms
 from torchvision.models import vgg16
 
 from featgan.features import vgg
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, square
 
 LIMIT, PLAIN, KERAS = "limit: bare forward pass", "plain PyTorch loop", "Keras predict"

@@ -8,7 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
 
 
 def main() -> None:

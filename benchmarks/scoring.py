@@ -34,7 +34,8 @@ from featgan import precision
 from featgan.gans.registry import build, to_uint8
 from featgan.gans.settings import GanSettings
 from featgan.scores.classifiers import Classifier, load_inception
-from featgan.scores.inception_score import Score, ScoreSettings
+from featgan.scores.inception_score import Score
+from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained, network, prepare, train_classifier, unpack
 
 SEED = 2020

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["fp32", "bf16", "auto"]
+"""Number format of a network; `auto` is bf16 where the hardware computes in it."""
 
 
 class Settings(BaseModel):

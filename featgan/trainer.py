@@ -25,7 +25,7 @@ from featgan.errors import UserError
 from featgan.gans.gan import Gan
 from featgan.gans.settings import GanSettings
 from featgan.scores.inception_score import Diverged, Score
-from featgan.scores.metrics import lower_is_better
+from featgan.scores.settings import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import TrainingSettings
 from featgan.staging.pacing import favour, ranks

@@ -9,17 +9,15 @@ to be counted with.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from featgan.features import network as backbones
 from featgan.features import vgg
-from featgan.settings import Settings
+from featgan.features.settings import FeatureSettings
 
 MEANS = {
     "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255),
@@ -27,39 +25,6 @@ MEANS = {
 }
 """Of ImageNet's channels, red first, in units of a byte."""
 DEVIATIONS = {"torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255), "keras": (1.0, 1.0, 1.0)}
-
-
-class FeatureSettings(Settings):
-    """How the features of an image are counted."""
-
-    network: str = "vgg16"
-    """The network: any of torchvision's classifiers by its name there, such as `resnet50`."""
-    layer: str = "classifier.0"
-    """The layer whose positive outputs are counted, by torchvision's name; VGG16's fc1 by
-    default."""
-    weights: str = "imagenet"
-    """The network's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of
-    torchvision's (`.pth`, `.safetensors`) or of Keras' VGG16 (`.h5`)."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the `random` weights."""
-    input_size: int = Field(default=224, ge=32, le=1024)
-    """Pixels along each side of the square that the network sees."""
-    preprocessing: Literal["torchvision", "keras"] | None = None
-    """What the weights were trained with: `torchvision` (RGB, scaled to deviation 1) or `keras`
-    (BGR, only centred); null: `keras` for a file of Keras' (`.h5`), else `torchvision`."""
-
-    @property
-    def trained_with(self) -> Literal["torchvision", "keras"]:
-        """The preprocessing that is meant."""
-        if self.preprocessing is not None:
-            return self.preprocessing
-        return "keras" if Path(self.weights).suffix in vgg.KERAS else "torchvision"
-
-    @property
-    def outputs(self) -> str:
-        """Which outputs are counted, for people."""
-        papers = (self.network, self.layer) == backbones.PAPERS
-        return "VGG16 fc1" if papers else f"{self.network} {self.layer}"
 
 
 class FeatureCounter:

@@ -12,49 +12,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from featgan.errors import UserError
-from featgan.features.image_values import LABELS
-from featgan.settings import Settings
-from featgan.user_code import blamed, choice, resolve
+from featgan.features.settings import GROUPINGS, GroupSettings
+from featgan.user_code import blamed, resolve
 
 FORMAT = 2
 MOST = 4097
 """Different values that are kept apart: as many as there are feature counts of VGG16."""
-
-
-GROUPINGS = ("kmeans", "quantile", "balanced")
-
-
-class GroupSettings(Settings):
-    """What orders the images, and how that order is cut into groups."""
-
-    by: Annotated[str, choice(LABELS)] = "feature_count"
-    """The value of an image: `feature_count` (the paper's), `jpeg_size`, `entropy`, `edge_density`,
-    `centrality`, `random`, `table`, or a function of your own as `module:function`."""
-    seed: int = Field(default=0, ge=0)
-    """For `by: random`: draws the values."""
-    table: str | None = None
-    """For `by: table`: a CSV or Parquet file with a row for each image, found by `image_id`."""
-    column: str | None = None
-    """For `by: table`: the column that holds the values."""
-    method: Annotated[str, choice(GROUPINGS)] = "kmeans"
-    """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow), `balanced` (k-means
-    whose sizes are bounded by `tolerance`), or a function of your own as `module:function`."""
-    k: int = Field(default=3, ge=1, le=64)
-    """Number of groups."""
-    tolerance: float = Field(default=0.1, ge=0, lt=1)
-    """For `balanced`: how far a group's size may be from images / k, as a share of it."""
-
-    @model_validator(mode="after")
-    def _table_named(self) -> GroupSettings:
-        if self.by == "table" and not (self.table and self.column):
-            raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
-        return self
 
 
 @dataclass(frozen=True)

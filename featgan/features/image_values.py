@@ -62,19 +62,8 @@ def _jpeg_bytes(image: np.ndarray) -> int:
     return file.tell()
 
 
-IMAGE_SCORES: Mapping[str, ImageScore] = {
+PIXEL_VALUES: Mapping[str, ImageScore] = {
     "jpeg_size": jpeg_size,
     "entropy": entropy,
     "edge_density": edge_density,
 }
-
-LABELS = {
-    "feature_count": "feature count",
-    "jpeg_size": f"size as a JPEG of quality {JPEG_QUALITY} (bytes)",
-    "entropy": "entropy of the grey levels (bits)",
-    "edge_density": "edge density (share of the pixels)",
-    "centrality": "distance to the mean of the network's features",
-    "random": "random number",
-    "table": "column of a table",
-}
-"""Every name that `groups.by` knows, and what its values are."""

@@ -7,7 +7,7 @@ are a dictionary (`vgg.State`) of what is left of the network, so that one copy 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torchvision.models
@@ -16,13 +16,8 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from featgan.errors import UserError
 from featgan.features import vgg
+from featgan.features.settings import PAPER_LAYER, FeatureSettings
 from featgan.features.vgg import State
-
-if TYPE_CHECKING:
-    from featgan.features.counter import FeatureSettings
-
-PAPERS = ("vgg16", "classifier.0")
-"""Network and layer of the paper, whose weights may come from Keras too."""
 
 _OPTIONS = {name: {"transform_input": True} for name in ("googlenet", "inception_v3")}
 """What the published weights of a network were trained with."""
@@ -137,4 +132,4 @@ def _check_name(name: str) -> None:
 
 
 def _is_papers(settings: FeatureSettings) -> bool:
-    return (settings.network, settings.layer) == PAPERS
+    return (settings.network, settings.layer) == PAPER_LAYER

@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
 
 from featgan.errors import UserError
+from featgan.features.settings import KERAS_SUFFIXES
 
 State = dict[str, Tensor]
 
 FEATURES = 4096
 """Outputs of the first fully connected layer: the largest possible count."""
-
-KERAS = (".h5", ".hdf5")
-"""Endings of Keras' files."""
 
 URL = VGG16_Weights.IMAGENET1K_V1.url
 """Where torchvision publishes the weights."""
@@ -111,7 +109,7 @@ def read_file(path: Path, network: str = "VGG16") -> State:
     """The tensors of a PyTorch or safetensors file, or of Keras' VGG16; nothing is checked yet."""
     readers: dict[str, Callable[[Path], State]] = {".safetensors": load_file}
     if network == "VGG16":
-        readers |= dict.fromkeys(KERAS, _read_keras)
+        readers |= dict.fromkeys(KERAS_SUFFIXES, _read_keras)
     try:
         found = readers.get(path.suffix, _read_torch)(path)
         if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):

@@ -12,26 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from featgan import precision
 from featgan.scores.classifiers import Classifier, load_inception, load_torchvision
-from featgan.scores.metrics import (
-    MANIFOLD_NEIGHBOURS,
-    METRICS,
-    FeatureStatistics,
-    TooFew,
-    measure,
-    reported,
-)
+from featgan.scores.metrics import FeatureStatistics, TooFew, measure
+from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.scores.small_cnn import load_trained, train_classifier
-from featgan.settings import Precision, Settings
-from featgan.user_code import choice, digest
+from featgan.user_code import digest
 
 __all__ = [
     "Classifier",
@@ -39,7 +30,6 @@ __all__ = [
     "FeatureStatistics",
     "Measurement",
     "Score",
-    "ScoreSettings",
     "classify",
     "drawn",
     "inception_score",
@@ -55,47 +45,6 @@ Generate = Callable[[int, int], Tensor]
 
 class Diverged(Exception):
     """A score that is no number: the classifier's logits hold NaN or infinity."""
-
-
-class ScoreSettings(Settings):
-    """How generated images are scored."""
-
-    classifier: Literal["inception", "torchvision", "trained"] = "inception"
-    """The literature's Inception-v3, torchvision's, or a small CNN that the sweep trains."""
-    weights: str | None = None
-    """File of the Inception-v3's weights; none: they are downloaded once."""
-    trained_on: list[str] | None = Field(None, min_length=1)
-    """Data sets whose labels train the `trained` classifier; none: the built-in ones."""
-    count: int = Field(5000, ge=2)
-    """Images generated for one score."""
-    splits: int = Field(10, ge=1)
-    """Parts of these images; the score is the mean of the parts' scores."""
-    precision: Precision = "fp32"
-    """Number format of the classifier: `fp32`, `bf16`, or `auto`: bf16 where hardware has it."""
-    batch_size: int = Field(50, ge=1)
-    """Images generated and classified at a time."""
-    metrics: list[Annotated[str, choice(METRICS)]] = Field([])
-    """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
-    `density_coverage`, or `module:function`."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ScoreSettings:
-        if self.count < 2 * self.splits:
-            raise ValueError(f"count {self.count} leaves {self.splits} splits under 2 images each")
-        if "precision_recall" in self.metrics and self.count <= MANIFOLD_NEIGHBOURS:
-            raise ValueError(
-                f"metrics: precision_recall needs a count over {MANIFOLD_NEIGHBOURS}, "
-                f"not {self.count}"
-            )
-        if self.weights is not None and self.classifier == "trained":
-            raise ValueError("weights belongs to inception and torchvision; trained has its own")
-        if self.trained_on is not None and self.classifier != "trained":
-            raise ValueError("trained_on belongs to the classifier trained")
-        names = reported(self.metrics)
-        taken = {"score", *reported([*METRICS])}
-        if len({*names}) < len(names) or taken & {*reported([m for m in self.metrics if ":" in m])}:
-            raise ValueError(f"metrics names one twice, or a function as ours are: {names}")
-        return self
 
 
 def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:

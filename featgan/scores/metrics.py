@@ -6,20 +6,16 @@ summed in float64. What they need of the real images is computed once, when firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from featgan.scores.settings import DENSITY_NEIGHBOURS, MANIFOLD_NEIGHBOURS, reported
 from featgan.user_code import blamed, resolve
 
-MANIFOLD_NEIGHBOURS = 3
-"""Balls of precision and recall reach to the third neighbour (Kynkäänniemi et al. 2019)."""
-DENSITY_NEIGHBOURS = 5
-"""Balls of density and coverage reach to the fifth neighbour (Naeem et al. 2020)."""
 ROWS = 1024
 """Distances are taken so many rows at a time: 60,000 real images fit."""
 
@@ -185,28 +181,13 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     return (torch.cdist(rows, y) for rows in x.split(ROWS))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric and the names its numbers are reported under."""
-
-    names: tuple[str, ...]
-    of: Callable[[FeatureStatistics, Tensor], float | tuple[float, ...]]
-    lower_is_better: bool = False
-    real_images: int = 2
-    """Fewest real images that it can be measured against: one has no spread."""
-
-
-METRICS: dict[str, Metric] = {
-    "fid": Metric(("fid",), frechet_distance, lower_is_better=True),
-    "kid": Metric(("kid",), kernel_distance, lower_is_better=True),
-    "precision_recall": Metric(
-        ("precision", "recall"), precision_recall, real_images=MANIFOLD_NEIGHBOURS + 1
-    ),
-    "density_coverage": Metric(
-        ("density", "coverage"), density_coverage, real_images=DENSITY_NEIGHBOURS + 1
-    ),
+FUNCTIONS: dict[str, Callable[[FeatureStatistics, Tensor], float | tuple[float, ...]]] = {
+    "fid": frechet_distance,
+    "kid": kernel_distance,
+    "precision_recall": precision_recall,
+    "density_coverage": density_coverage,
 }
-"""What a sweep file's `score.metrics` may name, beside functions of the user's own."""
+"""The function of each metric of `METRICS`, from features of real and of generated images."""
 
 
 def measure(name: str, real: FeatureStatistics, generated: Tensor) -> dict[str, float]:
@@ -214,24 +195,9 @@ def measure(name: str, real: FeatureStatistics, generated: Tensor) -> dict[str, 
 
     A `module:function` gets both and returns one number; it is reported as `function`.
     """
-    if name not in METRICS:
+    if name not in FUNCTIONS:
         with blamed(name):
             return {reported([name])[0]: float(resolve(name, {})(real, generated))}
-    metric = METRICS[name]
-    found = metric.of(real, generated)
+    found = FUNCTIONS[name](real, generated)
     values = found if isinstance(found, tuple) else (found,)
-    return dict(zip(metric.names, values, strict=True))
-
-
-def reported(metrics: Sequence[str]) -> list[str]:
-    """The names of the numbers that `metrics` report."""
-    return [
-        name
-        for metric in metrics
-        for name in (METRICS[metric].names if metric in METRICS else (metric.partition(":")[2],))
-    ]
-
-
-def lower_is_better(number: str) -> bool:
-    """Whether a reported number is better when lower; those of the user's own never are."""
-    return any(number in metric.names and metric.lower_is_better for metric in METRICS.values())
+    return dict(zip(reported([name]), values, strict=True))

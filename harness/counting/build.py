@@ -23,7 +23,8 @@ import pandas as pd
 
 from featgan.errors import UserError
 from featgan.features import network
-from featgan.features.counter import FeatureSettings, count_type
+from featgan.features.counter import count_type
+from featgan.features.settings import PAPER_LAYER, FeatureSettings
 from featgan.images.decode import DECODING, RESIZE, ImagePack
 from harness.counting.cache import MAKERS, Known, known_counts
 from harness.counting.feature_table import NONE, duplicates_of, feature_table
@@ -246,7 +247,7 @@ def _put_data_set(
 def _kind(features: FeatureSettings) -> dict[str, Any]:
     """What decides a count, beside the image."""
     named = {"network": features.network, "layer": features.layer}
-    papers = tuple(named.values()) == network.PAPERS
+    papers = tuple(named.values()) == PAPER_LAYER
     # the paper's layer is not spelled out: counts made before there were others stay known
     return ({} if papers else named) | {
         # of a file its hash alone: moving it changes no count

@@ -25,7 +25,8 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, Worke
 
 from featgan.errors import UserError
 from featgan.features import network
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import BadImage, decode, square
 from harness.counting.cache import NOT_COUNTED, Known
 from harness.sources.base import SourceSettings

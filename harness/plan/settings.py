@@ -17,11 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import GroupSettings
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.settings import GanSettings
-from featgan.scores.inception_score import ScoreSettings
-from featgan.scores.metrics import reported
+from featgan.scores.settings import ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
 from featgan.staging.settings import MODE_NAMES, SCORE, PacingSettings, StageSettings
 from featgan.staging.stages import Stage, plan

@@ -11,7 +11,7 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from featgan.features.groups import GROUPINGS
+from featgan.features.settings import GROUPINGS
 from featgan.gans.settings import recipe
 from featgan.staging.settings import CRITERION_NAMES
 from featgan.user_code import digest

@@ -17,9 +17,8 @@ import pandas as pd
 import ray
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import GroupSettings
-from featgan.features.image_values import IMAGE_SCORES, LABELS, VERSION
+from featgan.features.image_values import PIXEL_VALUES, VERSION
+from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
 from featgan.images.decode import ImagePack, resized
 from featgan.regular_file import open_regular
 from featgan.user_code import blamed, digest, resolve
@@ -108,10 +107,10 @@ def load(store: Store, data_key: str, values_key: str | None) -> np.ndarray:
 def label(groups: GroupSettings, features: FeatureSettings) -> str:
     """What the values are, and their unit: for people."""
     if groups.by == "feature_count":
-        return f"{LABELS[groups.by]} (positive outputs of {features.outputs})"
+        return f"{IMAGE_VALUES[groups.by]} (positive outputs of {features.outputs})"
     if groups.by == "table":
         return str(groups.column)
-    return LABELS.get(groups.by, groups.by)
+    return IMAGE_VALUES.get(groups.by, groups.by)
 
 
 def digest_of(values: np.ndarray) -> str:
@@ -137,7 +136,7 @@ def _made_from(groups: GroupSettings, features: FeatureSettings) -> list[object]
 
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
     """A function's values of all images, in tasks over the whole cluster."""
-    resolve(by, IMAGE_SCORES)  # a name that leads nowhere is told before anything starts
+    resolve(by, PIXEL_VALUES)  # a name that leads nowhere is told before anything starts
     size = ImagePack.open(store.local(f"{data.key}/pack")).size
     tasks = [
         _values.remote(store, data.key, by, start, stop)
@@ -150,7 +149,7 @@ def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.n
 def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarray:
     images = ImagePack.open(store.local(f"{key}/pack")).rows(np.arange(start, stop))
     with blamed(by):
-        values = np.asarray(resolve(by, IMAGE_SCORES)(images))
+        values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
         raise UserError(
             f"groups.by: {by} gave {values.dtype} {list(values.shape)} for {len(images)} images; "

@@ -17,11 +17,12 @@ import numpy as np
 import ray
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import ImagePack
 from featgan.regular_file import open_regular
-from featgan.scores.inception_score import ScoreSettings, train_classifier
+from featgan.scores.inception_score import train_classifier
+from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import unpack
 from harness.counting.build import prepare
 from harness.plan.run import Run

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from featgan.errors import UserError
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
-from featgan.scores.inception_score import Score, ScoreSettings, classify, drawn, load_classifier
-from featgan.scores.metrics import METRICS
+from featgan.scores.inception_score import Score, classify, drawn, load_classifier
+from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import digest
 from harness.cluster import machine
 from harness.plan.signature import short_hash
@@ -80,7 +80,7 @@ def _check_enough(data: DataSet, settings: ScoreSettings) -> None:
             "or add images"
         )
     for metric in settings.metrics:
-        if metric in METRICS and data.images < (fewest := METRICS[metric].real_images):
+        if metric in METRICS and data.images < (fewest := METRICS[metric].fewest_real):
             raise UserError(
                 f"{said} the metric {metric}: it takes {fewest} or more; leave it out of "
                 "score.metrics, or add images"

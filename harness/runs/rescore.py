@@ -19,18 +19,14 @@ import torch
 from pydantic import ValidationError
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.gans.registry import Generator, load_generator, to_uint8
 from featgan.images.decode import ImagePack, resized
 from featgan.sample import GENERATOR, generate
 from featgan.scores import image_quality
-from featgan.scores.inception_score import (
-    Classifier,
-    Score,
-    ScoreSettings,
-    inception_score,
-    load_classifier,
-)
+from featgan.scores.inception_score import Classifier, Score, inception_score, load_classifier
+from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, load_table, read_data_set
 from harness.records.run_record import RunRecord

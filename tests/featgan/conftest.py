@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from featgan.gans.settings import GanSettings
-from featgan.scores.inception_score import Score, ScoreSettings, real_statistics
+from featgan.scores.inception_score import Score, real_statistics
+from featgan.scores.settings import ScoreSettings
 from featgan.settings import TrainingSettings
 from featgan.staging.settings import PacingSettings, StageSettings
 from featgan.staging.stages import plan

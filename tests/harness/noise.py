@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featgan.features.counter import FeatureSettings
+from featgan.features.settings import FeatureSettings
 from harness.counting.build import prepare
 from harness.records.data_set import DataSet
 from harness.sources.base import FolderSource

@@ -21,8 +21,8 @@ import torch
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.registry import build, generator_bytes, load_generator
 from featgan.gans.settings import GanSettings
 from featgan.images.decode import ImagePack

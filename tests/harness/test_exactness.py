@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import harness.storage.store
 from featgan import checkpoint
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
 from featgan.images.decode import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.run import Run

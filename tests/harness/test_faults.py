@@ -18,7 +18,8 @@ import torch
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
 from featgan.images.decode import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.run import Run

@@ -11,7 +11,8 @@ from torchvision.models import vgg16
 
 from featgan.features import counter as features
 from featgan.features import vgg
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import square
 
 CPU = torch.device("cpu")

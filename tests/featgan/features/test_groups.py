@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from sklearn.cluster import KMeans
 
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups, Group, GroupSettings
+from featgan.features.groups import FeatureGroups, Group
+from featgan.features.settings import GroupSettings
 
 
 def fit(counts: list[int] | np.ndarray, **options: object) -> FeatureGroups:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featgan.features.image_values import IMAGE_SCORES, edge_density, entropy, grey, jpeg_size
+from featgan.features.image_values import PIXEL_VALUES, edge_density, entropy, grey, jpeg_size
 
 
 def flat(*levels: int) -> np.ndarray:
@@ -55,13 +55,13 @@ def test_jpeg_size_is_that_of_the_file_and_grows_with_detail() -> None:
     assert sizes[1] > sizes[0] + 500
 
 
-@pytest.mark.parametrize("name", IMAGE_SCORES)
+@pytest.mark.parametrize("name", PIXEL_VALUES)
 def test_a_value_does_not_depend_on_its_neighbours(name: str) -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 3, 32, 32), np.uint8)
     images[2] //= 4
-    values = IMAGE_SCORES[name](images)
+    values = PIXEL_VALUES[name](images)
 
     assert values.dtype == np.float64
     assert len(set(values)) > 1
     for row in range(5):
-        assert IMAGE_SCORES[name](images[row : row + 1]) == values[row]
+        assert PIXEL_VALUES[name](images[row : row + 1]) == values[row]

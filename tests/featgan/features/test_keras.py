@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import square
 
 pytest.importorskip("h5py")

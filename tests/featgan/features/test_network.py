@@ -12,7 +12,8 @@ from torchvision.models import get_model
 
 from featgan.errors import UserError
 from featgan.features import network, vgg
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 
 CPU = torch.device("cpu")
 

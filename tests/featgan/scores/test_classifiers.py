@@ -12,7 +12,8 @@ from torchvision.models import Inception3
 
 from featgan.errors import UserError
 from featgan.scores.classifiers import load_inception, load_torchvision, resize_like_tensorflow1
-from featgan.scores.inception_score import Score, ScoreSettings, load_classifier
+from featgan.scores.inception_score import Score, load_classifier
+from featgan.scores.settings import ScoreSettings
 
 CPU = torch.device("cpu")
 

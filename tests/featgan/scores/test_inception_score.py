@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from torch_fidelity import metric_isc
 
 from featgan.scores.classifiers import Classifier
-from featgan.scores.inception_score import (
-    Diverged,
-    Score,
-    ScoreSettings,
-    inception_score,
-    real_statistics,
-)
+from featgan.scores.inception_score import Diverged, Score, inception_score, real_statistics
 from featgan.scores.metrics import frechet_distance
+from featgan.scores.settings import ScoreSettings
 
 CPU = torch.device("cpu")
 
@@ -230,7 +225,7 @@ def test_the_protocol_says_how_the_score_is_made() -> None:
     [
         ({"count": 19, "splits": 10}, "under 2 images each"),
         ({"classifier": "trained", "weights": "a.pth"}, "trained has its own"),
-        ({"metrics": ["fid", "fid"]}, "names one twice"),
+        ({"metrics": ["fid", "fid"]}, "same name: fid, fid"),
         ({"metrics": ["precision_recall"], "count": 3, "splits": 1}, "needs a count over 3, not 3"),
         ({"trained_on": ["apples"]}, "belongs to the classifier trained"),
     ],

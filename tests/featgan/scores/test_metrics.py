@@ -10,16 +10,15 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from featgan.scores import metrics
 from featgan.scores.metrics import (
-    METRICS,
+    FUNCTIONS,
     FeatureStatistics,
     density_coverage,
     frechet_distance,
     kernel_distance,
-    lower_is_better,
     measure,
     precision_recall,
-    reported,
 )
+from featgan.scores.settings import METRICS, lower_is_better, reported
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -128,17 +127,17 @@ def test_density_and_coverage_of_the_real_distribution_are_about_one() -> None:
 
 def test_rows_taken_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, real = features(70, 6, 1), features(90, 6, 2)
-    whole = {name: m.of(FeatureStatistics(real), generated) for name, m in METRICS.items()}
+    whole = {name: m(FeatureStatistics(real), generated) for name, m in FUNCTIONS.items()}
     monkeypatch.setattr(metrics, "ROWS", 16)
-    for name, metric in METRICS.items():
-        assert metric.of(FeatureStatistics(real), generated) == pytest.approx(whole[name])
+    for name, metric in FUNCTIONS.items():
+        assert metric(FeatureStatistics(real), generated) == pytest.approx(whole[name])
 
 
 def test_what_is_real_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = FeatureStatistics(features(50, 6, 2))
-    first = {name: m.of(real, features(40, 6, 1)) for name, m in METRICS.items()}
+    first = {name: m(real, features(40, 6, 1)) for name, m in FUNCTIONS.items()}
     monkeypatch.setattr(torch.linalg, "qr", None)
-    assert {name: m.of(real, features(40, 6, 1)) for name, m in METRICS.items()} == first
+    assert {name: m(real, features(40, 6, 1)) for name, m in FUNCTIONS.items()} == first
 
 
 def test_metrics_neither_read_nor_move_global_generators() -> None:
@@ -146,11 +145,11 @@ def test_metrics_neither_read_nor_move_global_generators() -> None:
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     real, generated = features(90, 6, 2), features(40, 6, 1)
-    values = [metric.of(FeatureStatistics(real), generated) for metric in METRICS.values()]
+    values = [metric(FeatureStatistics(real), generated) for metric in FUNCTIONS.values()]
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
     np.random.seed(2)
-    again = [metric.of(FeatureStatistics(real), generated) for metric in METRICS.values()]
+    again = [metric(FeatureStatistics(real), generated) for metric in FUNCTIONS.values()]
     assert values == again
     assert np.isfinite(np.hstack(values)).all()
 

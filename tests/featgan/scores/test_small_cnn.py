@@ -10,7 +10,8 @@ from featgan.errors import UserError
 from featgan.gans.gan import Gan
 from featgan.gans.settings import GanSettings
 from featgan.scores import small_cnn
-from featgan.scores.inception_score import Score, ScoreSettings
+from featgan.scores.inception_score import Score
+from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import Training, load_trained, network, pack, train_classifier, unpack
 from featgan.settings import TrainingSettings
 

@@ -23,7 +23,8 @@ from torchvision.models import vgg16
 
 from featgan.errors import UserError
 from featgan.features import vgg
-from featgan.features.counter import FeatureCounter, FeatureSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import ImagePack, decode, square
 from harness.counting import workers
 from harness.counting.workers import Counter

@@ -16,8 +16,8 @@ from noise import IMAGES, draw, run
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import FeatureSettings, GroupSettings
 from harness.counting import build, workers
 from harness.counting.boundaries import boundary_table
 from harness.counting.cache import Known

@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
-from featgan.features.groups import GroupSettings
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import ImagePack
 from harness.counting import build, shards, workers
 from harness.counting.build import prepare

@@ -15,7 +15,7 @@ import pytest
 import ray
 from PIL import Image
 
-from featgan.features.counter import FeatureSettings
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import BadImage, decode
 from harness.counting.build import prepare
 from harness.records.data_set import DataSet, load_rejected, load_table

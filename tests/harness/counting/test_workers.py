@@ -16,7 +16,7 @@ from PIL import Image
 
 from featgan.errors import UserError
 from featgan.features import vgg
-from featgan.features.counter import FeatureSettings
+from featgan.features.settings import FeatureSettings
 from harness.counting import workers
 from harness.counting.cache import NOT_COUNTED, Known
 from harness.counting.workers import Counter, Decoder

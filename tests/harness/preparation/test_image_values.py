@@ -15,8 +15,8 @@ import torch
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
-from featgan.features.counter import FeatureCounter, FeatureSettings
-from featgan.features.groups import GroupSettings
+from featgan.features.counter import FeatureCounter
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import ImagePack, resized
 from harness.preparation import image_values
 from harness.records.data_set import DataSet

@@ -14,14 +14,9 @@ import torch
 from featgan.errors import UserError
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file, inception_score
-from featgan.scores.inception_score import (
-    Score,
-    ScoreSettings,
-    load_classifier,
-    real_statistics,
-    train_classifier,
-)
-from featgan.scores.metrics import METRICS, FeatureStatistics, Metric, measure
+from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
+from featgan.scores.metrics import FeatureStatistics, measure
+from featgan.scores.settings import METRICS, Metric, ScoreSettings
 from harness.preparation import real_images
 from harness.records.data_set import DataSet
 from harness.storage.store import Store
@@ -147,6 +142,6 @@ def test_too_few_real_images_are_told_before_any_is_scored(
 
 @pytest.mark.parametrize(("name", "metric"), METRICS.items())
 def test_a_metric_is_a_number_from_its_fewest_real_images_on(name: str, metric: Metric) -> None:
-    features = torch.randn(metric.real_images + 9, 3, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(metric.fewest_real + 9, 3, generator=torch.Generator().manual_seed(0))
     real = FeatureStatistics(features[9:])
     assert np.isfinite([*measure(name, real, features[:9]).values()]).all()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
 from harness.records.sweep_results import Outcome
 from harness.report.paper_tables import group_tables, run_tables, score_tables
 

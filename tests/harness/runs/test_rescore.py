@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from featgan.errors import UserError
-from featgan.features.counter import FeatureSettings
+from featgan.features.settings import FeatureSettings
 from featgan.gans.registry import build, generator_bytes
 from featgan.gans.settings import GanSettings
 from featgan.images.decode import ImagePack
-from featgan.scores.inception_score import ScoreSettings, train_classifier
+from featgan.scores.inception_score import train_classifier
+from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained
 from harness import results
 from harness.records.data_set import FORMAT, DataSet

@@ -11,7 +11,8 @@ import torch
 
 from featgan import precision
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups, GroupSettings
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
 from featgan.gans.registry import load_generator
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file

@@ -1,0 +1,88 @@
+"""Settings of the feature counts and of the groups, and the names they accept; needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from featgan.settings import Settings
+from featgan.user_code import choice
+
+PAPER_LAYER = ("vgg16", "classifier.0")
+"""Network and layer of the paper: VGG16's first fully connected layer, by torchvision's names."""
+KERAS_SUFFIXES = (".h5", ".hdf5")
+"""Suffixes of Keras' weight files."""
+GROUPINGS = ("kmeans", "quantile", "balanced")
+"""Built-in values of `groups.method`."""
+IMAGE_VALUES = {
+    "feature_count": "feature count",
+    "jpeg_size": "size as a JPEG of quality 75 (bytes)",
+    "entropy": "entropy of the grey levels (bits)",
+    "edge_density": "edge density (share of the pixels)",
+    "centrality": "distance to the mean of the network's features",
+    "random": "random number",
+    "table": "column of a table",
+}
+"""Built-in values of `groups.by`, and a label for each."""
+
+
+class FeatureSettings(Settings):
+    """How the features of an image are counted."""
+
+    network: str = "vgg16"
+    """The network: any of torchvision's classifiers by its name there, such as `resnet50`."""
+    layer: str = "classifier.0"
+    """The layer whose positive outputs are counted, by torchvision's name; VGG16's fc1 by
+    default."""
+    weights: str = "imagenet"
+    """The network's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of
+    torchvision's (`.pth`, `.safetensors`) or of Keras' VGG16 (`.h5`)."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the `random` weights."""
+    input_size: int = Field(default=224, ge=32, le=1024)
+    """Side, in pixels, of the square images that the network is given."""
+    preprocessing: Literal["torchvision", "keras"] | None = None
+    """Preprocessing that the weights were trained with: `torchvision` (RGB, mean 0, deviation 1)
+    or `keras` (BGR, mean 0); null: `keras` for a Keras file (`.h5`), else `torchvision`."""
+
+    @property
+    def trained_with(self) -> Literal["torchvision", "keras"]:
+        """The preprocessing, with null resolved."""
+        if self.preprocessing is not None:
+            return self.preprocessing
+        return "keras" if Path(self.weights).suffix in KERAS_SUFFIXES else "torchvision"
+
+    @property
+    def outputs(self) -> str:
+        """A label of the outputs that are counted."""
+        paper = (self.network, self.layer) == PAPER_LAYER
+        return "VGG16 fc1" if paper else f"{self.network} {self.layer}"
+
+
+class GroupSettings(Settings):
+    """The order of the images, and how it is cut into groups."""
+
+    by: Annotated[str, choice(IMAGE_VALUES)] = "feature_count"
+    """The value of an image: `feature_count` (the paper's), `jpeg_size`, `entropy`, `edge_density`,
+    `centrality`, `random`, `table`, or a user-defined function as `module:function`."""
+    seed: int = Field(default=0, ge=0)
+    """For `by: random`: seed of the values."""
+    table: str | None = None
+    """For `by: table`: a CSV or Parquet file with a row for each image, found by `image_id`."""
+    column: str | None = None
+    """For `by: table`: the column that holds the values."""
+    method: Annotated[str, choice(GROUPINGS)] = "kmeans"
+    """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow), `balanced` (k-means
+    with sizes bounded by `tolerance`), or a user-defined function as `module:function`."""
+    k: int = Field(default=3, ge=1, le=64)
+    """Number of groups."""
+    tolerance: float = Field(default=0.1, ge=0, lt=1)
+    """For `balanced`: largest difference of a group's size from images / k, as a share of it."""
+
+    @model_validator(mode="after")
+    def _table_and_column(self) -> GroupSettings:
+        if self.by == "table" and not (self.table and self.column):
+            raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
+        return self

@@ -1,0 +1,98 @@
+"""Settings of the scores, and the names of classifiers and metrics; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from featgan.settings import Precision, Settings
+from featgan.user_code import choice
+
+MANIFOLD_NEIGHBOURS = 3
+"""Precision and recall use balls that reach the third neighbour (Kynkäänniemi et al. 2019)."""
+DENSITY_NEIGHBOURS = 5
+"""Density and coverage use balls that reach the fifth neighbour (Naeem et al. 2020)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Properties of a built-in metric; its function is in `featgan.scores.metrics`."""
+
+    numbers: tuple[str, ...]
+    """Names under which its numbers are reported."""
+    lower_is_better: bool = False
+    fewest_real: int = 2
+    """Fewest real images that it can be measured against."""
+
+
+METRICS = {
+    "fid": Metric(("fid",), lower_is_better=True),
+    "kid": Metric(("kid",), lower_is_better=True),
+    "precision_recall": Metric(("precision", "recall"), fewest_real=MANIFOLD_NEIGHBOURS + 1),
+    "density_coverage": Metric(("density", "coverage"), fewest_real=DENSITY_NEIGHBOURS + 1),
+}
+"""Built-in values of `score.metrics`."""
+
+
+class ScoreSettings(Settings):
+    """How generated images are scored."""
+
+    classifier: Literal["inception", "torchvision", "trained"] = "inception"
+    """The literature's Inception-v3, torchvision's, or a small CNN that the sweep trains."""
+    weights: str | None = None
+    """File of the Inception-v3's weights; none: they are downloaded once."""
+    trained_on: list[str] | None = Field(None, min_length=1)
+    """Data sets whose labels train the `trained` classifier; none: the built-in ones."""
+    count: int = Field(5000, ge=2)
+    """Images generated for one score."""
+    splits: int = Field(10, ge=1)
+    """Parts of these images; the score is the mean of the parts' scores."""
+    precision: Precision = "fp32"
+    """Number format of the classifier: `fp32`, `bf16`, or `auto`: bf16 where hardware has it."""
+    batch_size: int = Field(50, ge=1)
+    """Images generated and classified at a time."""
+    metrics: list[Annotated[str, choice(METRICS)]] = Field([])
+    """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
+    `density_coverage`, or `module:function`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScoreSettings:
+        if self.count < 2 * self.splits:
+            raise ValueError(f"count {self.count} leaves {self.splits} splits under 2 images each")
+        if "precision_recall" in self.metrics and self.count <= MANIFOLD_NEIGHBOURS:
+            raise ValueError(
+                f"metrics: precision_recall needs a count over {MANIFOLD_NEIGHBOURS}, "
+                f"not {self.count}"
+            )
+        if self.weights is not None and self.classifier == "trained":
+            raise ValueError("weights belongs to inception and torchvision; trained has its own")
+        if self.trained_on is not None and self.classifier != "trained":
+            raise ValueError("trained_on belongs to the classifier trained")
+        names = reported(self.metrics)
+        taken = {"score", *reported([*METRICS])}
+        if len({*names}) < len(names) or taken & {*reported([m for m in self.metrics if ":" in m])}:
+            raise ValueError(
+                "metrics: two of these numbers, or a user-defined and a built-in one, have the "
+                f"same name: {', '.join(names)}"
+            )
+        return self
+
+
+def reported(metrics: Sequence[str]) -> list[str]:
+    """Return the names of the numbers that `metrics` report.
+
+    A user-defined `module:function` reports one number, `function`.
+    """
+    return [
+        name
+        for metric in metrics
+        for name in (METRICS[metric].numbers if metric in METRICS else (metric.partition(":")[2],))
+    ]
+
+
+def lower_is_better(number: str) -> bool:
+    """Return whether a reported number is better when lower; user-defined ones never are."""
+    return any(number in metric.numbers and metric.lower_is_better for metric in METRICS.values())
