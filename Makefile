@@ -1,25 +1,43 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+# uv, where it is installed, takes half as long as pip.
+ifneq ($(shell command -v uv),)
+INSTALL = uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
+else
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+endif
+SMALL := not (slow or cluster or gpu)
 
-.PHONY: advisories sweep test docs lint test-slow test-cluster test-hosts test-gpu test-kills clean
+.PHONY: advisories clean docs format lint sweep test test-cluster test-gpu test-hosts test-kills test-ray test-slow
 
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
 
-test: lint  ## lint, then all tests but the slow ones: on two cores, and those with Ray alone
-	$(BIN)/python -m pytest -m "not (ray or slow or cluster or gpu)" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not (slow or cluster or gpu)"
+test: lint  ## lint, the tests without Ray, those on one shared Ray, and one sweep; minutes
+	$(BIN)/python -m pytest -m "not (ray_session or own_ray) and $(SMALL)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "(ray_session or smoke) and $(SMALL)"
+
+test-ray: .venv/ready-dev  ## the other tests that start Ray; minutes
+	$(BIN)/python -m pytest -m "own_ray and not smoke and $(SMALL)"
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-docs: .venv/ready  ## write docs/sweep-file.md from the schema
-	$(BIN)/python -m harness.plan.reference > docs/sweep-file.md
+format: .venv/ready-dev  ## fix what ruff can fix, and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
-test-slow: .venv/ready-dev  ## fault and scale tests that take minutes
+docs: .venv/ready-dev  ## write docs/sweep-file.md from the settings, the guarantees from the tests
+	$(BIN)/python -m harness.plan.reference > docs/sweep-file.md
+	$(BIN)/python tests/guarantees.py docs/reliability.md
+
+test-slow: .venv/ready-dev  ## fault and scale tests; hours
 	$(BIN)/python -m pytest -m slow
+
+test-kills: .venv/ready-dev  ## 50 random kills of a sweep's processes; up to hours
+	$(BIN)/python -m pytest -m slow tests/harness/test_killed_sweeps.py
 
 test-cluster: .venv/ready-dev  ## several hosts on this machine; needs root
 	$(BIN)/python -m pytest -m cluster
@@ -32,15 +50,12 @@ test-gpu: .venv/ready-dev  ## needs an NVIDIA GPU
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) .
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	touch $@
-
-test-kills: .venv/ready-dev  ## 50 random kills of a sweep's processes; up to hours
-	$(BIN)/python -m pytest -m slow tests/harness/test_killed_sweeps.py
 
 advisories:  ## known security advisories of the pinned dependencies; needs a network
 	$(PYTHON) -m venv .venv-advisories

@@ -1,31 +1,26 @@
-"""What all tests share."""
+"""Settings and marks for all tests."""
 
 import pytest
 from hypothesis import settings
 
-# How long a case takes is the machine's business, and no assertion's.
+# Durations depend on the machine, so no example has a deadline.
 settings.register_profile("featgan", deadline=None)
 settings.load_profile("featgan")
 
-STARTS_RAY = {
-    "cluster/test_connect",
-    "cluster/test_preflight",
-    "counting/test_build",
-    "counting/test_build_fuzz",
-    "preparation/test_image_values",
-    "runs/test_tune",
-    "test_beyond",
-    "test_features",
-    "test_killed_sweeps",
-    "test_sweep",
-    "test_sweep_s3",
-    "test_sweep_values",
-}
+MARKS = {"own_ray": 0, "ray_session": 1}
+"""Fixtures whose tests get a mark of the same name, and the order in which these tests run.
+
+A test that starts Ray itself cannot do so while the shared instance is up in this process.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts Ray: those tests run one after the other, the rest on all cores."""
+    """Mark the tests that use Ray by their fixtures, and run them in the order of `MARKS`."""
+    order = {}
     for item in items:
-        if any(item.path.match(f"tests/harness/{name}.py") for name in STARTS_RAY):
-            item.add_marker(pytest.mark.ray)
+        used = [name for name in MARKS if name in getattr(item, "fixturenames", ())]
+        for name in used:
+            item.add_marker(name)
+        order[item.nodeid] = min((MARKS[name] for name in used), default=len(MARKS))
+    items.sort(key=lambda item: order[item.nodeid])

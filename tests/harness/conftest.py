@@ -1,4 +1,4 @@
-"""A synthetic sweep folder, as a real one would be, and a store whose disk is full."""
+"""Ray, commands, synthetic sweep folders, and a store whose disk is full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules that tests share
+from processes import Commands
 
 from harness.records.run_record import Evaluation, RunRecord, Seconds, StageRecord
 from harness.records.sweep_records import (
@@ -31,6 +29,37 @@ from harness.storage.store import Store
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
 Build = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray instance for all tests that only need Ray: two CPUs, and a GPU that only Ray has."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=10**9,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def own_ray() -> None:
+    """Mark a test that starts Ray itself, by a command for example."""
+
+
+@pytest.fixture
+def commands(own_ray: None) -> Iterator[Commands]:
+    """Commands that start Ray; they end with the test."""
+    commands = Commands()
+    yield commands
+    commands.end()
 
 
 class FailingStore(Store):

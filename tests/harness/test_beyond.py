@@ -1,10 +1,7 @@
 """Sweeps beyond the paper, through the real command: the user's own functions, and pilots."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,20 +46,13 @@ resources: {{checkpoint_minutes: 0}}
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(commands, tmp_path):
     """Run the command on a file of `BASE` and `extra`; the run records by name."""
 
     def run(extra, metrics=""):
         path = tmp_path / "tiny.yaml"
         path.write_text(BASE.format(results=tmp_path / "results", metrics=metrics) + extra)
-        found = subprocess.run(
-            [sys.executable, str(ROOT / "harness" / "sweep.py"), str(path)],
-            cwd=tmp_path,
-            env=os.environ | {"RAY_ADDRESS": "local"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        found = commands.run("sweep", path, cwd=tmp_path)
         files = (tmp_path / "results" / "tiny").glob("runs/*/run.json")
         return found, [json.loads(file.read_text()) for file in sorted(files)]
 
@@ -71,7 +61,7 @@ def sweep(tmp_path):
 
 def test_functions_of_the_users_own_on_every_axis(sweep, tmp_path):
     (tmp_path / "mine_for_test.py").write_text(OWN)
-    found, runs = sweep(
+    (code, _, err), runs = sweep(
         """
 groups: {by: "mine_for_test:redness"}
 stages: {criterion: "mine_for_test:last_but_peaky", watch: mean_distance}
@@ -81,7 +71,7 @@ grid:
 """,
         metrics=", metrics: ['mine_for_test:mean_distance']",
     )
-    assert found.returncode == 0, found.stderr
+    assert code == 0, err
     own, random = sorted(runs, key=lambda run: run["cell"]["mode"])
     assert [stage["groups"] for stage in own["stages"]] == [[1], [1, 3], [1, 3, 2]]
     assert [stage["groups"] for stage in random["stages"]] == [[1], [2], [3]]
@@ -147,13 +137,13 @@ def test_a_pilot_stops_runs_and_says_so_and_is_done_afterwards(sweep):
 pilot: {grace: 1, keep_one_in: 2}
 grid: {mode: [conventional], seed: [0, 1, 2, 3, 4, 5]}
 """
-    found, runs = sweep(pilot)
-    assert found.returncode == 0, found.stderr
+    (code, _, err), runs = sweep(pilot)
+    assert code == 0, err
     statuses = [run["status"] for run in runs]
     assert {*statuses} == {"finished", "stopped"}
     stopped = [run for run in runs if run["status"] == "stopped"]
     assert all(1 <= run["epochs_spent"] < 12 and run["best_score"] for run in stopped)
     assert all("pilot" in run["reason"] for run in stopped)
-    again, same = sweep(pilot)
-    assert "runs: 6 done, 0 half done, 0 missing" in again.stderr
+    (_, _, err), same = sweep(pilot)
+    assert "runs: 6 done, 0 half done, 0 missing" in err
     assert [run["status"] for run in same] == statuses

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,27 +14,11 @@ import pyarrow.fs as pafs
 import pytest
 from buckets import serving
 from PIL import Image
+from processes import Commands
 
 from featgan.errors import UserError
 from harness.counting.shards import SMALLEST
 from harness.sources.base import FolderSource
-
-COMMAND = [sys.executable, str(Path(__file__).parents[2] / "harness" / "features.py")]
-
-
-def start(file: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"RAY_ADDRESS": "local"},
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
 
 
 def table_of(folder: Path, data: str) -> pd.DataFrame:
@@ -70,7 +51,7 @@ def png(seed: int) -> bytes:
 
 
 def test_images_of_a_bucket_are_listed_counted_and_rejected_as_on_disk(
-    bucket: pafs.FileSystem, tmp_path: Path
+    bucket: pafs.FileSystem, commands: Commands, tmp_path: Path
 ) -> None:
     for seed in range(12):
         name = f"a/{seed:02d}.png" if seed % 2 else f"b c/ü{seed:02d}.PNG"
@@ -93,7 +74,7 @@ score: {{classifier: trained, trained_on: [here], count: 100}}
 grid: {{mode: [descending], seed: [0]}}
 """
     )
-    code, out, err = finish(start(file))
+    code, out, err = commands.run("features", file)
 
     assert code == 0, err
     here, there = table_of(tmp_path, "here"), table_of(tmp_path, "there")
@@ -122,7 +103,7 @@ def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSy
         assert "\n" not in str(caught.value)
 
 
-def test_a_killed_count_goes_on_from_its_finished_parts(tmp_path: Path) -> None:
+def test_a_killed_count_goes_on_from_its_finished_parts(commands: Commands, tmp_path: Path) -> None:
     """SIGKILL of the command in the midst of counting; then the same command again."""
     (tmp_path / "noise").mkdir()
     for seed in range(SMALLEST + 150):
@@ -138,21 +119,21 @@ grid: {{mode: [descending], seed: [0]}}
     for folder in (straight, killed):
         folder.mkdir()
         (folder / "mine.yaml").write_text(f"results: {folder}/results\n{text}")
-    code, _, err = finish(start(straight / "mine.yaml"))
+    code, _, err = commands.run("features", straight / "mine.yaml")
     assert code == 0, err
 
-    command = start(killed / "mine.yaml")
+    command = commands.start("features", killed / "mine.yaml")
     deadline = time.monotonic() + 300
     while not (parts := [*killed.glob("results/features/noise-*/parts/0*.npz")]):
-        assert command.poll() is None, finish(command)
+        assert command.poll() is None, commands.finish(command)
         assert time.monotonic() < deadline
         time.sleep(0.02)
     command.kill()
-    finish(command)
+    commands.finish(command)
     assert not [*killed.glob("results/features/noise-*/dataset.json")], "it was not in the midst"
     left = SMALLEST * len({*parts, *killed.glob("results/features/noise-*/parts/0*.npz")})
 
-    code, out, err = finish(start(killed / "mine.yaml"))
+    code, out, err = commands.run("features", killed / "mine.yaml")
     assert code == 0, err
     begun = re.search(r"noise: (\d+) of \d+ images", err)
     assert begun is not None, err

@@ -116,7 +116,7 @@ def left_by(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     command = Command(write(folder))
     try:
@@ -128,7 +128,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def commands() -> Iterator[list[Command]]:
+def commands(own_ray: None) -> Iterator[list[Command]]:
     """Commands begun by a test, ended with it."""
     begun: list[Command] = []
     yield begun

@@ -6,18 +6,14 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from processes import LOOPBACK, MARK, listening, marked
+from processes import LOOPBACK, MARK, Commands, listening, marked
 
 from harness.storage import lock
 from harness.storage.store import Store
 
-ROOT = Path(__file__).parents[2]
 TINY = """
 results: {results}
 data:
@@ -31,19 +27,6 @@ score: {{classifier: trained, trained_on: [apples, digits], count: 16, splits: 2
 grid: {{mode: [descending, conventional], seed: {seeds}}}
 resources: {{checkpoint_minutes: 0}}
 """
-
-
-STARTED = []
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    """A test that failed must not leave its sweep running beside the others."""
-    yield
-    for process in STARTED:
-        process.kill()
-        process.communicate()
-    STARTED.clear()
 
 
 @pytest.fixture
@@ -61,18 +44,6 @@ def written(folder, seeds=(0,), epochs=4, extra=""):
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The results of a sweep that nobody disturbed."""
-    home = tmp_path_factory.mktemp("undisturbed")
-    code, out, err = finish(start(written(home, epochs=20)))
-    assert code == 0, err
-    assert "4 of 4 runs finished" in out
-    assert "Traceback" not in err
-    assert "rror" not in err
-    return home / "results"
-
-
 @pytest.fixture
 def prepared(undisturbed, tmp_path):
     """A folder for results in which all that runs share is there."""
@@ -82,19 +53,16 @@ def prepared(undisturbed, tmp_path):
     return results
 
 
-def start(*arguments):
-    command = [sys.executable, str(ROOT / "harness" / "sweep.py"), *map(str, arguments)]
-    environment = os.environ | {"RAY_ADDRESS": "local", MARK: f"{os.getpid()}-{len(STARTED)}"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    STARTED.append(process)
-    return process
-
-
-def finish(process, seconds=400):
-    out, err = process.communicate(timeout=seconds)
-    return process.returncode, out, err
+@pytest.fixture(scope="module")
+def undisturbed(own_ray, tmp_path_factory):
+    """The results of a sweep that nothing disturbed."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = Commands().run("sweep", written(home, epochs=20))
+    assert code == 0, err
+    assert "4 of 4 runs finished" in out
+    assert "Traceback" not in err
+    assert "rror" not in err
+    return home / "results"
 
 
 def records(folder):
@@ -119,7 +87,7 @@ def scores(folder):
 
 
 def test_a_dry_run_prints_settings_grid_and_number_of_runs(sweep_file, tmp_path):
-    code, out, err = finish(start(sweep_file(seeds=(3, 5)), "--dry-run"))
+    code, out, err = Commands().run("sweep", sweep_file(seeds=(3, 5)), "--dry-run")
     assert (code, err) == (0, "")
     assert "mode: descending, conventional" in out
     assert "seed: 3, 5" in out
@@ -137,18 +105,19 @@ def test_a_dry_run_prints_settings_grid_and_number_of_runs(sweep_file, tmp_path)
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message):
-    code, out, err = finish(start(sweep_file(extra=extra)))
+    code, out, err = Commands().run("sweep", sweep_file(extra=extra))
     assert code == 2
     assert out == ""
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
-def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, undisturbed, prepared):
+@pytest.mark.smoke
+def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undisturbed, prepared):
     """Killed while runs are under way: the same command does the rest, to the same bytes."""
     file = sweep_file(epochs=20)
     folder = prepared / "tiny"
-    process = start(file)
+    process = commands.start("sweep", file)
     deadline = time.monotonic() + 300
     while not any(record["status"] == "finished" for record in records(folder).values()):
         assert process.poll() is None, process.communicate()
@@ -159,7 +128,7 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, undisturbed, p
     done = {n: r for n, r in records(folder).items() if r["status"] == "finished"}
     assert 0 < len(done) < 4
 
-    code, _, err = finish(start(file))
+    code, _, err = commands.run("sweep", file)
     assert code == 0, err
     told = [int(number) for number in re.findall(r"\b(\d+) done, \d+ half done", err)]
     # the run beside it may have ended too, before its process saw that the driver is dead
@@ -184,12 +153,12 @@ def test_a_killed_sweep_continues_and_repeats_nothing(sweep_file, undisturbed, p
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow, id="closed terminal"),
     ],
 )
-def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, prepared, number):
+def test_a_stopped_sweep_lets_the_runs_save_themselves(commands, sweep_file, prepared, number):
     file = sweep_file(epochs=200)
     folder = prepared / "tiny"
-    process = start(file)
+    mark = f"{os.getpid()}-{number}"
+    process = commands.start("sweep", file, env={MARK: mark})
     await_evaluations(process, folder)
-    mark = f"{os.getpid()}-{STARTED.index(process)}"
     addresses = listening(marked(mark))
     assert addresses, "Ray listens: the test must see it"
     assert addresses <= LOOPBACK
@@ -197,7 +166,7 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, prepared, num
         for pid in marked(mark):
             os.kill(pid, number)
     process.send_signal(number)
-    code, _, err = finish(process)
+    code, _, err = commands.finish(process)
     assert code == 1
     assert "the same command continues them: python " in err
     assert "Traceback" not in err
@@ -206,23 +175,25 @@ def test_a_stopped_sweep_lets_the_runs_save_themselves(sweep_file, prepared, num
     assert all((folder / "runs" / name / "checkpoint.pt").exists() for name in stopped)
 
 
-def test_a_second_ctrl_c_stops_at_once(sweep_file, prepared):
-    process = start(sweep_file(epochs=20000))
+def test_a_second_ctrl_c_stops_at_once(commands, sweep_file, prepared):
+    process = commands.start("sweep", sweep_file(epochs=20000))
     await_evaluations(process, prepared / "tiny")
     process.send_signal(signal.SIGINT)
     while process.poll() is None and "stopping" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    code, _, err = finish(process, 60)
+    code, _, err = commands.finish(process, 60)
     assert code == 1
     command = shlex.join(["python", *process.args[1:]])
     assert err.splitlines()[-1] == f"featgan: stopped at once; to continue: {command}"
 
 
 @pytest.mark.slow  # in CI test_lock's, without runs
-def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, prepared, monkeypatch):
+def test_a_driver_that_was_taken_for_dead_ends_its_runs(
+    commands, sweep_file, prepared, monkeypatch
+):
     """It slept (a laptop's lid, a virtual machine's pause) until another had its sweep."""
-    process = start(sweep_file(epochs=20000))
+    process = commands.start("sweep", sweep_file(epochs=20000))
     folder = prepared / "tiny"
     await_evaluations(process, folder)
     process.send_signal(signal.SIGSTOP)
@@ -230,7 +201,7 @@ def test_a_driver_that_was_taken_for_dead_ends_its_runs(sweep_file, prepared, mo
     store = Store(str(prepared))
     with lock.SweepLock(store, "tiny", beat=0.1, patience=0.5, notice=lambda _: None):
         process.send_signal(signal.SIGCONT)
-        code, _, err = finish(process, 60)
+        code, _, err = commands.finish(process, 60)
         assert store.list("tiny/lock") == ["tiny/lock/000002.json"]
     assert code == 2
     assert f"sweep tiny was taken over by process {os.getpid()} of" in err.splitlines()[-1]

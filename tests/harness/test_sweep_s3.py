@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ import numpy as np
 import pytest
 from buckets import serving
 from PIL import Image
+from processes import Commands
 
 from harness.storage.store import Store
 
 pytest.importorskip("s3fs")
 
-ROOT = Path(__file__).parents[2]
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SWEEP = """
 name: tiny
@@ -43,7 +42,6 @@ pytestmark = pytest.mark.slow  # three sweeps
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     """A server on loopback with an empty bucket, and the keys to it in the environment."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("RAY_ADDRESS", "local")
     with serving(monkeypatch, "AKIAIOSFODNN7EXAMPLE", SECRET):
         store = Store("s3://sweeps")
         store._fs.mkdir("sweeps")
@@ -62,15 +60,10 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def sweep(tmp_path: Path, results: str, photos: str) -> subprocess.Popen[str]:
+def sweep(commands: Commands, tmp_path: Path, results: str, photos: str) -> subprocess.Popen[str]:
     file = tmp_path / "tiny.yaml"
     file.write_text(SWEEP.format(results=results, photos=photos))
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "harness" / "sweep.py"), str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return commands.start("sweep", file, stderr=subprocess.STDOUT)
 
 
 def left_by(store: Store) -> dict[str, object]:
@@ -87,15 +80,15 @@ def left_by(store: Store) -> dict[str, object]:
 
 
 def test_a_sweep_in_a_bucket_is_killed_continued_and_tells_its_keys_to_no_one(
-    bucket: Store, tmp_path: Path
+    commands: Commands, bucket: Store, tmp_path: Path
 ) -> None:
     here = photos(tmp_path / "photos")
-    undisturbed = sweep(tmp_path, str(tmp_path / "results"), str(here))
+    undisturbed = sweep(commands, tmp_path, str(tmp_path / "results"), str(here))
     said, _ = undisturbed.communicate(timeout=300)
     assert undisturbed.returncode == 0, said
 
     bucket._fs.put(str(here), "sweeps/photos", recursive=True)
-    killed = sweep(tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
+    killed = sweep(commands, tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
     results = Store("s3://sweeps/results")
     deadline = time.monotonic() + 300
     while not any("checkpoint" in key for key in results.list("tiny/runs")):
@@ -111,7 +104,7 @@ def test_a_sweep_in_a_bucket_is_killed_continued_and_tells_its_keys_to_no_one(
     assert len(logs) > 10
     assert not [path for path in logs if SECRET.encode() in path.read_bytes()]
 
-    again = sweep(tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
+    again = sweep(commands, tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0, said
     assert "Traceback" not in said

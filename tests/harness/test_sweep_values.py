@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +9,6 @@ import pandas as pd
 from featgan.features import image_values
 from featgan.images.decode import ImagePack
 
-ROOT = Path(__file__).parents[2]
 SWEEP = """
 results: {results}
 data:
@@ -28,17 +23,14 @@ grid: {{mode: [ascending], seed: [0], groups.by: [feature_count, edge_density]}}
 """
 
 
-def test_two_kinds_of_values_as_an_axis_of_the_grid(tmp_path):
+def test_two_kinds_of_values_as_an_axis_of_the_grid(commands, tmp_path):
     (tmp_path / "by.yaml").write_text(SWEEP.format(results=tmp_path / "results"))
     folder = tmp_path / "results" / "by"
     (folder / "groups").mkdir(parents=True)
     (folder / "groups" / "digits-kmeans-k9.json").write_text("{}")  # of settings since changed
-    command = [sys.executable, str(ROOT / "harness" / "sweep.py"), str(tmp_path / "by.yaml")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"}
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 of 2 runs finished" in done.stdout
+    code, out, err = commands.run("sweep", tmp_path / "by.yaml")
+    assert code == 0, err
+    assert "2 of 2 runs finished" in out
 
     (home,) = (tmp_path / "results" / "features").iterdir()
     pack = ImagePack.open(home / "pack")

@@ -47,7 +47,7 @@ cluster.shutdown()
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def driver(own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A command that starts Ray in a process of its own, with its own temporary folder."""
     monkeypatch.setattr(connect, "CURRENT_CLUSTER", tmp_path / "none")
     monkeypatch.setenv("RAY_ADDRESS", "local")

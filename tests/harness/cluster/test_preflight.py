@@ -202,7 +202,7 @@ def test_a_node_with_another_function_of_ones_own_is_unfit(
 
 
 @pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def two_nodes(own_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Two real nodes of one Ray on this machine."""
     monkeypatch.setenv("RAY_health_check_initial_delay_ms", "0")
     connect = Cluster(

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,24 +32,6 @@ from harness.records.data_set import DataSet, data_record, load_rejected, load_t
 from harness.sources.base import FolderSource
 from harness.storage.store import Store
 
-# Ray Data's own use of its own deprecated settings
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=1,  # for Ray alone
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=10**9,
-    )
-    yield
-    ray.shutdown()
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
@@ -60,7 +42,7 @@ Counted = tuple[Path, Store, DataSet, list[tuple[str, int, int | None]]]
 
 
 @pytest.fixture(scope="module")
-def counted(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Counted:
+def counted(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Counted:
     """Images, the store they were counted into by two actors, and what the screen was told."""
     scratch = tmp_path_factory.mktemp("counted")
     folder, store = draw(scratch / "photos"), Store(str(scratch / "store"))
@@ -152,7 +134,7 @@ def test_tasks_that_decode_feed_actors_that_count_on_a_share_of_a_gpu(
     assert (found.images, found.digest) == (IMAGES, data.digest)
 
 
-def test_weights_lie_once_in_a_machines_shared_memory(engine: None) -> None:
+def test_weights_lie_once_in_a_machines_shared_memory(ray_session: None) -> None:
     weights = workers.shared_weights(FEATURES)
 
     @ray.remote(num_cpus=1)
@@ -174,7 +156,7 @@ def test_weights_lie_once_in_a_machines_shared_memory(engine: None) -> None:
     assert "plasma" in first.pop()
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> None:
     (photos / "00 empty.jpg").touch()
     (photos / 'line\nbreak, "quoted".png').write_bytes((photos / "03.png").read_bytes()[:200])
@@ -204,7 +186,7 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_interrupted_count_goes_on_after_its_parts(
     counted: Counted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +210,7 @@ def test_interrupted_count_goes_on_after_its_parts(
     assert not [key for key in store.list() if key.endswith(".npz")]
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_changed_source_counts_only_what_changed(
     counted: Counted, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +251,7 @@ class Killing(FolderSource):
 
 
 def test_an_image_that_kills_its_process_ends_the_count_with_a_line(
-    engine: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "RETRIES", 1)
     cloudpickle.register_pickle_by_value(sys.modules[Killing.__module__])

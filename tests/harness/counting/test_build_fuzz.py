@@ -7,12 +7,10 @@ import io
 import resource
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from PIL import Image
 
 from featgan.features.settings import FeatureSettings
@@ -22,29 +20,12 @@ from harness.records.data_set import DataSet, load_rejected, load_table
 from harness.sources.base import FolderSource
 from harness.storage.store import Store
 
-# Ray Data's own use of its own deprecated settings
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-
 FEATURES = FeatureSettings(weights="random", input_size=32)
 FIRST_LAYER = FeatureSettings(
     weights="random", input_size=32, network="squeezenet1_1", layer="features.1"
 )
 """A thousandth of VGG16's work: what is tried is everything around it."""
 LARGE = (8000, 5000)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=10**9,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +62,7 @@ def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> D
     )
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_damaged_files_are_counted_or_named_one_by_one(
     tmp_path: Path, fuzz: types.ModuleType
 ) -> None:
@@ -111,7 +92,7 @@ def test_damaged_files_are_counted_or_named_one_by_one(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(7200)
 def test_a_hundred_thousand_small_images_and_one_of_40_megapixels(tmp_path: Path) -> None:
     folder, store = tmp_path / "photos", Store(str(tmp_path / "store"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,6 @@ from harness.storage.store import Store
 FEATURES = FeatureSettings(weights="random", input_size=32)
 IMAGES = 11
 IDS = [f"{number:02d}" for number in range(IMAGES)]
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=10**9,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +48,7 @@ def values(store: Store, **options: Any) -> np.ndarray:
     return image_values.load(store, data.key, key)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_functions_of_pixels_come_in_the_packs_order_and_are_kept(
     store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +64,7 @@ def test_functions_of_pixels_come_in_the_packs_order_and_are_kept(
     assert image_values.digest_of(found) != image_values.digest_of(found[::-1])
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("ray_session")
 def test_centrality_is_the_distance_to_the_mean_feature(
     store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

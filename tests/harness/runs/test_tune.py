@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,22 +21,6 @@ from harness.plan.run import Run
 from harness.plan.settings import Cell, Method, Resources
 from harness.runs import tune as module
 from harness.storage.store import Store
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=10**8,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -59,6 +42,7 @@ class Terminal(io.StringIO):
 def carry_out(
     todo: list[Run], store: Store, out: io.StringIO | None = None, **resources: Any
 ) -> tuple[bool, Counts, str]:
+    resources.setdefault("max_concurrent", 1)
     screen, counts = Screen(out := out or io.StringIO()), Counts(total=len(todo))
     if screen.out.isatty():
         screen.features("a", 1, 2)  # what is live before the first run
@@ -75,7 +59,7 @@ def carry_out(
 
 
 def test_longest_first_in_one_process_and_failures_are_told(
-    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
         name = config["run"]
@@ -114,7 +98,7 @@ def test_longest_first_in_one_process_and_failures_are_told(
 
 
 def test_the_keys_of_a_bucket_are_not_written_into_logs(
-    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tune hands them to its trials, and Ray logs what it hands on."""
 
@@ -155,7 +139,7 @@ def test_runs_go_on_where_tune_itself_has_ended(
 
 
 def test_a_reason_that_cannot_be_kept_ends_no_other_run(
-    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(store: Store, run: Run, reason: str) -> None:
         raise OSError(122, "Disk quota exceeded")
@@ -213,7 +197,7 @@ def test_a_terminal_that_closes_asks_the_runs_once_and_under_nohup_not_at_all(
 
 
 def test_a_sweep_runs_where_a_terminal_looks_on(
-    engine: None, store: Store, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tune pickles its callbacks at its start: with what is live, at first, it could not."""
 
