@@ -36,7 +36,7 @@ from featgan.gans.settings import GanSettings
 from featgan.scores.classifiers import Classifier, load_inception
 from featgan.scores.inception_score import Score
 from featgan.scores.settings import ScoreSettings
-from featgan.scores.small_cnn import load_trained, network, prepare, train_classifier, unpack
+from featgan.scores.small_cnn import load_trained, network, prepare, read_trained, train_classifier
 
 SEED = 2020
 """torch-fidelity draws a generator's noise with it."""
@@ -64,9 +64,9 @@ class Images(nn.Module):
 class SmallCnn(FeatureExtractorBase):
     """The trained classifier's network as a torch-fidelity extractor, nothing folded."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__("small-cnn", ["logits"])
-        training, _, tensors = unpack(data, "benchmark")
+        training, tensors, _ = read_trained(path)
         self.model = nn.Sequential(*network(len(training.classes))).eval()
         self.model.load_state_dict(tensors)
 
@@ -261,7 +261,7 @@ def main() -> None:
         compare(
             "trained CNN",
             load_trained(small, device),
-            SmallCnn(small.read_bytes()),
+            SmallCnn(small),
             size=32,
             width=16,
             count=options.small_count,

@@ -1,56 +1,36 @@
-"""A classifier's features of all real images of a data set, as a file: made once, used by all runs.
+"""A file of a classifier's features of all real images of a data set, shared by its runs.
 
-Metrics such as FID compare a generator's images with these. The file names the classifier and
-has a digest of its numbers, which are restored bit for bit.
+Metrics such as FID compare a generator's images with these.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from featgan import tensor_file
 from featgan.errors import UserError
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics import FeatureStatistics
 
-KEY = "featgan real features"
-FORMAT = 2
+KIND = "featgan real features 3"
+ADVICE = "delete it; the next sweep recreates it"
 
 
 def dump(features: Tensor, classifier: Classifier, name: str) -> bytes:
-    """The file of features [n, width], which is to have this name (without its ending)."""
-    features = features.cpu().contiguous()
-    about = {"format": FORMAT, "name": name, "classifier": classifier.digest}
-    # one entry: safetensors writes several in any order
-    return save({"features": features}, {KEY: json.dumps(about | {"sha256": _digest(features)})})
+    """Return the bytes of a file `<name>.safetensors` of features [n, width]."""
+    return tensor_file.dump(
+        KIND, {"name": name, "classifier": classifier.digest}, {"features": features}
+    )
 
 
 def read(path: str, classifier: Classifier) -> FeatureStatistics:
-    """What metrics need of the real images, on the classifier's device.
+    """Load the features of real images onto the classifier's device.
 
-    Raises `UserError` where the file is damaged, another classifier's, or has another's name.
+    Raises `UserError` if the file is damaged, or made by another classifier or for another name.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            features = file.get_tensor("features")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {_ANEW}") from error
-    told = [about.get(key) for key in ("format", "name", "classifier")]
-    if told != [FORMAT, Path(path).stem, classifier.digest]:
-        raise UserError(f"{path} is no file of {classifier.name}'s features; {_ANEW}")
-    if about.get("sha256") != _digest(features):
-        raise UserError(f"{path} is damaged; {_ANEW}")
-    return FeatureStatistics(features.to(classifier.device))
-
-
-_ANEW = "delete it, and the sweep makes it anew"
-
-
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.numpy().tobytes()).hexdigest()
+    header, tensors, _ = tensor_file.read(path, KIND, ADVICE)
+    if header != {"name": Path(path).stem, "classifier": classifier.digest}:
+        raise UserError(f"{path} does not hold features of {classifier.name}; {ADVICE}")
+    return FeatureStatistics(tensors["features"].to(classifier.device))

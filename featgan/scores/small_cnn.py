@@ -1,14 +1,11 @@
 """The `trained` classifier: a small CNN fitted in seconds to labelled images.
 
-For sweeps that must do without a download. Its file is safetensors; the metadata say on
-what it was trained and how well it does on images held out.
+It is for sweeps that need no download. The header of its file describes its training and its
+accuracy on held-out images.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,51 +14,61 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
-from torchvision.models.inception import BasicConv2d
 
+from featgan import tensor_file
 from featgan.errors import UserError
 from featgan.scores.classifiers import Classifier
 
-KIND = "trained classifier "
-METADATA = f"{KIND}2"
-"""Key, and format, of the metadata entry that describes the file; it changes with the network."""
+KIND = "trained classifier 2"
+"""Kind of the file; its number changes with the network."""
 SIZE = 32
-"""Side, in pixels, to which images are averaged down: what keeps training to seconds."""
+"""Side, in pixels, to which images are averaged down, so that training takes seconds."""
 HELD_OUT = 0.15
 BATCH = 64
 PEAK_LEARNING_RATE = 6e-3
 EPOCHS = 14
-"""Epochs for few classes; from 28 classes on, half as many as classes: 60 need 30."""
+"""Fewest epochs; with more than 28 classes there are half as many as classes: 60 need 30."""
 SHIFT = 2
-"""Training images are shifted by up to so many pixels, so that 1,200 of them suffice."""
+"""Pixels by which training images are shifted at most, so that 1,200 of them suffice."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a `trained` classifier came about; the metadata of its file."""
+    """The training of a `trained` classifier; the header of its file."""
 
     classes: tuple[str, ...]
     image_size: int
     images: int
     held_out: int
     accuracy: float
-    """Share of the held-out images that are classified rightly."""
+    """Share of the held-out images that are classified correctly."""
     seed: int
     epochs: int
+
+
+class ConvBlock(nn.Module):
+    """A convolution without bias, batch norm and ReLU, as in Inception-v3."""
+
+    def __init__(self, channels: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return activations [n, outputs, h, w] of [n, channels, H, W]."""
+        return F.relu(self.bn(self.conv(images)), inplace=True)
 
 
 def network(classes: int) -> tuple[nn.Sequential, nn.Linear]:
     """Return body and head: four convolutions from 32×32 to 4×4, averaged to 64 features."""
     body = nn.Sequential(
-        BasicConv2d(3, 16, kernel_size=3, stride=2, padding=1),
-        BasicConv2d(16, 32, kernel_size=3, padding=1),
+        ConvBlock(3, 16, stride=2),
+        ConvBlock(16, 32),
         nn.MaxPool2d(2),
-        BasicConv2d(32, 64, kernel_size=3, padding=1),
+        ConvBlock(32, 64),
         nn.MaxPool2d(2),
-        BasicConv2d(64, 64, kernel_size=3, padding=1),  # sees the whole image
+        ConvBlock(64, 64),  # its receptive field is the whole image
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
@@ -81,21 +88,20 @@ def train_classifier(
     classes: list[str],
     seed: int,
     epochs: int | None = None,
-    threads: int = 1,
 ) -> bytes:
-    """Fit the CNN to uint8 `images` [n, 3, S, S] and `labels` [n]; return its file's bytes.
+    """Fit the CNN to uint8 `images` [n, 3, S, S] and `labels` [n]; return the bytes of its file.
 
-    A function of its arguments alone: the global generators are neither read nor moved.
-    15% of the images, drawn with the seed, are held out to measure the accuracy. Without
-    `epochs`, their number follows from that of the classes. UserError where none can be held out.
+    The result depends on the arguments alone; global random generators keep their states. 15% of
+    the images, drawn with the seed, are held out to measure the accuracy. The default of `epochs`
+    follows from the number of classes. Raises `UserError` if there are too few images.
     """
     if not (held := round(HELD_OUT * len(images))):
         raise UserError(
-            f"score.trained_on: {len(images)} images with labels are too few to train a classifier "
-            "and hold one out to check it: 4 or more are needed"
+            f"score.trained_on: {len(images)} labelled images are too few to train a classifier "
+            "and to hold one out: 4 or more are needed"
         )
     epochs = epochs or max(EPOCHS, len(classes) // 2)
-    with _alone(seed, threads):
+    with _seeded_on_one_thread(seed):
         inputs = prepare(torch.from_numpy(np.ascontiguousarray(images)))
         inputs = inputs.to(memory_format=torch.channels_last)
         targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
@@ -105,46 +111,42 @@ def train_classifier(
         model = nn.Sequential(body, head).to(memory_format=torch.channels_last)
         _fit(model, inputs, targets, fitted, epochs)
         with torch.no_grad():
-            rightly = model.eval()(inputs[held_out]).argmax(1) == targets[held_out]
+            correct = model.eval()(inputs[held_out]).argmax(1) == targets[held_out]
     training = Training(
         classes=tuple(classes),
         image_size=images.shape[-1],
         images=len(images),
         held_out=len(held_out),
-        accuracy=round(rightly.double().mean().item(), 4),
+        accuracy=round(correct.double().mean().item(), 4),
         seed=seed,
         epochs=epochs,
     )
-    return pack(training, {name: t.contiguous() for name, t in model.state_dict().items()})
+    return tensor_file.dump(KIND, asdict(training), model.state_dict())
 
 
 def _fit(model: nn.Module, inputs: Tensor, targets: Tensor, rows: Tensor, epochs: int) -> None:
-    """Train by AdamW on a one-cycle schedule, a shuffled full pass an epoch."""
+    """Train with AdamW on a one-cycle schedule; an epoch is one full pass in random order."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2, foreach=True)
     steps = epochs * -(-len(rows) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps)
     for _ in range(epochs):
         for batch in rows[torch.randperm(len(rows))].split(BATCH):
-            loss = F.cross_entropy(model(_shifted(inputs[batch])), targets[batch])
+            top, left = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
+            padded = F.pad(inputs[batch], (SHIFT,) * 4, mode="replicate")
+            shifted = padded[:, :, top : top + SIZE, left : left + SIZE]
+            loss = F.cross_entropy(model(shifted), targets[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
 
 
-def _shifted(images: Tensor) -> Tensor:
-    """Return the whole batch shifted by a random step, its border repeated."""
-    top, left = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
-    padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
-    return padded[:, :, top : top + SIZE, left : left + SIZE]
-
-
 @contextmanager
-def _alone(seed: int, threads: int) -> Iterator[None]:
-    """Seed the CPU's generator and set the threads for a while, and put both back."""
+def _seeded_on_one_thread(seed: int) -> Iterator[None]:
+    """Seed the CPU's generator and compute on one thread; restore both afterwards."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
         torch.default_generator.manual_seed(seed)
         try:
             yield
@@ -152,53 +154,20 @@ def _alone(seed: int, threads: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def pack(training: Training, tensors: dict[str, Tensor]) -> bytes:
-    """Return a safetensors file; its one metadata entry holds `training` and a digest of all."""
-    about = {"training": asdict(training), "sha256": _digest(training, tensors)}
-    return save(tensors, {METADATA: json.dumps(about)})
-
-
-def unpack(data: bytes, path: str | Path) -> tuple[Training, str, dict[str, Tensor]]:
-    """Return training, digest and tensors of a file's bytes, which came from `path`.
-
-    Raises UserError where they are damaged, or of a classifier that scores otherwise.
-    """
-    try:
-        (length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        if METADATA not in metadata and any(key.startswith(KIND) for key in metadata):
-            raise UserError(
-                f"{path}: a classifier of another version of featgan, whose scores cannot be "
-                "compared: delete it and sweep again, which trains its runs anew"
-            )
-        about = json.loads(metadata[METADATA])
-        classes = tuple(about["training"].pop("classes"))
-        training, tensors = Training(classes, **about["training"]), load(data)
-        if about["sha256"] != (digest := _digest(training, tensors)):
-            raise ValueError("its digest does not fit its content")
-    except (struct.error, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: no whole file of a trained classifier ({error}): delete it and sweep again"
-        ) from error
-    return training, digest, tensors
-
-
-def _digest(training: Training, tensors: dict[str, Tensor]) -> str:
-    about = json.dumps(asdict(training), sort_keys=True).encode()
-    return hashlib.sha256(about + save(tensors)).hexdigest()
+def read_trained(path: Path | str) -> tuple[Training, dict[str, Tensor], str]:
+    """Return the description, tensors and digest of a file that `train_classifier` made."""
+    header, tensors, digest = tensor_file.read(
+        path, KIND, "delete it and run the sweep again, which trains the classifier again"
+    )
+    classes = tuple(header.pop("classes"))
+    return Training(classes, **header), tensors, digest
 
 
 def load_trained(
     path: Path, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Classifier:
-    """Load what `train_classifier` returned, from `path`."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}): sweep again, which trains the classifier"
-        ) from error
-    training, digest, tensors = unpack(data, path)
+    """Load the classifier of a file that `train_classifier` made."""
+    training, tensors, digest = read_trained(path)
     with torch.random.fork_rng(devices=[]):
         body, head = network(len(training.classes))
     nn.Sequential(body, head).load_state_dict(tensors)

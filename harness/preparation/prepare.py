@@ -23,7 +23,7 @@ from featgan.images.decode import ImagePack
 from featgan.regular_file import open_regular
 from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings
-from featgan.scores.small_cnn import unpack
+from featgan.scores.small_cnn import read_trained
 from harness.counting.build import prepare
 from harness.plan.run import Run
 from harness.plan.settings import Cell, Sweep
@@ -219,7 +219,7 @@ class _Preparation:
         if not self._store.exists(key):
             self._progress("training the classifier", 0, None)
             self._store.put(key, ray.get(_fit.remote(self._store, sets)))
-        training, digest, _ = unpack(self._store.get(key), self._store.join(key))
+        training, _, digest = read_trained(self._store.local(key))
         if [*training.classes] != classes:
             raise UserError(
                 f"{self._store.join(key)}: was trained on other data; remove it, and it is "

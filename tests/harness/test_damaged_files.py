@@ -27,7 +27,7 @@ from featgan.gans.registry import build, generator_bytes, load_generator
 from featgan.gans.settings import GanSettings
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
-from featgan.scores.small_cnn import METADATA, load_trained, train_classifier
+from featgan.scores.small_cnn import KIND, load_trained, train_classifier
 from harness.counting.cache import known_counts
 from harness.counting.shards import Parts
 from harness.preparation import image_values
@@ -46,7 +46,7 @@ from harness.storage.sealed import seal
 from harness.storage.store import Store
 
 FORMATS = (b'"format": 1', b'"format": 2')
-LATER = METADATA.encode(), METADATA[:-1].encode() + b"9"
+LATER = KIND.encode(), KIND[:-1].encode() + b"9"
 IDS = [f"{n}.png" for n in range(8)]
 
 
@@ -244,9 +244,7 @@ def others(folder: Path) -> dict[str, Kind]:
 
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
-        "real features": Kind(
-            folder / "f.safetensors", of_real, (b'\\"format\\": 2', b'\\"format\\": 3')
-        ),
+        "real features": Kind(folder / "f.safetensors", of_real, (b"features 3", b"features 4")),
         "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
         "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 2", b"checkpoint 3")),
         "part": Kind(folder / "count" / "parts" / "00000.npz", part),

@@ -13,8 +13,8 @@ from featgan.scores.metrics import FeatureStatistics, frechet_distance
 
 
 @pytest.fixture
-def judge() -> SimpleNamespace:
-    return SimpleNamespace(name="judge", digest="ab" * 32, device=torch.device("cpu"))
+def classifier() -> SimpleNamespace:
+    return SimpleNamespace(name="classifier", digest="ab" * 32, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def features() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(0, 1, (40, 6)).astype(np.float32))
 
 
-def test_what_is_read_gives_the_same_numbers(tmp_path: Path, judge, features) -> None:
+def test_features_are_restored_exactly(tmp_path: Path, classifier, features) -> None:
     path = tmp_path / "real.safetensors"
-    path.write_bytes(feature_file.dump(features, judge, "real"))
-    found, fresh = feature_file.read(str(path), judge), FeatureStatistics(features)
+    path.write_bytes(feature_file.dump(features, classifier, "real"))
+    found, fresh = feature_file.read(str(path), classifier), FeatureStatistics(features)
     generated = features[:20] * 1.1
 
     assert torch.equal(found.features, fresh.features)
@@ -33,17 +33,17 @@ def test_what_is_read_gives_the_same_numbers(tmp_path: Path, judge, features) ->
     assert torch.equal(found.manifold_radii, fresh.manifold_radii)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another judge's", "moved"])
-def test_a_damaged_or_foreign_file_is_refused(tmp_path, judge, features, damage) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another classifier", "moved"])
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, classifier, features, damage) -> None:
     path = tmp_path / "real.safetensors"
-    data = feature_file.dump(features, judge, "real")
-    if damage == "another judge's":
-        judge.digest = "cd" * 32
+    data = feature_file.dump(features, classifier, "real")
+    if damage == "another classifier":
+        classifier.digest = "cd" * 32
     if damage == "moved":
-        data = feature_file.dump(features, judge, "another")
+        data = feature_file.dump(features, classifier, "another")
     flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
     if damage != "gone":
         path.write_bytes({"cut": data[:-9], "flip": flipped, "empty": b""}.get(damage, data))
-    with pytest.raises(UserError, match=r"real\.safetensors .*delete it, and the sweep") as caught:
-        feature_file.read(str(path), judge)
+    with pytest.raises(UserError, match=r"real\.safetensors.* delete it; the next sweep") as caught:
+        feature_file.read(str(path), classifier)
     assert "\n" not in str(caught.value)

@@ -139,7 +139,7 @@ def test_new_labels_have_a_judge_of_their_own(
         classes = ("a/x", "a/y")
 
     monkeypatch.setattr(preparation, "_fit", Here(type("Task", (), {"_function": lambda *_: b""})))
-    monkeypatch.setattr(preparation, "unpack", lambda *_: (Training, "0a1b", None))
+    monkeypatch.setattr(preparation, "read_trained", lambda _: (Training, None, "0a1b"))
     first, same, other = (trained(list(labels)) for labels in ("xyxy", "xyxy", "xxyy"))
     assert first == same != other
 
