@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from featgan.trainer import Evaluation, StagedTrainer
+from featgan.staging.progress import Evaluation
+from featgan.trainer import StagedTrainer
 from harness.cluster import connect
 from harness.display import Counts, Screen
 from harness.plan.settings import Sweep

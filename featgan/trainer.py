@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from featgan.scores.settings import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import TrainingSettings
 from featgan.staging.pacing import favour, ranks
-from featgan.staging.progress import Progress
+from featgan.staging.progress import Evaluation, Progress, StageRecord
 from featgan.staging.settings import SCORE, PacingSettings, StageSettings
 from featgan.staging.stages import Stage
 
@@ -39,27 +39,6 @@ LEAST_CHANCE = 1e-6
 """Least weight of an image in pacing, so that a group of the least favoured ones can train."""
 BEFORE = -1
 """In place of an evaluation's number: the peak of the stage before."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One measurement of the score during training; losses are means since the one before."""
-
-    stage: int
-    epoch: int
-    epochs_spent: int
-    steps: int
-    score: float
-    score_std: float
-    spread: float
-    """Standard deviation over generated images, in grey levels; near 0: stuck on one image."""
-    metrics: dict[str, float]
-    """Further metrics that were only reported."""
-    loss_d: float
-    loss_g: float
-    d_real: float
-    d_fake: float
-    images_per_second: float
 
 
 class StagedTrainer:
@@ -213,6 +192,23 @@ class StagedTrainer:
         The noise is the same at every evaluation of a run.
         """
         return self.gan.generate(self._noise[start:stop])
+
+    def stage_records(self) -> list[StageRecord]:
+        """Return the stages begun, each with its peak so far."""
+        progress = self.progress
+        return [
+            StageRecord(
+                stage=stage.number,
+                groups=stage.groups,
+                images=self.batches.count(stage),
+                epochs=epochs,
+                peak_epoch=peak.epoch if peak else None,
+                peak_score=peak.score if peak else None,
+            )
+            for stage, epochs, peak in zip(
+                progress.stages, progress.epochs, progress.peaks, strict=False
+            )
+        ]
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` continues from: tensors, numbers and strings only."""

@@ -17,6 +17,51 @@ from featgan.staging.stages import Stage
 from featgan.user_code import blamed, resolve
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One measurement of the score during training; losses are means since the previous one."""
+
+    stage: int
+    """Number of the stage, from 1."""
+    epoch: int
+    """Epochs of this stage trained so far."""
+    epochs_spent: int
+    """Epochs of the whole run trained so far, including those undone by a rewind."""
+    steps: int
+    """Steps of the whole run so far, each an update of the discriminator."""
+    score: float
+    score_std: float
+    """Standard deviation of the score over its splits."""
+    spread: float
+    """Standard deviation over generated images, in grey levels; near 0: all images are alike."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Further metrics that were only reported."""
+    loss_d: float
+    loss_g: float
+    d_real: float
+    """Mean probability, by D, that a real image is real."""
+    d_fake: float
+    """Mean probability, by D, that a generated image is real."""
+    images_per_second: float
+    """Real images trained on per second of training time since the previous evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """A stage and its peak so far."""
+
+    stage: int
+    """Number of the stage, from 1."""
+    groups: tuple[int, ...]
+    """Numbers of the feature groups trained on, in the order they were added."""
+    images: int
+    epochs: int
+    """Epochs trained in this stage so far."""
+    peak_epoch: int | None
+    """Epoch of this stage at its peak; None before the first evaluation."""
+    peak_score: float | None
+
+
 @dataclass(frozen=True)
 class Peak:
     """The evaluation that a stage's criterion chose; the paper's: the first of the best score."""

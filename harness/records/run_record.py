@@ -10,57 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from featgan.staging.progress import Evaluation, StageRecord
 from harness.storage.sealed import Sealed
 
 Status = Literal["running", "interrupted", "finished", "diverged", "failed", "stopped"]
 FINAL: tuple[Status, ...] = ("finished", "diverged")
 """A run of any other status is continued by the next sweep; a pilot leaves `stopped` ones be."""
-
-
-class Evaluation(BaseModel):
-    """One measurement of the score during training; losses are means since the one before."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stage: int
-    """Number of the stage, from 1."""
-    epoch: int
-    """Epochs of this stage trained so far."""
-    epochs_spent: int
-    """Epochs of the whole run trained so far, epochs undone by a rewind included."""
-    steps: int
-    """Steps of the whole run so far, each an update of the discriminator."""
-    score: float
-    score_std: float
-    """Standard deviation of the score over its splits."""
-    spread: float
-    """Standard deviation over generated images, in grey levels; near 0: stuck on one image."""
-    metrics: dict[str, float] = {}
-    """Further metrics that were only reported."""
-    loss_d: float
-    loss_g: float
-    d_real: float
-    """Mean of D's probability that a real image is real."""
-    d_fake: float
-    """Mean of D's probability that a generated image is real."""
-    images_per_second: float
-    """Real images trained on per second of training time since the evaluation before."""
-
-
-class StageRecord(BaseModel):
-    """One stage and its peak; of a stage under way, the peak so far."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stage: int
-    groups: list[int]
-    """Numbers of the feature groups trained on, in the order they were added."""
-    images: int
-    epochs: int
-    """Epochs trained in this stage so far."""
-    peak_epoch: int | None
-    """Epoch of this stage at its peak; None before the first evaluation."""
-    peak_score: float | None
 
 
 class Seconds(BaseModel):

@@ -20,7 +20,8 @@ from typing import Protocol
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from harness.records.run_record import RunRecord, StageRecord
+from featgan.staging.progress import StageRecord
+from harness.records.run_record import RunRecord
 from harness.records.sweep_results import Outcome, cell_name, dotted
 from harness.report.paper_tables import status
 from harness.report.table import Column, Table, Value

@@ -20,7 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from featgan.sample import grid, png
-from harness.records.run_record import Evaluation, RunRecord, StageRecord
+from featgan.staging.progress import Evaluation, StageRecord
+from harness.records.run_record import RunRecord
 from harness.records.sweep_results import dotted
 
 EVENTS = "events.out.tfevents.*"

@@ -27,13 +27,13 @@ from featgan.images.decode import ImagePack
 from featgan.sample import grid, png
 from featgan.scores import feature_file
 from featgan.scores.inception_score import Score, load_classifier
-from featgan.trainer import Evaluation, StagedTrainer
+from featgan.staging.progress import Evaluation
+from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run, planned_epochs, stop_key
 from harness.preparation import image_values
-from harness.records import run_record
 from harness.records.data_set import read_data_set
-from harness.records.run_record import FINAL, RunRecord, Seconds, StageRecord, Status
+from harness.records.run_record import FINAL, RunRecord, Seconds, Status
 from harness.runs.checkpoint_store import Checkpoints
 from harness.runs.events import EventFolder
 from harness.runs.tensorboard import Curves
@@ -147,7 +147,6 @@ class Trial:
         self._started = _now()
         self._protocol = self._metrics_protocol = ""
         self._curves: Curves | None = None
-        self._converted: list[run_record.Evaluation] = []
         self._generator_sha256: str | None = None
         self._checkpoints = Checkpoints(store, run.folder, run.signature)
 
@@ -237,12 +236,12 @@ class Trial:
             reason=reason,
             score_protocol=self._protocol,
             metrics_protocol=self._metrics_protocol,
-            stages=_stages(trainer),
+            stages=trainer.stage_records(),
             epochs_to_peak=progress.epochs_to_peak,
             epochs_spent=progress.epochs_spent,
             final_score=progress.final_score,
             best_score=progress.best_score,
-            evaluations=self._evaluations(),
+            evaluations=trainer.evaluations,
             generator_sha256=self._generator_sha256,
             seconds=Seconds(
                 train=trainer.seconds["train"],
@@ -258,12 +257,6 @@ class Trial:
             started=self._started,
             updated=_now(),
         )
-
-    def _evaluations(self) -> list[run_record.Evaluation]:
-        """The trainer's evaluations as records; each is converted once."""
-        for evaluation in self.trainer.evaluations[len(self._converted) :]:
-            self._converted.append(run_record.Evaluation(**vars(evaluation)))
-        return list(self._converted)
 
     def _groups(self) -> FeatureGroups:
         key = self.run.groups_key
@@ -358,25 +351,6 @@ class Trial:
         """The generator's images of the first rows of the evaluation noise."""
         count = min(GRID_IMAGES, self.run.cell.method.score.count)
         return self.trainer.generate(0, count).cpu().numpy()
-
-
-def _stages(trainer: StagedTrainer) -> list[StageRecord]:
-    """The stages begun, each with its peak so far."""
-    progress = trainer.progress
-    run_record = []
-    for number, peak in enumerate(progress.peaks):
-        stage = progress.stages[number]
-        run_record.append(
-            StageRecord(
-                stage=stage.number,
-                groups=list(stage.groups),
-                images=trainer.batches.count(stage),
-                epochs=progress.epochs[number],
-                peak_epoch=peak.epoch if peak else None,
-                peak_score=peak.score if peak else None,
-            )
-        )
-    return run_record
 
 
 def _now() -> str:

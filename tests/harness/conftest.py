@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from processes import Commands
 
-from harness.records.run_record import Evaluation, RunRecord, Seconds, StageRecord
+from featgan.staging.progress import Evaluation, StageRecord
+from harness.records.run_record import RunRecord, Seconds
 from harness.records.sweep_records import (
     CountStatistics,
     QualityRecord,
@@ -174,7 +175,7 @@ def run_record(
         stages.append(
             StageRecord(
                 stage=number,
-                groups=members,
+                groups=tuple(members),
                 images=images[number - 1],
                 epochs=len(values) * every,
                 peak_epoch=(values.index(best) + 1) * every,

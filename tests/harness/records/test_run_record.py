@@ -4,13 +4,11 @@ from dataclasses import fields
 
 import pytest
 
-from featgan import trainer
 from featgan.scores import image_quality
-from harness.records import run_record, sweep_records
+from harness.records import sweep_records
 from harness.storage.sealed import unseal
 
 PAIRS = [
-    pytest.param(trainer.Evaluation, run_record.Evaluation, id="evaluation"),
     pytest.param(image_quality.Qualities, sweep_records.QualityRecord, id="qualities"),
 ]
 

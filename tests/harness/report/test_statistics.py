@@ -1,5 +1,7 @@
 """Seeds, scatter, fresh scores, speed and pairs, worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.records.sweep_results import Outcome
@@ -194,8 +196,7 @@ def test_further_metrics_are_those_of_the_final_scores_evaluation(
         cell = {"data": "a", "mode": "x", "seed": seed}
         run = make_run(cell, [[3.0, 1.0]], [[1]], images=[1])
         scored = [
-            e.model_copy(update={"metrics": {"fid": fid}})
-            for e, fid in zip(run.evaluations, fids, strict=True)
+            replace(e, metrics={"fid": fid}) for e, fid in zip(run.evaluations, fids, strict=True)
         ]
         save_run(tmp_path, run.model_copy(update={"evaluations": scored}))
     metrics = table(tmp_path, "metrics-a")

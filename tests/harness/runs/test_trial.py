@@ -110,9 +110,9 @@ def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
     assert record.run == f"a-ascending-seed0-{run.signature}"
     assert [e.epochs_spent for e in record.evaluations] == [1, 2, 3, 4, 5, 6]
     assert [(s.stage, s.groups, s.images, s.epochs) for s in record.stages] == [
-        (1, [1], 8, 2),
-        (2, [1, 2], 16, 2),
-        (3, [1, 2, 3], 24, 2),
+        (1, (1,), 8, 2),
+        (2, (1, 2), 16, 2),
+        (3, (1, 2, 3), 24, 2),
     ]
     assert record.epochs_to_peak == sum(s.peak_epoch for s in record.stages)
     assert record.epochs_spent == 6
