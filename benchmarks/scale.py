@@ -21,7 +21,9 @@ from featgan.staging.progress import Evaluation
 from featgan.trainer import StagedTrainer
 from harness.cluster import connect
 from harness.display import Counts, Screen
+from harness.plan.grid import expand
 from harness.plan.settings import Sweep
+from harness.records.sweep_records import SweepRecord
 from harness.storage.store import Store
 
 
@@ -136,9 +138,9 @@ def _sweep(folder: str, count: int, evaluations: int) -> Sweep:
 
 
 def _plan(store: Store, sweep: Sweep, names: list[str]) -> None:
-    from harness.sweep import _describe
-
-    _describe(sweep, store, sweep.cells()[: len(names)], names)
+    cells = [cell.as_dict() for cell in expand(sweep)[: len(names)]]
+    record = SweepRecord(name=sweep.name, cells=cells, runs=names, notes=[])
+    store.put(f"{sweep.name}/sweep.json", record.to_json())
 
 
 def _options() -> argparse.Namespace:

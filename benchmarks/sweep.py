@@ -22,7 +22,8 @@ from pathlib import Path
 
 from harness.cluster import connect
 from harness.display import Counts, Screen
-from harness.plan.settings import Sweep, load
+from harness.plan.load import load
+from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord
 from harness.storage.store import Store
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from featgan import output
 from featgan.errors import UserError
 from harness.display import Screen
-from harness.plan.settings import Scale
+from harness.plan.load import Scale
 from harness.storage.lock import SweepLock
 from harness.storage.redaction import one_line, redacted
 from harness.storage.retry import is_outage

@@ -1,4 +1,4 @@
-"""COMMAND: count features and group the images of a sweep: `python harness/features.py FILE`.
+"""COMMAND: count and group the images of a sweep: `python harness/features.py FILE`.
 
 Prints figure 9 and tables 2 and 3 of the paper; trains nothing.
 """
@@ -9,37 +9,46 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
-from featgan.features.groups import FeatureGroups
 from harness.cli import add_scale, alone, exit_code, heed_signals
-from harness.cluster import connect
-from harness.counting.boundaries import boundary_table
 from harness.display import Screen
 from harness.plan import checks
-from harness.plan.settings import Sweep, load
-from harness.storage.store import Store
+from harness.plan.load import load
+from harness.plan.settings import Sweep
+
+if TYPE_CHECKING:
+    from harness.storage.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: count and group a sweep's data sets; figure 9, tables 2 and 3 of the paper."""
+    """Count and group a sweep's data sets; print figure 9, tables 2 and 3 of the paper."""
     parser = argparse.ArgumentParser(prog="harness/features.py", description=main.__doc__)
     parser.add_argument("file", help="a sweep file, such as sweeps/quickstart.yaml")
     add_scale(parser)
     options = parser.parse_args(arguments)
-    return exit_code(lambda: _carry_out(load(options.file, options.scale)))
+
+    def work() -> int:
+        sweep = load(options.file, options.scale)
+        checks.refuse_results_among_images(sweep)
+        checks.check_user_functions(sweep)
+        return count_and_group(sweep, Screen())
+
+    return exit_code(work)
 
 
-def _carry_out(sweep: Sweep) -> int:
-    """Count, group and show."""
-    store, screen = Store(sweep.results), Screen()
+def count_and_group(sweep: Sweep, screen: Screen) -> int:
+    """Count and group a sweep's data sets, and print the tables; return the exit code."""
+    # here, so that --help and a refused file do not wait for Ray and PyTorch
+    from harness.cluster import connect
     from harness.cluster.preflight import preflight
     from harness.preparation.prepare import prepare_groups
+    from harness.storage.store import Store
 
-    checks.look_up_functions(sweep)
-    checks.refuse_results_among_images(sweep)
+    store = Store(sweep.results)
     with alone(store, sweep.name, screen):
         try:
             engine = connect.connect()
@@ -53,7 +62,9 @@ def _carry_out(sweep: Sweep) -> int:
 
 
 def _report(store: Store, sweep: str) -> str:
-    """Draw figure 9; tables 2 and 3, and how many images lie near a boundary, as text."""
+    """Draw figure 9; return tables 2 and 3, and the images near a boundary, as text."""
+    from featgan.features.groups import FeatureGroups
+    from harness.counting.boundaries import boundary_table
     from harness.records.sweep_results import Outcome
     from harness.report import figures
     from harness.report.paper_tables import group_tables

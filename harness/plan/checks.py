@@ -1,7 +1,4 @@
-"""What a sweep needs beside its file: functions of one's own, and files that nodes must see.
-
-Both commands look for them before anything is counted or trained.
-"""
+"""Check user-defined functions and required files before a sweep starts."""
 
 from __future__ import annotations
 
@@ -9,20 +6,22 @@ import os
 
 from featgan.errors import UserError
 from featgan.user_code import resolve
+from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 
 
-def look_up_functions(sweep: Sweep) -> None:
-    """Import each `module:function` of the sweep's cells; UserError for one that is not there."""
-    cells = sweep.cells()
-    for name in {name for c in cells for name in (*c.named, c.method.groups.by) if ":" in name}:
+def check_user_functions(sweep: Sweep) -> None:
+    """Import each `module:function` of the sweep's cells; UserError for one that is missing."""
+    cells = expand(sweep)
+    names = {name for cell in cells for name in (*cell.functions, cell.method.groups.by)}
+    for name in sorted(name for name in names if ":" in name):
         resolve(name, {})
 
 
 def refuse_results_among_images(sweep: Sweep) -> None:
-    """UserError where the sweep would write its figures and samples into a folder of images.
+    """Raise UserError if figures and samples would be written into a folder of images.
 
-    They would be images of the data set at its next start.
+    The next start would take them for images of the data set.
     """
     kind, _, path = sweep.results.rpartition("://")
     if kind not in ("", "file", "local"):
@@ -32,17 +31,17 @@ def refuse_results_among_images(sweep: Sweep) -> None:
         for folder in map(os.path.realpath, source.searched()):
             if os.path.commonpath((folder, results)) == folder:
                 raise UserError(
-                    f"results: {results} lies in {folder}, where data.{name} looks for images: "
-                    "what the sweep draws would be among them; give another folder"
+                    f"results: {results} lies in {folder}, where data.{name} looks for images; "
+                    "give another folder, or figures would become images of the data set"
                 )
 
 
-def files(sweep: Sweep) -> list[str]:
-    """What every node must see besides the storage: data sets, the judges' weights."""
-    scores = [cell.method.score for cell in sweep.cells()]
+def required_files(sweep: Sweep) -> list[str]:
+    """Return what every node must see besides the storage: data sets, classifiers' weights."""
+    scores = [cell.method.score for cell in expand(sweep)]
     return [*image_files(sweep), *dict.fromkeys(s.weights for s in scores if s.weights)]
 
 
 def image_files(sweep: Sweep) -> list[str]:
-    """Of these, where images come from: tables are read by the sweep's driver alone."""
+    """Return the files and folders that hold images; only the driver reads tables of values."""
     return [file for source in sweep.data.values() for file in source.files()]

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from featgan.settings import Settings
-from harness.plan.settings import NAMED_BY_FILE, Sweep
+from harness.plan.settings import Sweep
 from harness.sources import base
 
 INTRODUCTION = """\
@@ -113,7 +113,7 @@ def _spelled(annotation: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
-        return "the file's name" if field.title == NAMED_BY_FILE else "*required*"
+        return "*required*"
     if isinstance(field.default, Settings | list) and _models(field.annotation):
         return "see there"
     return f"`{'null' if field.default is None else field.default}`".replace("|", "\\|")

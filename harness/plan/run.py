@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.plan.settings import Cell
+from harness.plan.grid import Cell
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import ray
 
+from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
@@ -23,7 +24,6 @@ from featgan.images.decode import ImagePack, resized
 from featgan.regular_file import open_regular
 from featgan.user_code import blamed, digest, resolve
 from harness.counting.workers import counter, shared_weights
-from harness.plan.signature import short_hash
 from harness.records.data_set import DataSet, load_table
 from harness.storage.sealed import SEAL
 from harness.storage.store import Store

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
@@ -25,9 +26,10 @@ from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
 from harness.counting.build import prepare
+from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
-from harness.plan.settings import Cell, Sweep
-from harness.plan.signature import short_hash
+from harness.plan.settings import Sweep
+from harness.plan.signature import signature
 from harness.preparation import image_values, real_images
 from harness.records.data_set import DataSet, check, data_record, load_table
 from harness.records.sweep_records import DataRecord
@@ -55,7 +57,7 @@ class _Preparation:
 
     def __init__(self, sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
         self._sweep, self._store, self._gpu, self._progress = sweep, store, gpu, progress
-        self._cells = sweep.cells()
+        self._cells = expand(sweep)
         self._data = cache(self._count)
         self._values = cache(self._value)
         self._groups = cache(self._group)
@@ -103,7 +105,7 @@ class _Preparation:
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=cell.signature(data.digest, judge, values_digest),
+            signature=signature(cell, data.digest, judge, values_digest),
             data_key=data.key,
             data_digest=data.digest,
             values_key=values,

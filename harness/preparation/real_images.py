@@ -14,6 +14,7 @@ import ray
 import torch
 from pydantic import ValidationError
 
+from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
@@ -21,7 +22,6 @@ from featgan.scores.inception_score import Score, classify, drawn, load_classifi
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import digest
 from harness.cluster import machine
-from harness.plan.signature import short_hash
 from harness.records.data_set import DataSet
 from harness.records.sweep_records import RealScore
 from harness.storage.store import Store

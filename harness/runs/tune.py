@@ -171,7 +171,7 @@ def _fit(
         gpu=gpus_per_run > 0,
     )
     # images are grouped by the driver
-    on_nodes = {name for run in todo for name in run.cell.named}
+    on_nodes = {name for run in todo for name in run.cell.functions}
     on_nodes -= {run.cell.method.groups.method for run in todo}
     trainable = tune.with_parameters(
         train,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.plan.settings import load
+from harness.plan.load import load
 
 ROOT = Path(__file__).parents[2]
 AWS, ON_PREMISES = ROOT / "cluster.yaml", ROOT / "docs" / "cluster" / "onpremises.yaml"

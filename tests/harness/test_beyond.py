@@ -15,7 +15,8 @@ from featgan.images.decode import ImagePack
 from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
 from featgan.trainer import StagedTrainer
 from featgan.user_code import resolve
-from harness.plan.settings import load
+from harness.plan.grid import expand
+from harness.plan.load import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +105,7 @@ def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypa
     (tmp_path / "judge").write_bytes(
         train_classifier(images, np.arange(45) % 2, ["x", "y"], seed=0, epochs=1)
     )
-    cells = load(path).cells()
+    cells = expand(load(path))
     assert {cell.mode for cell in cells} == {"descending", "mine:outside_in"}
     for cell in (cells[0], cells[-1]):
         method = cell.method

@@ -138,11 +138,11 @@ def test_features_knows_the_users_functions_and_the_small_form(
     )
     seen = []
 
-    def carry_out(sweep: Any) -> int:
+    def count_and_group(sweep: Any, _: Screen) -> int:
         seen.append((sweep.max_rejected, os.getcwd() in sys.path))
         return 0
 
-    monkeypatch.setattr(features, "_carry_out", carry_out)
+    monkeypatch.setattr(features, "count_and_group", count_and_group)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
     assert features.main([str(tmp_path / "mine.yaml"), "--scale", "small"]) == 0
     assert seen == [(0.5, True)]

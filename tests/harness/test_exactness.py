@@ -24,8 +24,10 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from featgan.images.decode import ImagePack
 from featgan.scores.small_cnn import train_classifier
+from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Cell, Method
+from harness.plan.settings import Method
+from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
 from harness.runs.trial import Habits, Trial, carry
 from harness.storage.sealed import seal
@@ -150,8 +152,8 @@ def make_run(sweep, size=32, mode="ascending", precision="fp32", seed=0):
         }
     )
     cell = Cell("a", mode, seed, method)
-    signature = cell.signature("d", "c")
-    return Run(sweep, cell, signature, f"features/{size}", "groups.json", "classifier.safetensors")
+    signed = signature(cell, "d", "c")
+    return Run(sweep, cell, signed, f"features/{size}", "groups.json", "classifier.safetensors")
 
 
 def begin(store, run, dies=None):

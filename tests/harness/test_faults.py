@@ -22,8 +22,10 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from featgan.images.decode import ImagePack
 from featgan.scores.small_cnn import train_classifier
+from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Cell, Method
+from harness.plan.settings import Method
+from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
 from harness.runs import trial
 from harness.runs.trial import Habits, carry
@@ -79,7 +81,7 @@ def run() -> Run:
     )
     cell = Cell("a", "ascending", 0, method)
     shared = ("features/a-0", "features/groups.json", "features/classifier.safetensors")
-    return Run("s", cell, cell.signature("d", "c"), *shared)
+    return Run("s", cell, signature(cell, "d", "c"), *shared)
 
 
 def left_by(store: Store, run: Run) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a sweep needs is looked for before anything is counted, by both commands."""
+"""Both commands check functions and files before anything is counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from harness import features, sweep
 from harness.cluster import connect, preflight
 from harness.display import Screen
 from harness.plan import checks
-from harness.plan.settings import Grid, Sweep, load
+from harness.plan.load import load
+from harness.plan.settings import Grid, Sweep
 
 FILE = """
 results: {results}
@@ -25,7 +26,7 @@ image_size: 32
 score: {{classifier: inception, weights: /data/inception.pth}}
 groups: {groups}
 """
-COMMANDS = [lambda plan: sweep.carry_out(plan, Screen()), features._carry_out]
+MAINS = [sweep.main, features.main]
 
 
 @pytest.fixture
@@ -38,29 +39,38 @@ def plan(tmp_path: Path) -> Callable[[str], Sweep]:
     return write
 
 
-def test_files_are_those_of_sources_and_of_each_judge(plan: Callable[[str], Sweep]) -> None:
-    found = plan("{by: table, table: /driver/values.csv, column: x}")  # the driver reads it
+def test_required_files_are_images_and_classifier_weights(plan: Callable[[str], Sweep]) -> None:
+    found = plan("{by: table, table: /driver/values.csv, column: x}")  # only the driver reads it
     images = ["/data/a", "/data/b.gz"]
     assert checks.image_files(found) == images
-    assert checks.files(found) == [*images, "/data/inception.pth"]
+    assert checks.required_files(found) == [*images, "/data/inception.pth"]
     grid = found.model_copy(
         update={"grid": [Grid.model_validate({"score.weights": ["/data/1.pth", "/data/2.pth"]})]}
     )
-    assert checks.files(grid) == [*images, "/data/1.pth", "/data/2.pth"]
+    assert checks.required_files(grid) == [*images, "/data/1.pth", "/data/2.pth"]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
-def test_a_function_that_is_not_there_is_told_before_ray_is_started(
-    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("main", MAINS, ids=["sweep", "features"])
+def test_a_missing_function_is_reported_before_ray_starts(
+    plan: Callable[[str], Sweep],
+    main: Callable[[list[str]], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
-    with pytest.raises(UserError, match="nowhere_at_all:redness: there is no module"):
-        command(plan('{by: "nowhere_at_all:redness"}'))
+    plan('{by: "nowhere_at_all:redness"}')
+    assert main([str(tmp_path / "s.yaml")]) == 2
+    assert "nowhere_at_all:redness: there is no module" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["sweep", "features"])
-def test_every_node_is_asked_for_the_files(
-    plan: Callable[[str], Sweep], command: Callable[[Sweep], int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "command", [sweep.run_sweep, features.count_and_group], ids=["sweep", "features"]
+)
+def test_preflight_gets_the_required_files(
+    plan: Callable[[str], Sweep],
+    command: Callable[[Sweep, Screen], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
 
@@ -71,7 +81,7 @@ def test_every_node_is_asked_for_the_files(
     monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 1, 0))
     monkeypatch.setattr(preflight, "preflight", ask)
     with pytest.raises(UserError, match="seen"):
-        command(plan("{k: 2}"))
+        command(plan("{k: 2}"), Screen())
     assert asked[:2] == ["/data/a", "/data/b.gz"]
 
 
@@ -80,7 +90,7 @@ def test_every_node_is_asked_for_the_files(
     ("results", "images"),
     [("photos/results", "photos"), ("photos", "photos"), ("link/results", "photos")],
 )
-def test_results_among_the_images_are_refused_at_once(
+def test_results_among_the_images_are_refused(
     tmp_path: Path,
     results: str,
     images: str,
@@ -103,7 +113,7 @@ def test_results_among_the_images_are_refused_at_once(
     assert re.match(r"featgan: results: .* lies in .*/photos, where data\.a looks for", line)
 
 
-def test_results_beside_the_images_or_in_a_bucket_are_fine(plan: Callable[[str], Sweep]) -> None:
+def test_results_elsewhere_or_in_a_bucket_are_accepted(plan: Callable[[str], Sweep]) -> None:
     found = plan("{k: 2}")
     for results in ("/data/results", "/data/ab", "s3://data/a/results"):
         checks.refuse_results_among_images(found.model_copy(update={"results": results}))

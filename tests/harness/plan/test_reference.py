@@ -1,7 +1,8 @@
 from pathlib import Path
 
+from harness.plan.load import dotted_keys
 from harness.plan.reference import reference
-from harness.plan.settings import Method, Sweep, dotted_keys
+from harness.plan.settings import Method, Sweep
 
 PAGE = Path(__file__).parents[3] / "docs" / "sweep-file.md"
 

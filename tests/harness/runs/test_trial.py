@@ -18,8 +18,10 @@ from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.inception_score import classify, drawn, load_classifier
 from featgan.scores.small_cnn import train_classifier
+from harness.plan.grid import Cell
 from harness.plan.run import Run, stop_key
-from harness.plan.settings import Cell, Method
+from harness.plan.settings import Method
+from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
 from harness.runs import trial as module
 from harness.runs.trial import Habits, carry
@@ -80,7 +82,7 @@ def run():
     return Run(
         "s",
         cell,
-        cell.signature("d", "c"),
+        signature(cell, "d", "c"),
         "features/a-0",
         "s/groups/a.json",
         "s/classifier/c.safetensors",
@@ -187,7 +189,7 @@ def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
     if damage == "gone":
         store.delete(key)
     elif damage == "another run's":
-        store.put(key, data.replace(run.signature.encode(), b"0" * 10))
+        store.put(key, data.replace(run.signature.encode(), b"0" * 12))
     else:
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
@@ -376,8 +378,8 @@ def test_further_metrics_are_reported_with_their_protocol(store, run):
     pack = ImagePack.open(store.local(f"{run.data_key}/pack"))
     features, _ = classify(judge, drawn(pack.rows, np.arange(24)), 24, 50)
     store.put("real.safetensors", feature_file.dump(features, judge, "real"))
-    signature = cell.signature("d", "c")
-    run = replace(run, cell=cell, signature=signature, real_key="real.safetensors")
+    signed = signature(cell, "d", "c")
+    run = replace(run, cell=cell, signature=signed, real_key="real.safetensors")
     record = carry(run, store, EVERY_EVALUATION, lambda record: None)
     assert all(evaluation.metrics["fid"] > 0 for evaluation in record.evaluations)
     assert "kid" in record.evaluations[0].metrics

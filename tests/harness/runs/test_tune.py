@@ -17,8 +17,9 @@ from ray.tune.error import TuneError
 
 from harness.cli import heed_signals
 from harness.display import Counts, Screen
+from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Cell, Method, Resources
+from harness.plan.settings import Method, Resources
 from harness.runs import tune as module
 from harness.storage.store import Store
 

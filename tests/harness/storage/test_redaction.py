@@ -10,7 +10,8 @@ import pytest
 
 from featgan.errors import UserError
 from harness.display import Screen
-from harness.plan.settings import load
+from harness.plan.grid import expand
+from harness.plan.load import load
 from harness.records.sweep_records import SweepRecord
 from harness.runs.tune import mark_failed
 from harness.sources.base import FolderSource
@@ -125,7 +126,7 @@ def test_the_name_of_a_run_tells_no_secret(tmp_path: Path) -> None:
         "data: {a: {source: builtin, set: digits}}\n"
         f"grid: {{features.weights: [random, 's3://{LONG}@bucket/w']}}\n"
     )
-    labels = [cell.label for cell in load(path).cells()]
+    labels = [cell.label for cell in expand(load(path))]
     assert any(label.endswith("-weightss3_bucket_w") for label in labels)
     assert "AKIA" not in "".join(labels)
 

@@ -1,0 +1,70 @@
+"""Texts on a sweep: what `--dry-run` prints, and the notes and settings kept with its results."""
+
+from __future__ import annotations
+
+import yaml
+
+from featgan.errors import UserError
+from harness.plan.estimate import KEPT_CHECKPOINTS, Estimate, count_images, estimate
+from harness.plan.grid import expand
+from harness.plan.settings import Sweep
+from harness.storage.redaction import redacted, redacted_tree
+
+
+def describe(sweep: Sweep) -> str:
+    """Return every setting, the grids, the number of runs, and the estimate of their work."""
+    lines = [settings_text(sweep)]
+    for grid in sweep.grid:
+        axes = {"data": grid.data or [*sweep.data], **grid.model_dump(exclude={"data"})}
+        lines.append("grid:")
+        lines += [f"  {key}: {', '.join(map(str, values))}" for key, values in axes.items()]
+    return "\n".join([*lines, f"runs: {len(expand(sweep))}", estimate_text(sweep)])
+
+
+def settings_text(sweep: Sweep) -> str:
+    """Return every setting as YAML, without the secrets of addresses."""
+    settings = redacted_tree(sweep.model_dump(mode="json"))
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def estimate_text(sweep: Sweep) -> str:
+    """Return the work of all runs, or why it cannot be estimated."""
+    cells = expand(sweep)
+    try:
+        images = count_images(sweep, cells)
+    except UserError as error:  # the file can be checked on a machine without the images
+        return redacted(f"estimate: not available: {error}")
+    total = sum((estimate(cell, images[cell.data]) for cell in cells), Estimate())
+    checkpoints = KEPT_CHECKPOINTS * total.runs
+    return "\n".join(
+        [
+            "estimate, for feature groups of equal size:",
+            "  images: " + ", ".join(f"{name} {count:,}" for name, count in images.items()),
+            f"  training: {total.steps:,} steps, {total.images:,} images",
+            f"  scoring: {total.evaluations:,} evaluations, {total.score_images:,} images",
+            f"  checkpoints: at most {checkpoints:,}, {KEPT_CHECKPOINTS} for each run",
+        ]
+    )
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """Return sentences on what makes this sweep's numbers differ from published ones."""
+    methods, found = [cell.method for cell in expand(sweep)], []
+    random = {m.features.network for m in methods if m.features.weights == "random"}
+    if random:
+        found.append(
+            f"Feature counts come from {' and '.join(sorted(random))} with random weights: they "
+            "order images by variety, but are not the counts of the trained network."
+        )
+    trained_on = sorted({name for method in methods for name in method.score.trained_on or []})
+    if trained_on:
+        found.append(
+            "The Inception Score uses a small CNN trained on the labels of "
+            f"{' and '.join(trained_on)}: it compares the runs of this sweep with each other, and "
+            "with no published score."
+        )
+    if sweep.pilot:
+        found.append("A pilot: runs whose scores fell behind were stopped; not for results.")
+    if not all(method.training.deterministic for method in methods):
+        found.append("Deterministic algorithms were off: a repeated run may differ.")
+    return found

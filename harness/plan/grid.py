@@ -1,0 +1,125 @@
+"""The grid of a sweep: its cells, one for each run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from featgan.digests import short_hash
+from featgan.features.settings import GROUPINGS
+from featgan.staging.settings import CRITERION_NAMES
+from featgan.staging.stages import Stage, plan
+from harness.plan.settings import Grid, Method, Mode, Sweep
+from harness.storage.redaction import redacted
+
+LONGEST_LABEL = 160
+"""Characters; a signature and a file's ending still fit into the 255 of a file system."""
+CRITERION_SETTING = {"smoothed_peak": "window", "plateau": "window", "patience": "patience"}
+"""The setting of `stages` that a built-in criterion reads."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: a run before its data are known."""
+
+    data: str
+    mode: Mode
+    seed: int
+    method: Method
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Values of the further axes by dotted key, without those that the run ignores."""
+
+    @property
+    def label(self) -> str:
+        """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
+        parts = [self.data, _file_name(self.mode), f"seed{self.seed}"]
+        for key, value in self.axes.items():
+            parts.append(f"{key.rpartition('.')[2]}{_file_name(value)}")
+        label = "-".join(parts)
+        if len(label) <= LONGEST_LABEL:
+            return label
+        return f"{label[:LONGEST_LABEL]}-{short_hash(label)}"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the run."""
+        method = self.method
+        return plan(self.mode, method.groups.k, method.training.stage_epochs, method.stages.change)
+
+    @property
+    def functions(self) -> list[str]:
+        """Names of the functions that a run calls, built-in ones and `module:function`."""
+        method = self.method
+        names = [self.mode, method.groups.method, method.gan.network, method.stages.criterion]
+        return [*names, *method.score.metrics]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the cell as run records and `sweep.json` hold it."""
+        return {"data": self.data, "mode": self.mode, "seed": self.seed} | self.axes
+
+
+def expand(sweep: Sweep) -> list[Cell]:
+    """Return the cells of all grids, each once, sorted by data set.
+
+    Axes that a run ignores are left out, so that they do not repeat it: conventional training
+    has no groups, and is the same for every way of grouping. Raises pydantic's ValidationError
+    for a value that is invalid in a run.
+    """
+    cells = (cell for grid in sweep.grid for cell in _cells(sweep, grid))
+    distinct = {json.dumps(cell.as_dict(), sort_keys=True): cell for cell in cells}
+    return sorted(distinct.values(), key=lambda cell: [*sweep.data].index(cell.data))
+
+
+def ignored_settings(mode: str, method: Method) -> set[str]:
+    """Return dotted keys of the settings that a run of this mode and method does not read.
+
+    A user-defined function may read every setting that it gets.
+    """
+    groups, stages = method.groups, method.stages
+    keys = set()
+    if mode == "conventional":  # one stage of all images, which always rewinds to its peak
+        keys |= {"groups.method", "groups.tolerance", "stages.change", "stages.rewind"}
+    if groups.method in GROUPINGS and groups.method != "balanced":
+        keys.add("groups.tolerance")
+    if stages.criterion in CRITERION_NAMES:
+        keys |= {"stages.window", "stages.patience"}
+        keys.discard(f"stages.{CRITERION_SETTING.get(stages.criterion)}")
+    if method.pacing.by == "none":
+        keys |= {"pacing.first", "pacing.decay"}
+    return keys
+
+
+def _cells(sweep: Sweep, grid: Grid) -> list[Cell]:
+    methods = []  # for each combination of the axes: a method, and by mode the axes it reads
+    for combination in itertools.product(*grid.axes.values()):
+        values = dict(zip(grid.axes, combination, strict=True))
+        method = _method(sweep, values)
+        ignored = {mode: ignored_settings(mode, method) for mode in grid.mode}
+        axes = {m: {k: v for k, v in values.items() if k not in ignored[m]} for m in grid.mode}
+        methods.append((method, axes))
+    return [
+        Cell(data, mode, seed, method, axes[mode])
+        for data in grid.data or sweep.data
+        for method, axes in methods
+        for mode in grid.mode
+        for seed in grid.seed
+    ]
+
+
+def _method(sweep: Sweep, values: dict[str, Any]) -> Method:
+    """The settings of a run: the file's, with the values of dotted keys replaced."""
+    settings = sweep.model_dump(include=set(Method.model_fields))
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        target = settings
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    return Method.model_validate(settings)
+
+
+def _file_name(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", redacted(str(value))).strip("_")[:32]

@@ -1,0 +1,99 @@
+"""Load a sweep file: parse, validate, and check every cell of its grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from featgan.errors import UserError
+from featgan.settings import Settings
+from harness.plan.grid import Cell, expand
+from harness.plan.settings import Method, Sweep
+from harness.plan.yaml_file import explain, nearest, parse
+from harness.storage.redaction import redacted
+
+Scale = Literal["full", "small"]
+REPLACED = ("data", "grid")
+"""Sections that `small` replaces; it is merged into the others."""
+
+
+def load(path: Path | str, scale: Scale = "full") -> Sweep:
+    """Return the sweep of a file, or its `small` form.
+
+    Raises UserError with the file, the key, what is wrong and what would be right.
+    """
+    content = parse(Path(path))
+    content.setdefault("name", Path(path).stem)
+    small = content.pop("small", None)
+    try:
+        if scale == "small":
+            content = _merged(content, small)
+        sweep = Sweep.model_validate(content)
+        keys = dotted_keys(Method)
+        for key in (key for grid in sweep.grid for key in grid.axes):
+            if key not in keys:
+                raise UserError(f"grid.{redacted(key)[:60]}: unknown key{nearest(key, keys)}")
+        try:
+            _check(sweep, expand(sweep))
+        except ValidationError as error:
+            raise UserError(f"grid: {explain(error, None, Method)}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, content, Sweep)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return sweep
+
+
+def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
+    """Return every key of `model` that holds a value, those of sections joined by dots."""
+    keys = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            keys += dotted_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _merged(content: dict[str, Any], small: Any) -> dict[str, Any]:
+    """A file's content with its section `small` merged into it key by key."""
+    if not isinstance(small, dict):
+        raise UserError("--scale small: the file has no section `small`; add one")
+    merged, name = dict(content), content["name"]
+    if isinstance(name, str) and name:  # else validation refuses it, as in the full form
+        merged["name"] = f"{name}-small"
+    for key, value in small.items():
+        before = content.get(key)
+        if key not in REPLACED and isinstance(before, dict) and isinstance(value, dict):
+            value = before | value
+        merged[key] = value
+    return merged
+
+
+def _check(sweep: Sweep, cells: list[Cell]) -> None:
+    """Check rules that concern a cell and the rest of the file; UserError for a broken one."""
+    for score in (cell.method.score for cell in cells):
+        for name in score.trained_on or []:
+            if name not in sweep.data:
+                raise UserError(f"score.trained_on: there is no data set {name!r} in `data`")
+        if score.classifier == "trained" and not score.trained_on:
+            raise UserError(
+                "score.trained_on: name the data sets whose labels train the classifier"
+            )
+    if sweep.pilot is None:
+        return
+    comparable = {(cell.data, cell.method.score.model_dump_json()) for cell in cells}
+    if len(comparable) > 1 or {cell.mode for cell in cells} != {"conventional"}:
+        raise UserError(
+            "pilot: stops runs by comparing their scores, so the grid must hold conventional "
+            "runs of one data set and one score alone"
+        )
+    shortest = min(stage.epochs for cell in cells for stage in cell.stages)
+    if sweep.pilot.grace >= shortest:
+        raise UserError(
+            f"pilot.grace: no run of {shortest} epochs can be stopped after "
+            f"{sweep.pilot.grace}; lower it"
+        )

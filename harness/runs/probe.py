@@ -1,0 +1,167 @@
+"""Measure what a sweep costs: train real steps on random images, and compute real scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from featgan import precision
+from featgan.scores.inception_score import (
+    Classifier,
+    FeatureStatistics,
+    Score,
+    load_classifier,
+    train_classifier,
+)
+from featgan.staging.stages import plan
+from featgan.trainer import StagedTrainer
+from harness.plan.estimate import Estimate, count_images, estimate
+from harness.plan.grid import expand
+from harness.plan.settings import Method, Sweep
+
+PROBE_SECONDS = 30.0
+"""Seconds of training, divided among the kinds of runs."""
+MOST_STEPS = 50
+"""Longest epoch of a probe on a GPU, in steps."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Measurements of one kind of run."""
+
+    step_seconds: float
+    score_seconds: float
+    memory: int
+    """Bytes: of the GPU where there is one, else of the process."""
+    precision: str
+
+
+class RandomImages:
+    """Random images of a method's size."""
+
+    def __init__(self, method: Method) -> None:
+        self.size: int = method.image_size
+        shape = (max(256, method.training.batch_size), 3, self.size, self.size)
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return images [n, 3, S, S] by their numbers."""
+        return self.pixels[rows]
+
+
+def probe(sweep: Sweep) -> str:
+    """Measure each kind of run for its share of `PROBE_SECONDS`; return a text with the hours."""
+    cells = expand(sweep)
+    images = count_images(sweep, cells)
+    methods: dict[str, Method] = {}
+    largest: dict[str, int] = {}
+    work: dict[str, Estimate] = {}
+    for cell in cells:
+        kind = _kind(cell.method)
+        methods[kind] = cell.method
+        largest[kind] = max(largest.get(kind, 0), images[cell.data])
+        work[kind] = work.get(kind, Estimate()) + estimate(cell, images[cell.data])
+    gpus = torch.cuda.device_count()
+    device = torch.device("cuda" if gpus else "cpu")
+    torch.set_num_threads(sweep.resources.cpus_per_run)
+    lines, hours = [], 0.0
+    for kind, method in methods.items():
+        pace = measure(method, largest[kind], device, PROBE_SECONDS / len(methods))
+        hours += work[kind].steps * pace.step_seconds / 3600
+        hours += work[kind].evaluations * pace.score_seconds / 3600
+        lines.append(
+            f"  {work[kind].runs} runs of {method.gan.network} at {method.image_size} px, "
+            f"width {method.gan.width}, {pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
+            f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
+        )
+    cores = os.cpu_count() or 1
+    slots = gpus or max(1, cores // sweep.resources.cpus_per_run)
+    slots = min(slots, sweep.resources.max_concurrent or slots)
+    at_once = hours * math.ceil(len(cells) / slots) / len(cells)  # the last round may be short
+    return "\n".join(
+        [
+            f"probe on this machine's {device.type}, including its current load:",
+            *lines,
+            f"  one run after another: {hours:.2f} hours",
+            f"  {slots} at once, one for each {'GPU' if gpus else 'set of cores'}: "
+            f"{at_once:.2f} hours",
+        ]
+    )
+
+
+def measure(method: Method, real: int, device: torch.device, seconds: float) -> Pace:
+    """Train for about `seconds`, and compute a score with the metrics of `real` real images."""
+    images = RandomImages(method)
+    classifier = _classifier(method, images, device)
+    real_features = torch.randn(real, classifier.width, device=classifier.device)
+    steps = 1
+    if on_gpu := device.type == "cuda":
+        torch.cuda.empty_cache()  # of the kind measured before
+        torch.cuda.reset_peak_memory_stats(device)
+        # an epoch of a single step would measure its start
+        epoch = method.training.epoch_steps or math.ceil(real / method.training.batch_size)
+        steps = min(epoch, MOST_STEPS)
+    training = method.training.model_copy(update={"epoch_steps": steps})
+    trainer = StagedTrainer(
+        images,
+        np.resize(np.arange(1, method.groups.k + 1), len(images)),
+        plan("conventional", method.groups.k, training.stage_epochs),
+        Score(classifier, method.score, FeatureStatistics(real_features)),
+        gan=method.gan,
+        training=training,
+        seed=0,
+        device=device,
+        pacing=method.pacing,
+        image_scores=np.arange(len(images)),
+    )
+    d_steps = trainer.gan.optimizer.d_steps  # one step of this many also updates G
+    # the first steps are slower; on a GPU, until a graph of each kind is captured
+    trainer.train(math.ceil(4 * d_steps / steps) if on_gpu else 2)
+    trainer.evaluate()
+    warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
+    started, warm_steps, taken = time.perf_counter(), trainer.gan.steps, 0
+    while taken < max(3, d_steps) or time.perf_counter() - started < seconds:
+        trainer.train(1)
+        taken = trainer.gan.steps - warm_steps
+    trainer.evaluate()
+    return Pace(
+        (trainer.seconds["train"] - warm_train) / taken,
+        trainer.seconds["score"] - warm_score,
+        torch.cuda.max_memory_reserved(device)
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        precision.name(trainer.gan.precision),
+    )
+
+
+def _classifier(method: Method, images: RandomImages, device: torch.device) -> Classifier:
+    """The method's classifier; instead of one the sweep has yet to train, an equally fast one."""
+    if method.score.classifier != "trained":
+        return load_classifier(method.score, device)
+    labels = np.arange(len(images)) % 10
+    data = train_classifier(images.pixels, labels, [*map(str, range(10))], seed=0, epochs=1)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return load_classifier(method.score, device, Path(file.name))
+
+
+def _kind(method: Method) -> str:
+    """A text that is equal for methods whose steps and scores cost the same."""
+    settings = method.model_dump(mode="json", include={"image_size", "gan", "score"})
+    per_step = {"batch_size", "precision", "d_steps", "deterministic"}
+    training = method.training.model_dump(mode="json", include=per_step)
+    return json.dumps([settings, training, method.pacing.by])

@@ -1,0 +1,56 @@
+import pytest
+
+from harness.plan.describe import describe, estimate_text, notes
+from harness.plan.settings import Sweep
+
+SWEEP = {
+    "name": "s",
+    "data": {
+        "a": {"source": "builtin", "set": "apples", "count": 45},
+        "d": {"source": "builtin", "set": "digits", "count": 90},
+    },
+    "image_size": 32,
+    "gan": {"width": 2, "latent": 4},
+    "training": {"stage_epochs": 4, "evaluate_every": 2, "batch_size": 8},
+    "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
+    "grid": {"mode": ["ascending", "conventional"], "seed": [0, 1]},
+}
+
+
+def test_a_description_has_settings_grid_runs_and_work():
+    text = describe(Sweep.model_validate(SWEEP))
+    assert "stage_epochs: 4" in text
+    assert "mode: ascending, conventional" in text
+    assert "runs: 8" in text
+    assert "images: a 45, d 90" in text
+    # ascending: 4 x (2 + 4 + 6) and 4 x (4 + 8 + 12); conventional: 12 x 6 and 12 x 12; two seeds
+    assert "training: 720 steps, 5,760 images" in text
+    assert "scoring: 48 evaluations, 768 images" in text
+    assert "checkpoints: at most 16, 2 for each run" in text
+
+
+def test_a_sweep_is_described_where_its_images_are_missing():
+    nowhere = {"source": "folder", "path": "/nowhere/at/all"}
+    text = estimate_text(Sweep.model_validate(SWEEP | {"data": {"a": nowhere}}))
+    assert text.startswith("estimate: not available: ")
+    assert "/nowhere/at/all" in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"score": {}}, []),
+        ({"score": SWEEP["score"]}, ["CNN trained on the labels of a:"]),
+        ({"score": {}, "features": {"weights": "random"}}, ["come from vgg16 with random"]),
+        (
+            {"score": {}, "features": {"weights": "random", "network": "resnet18", "layer": "fc"}},
+            ["come from resnet18 with random"],
+        ),
+        ({"score": {}, "training": {"deterministic": False}}, ["a repeated run may differ"]),
+        ({"score": {}, "pilot": {"grace": 1}}, ["not for results"]),
+    ],
+)
+def test_notes_name_what_differs_from_published_numbers(sections, expected):
+    found = notes(Sweep.model_validate(SWEEP | sections))
+    assert len(found) == len(expected)
+    assert all(part in note for part, note in zip(expected, found, strict=True))

@@ -1,0 +1,98 @@
+from harness.plan.grid import expand
+from harness.plan.signature import signature
+
+
+def test_defaults_are_the_papers_grid(read):
+    sweep = read()
+    cells = expand(sweep)
+    assert sweep.name == "small"
+    assert len(cells) == 2 * 3 * 3
+    assert [cell.label for cell in cells[:4]] == [
+        "a-descending-seed0",
+        "a-descending-seed1",
+        "a-descending-seed2",
+        "a-ascending-seed0",
+    ]
+
+
+def test_any_dotted_key_is_an_axis(read):
+    cells = expand(
+        read(
+            """
+        grid: {mode: [ascending], seed: [7], groups.k: [2, 4], training.learning_rate: [1e-4]}
+        """
+        )
+    )
+    assert [cell.label for cell in cells] == [
+        f"{data}-ascending-seed7-k{k}-learning_rate0.0001" for data in "ab" for k in (2, 4)
+    ]
+    assert [cell.method.groups.k for cell in cells] == [2, 4, 2, 4]
+    assert cells[0].method.training.learning_rate == 1e-4
+    assert cells[1].as_dict() == {
+        "data": "a",
+        "mode": "ascending",
+        "seed": 7,
+        "groups.k": 4,
+        "training.learning_rate": 1e-4,
+    }
+
+
+def test_several_grids_are_joined_and_each_cell_is_kept_once(read):
+    cells = expand(
+        read(
+            """
+        grid:
+        - {data: [b], mode: [conventional], seed: [0, 1]}
+        - {mode: [descending], seed: [0], groups.k: [2, 3]}
+        - {data: [b], mode: [conventional, random], seed: [1]}
+        """
+        )
+    )
+    assert [cell.label for cell in cells] == [
+        "a-descending-seed0-k2",
+        "a-descending-seed0-k3",
+        "b-conventional-seed0",
+        "b-conventional-seed1",
+        "b-descending-seed0-k2",
+        "b-descending-seed0-k3",
+        "b-random-seed1",
+    ]
+
+
+def test_evaluations_are_checked_for_each_cell(read):
+    grid = "grid: {training.stage_epochs: [9, 12]}"
+    cells = expand(read(grid, "evaluate_every: 5", "evaluate_every: 3"))
+    assert {cell.method.training.stage_epochs for cell in cells} == {9, 12}
+
+
+def test_a_user_defined_mode_gives_a_safe_label(read):
+    cell = expand(read("grid: {mode: ['orders:inside_out'], seed: [0], data: [a]}"))[0]
+    assert cell.label == "a-orders_inside_out-seed0"
+
+
+def test_an_axis_that_a_run_ignores_does_not_repeat_it(read):
+    cells = expand(
+        read(
+            """
+        grid:
+          mode: [descending, conventional]
+          data: [a]
+          seed: [0]
+          groups.method: [kmeans, quantile]
+          stages.criterion: [peak, patience]
+          stages.patience: [2, 3]
+        """
+        )
+    )
+    assert sorted(cell.label for cell in cells) == [
+        "a-conventional-seed0-criterionpatience-patience2",
+        "a-conventional-seed0-criterionpatience-patience3",
+        "a-conventional-seed0-criterionpeak",
+        "a-descending-seed0-methodkmeans-criterionpatience-patience2",
+        "a-descending-seed0-methodkmeans-criterionpatience-patience3",
+        "a-descending-seed0-methodkmeans-criterionpeak",
+        "a-descending-seed0-methodquantile-criterionpatience-patience2",
+        "a-descending-seed0-methodquantile-criterionpatience-patience3",
+        "a-descending-seed0-methodquantile-criterionpeak",
+    ]
+    assert len({signature(cell, "d", "c") for cell in cells}) == 9

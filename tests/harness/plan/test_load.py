@@ -1,0 +1,182 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from featgan.errors import UserError
+from harness.plan.grid import expand
+from harness.plan.load import load
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+
+
+def test_small_replaces_data_and_grid_and_merges_sections(read):
+    small = """
+        gan: {width: 8, latent: 16}
+        small:
+          data: {c: {source: builtin, set: digits}}
+          gan: {width: 4}
+          score: {trained_on: [c]}
+          grid: {seed: [5]}
+        """
+    sweep = read(small, scale="small")
+    assert (sweep.name, [*sweep.data]) == ("small-small", ["c"])
+    assert (sweep.gan.width, sweep.gan.latent) == (4, 16)
+    assert (sweep.score.classifier, sweep.score.trained_on) == ("trained", ["c"])
+    assert {cell.seed for cell in expand(sweep)} == {5}
+    whole = read(small)
+    assert (whole.name, whole.gan.width, [*whole.data]) == ("small", 8, ["a", "b"])
+
+
+def test_a_file_without_small_is_refused_for_scale_small(read):
+    with pytest.raises(UserError, match=r"small\.yaml: --scale small: .* no section `small`"):
+        read(scale="small")
+
+
+@pytest.mark.parametrize("name", ["null", "[a]", "''"])
+def test_both_forms_refuse_the_same_names(read, name):
+    for scale in ("full", "small"):
+        with pytest.raises(UserError, match=r"small\.yaml: name: "):
+            read(f"name: {name}\nsmall: {{}}\n", scale=scale)
+
+
+def test_the_watched_metric_must_be_measured(read):
+    fid = "stages: {watch: fid}\n"
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+        read(fid)
+    more = "trained_on: [a]", "trained_on: [a], metrics: [fid]"
+    assert expand(read(fid, *more))[0].method.stages.watch == "fid"
+    axis = "grid: {score.metrics: [[fid], [fid, kid]]}\n"
+    assert expand(read(fid + axis))[0].method.stages.watch == "fid"
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+        read(fid + axis.replace("[fid, kid]", "[kid]"))
+
+
+PILOT = "pilot: {grace: 5}\n"
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "",
+        "grid: {mode: [conventional]}",
+        "grid: {mode: [conventional, descending], data: [a]}",
+        "grid: {mode: [conventional], data: [a], score.count: [20, 40]}",
+    ],
+)
+def test_a_pilot_needs_comparable_conventional_runs(read, grid):
+    with pytest.raises(UserError, match="pilot: stops runs by comparing their scores"):
+        read(PILOT + grid)
+    fine = read(PILOT + "grid: {mode: [conventional], data: [b], training.batch_size: [8, 16]}")
+    assert len(expand(fine)) == 6
+
+
+def test_a_pilots_grace_ends_before_its_runs(read):
+    grid = "grid: {mode: [conventional], data: [a], training.stage_epochs: [20, 10]}\n"
+    assert read("pilot: {grace: 29}\n" + grid).pilot is not None  # three groups' epochs each
+    with pytest.raises(UserError, match=r"pilot\.grace: no run of 30 epochs .* after 30; lower"):
+        read("pilot: {grace: 30}\n" + grid)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("trainig: {}", "trainig: unknown key; did you mean 'training'?"),
+        ("gan: {widht: 3}", "gan.widht: unknown key; did you mean 'width'?"),
+        ("gan: {width: 0}", "gan.width: input should be greater than or equal to 1, not 0"),
+        ("gan: {width: '8'}", "gan.width: input should be a valid integer, not '8'"),
+        ("gan: {width: .nan}", "gan.width: input should be a valid integer, not nan"),
+        ("gan: 3", "gan: input should be a valid dictionary or instance of GanSettings, not 3"),
+        ("grid: {mode: [upwards]}", "grid.mode.0: 'upwards' is none of descending,"),
+        ("grid: {seed: []}", "grid.seed: list should have at least 1 item"),
+        ("grid: {seed: [1, 1]}", "grid: seed lists a value twice"),
+        ("grid: {groups.j: [1]}", "grid.groups.j: unknown key; did you mean 'groups.k'?"),
+        ("grid: {groups.k: [0]}", "grid: groups.k: input should be greater than or equal to 1"),
+        ("grid: {training.stage_epochs: [7]}", "training.stage_epochs (7) must be a multiple of"),
+        ("grid: {data: [c]}", "grid.data: there is no data set 'c'"),
+        ("name: ../x", "name: string should match pattern"),
+        ("name: features", "name: 'features' is the folder of feature tables"),
+        ("groups: {k: 3}\ngroups: {k: 4}", "line 9: key 'groups' twice"),
+        ("groups: [", "line 8: expected"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_and_reason(read, extra, message):
+    with pytest.raises(UserError) as caught:
+        read(extra)
+    assert "small.yaml: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("image_size: 32", "image_size: 48", "image_size: input should be 32, 64, 128 or 256"),
+        ("evaluate_every: 5", "evaluate_every: 3", "stage_epochs (20) must be a multiple of"),
+        ("count: 60", "cout: 60", "data.a.cout: unknown key; did you mean 'count'?"),
+        ("set: apples", "set: pears", "data.a.set: input should be 'apples' or 'digits'"),
+        ("trained_on: [a]", "trained_on: [z]", "score.trained_on: there is no data set 'z'"),
+        (", trained_on: [a]", "", "score.trained_on: name the data sets"),
+        ("  a: {", "  'a b': {", "string should match pattern"),
+    ],
+)
+def test_a_mistake_inside_a_section_names_its_key(read, old, new, message):
+    with pytest.raises(UserError) as caught:
+        read("", old, new)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a sweep file is a mapping"),
+        ("[]", "a sweep file is a mapping"),
+        ("data: {}", "data: dictionary should have at least 1 item"),
+        ("image_size: 32", "data: missing"),
+        ("1: 2", "1: a key must be text"),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\n"
+            + "\n".join(
+                f"c{n}: &c{n} [{', '.join(['*b' if n == 0 else f'*c{n - 1}'] * 9)}]"
+                for n in range(9)
+            ),
+            "aliases expanded",
+        ),
+        ("a: &a [*a]", "line 1: an alias refers to the value that holds it"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("\x00", "unacceptable character"),
+    ],
+)
+def test_a_file_that_is_not_a_sweep_file_is_refused(read, text, message):
+    with pytest.raises(UserError) as caught:
+        read(text=text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere\.yaml: No such file"):
+        load("nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_sweep_files_of_the_project_are_valid(path):
+    sweep = load(path)
+    assert sweep.name == path.stem
+    assert len({cell.label for cell in expand(sweep)}) == len(expand(sweep))
+    json.dumps([cell.as_dict() for cell in expand(sweep)])
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_small_forms_are_valid(path):
+    if "\nsmall:" in path.read_text():
+        assert load(path, "small").name == f"{path.stem}-small"
+
+
+def test_the_papers_sweep_file_has_the_papers_settings():
+    sweep = load(SWEEPS / "paper.yaml")
+    assert len(expand(sweep)) == 18
+    assert sweep.image_size == 128
+    assert (sweep.training.stage_epochs, sweep.training.evaluate_every) == (3000, 10)
+    assert (sweep.features.weights, sweep.features.input_size) == ("imagenet", 224)
+    assert (sweep.groups.method, sweep.groups.k) == ("kmeans", 3)
