@@ -1,18 +1,17 @@
-"""Where a name in a sweep file becomes code: a registered function, or the user's own.
+"""Resolve names in a sweep file to built-in or user-defined functions.
 
-Every axis of the method (image scores, orders, criteria, metrics, networks) has a registry; in
-place of a registered name a sweep file may say `module:function`. Nothing else is ever imported
-by name, and only `resolve` imports.
+Image values, groupings, modes, criteria, metrics and networks each have a registry of built-in
+functions. Instead of a built-in name, a sweep file may give `module:function`. Nothing else is
+imported by name, and only `resolve` imports.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,92 +19,91 @@ from typing import TypeVar
 
 from pydantic import AfterValidator
 
-from featgan.errors import UserError
+from featgan.digests import sha256_of_file
+from featgan.errors import UserError, first_line
 
 T = TypeVar("T")
 
-OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-"""How a user's own function is written."""
+USER_DEFINED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""The name of a user-defined function: `module:function`."""
 
 
 def choice(registry: Iterable[str]) -> AfterValidator:
-    """For an annotated settings field: a registered name, or the form of `module:function`."""
+    """Return a validator for an annotated settings field: a built-in name or `module:function`.
+
+    A user-defined function is not imported.
+    """
 
     def check(name: str) -> str:
-        if name in registry or OWN.fullmatch(name):
+        if name in registry or USER_DEFINED.fullmatch(name):
             return name
         close = get_close_matches(name, registry, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name!r} is none of {', '.join(registry)}, nor module:function{meant}")
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name!r} is none of {', '.join(registry)}, nor module:function{hint}")
 
     return AfterValidator(check)
 
 
 def resolve(name: str, registry: Mapping[str, T]) -> T:
-    """What `name` stands for; a `module:function` is imported.
+    """Return the function that `name` stands for; import it if it is user-defined.
 
-    Raises UserError where there is no such module or function, or importing the module fails.
+    Raises `UserError` if the module or function does not exist, or importing the module fails.
     """
     if name in registry:
         return registry[name]
-    if not OWN.fullmatch(name):
+    if not USER_DEFINED.fullmatch(name):
         raise UserError(f"{name!r}: none of {', '.join(registry)}, nor module:function")
     module, _, function = name.partition(":")
-    with blamed(name):
+    with user_code_errors(name):
         try:
             code = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
+                raise  # the module exists, and imports another that does not
             raise UserError(
                 f"{name}: there is no module {error.name!r}; put {module}.py into the folder "
-                "the command is started in, or install it on every machine"
+                "in which the command is started, or install it on every machine"
             ) from None
-    if not hasattr(code, function):
-        raise UserError(f"{name}: module {module!r} has no {function!r}")
-    found = getattr(code, function)
-    if not isinstance(found, Callable):  # type: ignore[arg-type]
-        raise UserError(f"{name}: {function!r} is not a function")
+    found = getattr(code, function, None)
+    if not callable(found):
+        raise UserError(f"{name}: module {module!r} has no function {function!r}")
     return found
 
 
 @contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Within: whatever a `module:function` raises is a UserError that names it and the line.
+def user_code_errors(name: str) -> Iterator[None]:
+    """Raise errors of a user-defined function as `UserError` with its name and the line.
 
-    What a registered function raises passes: it is a defect of this project.
+    Exceptions from built-in functions propagate: they are our bugs.
     """
     try:
         yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # sys.exit would end the command as if all were done
-        if not OWN.fullmatch(name):
+    except (Exception, SystemExit) as error:  # sys.exit would end the command with success
+        if not USER_DEFINED.fullmatch(name):
             raise
-        first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{name}: {type(error).__name__}: {first}{_place(error)}") from error
+        reason = first_line(error)
+        raise UserError(f"{name}: {type(error).__name__}: {reason}{_place(error)}") from error
 
 
 def _place(error: BaseException) -> str:
-    """` (file, line n)` of the innermost frame outside of this package and of Python's imports."""
-    if isinstance(error, SyntaxError):  # names it itself
+    """Return ` (file, line n)` of the innermost frame outside this package and Python's imports."""
+    if isinstance(error, SyntaxError):  # its text names the place
         return ""
+    skipped = ("<", f"{Path(__file__).parent}/")
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        f"{path.name}, line {frame.lineno}"
-        for frame in frames
-        if not frame.filename.startswith("<")
-        and Path(__file__).parent not in (path := Path(frame.filename)).parents
-    ]
-    return f" ({theirs[-1]})" if theirs else ""
+    places = [frame for frame in frames if not frame.filename.startswith(skipped)]
+    return f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
 
 
-def digest(name: str) -> str | None:
-    """SHA-256 of the file behind a `module:function`, for a run's signature; else None.
+def source_digest(name: str) -> str | None:
+    """Return the SHA-256 of the source file of a user-defined function, for a run's signature.
 
-    What the module itself imports is not looked at.
+    Modules that this file imports are not included. Returns None for a built-in name, and if
+    there is no such file.
     """
-    if not OWN.fullmatch(name):
+    if not USER_DEFINED.fullmatch(name):
         return None
     try:
         spec = importlib.util.find_spec(name.partition(":")[0])
@@ -113,4 +111,4 @@ def digest(name: str) -> str | None:
         return None
     if spec is None or spec.origin is None or not spec.has_location:
         return None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return sha256_of_file(spec.origin)

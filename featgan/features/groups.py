@@ -17,7 +17,7 @@ import numpy as np
 
 from featgan.errors import UserError
 from featgan.features.settings import GROUPINGS, GroupSettings
-from featgan.user_code import blamed, resolve
+from featgan.user_code import resolve, user_code_errors
 
 FORMAT = 2
 MOST = 4097
@@ -69,7 +69,7 @@ class FeatureGroups:
             points /= np.diff(starts, append=len(ordered))
         weights = np.diff(starts, append=len(ordered))
         method = resolve(settings.method, _METHODS)
-        with blamed(settings.method):
+        with user_code_errors(settings.method):
             ends = [int(end) for end in method(points, weights, settings)]
         if len(ends) != settings.k - 1 or any(a >= b for a, b in pairwise([0, *ends, len(points)])):
             raise UserError(

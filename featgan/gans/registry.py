@@ -22,7 +22,7 @@ from featgan.errors import UserError
 from featgan.gans import dcgan, resnet
 from featgan.gans.settings import GanSettings
 from featgan.seeds import derive, stream
-from featgan.user_code import blamed, resolve
+from featgan.user_code import resolve, user_code_errors
 
 IMAGE_SIZES = (32, 64, 128, 256)
 GENERATOR_FORMAT = "featgan generator 1"
@@ -161,7 +161,7 @@ def _tried(own: Networks, gan: GanSettings, size: int) -> tuple[nn.Module, nn.Mo
 
     Raises UserError naming what is wrong.
     """
-    with blamed(gan.network):
+    with user_code_errors(gan.network):
         generator, discriminator = own(gan, size)
         _check(gan, size, generator.eval(), discriminator.eval())
         return generator.train(), OneByOne(discriminator.train())

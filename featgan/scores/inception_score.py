@@ -22,7 +22,7 @@ from featgan.scores.classifiers import Classifier, load_inception, load_torchvis
 from featgan.scores.metrics import FeatureStatistics, TooFew, measure
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.scores.small_cnn import load_trained, train_classifier
-from featgan.user_code import digest
+from featgan.user_code import source_digest
 
 __all__ = [
     "Classifier",
@@ -185,7 +185,7 @@ def _spelled(metric: str) -> str:
     """A metric in a protocol; a function of the user's own with the start of its file's digest."""
     if metric in METRICS:
         return metric.upper()
-    return f"{metric}-{(digest(metric) or 'unknown')[:6]}"
+    return f"{metric}-{(source_digest(metric) or 'unknown')[:6]}"
 
 
 def real_statistics(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan.scores.settings import DENSITY_NEIGHBOURS, MANIFOLD_NEIGHBOURS, reported
-from featgan.user_code import blamed, resolve
+from featgan.user_code import resolve, user_code_errors
 
 ROWS = 1024
 """Distances are taken so many rows at a time: 60,000 real images fit."""
@@ -196,7 +196,7 @@ def measure(name: str, real: FeatureStatistics, generated: Tensor) -> dict[str, 
     A `module:function` gets both and returns one number; it is reported as `function`.
     """
     if name not in FUNCTIONS:
-        with blamed(name):
+        with user_code_errors(name):
             return {reported([name])[0]: float(resolve(name, {})(real, generated))}
     found = FUNCTIONS[name](real, generated)
     values = found if isinstance(found, tuple) else (found,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from featgan.errors import UserError
-from featgan.user_code import blamed, resolve
+from featgan.user_code import resolve, user_code_errors
 
 Order = Callable[[int], list[tuple[int, ...]]]
 
@@ -49,7 +49,7 @@ MODES: dict[str, Order] = {
 
 def arrange(mode: str, k: int) -> list[tuple[int, ...]]:
     """The groups that each stage of `mode` takes on; raises UserError where one is lost."""
-    with blamed(mode):
+    with user_code_errors(mode):
         additions = [tuple(groups) for groups in resolve(mode, MODES)(k)]
         numbers = sorted(number for groups in additions for number in groups)
     if numbers != list(range(1, k + 1)):

@@ -14,7 +14,7 @@ from featgan.errors import UserError
 from featgan.staging.criteria import CRITERIA
 from featgan.staging.settings import StageSettings
 from featgan.staging.stages import Stage
-from featgan.user_code import blamed, resolve
+from featgan.user_code import resolve, user_code_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class Progress:
     def _judged(self, values: list[float]) -> tuple[int, bool]:
         """What the criterion says of the stage's values: position of the peak, and whether over."""
         name = self.settings.criterion
-        with blamed(name):
+        with user_code_errors(name):
             verdict: Any = resolve(name, CRITERIA)(values, self.settings)
         try:
             chosen, over = verdict

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import featgan
 import harness
 from featgan.errors import UserError
-from featgan.user_code import digest
+from featgan.user_code import source_digest
 from harness.cluster import connect, machine
 from harness.storage.redaction import one_line
 from harness.storage.store import Store
@@ -179,7 +179,7 @@ def versions() -> dict[str, str]:
 
 def functions(names: Iterable[str]) -> dict[str, str]:
     """The versions of those that are a `module:function` of one's own."""
-    return {name: (digest(name) or "no such file")[:12] for name in names if ":" in name}
+    return {name: (source_digest(name) or "no such file")[:12] for name in names if ":" in name}
 
 
 def _look_around(

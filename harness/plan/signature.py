@@ -11,7 +11,7 @@ from typing import Any
 
 from featgan.digests import short_hash
 from featgan.gans.settings import recipe
-from featgan.user_code import digest
+from featgan.user_code import source_digest
 from harness.plan.grid import Cell, ignored_settings
 
 VALUE_SETTINGS = {"by", "seed", "table", "column"}
@@ -29,7 +29,7 @@ def signature(
     """
     if cell.mode == "conventional" and cell.method.pacing.by == "none":
         values_digest = None
-    functions = [digest(name) for name in cell.functions]
+    functions = [source_digest(name) for name in cell.functions]
     digests = functions, data_digest, values_digest, classifier_digest
     return short_hash(cell.mode, cell.seed, _effective_settings(cell), *digests)
 

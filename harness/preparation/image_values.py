@@ -22,7 +22,7 @@ from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
 from featgan.images.decode import ImagePack, resized
 from featgan.regular_file import open_regular
-from featgan.user_code import blamed, digest, resolve
+from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.counting.workers import counter, shared_weights
 from harness.records.data_set import DataSet, load_table
 from harness.storage.sealed import SEAL
@@ -131,7 +131,7 @@ def _made_from(groups: GroupSettings, features: FeatureSettings) -> list[object]
         return [VERSION, groups.seed]
     if groups.by == "centrality":  # how features are made is in the key of the data set
         return [VERSION, features.model_dump(mode="json")]
-    return [VERSION, groups.by, digest(groups.by)]
+    return [VERSION, groups.by, source_digest(groups.by)]
 
 
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
@@ -148,7 +148,7 @@ def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.n
 @ray.remote(num_cpus=1)
 def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarray:
     images = ImagePack.open(store.local(f"{key}/pack")).rows(np.arange(start, stop))
-    with blamed(by):
+    with user_code_errors(by):
         values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
         raise UserError(

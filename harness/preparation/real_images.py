@@ -20,7 +20,7 @@ from featgan.images.decode import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.inception_score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
-from featgan.user_code import digest
+from featgan.user_code import source_digest
 from harness.cluster import machine
 from harness.records.data_set import DataSet
 from harness.records.sweep_records import RealScore
@@ -54,7 +54,7 @@ def measure(
         gpu,
     ]
     asked = [judge, settings.count, settings.splits, settings.metrics]
-    own = [digest(metric) for metric in settings.metrics]
+    own = [source_digest(metric) for metric in settings.metrics]
     key = f"{data.key}/real/{short_hash(json.dumps([asked, own]))}.json"
     features = (
         f"{data.key}/real/{short_hash(json.dumps(judge))}.safetensors" if settings.metrics else None

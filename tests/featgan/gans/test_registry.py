@@ -121,7 +121,7 @@ def test_a_users_own_networks_are_built_from_the_seed(own):
     [
         ("small_images", r"makes \[2, 3, 16, 16\], not \[2, 3, 32, 32\]"),
         ("two_logits", "the discriminator makes 4 values, not one logit each"),
-        ("absent", "has no 'absent'"),
+        ("absent", "has no function 'absent'"),
         ("nothing", "^own_networks:nothing: TypeError: cannot unpack non-iterable NoneType"),
         ("failing", r"^own_networks:failing: RuntimeError: mat1 .* \(linear.py, line \d+\)$"),
     ],

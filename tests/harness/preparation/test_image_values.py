@@ -109,7 +109,7 @@ def test_a_users_own_function(
         UserError, match=r"^ownscores:raising: IndexError: .*ownscores\.py, line 12"
     ):
         values(store, by="ownscores:raising")
-    with pytest.raises(UserError, match="has no 'blue'"):
+    with pytest.raises(UserError, match="has no function 'blue'"):
         values(store, by="ownscores:blue")
     (first,) = (key for key in store.list("features/a-0/scores") if "red" in key)
     (tmp_path / "ownscores.py").write_text(OWN.replace("0].mean", "1].mean"))
