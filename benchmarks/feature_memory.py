@@ -1,9 +1,12 @@
-"""Memory of the feature process as images grow: `python benchmarks/feature_memory.py [COUNT …]`.
+"""Memory of feature counting as the number of images grows.
 
-Counts so many files of 16 px with a network of one convolution in VGG16's place, for the
-pipeline around it is what is measured. Prints the peaks of the driver and of its counting actors,
-without what they share with other processes (images on their way lie in Ray's object store, whose
-size is fixed), and what an image more costs.
+    python benchmarks/feature_memory.py [COUNT ...]     1,000 and 100,000 images: some minutes
+    python benchmarks/feature_memory.py --long          10,000 and a million as well
+
+Counts files of 16 px with a network of one convolution instead of VGG16, since the pipeline around
+it is measured. Prints the peak memory of the driver and of its counting actors, without what they
+share with other processes (Ray's object store has a fixed size), and the driver's bytes for each
+additional image.
 """
 
 from __future__ import annotations
@@ -29,24 +32,28 @@ SIDE = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("counts", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--alone", action="store_true", help="one count, in this very process")
+    parser.add_argument("counts", type=int, nargs="*")
+    parser.add_argument("--long", action="store_true", help="up to a million images")
+    parser.add_argument("--alone", action="store_true", help="one count, in this process")
     options = parser.parse_args()
+    long = [1_000, 10_000, 100_000, 1_000_000]
+    options.counts = options.counts or (long if options.long else [1_000, 100_000])
     if options.alone:
         print(json.dumps(peaks(options.counts[0])))
         return
-    print("| images | seconds | driver MB | actors MB |\n|---:|---:|---:|---:|")
+    print("| images | seconds | driver MB | actors MB |\n|---:|---:|---:|---:|", flush=True)
     drivers = []
     for count in options.counts:
         command = [sys.executable, __file__, "--alone", str(count)]
-        told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        actors = ", ".join(f"{peak:.0f}" for peak in told["actors"])
-        driver = f"{told['before']:.0f} to {told['driver']:.0f}"
-        print(f"| {count:,} | {told['seconds']:.0f} | {driver} | {actors} |", flush=True)
-        drivers.append(told["driver"])
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        found = json.loads(done.stdout)
+        actors = ", ".join(f"{peak:.0f}" for peak in found["actors"])
+        driver = f"{found['before']:.0f} to {found['driver']:.0f}"
+        print(f"| {count:,} | {found['seconds']:.0f} | {driver} | {actors} |", flush=True)
+        drivers.append(found["driver"])
     more = options.counts[-1] - options.counts[0]
     growth = (drivers[-1] - drivers[0]) * 2**20 / max(more, 1)
-    print(f"an image more costs the driver {growth:.0f} bytes")
+    print(f"each additional image costs the driver {growth:.0f} bytes")
 
 
 def peaks(count: int) -> dict[str, object]:

@@ -1,8 +1,11 @@
-"""Images a second of the feature count, as ratios in one run: `python benchmarks/features.py DIR`.
+"""Images a second of the feature count, as ratios in one run.
+
+    python benchmarks/features.py DIR            some minutes on two CPU cores
+    python benchmarks/features.py DIR --long     five times the images
 
 The limit is the bare forward pass on pixels in memory, by one-thread processes on all cores, or
 on the GPU. It takes turns, piece by piece, with a plain PyTorch loop and with Keras (`--keras
-PYTHON` names an interpreter that has tensorflow-cpu), whose random VGG16 is saved as `.h5` and
+PYTHON` names an interpreter that has tensorflow-cpu). Keras' random VGG16 is saved as `.h5` and
 counts the same pixels, so that the counts are compared too. Then the whole pipeline counts
 `--count` images between two more turns of the limit.
 """
@@ -13,6 +16,7 @@ import argparse
 import multiprocessing
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -37,17 +41,21 @@ CORES = os.cpu_count() or 1
 GPU = torch.cuda.is_available()
 
 Contender = Callable[[list[Path]], float]
-"""Counts these files and tells the seconds it took."""
+"""Count these files and return the seconds it took."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="JPEGs")
-    parser.add_argument("--count", type=int, default=1500, help="images of the pipeline's run")
-    parser.add_argument("--pieces", type=int, default=5, help="turns of the limit and its peers")
-    parser.add_argument("--piece", type=int, default=64, help="images of a turn")
+    parser.add_argument("--long", action="store_true", help="five times the images and turns")
+    parser.add_argument("--count", type=int, default=300, help="images of the pipeline's run")
+    parser.add_argument("--pieces", type=int, default=2, help="turns of the limit and its peers")
+    parser.add_argument("--piece", type=int, default=32, help="images of a turn")
     parser.add_argument("--keras", help="an interpreter that can import tensorflow")
     options = parser.parse_args()
+    if options.long:
+        options.count, options.pieces = 5 * options.count, 5 * options.pieces
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     files = sorted(path for path in options.folder.rglob("*") if path.suffix in (".jpg", ".jpeg"))
     starts = range(0, options.pieces * options.piece, options.piece)
     pieces = [files[start : start + options.piece] for start in starts]
@@ -55,30 +63,31 @@ def main() -> None:
         turns: dict[str, Contender] = {LIMIT: stack.enter_context(limit()), PLAIN: plain_loop()}
         if options.keras:
             turns[KERAS] = stack.enter_context(keras(options.keras, Path(scratch)))
+        print(
+            f"{options.count} images ({options.pieces * options.piece} for the peers), 224x224, "
+            f"fp32, {torch.cuda.get_device_name() if GPU else f'{CORES} cores'}; "
+            f"ratios: medians of turns\n"
+            f"| {'':40} | images/s | of the limit |\n|{'-' * 42}|---------:|-------------:|"
+        )
         seconds = [{name: count(piece) for name, count in turns.items()} for piece in pieces]
-        if options.keras:
-            print(same_counts(pieces, Path(scratch)))
+        for name in turns:
+            rate = median(options.piece / turn[name] for turn in seconds)
+            row(name, rate, median(turn[LIMIT] / turn[name] for turn in seconds))
+        same = same_counts(pieces, Path(scratch)) if options.keras else ""
         around = [turns[LIMIT](pieces[0])]
         whole, steady, busy = ours((files * (1 + options.count // len(files)))[: options.count])
         around.append(turns[LIMIT](pieces[0]))
-    print(
-        f"{options.count} images ({options.pieces * options.piece} for the peers), 224x224, fp32, "
-        f"{torch.cuda.get_device_name() if GPU else f'{CORES} cores'}; ratios: medians of turns\n"
-        f"| {'':40} | images/s | of the limit |\n|{'-' * 42}|---------:|-------------:|"
-    )
-    for name in turns:
-        rate = median(options.piece / turn[name] for turn in seconds)
-        row(name, rate, median(turn[LIMIT] / turn[name] for turn in seconds))
     beside = 2 * options.piece / sum(around)
-    row("the limit beside ours", beside, 1.0)
-    row("ours, steady state", steady, steady / beside)
-    row("ours, start-up, table and pack counted", whole, whole / beside)
+    row("the limit before and after featgan", beside, 1.0)
+    row("featgan, steady state", steady, steady / beside)
+    row("featgan with start, table and pack", whole, whole / beside)
     if GPU:
-        print(f"the GPU was at work {busy:.0%} of the steady state, by its driver's counter")
+        print(f"the GPU was busy {busy:.0%} of the steady state, by its driver's counter")
+    print(same)
 
 
 def row(name: str, rate: float, share: float) -> None:
-    print(f"| {name:40} | {rate:8.2f} | {share:12.2f} |", flush=True)
+    print(f"| {name:40} | {rate:8.2f} | {share:12.2f} |")
 
 
 def squares(files: list[Path]) -> np.ndarray:
@@ -167,7 +176,7 @@ for name in map(str.strip, sys.stdin):
 
 @contextmanager
 def keras(python: str, folder: Path) -> Iterator[Contender]:
-    """Keras' `predict`, in a process of its own; leaves its weights and counts in `folder`."""
+    """Yield Keras' `predict`, in a process that leaves its weights and counts in `folder`."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     with subprocess.Popen(
         [python, "-c", KERAS_LOOP, str(folder)],
@@ -182,15 +191,15 @@ def keras(python: str, folder: Path) -> Iterator[Contender]:
         def count(files: list[Path]) -> float:
             np.save(folder / f"{files[0].stem}.npy", squares(files))
             print(files[0].stem, file=process.stdin, flush=True)
-            told = next(line for line in process.stdout if line.startswith("seconds"))
-            return float(told.split()[1])
+            answer = next(line for line in process.stdout if line.startswith("seconds"))
+            return float(answer.split()[1])
 
         yield count
         process.stdin.close()
 
 
 def same_counts(pieces: list[list[Path]], folder: Path) -> str:
-    """How many of Keras' counts ours equal, with the file that Keras saved."""
+    """Compare Keras' counts with featgan's, made with the file that Keras saved."""
     settings = FeatureSettings(weights=str(folder / "vgg16.h5"), preprocessing="keras")
     counter = FeatureCounter(settings, torch.device("cuda" if GPU else "cpu"))
     names = [piece[0].stem for piece in pieces]
@@ -204,22 +213,22 @@ def same_counts(pieces: list[list[Path]], folder: Path) -> str:
 
 
 def ours(files: list[Path]) -> tuple[float, float, float]:
-    """Images a second of the whole pipeline, table and pack written: with start-up, and without.
+    """Return the pipeline's images a second with start-up and without, and the GPU's busy share.
 
-    And on a GPU the share of the latter in which it was at work.
+    Table and pack are written.
     """
     from harness.cluster import connect
     from harness.counting.build import prepare
     from harness.sources.base import FolderSource
     from harness.storage.store import Store
 
-    told: list[tuple[float, int]] = []
+    done_at: list[tuple[float, int]] = []
     used: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "images"
         folder.mkdir()
-        for number, file in enumerate(files):  # not links: every copy is its own image
-            data = file.read_bytes() + number.to_bytes(4, "big")  # nor equal bytes: none is known
+        for number, file in enumerate(files):  # different bytes, so that every copy is counted
+            data = file.read_bytes() + number.to_bytes(4, "big")
             (folder / f"{number:06d}.jpg").write_bytes(data)
         ended = threading.Event()
         if GPU:
@@ -235,13 +244,13 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
             actors=None,
             gpu=GPU,
             max_rejected=0,
-            progress=lambda _, done, __: told.append((time.perf_counter(), done)),
+            progress=lambda _, done, __: done_at.append((time.perf_counter(), done)),
         )
         ended.set()
         whole = len(files) / (time.perf_counter() - start)
         connect.shutdown()
     # steady: all actors have delivered, and none has run out
-    middle = [(at, done) for at, done in told if 0.1 * len(files) <= done <= 0.9 * len(files)]
+    middle = [(at, done) for at, done in done_at if 0.1 * len(files) <= done <= 0.9 * len(files)]
     (begun, first), (over, last) = middle[0], middle[-1]
     shares = [share for at, share in used if begun <= at <= over]
     busy = sum(shares) / (100 * max(1, len(shares)))

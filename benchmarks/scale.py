@@ -1,6 +1,7 @@
-"""What the harness itself costs: many runs whose trainer only reports, through the real sweep.
+"""Overhead of the harness: many runs whose trainer only reports, through the real sweep.
 
-    python benchmarks/scale.py [--runs 1000] [--evaluations 900] [--slots 2]
+    python benchmarks/scale.py [--slots 2]     100 runs of 300 evaluations: some minutes
+    python benchmarks/scale.py --long          1,000 runs of 900 evaluations
 
 Store, records, checkpoints, TensorBoard, Tune and screen are the real ones; only training and
 scoring are replaced by a number. Prints the overhead of a report and of a run, the driver's
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -145,10 +147,15 @@ def _plan(store: Store, sweep: Sweep, names: list[str]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--evaluations", type=int, default=900)
+    parser.add_argument("--long", action="store_true", help="1,000 runs of 900 evaluations")
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--slots", type=int, default=2)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.long:
+        options.runs, options.evaluations = 1000, 900
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    return options
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""How fast images are scored: the bare classifier, us, torch-fidelity; one table, one run.
+"""Scoring speed of the bare classifier, of featgan, and of torch-fidelity, in one run.
 
-    python benchmarks/scoring.py [--count 48] [--threads 2] [--weights FILE]
+    python benchmarks/scoring.py [--weights FILE]     some minutes on two CPU cores
+    python benchmarks/scoring.py --long               more images and rounds
 
-All three score the same generator's images with the same weights, at the same batch size;
-rounds alternate and the fastest of each counts. The limit is the bare network on one
-ready batch plus the generator alone; times of loading are left out everywhere. Without
-`--weights`, Inception-v3 has random weights: the speed is the same. `off by` is the score over
-that of featgan in fp32, less 1: what bf16 changes, and what torch-fidelity does. On a GPU the
-others convolve in exact fp32, as featgan does, but with `--tf32` as PyTorch comes. With
-`--threads 1` on a CPU, seconds are the process's own, so that a busy machine does not count.
+All three score the same generator's images with the same weights, at the same batch size; rounds
+alternate and the fastest of each counts. The limit is the bare network on one ready batch plus
+the generator alone; loading is not timed. Without `--weights`, Inception-v3 has random weights:
+the speed is the same. `off by` is the score over that of featgan in fp32, less 1. On a GPU the
+others convolve in exact fp32, as featgan does; `--tf32` leaves PyTorch's default. With
+`--threads 1` on a CPU, time is CPU time, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class SmallCnn(FeatureExtractorBase):
 
 
 def random_inception(images: Tensor) -> fidelity.FeatureExtractorInceptionV3:
-    """torch-fidelity's extractor with random weights, its classes set to tell `images` apart."""
+    """Return torch-fidelity's extractor with random weights and classes that separate `images`."""
     with (
         mock.patch.object(fidelity.FeatureExtractorInceptionV3, "load_state_dict"),
         mock.patch.object(fidelity, "load_state_dict_from_url"),
@@ -202,11 +203,12 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=48, help="images for Inception-v3")
+    parser.add_argument("--long", action="store_true", help="three times the images and rounds")
+    parser.add_argument("--count", type=int, default=32, help="images for Inception-v3")
     parser.add_argument("--small-count", type=int, default=2000, help="images for the small CNN")
     parser.add_argument("--batch", type=int, default=16, help="batch size for Inception-v3")
     parser.add_argument("--small-batch", type=int, default=50, help="batch size for the small CNN")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--tf32", action="store_true", help="let all but featgan round fp32 to TF32 on a GPU"
@@ -214,6 +216,9 @@ def main() -> None:
     parser.add_argument("--weights", help="torch-fidelity's Inception weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if options.long:
+        options.count, options.rounds = 3 * options.count, 3 * options.rounds
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     torch.backends.cudnn.allow_tf32 = options.tf32

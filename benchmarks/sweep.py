@@ -1,11 +1,11 @@
-"""How long the runs of a sweep take: ours through Ray, multiprocessing, one after another.
+"""Makespan of a sweep: through Ray, in a plain pool of processes, and one run after another.
 
-    python benchmarks/sweep.py [--file sweeps/quickstart.yaml] [--slots 2] [--stage-epochs 24]
+    python benchmarks/sweep.py [--file sweeps/quickstart.yaml] [--slots 2]     some minutes
+    python benchmarks/sweep.py --long                                          the whole runs
 
-All three do the same runs, whose data are prepared before, with one thread each. The ideal is
-the sum of the runs' own seconds, each measured alone in one process, over the slots: nothing
-to start, nobody to wait for, and no other run on the machine's caches. `running` leaves out
-what comes before the first run has begun and after the last has ended.
+All three do the same runs with one thread each, on data that are prepared before. The ideal is the
+sum of the runs' own seconds, each measured alone in one process, over the slots. `running` leaves
+out the time before the first run starts and after the last one ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from harness.records.run_record import RunRecord
 from harness.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
+SHORT = 2
+"""Epochs of a stage unless `--long` is given: a run of the quickstart takes seconds."""
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of one way: all of it, and of it the part in which runs ran."""
+    """Seconds of one way: in total, and while runs ran."""
 
     all: float
     running: float
@@ -54,24 +56,25 @@ def main() -> None:
         )
         _prepare(sweep, options.slots)
         alone, seconds = _pool(_copy(sweep, folder, "alone"), 1)
-        ways: dict[str, Took] = {
-            "one after another": alone,
-            "multiprocessing": _pool(_copy(sweep, folder, "pool"), options.slots)[0],
-            "featgan": _ours(_copy(sweep, folder, "ours"), options.slots),
-        }
-    ideal = sum(seconds) / options.slots
-    print(
-        f"{len(seconds)} runs of {min(seconds):.1f} to {max(seconds):.1f} s, {options.slots} slots"
-    )
-    print(f"{'':20}{'seconds':>9}{'ideal x':>9}{'running':>9}{'ideal x':>9}")
-    print(f"{'ideal':20}{ideal:9.1f}{1:9.2f}{ideal:9.1f}{1:9.2f}")
-    for name, took in ways.items():
-        parts = (took.all, took.all / ideal, took.running, took.running / ideal)
-        print(f"{name:20}" + "".join(f"{part:9.{1 + i % 2}f}" for i, part in enumerate(parts)))
+        ideal = sum(seconds) / options.slots
+        shortest, longest = min(seconds), max(seconds)
+        print(f"{len(seconds)} runs of {shortest:.1f} to {longest:.1f} s, {options.slots} slots")
+        print(f"{'':20}{'seconds':>9}{'ideal x':>9}{'running':>9}{'ideal x':>9}")
+        _row("ideal", Took(ideal, ideal), ideal)
+        _row("one after another", alone, ideal)
+        pool = _pool(_copy(sweep, folder, "pool"), options.slots)[0]
+        _row("multiprocessing", pool, ideal)
+        _row("featgan", _ours(_copy(sweep, folder, "ours"), options.slots), ideal)
+
+
+def _row(name: str, took: Took, ideal: float) -> None:
+    parts = (took.all, took.all / ideal, took.running, took.running / ideal)
+    cells = "".join(f"{part:9.{1 + i % 2}f}" for i, part in enumerate(parts))
+    print(f"{name:20}{cells}", flush=True)
 
 
 def _ours(sweep: Sweep, slots: int) -> Took:
-    """Ray's start and end included."""
+    """Run the sweep through Ray, whose start and end are included."""
     from harness.preparation.prepare import prepare_runs
     from harness.runs import tune
 
@@ -149,8 +152,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--file", type=Path, default=ROOT / "sweeps/quickstart.yaml")
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--stage-epochs", type=int, help="shorter runs, for a quick look")
-    return parser.parse_args()
+    parser.add_argument("--stage-epochs", type=int, default=SHORT, help="of shortened runs")
+    parser.add_argument("--long", action="store_true", help="runs as long as the file says")
+    options = parser.parse_args()
+    if options.long:
+        options.stage_epochs = None
+    return options
 
 
 if __name__ == "__main__":

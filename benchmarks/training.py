@@ -1,15 +1,16 @@
-"""How fast a run trains: a plain DCGAN loop, us, the limit; one table, one run.
+"""Training speed of a plain DCGAN loop, of featgan, and of the limit, in one run.
 
-    python benchmarks/training.py [--sizes 32 64 128] [--threads 1] [--seconds 4] [--rounds 5]
-    python benchmarks/training.py --gans    other GANs and stabilisers against our DCGAN
+    python benchmarks/training.py            some minutes on two CPU cores
+    python benchmarks/training.py --long     whole epochs, more rounds: up to an hour
+    python benchmarks/training.py --gans     other GANs and stabilisers against DCGAN
 
-All three train the same networks on batches of the same size. *Plain* is the loop as most
-people write it: DataLoader, fp32, NCHW, an update's passes one by one, `.item()` at every
-step, cuDNN's fastest algorithms, and for a GPU two workers that load. The *limit* is our
-networks' forward, backward and update on one fixed batch at our precision, with deterministic
-algorithms as ours, and on a GPU one replayed CUDA graph. Rounds alternate; ratios are medians
-over rounds, speeds the best round's. On one CPU thread time is CPU time, which other work on
-the machine disturbs less. Memory is that of a fresh process that trains and does nothing else.
+All three train the same networks on batches of the same size. *Plain* is a common loop:
+DataLoader, fp32, NCHW, separate passes, `.item()` at every step, cuDNN's fastest algorithms, and
+two loading workers for a GPU. The *limit* is forward, backward and update of featgan's networks
+on one fixed batch, with featgan's precision and deterministic algorithms, and on a GPU one
+replayed CUDA graph. Rounds alternate; ratios are medians over rounds, speeds the best round's.
+On one CPU thread, time is CPU time, which other work on the machine disturbs less. Memory is that
+of a fresh process that only trains.
 """
 
 from __future__ import annotations
@@ -47,17 +48,19 @@ MIB = 2**20
 
 
 class Work(NamedTuple):
-    """What one step trains."""
+    """Sizes of a training step, and the steps of an epoch."""
 
     size: int
     width: int
     batch: int
+    steps: int
 
 
-WORK = {32: Work(32, 16, 32), 64: Work(64, 32, 64), 128: Work(128, 64, 32)}
+WORK = {32: Work(32, 16, 32, 16), 64: Work(64, 32, 64, 4), 128: Work(128, 64, 32, 1)}
+"""By image size. A step at 128 pixels takes seconds on a CPU, so epochs have few steps."""
 
 Steps = Callable[[int], object]
-"""Trains so many steps: of ours, whole epochs of them."""
+"""Train a number of steps, a multiple of an epoch's."""
 
 
 class Noise:
@@ -97,14 +100,9 @@ class NoScore:
         count = 2
 
 
-def ours(work: Work, device: torch.device, epoch_steps: int | None = None, **gan: Any) -> Steps:
-    """Our trainer, as a run uses it; by default an epoch is a pass over the images.
-
-    `gan` are settings beside the width.
-    """
-    settings = TrainingSettings(
-        batch_size=work.batch, learning_rate=RATE, epoch_steps=epoch_steps or epoch_of(work)
-    )
+def ours(work: Work, device: torch.device, **gan: Any) -> Steps:
+    """Return featgan's trainer, as a run uses it; `gan` are settings besides the width."""
+    settings = TrainingSettings(batch_size=work.batch, learning_rate=RATE, epoch_steps=work.steps)
     trainer = StagedTrainer(
         Noise(work.size),
         np.ones(IMAGES),
@@ -121,11 +119,6 @@ def ours(work: Work, device: torch.device, epoch_steps: int | None = None, **gan
         trainer.train(steps // settings.epoch_steps)
 
     return train
-
-
-def epoch_of(work: Work) -> int:
-    """Steps of a pass over the images."""
-    return IMAGES // work.batch
 
 
 def limit(work: Work, device: torch.device) -> Steps:
@@ -246,9 +239,10 @@ def compare(
     trained = {name: kind(work, device) for name, kind in KINDS.items()}
     counts = {}
     for name, steps in trained.items():
-        steps(epoch_of(work))  # the first are slower
-        taken = timed(steps, epoch_of(work), device)
-        counts[name] = epoch_of(work) * max(1, round(seconds / taken))
+        taken = timed(steps, work.steps, device)
+        if taken < seconds:  # the first steps are slower
+            taken = timed(steps, work.steps, device)
+        counts[name] = work.steps * max(1, round(seconds / taken))
     speeds: dict[str, list[float]] = {name: [] for name in trained}
     for _ in range(rounds):
         for name, steps in trained.items():
@@ -270,9 +264,10 @@ def timed(steps: Steps, count: int, device: torch.device) -> float:
 
 def compare_gans(work: Work, device: torch.device, rounds: int) -> None:
     """Print each GAN's images a second, and its time for an image in DCGANs'."""
-    # an update of G for those that have one in five
+    # at least one update of G for the GANs that have one in five
     count = 40 if device.type == "cuda" else 5
-    trained = {name: ours(work, device, count, **gan) for name, gan in GANS.items()}
+    work = work._replace(steps=count)
+    trained = {name: ours(work, device, **gan) for name, gan in GANS.items()}
     for steps in trained.values():
         steps(count)
     seconds = {name: [] for name in trained}
@@ -282,7 +277,7 @@ def compare_gans(work: Work, device: torch.device, rounds: int) -> None:
     for name, taken in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(taken, seconds["dcgan"], strict=True))
         speed = count * work.batch / min(taken)
-        print("| " + " | ".join([*map(str, work), name, f"{speed:.0f}", f"{ratio:.1f}"]) + " |")
+        print("| " + " | ".join([*map(str, work[:3]), name, f"{speed:.0f}", f"{ratio:.1f}"]) + " |")
 
 
 def memory(kind: str, work: Work, threads: int) -> str:
@@ -294,7 +289,7 @@ def memory(kind: str, work: Work, threads: int) -> str:
 
 def peak_memory(kind: str, work: Work, device: torch.device) -> str:
     """Train a few steps; this process' peak memory."""
-    KINDS[kind](work, device)(epoch_of(work))
+    KINDS[kind](work._replace(steps=2), device)(2)
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved() / MIB:.0f}"
     # Not getrusage's: that begins with the size of the process this one was started from.
@@ -305,17 +300,22 @@ def peak_memory(kind: str, work: Work, device: torch.device) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[*WORK], choices=[*WORK])
+    parser.add_argument("--long", action="store_true", help="epochs of 512 images, more rounds")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=[*WORK])
     parser.add_argument("--threads", type=int, default=1, help="threads of a run (CPU)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each kind in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, help="of each kind in each round")
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--gans", action="store_true", help="compare GANs and stabilisers instead")
     parser.add_argument("--memory", choices=[*KINDS], help="print only this kind's peak memory")
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sizes = options.sizes or ([32] if options.gans and not options.long else [*WORK])
+    seconds = options.seconds or (4 if options.long else 2)
+    rounds = options.rounds or (5 if options.long else 3)
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.memory:
-        print(peak_memory(options.memory, WORK[options.sizes[0]], device))
+        print(peak_memory(options.memory, WORK[sizes[0]], device))
         return
     where = (
         torch.cuda.get_device_name(device)
@@ -327,24 +327,26 @@ def main() -> None:
         print(f"{where}; {number}; real images/s, and time for one in DCGANs'\n")
         print("| px | width | batch | GAN | images/s | time |")
         print("|---" * 6 + "|")
-        for size in options.sizes:
-            compare_gans(WORK[size], device, options.rounds)
+        for size in sizes:
+            compare_gans(WORK[size], device, rounds)
         return
     print(f"{where}; ours and limit {number}, plain fp32; images/s, memory in MiB\n")
     print("| px | width | batch | plain | ours | limit | ours/limit | ours/plain | "
           "memory ours | memory plain |")  # fmt: skip
     print("|---" * 10 + "|")
-    for size in options.sizes:
+    for size in sizes:
         work = WORK[size]
-        speeds = compare(work, device, options.seconds, options.rounds)
+        if options.long:
+            work = work._replace(steps=IMAGES // work.batch)
+        speeds = compare(work, device, seconds, rounds)
         best = [f"{max(speeds[name]):.0f}" for name in KINDS]
         ratios = [
             statistics.median(a / b for a, b in zip(speeds["ours"], speeds[name], strict=True))
             for name in ("limit", "plain")
         ]
-        cells = [*map(str, work), *best, *(f"{ratio:.2f}" for ratio in ratios)]
+        cells = [*map(str, work[:3]), *best, *(f"{ratio:.2f}" for ratio in ratios)]
         cells += [memory(kind, work, options.threads) for kind in ("ours", "plain")]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
