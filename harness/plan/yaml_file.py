@@ -20,7 +20,7 @@ from harness.storage.redaction import redacted
 LARGEST_FILE = 2**18
 LARGEST_EXPANSION = 2**20
 """Characters of a file with its aliases expanded."""
-NODE_CHARACTERS = 20
+NODE_CHARACTERS = 10
 """Characters that a node counts as in addition to its text."""
 LONGEST_INTEGER = 20
 """Characters of an integer; a longer one has more than 64 bits."""
