@@ -1,96 +1,103 @@
-"""What the commands share: how they end, the option --scale, being alone with a sweep."""
+"""What the commands share: signals, exit codes, the option --scale, the lock on a sweep."""
 
 from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
+import select
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, get_args
+from typing import get_args
 
-from featgan import output
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from harness.display import Screen
 from harness.plan.load import Scale
 from harness.storage.lock import SweepLock
-from harness.storage.redaction import one_line, redacted
+from harness.storage.redaction import redacted
 from harness.storage.retry import is_outage
 from harness.storage.store import Store
 
 DENIED = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
-"""What a storage says that is full or closed; what was written until then is whole."""
-STORAGE = "the storage of `results`"
+"""errno values of a full or read-only storage; earlier writes are intact."""
 
 
-def heed_signals() -> None:
-    """Whatever asks the command to end does as Ctrl-C, which a shell's `&` has turned off."""
-    for number in ending_signals():
-        signal.signal(number, signal.default_int_handler)
+def install_signal_handlers() -> None:
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt; enable SIGINT, which a shell's `&` ignores.
+
+    Under `nohup` SIGHUP stays ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
-def ending_signals() -> list[signal.Signals]:
-    """What asks a command to end: Ctrl-C, SIGTERM and, but for `nohup`, a closed terminal."""
-    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if under_nohup else [signal.SIGHUP])]
-
-
-def spelled() -> str:
-    """The command, to be typed again."""
-    return redacted(shlex.join(["python", *sys.argv]))
+def command_line() -> str:
+    """Return the command as it can be typed again."""
+    return shlex.join(["python", *sys.argv])
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Do a command's work; its exit code, or 1 where it was stopped, 2 for a user's mistake.
+    """Do a command's work and return its exit code.
 
-    Whatever went wrong is told in one line; an unexpected error keeps its traceback, without
-    the secrets of addresses. Where nobody reads the output any more, it ends without a word.
+    2 for a user's mistake and 1 for an interruption or a storage that failed, each with one line
+    on standard error; 1 with a traceback for any other error. Secrets in addresses are hidden.
     """
-    output.spell_all()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the terminal may be ASCII only
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for user-defined functions, as Ray does for its workers
+    code = 1
     try:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # the user's own functions, as Ray does for its workers
         code = work()
-        sys.stdout.flush()  # or a closed pipe is told by Python, when it ends
+        sys.stdout.flush()
         return code
-    except UserError as error:
-        # One that a Ray task raised comes wrapped in its traceback.
-        text = one_line(str(getattr(error, "cause", error)), most=10_000)
-        print(f"featgan: {text}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f"featgan: stopped at once; to continue: {spelled()}", file=sys.stderr)
-        return 1
-    # a bucket's client has errors of its own
+        text = f"featgan: stopped at once; to continue: {command_line()}"
+    # Clients of buckets have errors of their own.
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and output.is_closed():
+        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
             return 1
-        cause = getattr(error, "cause", None) or error  # as above
-        if _is_storages(cause):
-            text, advice = _storage(cause), "mend this, and the same command continues"
-            print(redacted(f"featgan: {text}: {advice}"), file=sys.stderr)
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
+        if isinstance(cause, UserError):
+            code, text = 2, "featgan: " + " ".join(str(cause).split())
+        elif _is_of_storage(cause):
+            text = f"featgan: {_reason(cause)}: fix this, and run the same command again"
         else:
-            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
-        return 1
+            text = traceback.format_exc().rstrip()
+    print(redacted(text), file=sys.stderr)
+    return code
 
 
-def _is_storages(error: Exception) -> bool:
-    """Whether the storage is away, full or closed: no mistake, and no defect of this project."""
+def _is_stdout_closed() -> bool:
+    """Return whether nobody reads the output any more, as after `| head`; discard the rest."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more when it ends
+    return True
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Return whether the storage is unreachable, full or read-only."""
     return is_outage(error) or getattr(error, "errno", None) in DENIED
 
 
-def _storage(error: Exception) -> str:
-    """What a storage says, and of which file where it tells."""
+def _reason(error: Exception) -> str:
+    """Return what a storage reports, and the file where it names one."""
     what = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return f"{one_line(what)}: {getattr(error, 'filename', None) or STORAGE}"
+    return f"{first_line(what)}: {getattr(error, 'filename', None) or 'the storage of `results`'}"
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
-    """The option `--scale`."""
+    """Add the option `--scale`."""
     parser.add_argument(
         "--scale",
         choices=get_args(Scale),
@@ -100,46 +107,26 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def alone(store: Store, name: str, screen: Screen) -> Iterator[None]:
-    """Hold the sweep; UserError as soon as another driver has taken it over.
+def sweep_lock(store: Store, name: str, screen: Screen) -> Iterator[None]:
+    """Hold the sweep; UserError where another driver holds it, or no files can be written.
 
-    The stop file that Ctrl-C leaves would stop the other's runs as well, so what is under way
-    here is ended at once.
+    Once another driver has taken the sweep over, this process ends at once, and its runs with it:
+    to stop in order would leave a stop file that stops the other's runs as well.
     """
-    told: list[str] = []
 
-    def lost(reason: str) -> None:
-        told.append(reason)
-        os.kill(os.getpid(), signal.SIGUSR2)  # Tune has the first for itself
+    def end(reason: str) -> None:
+        screen.end()
+        screen.say(f"featgan: {reason}; this driver and its runs have ended")
+        os._exit(2)
 
-    def end(*_: Any) -> None:
-        raise KeyboardInterrupt  # passes what survives other errors
-
-    before = signal.signal(signal.SIGUSR2, end)
-    try:
-        with ExitStack() as held:
-            with _a_place(store):
-                held.enter_context(SweepLock(store, name, notice=screen.say, lost=lost))
-            yield
-    except KeyboardInterrupt:
-        if not told:
-            raise
-        raise UserError(f"{told[0]}; this driver and its runs have ended") from None
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-
-
-@contextmanager
-def _a_place(store: Store) -> Iterator[None]:
-    """Within the first reads and writes of all: UserError where no files can be kept there."""
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(SweepLock(store, name, notice=screen.say, lost=end))
+        except Exception as error:
+            if isinstance(error, UserError) or _is_of_storage(error):
+                raise
+            raise UserError(
+                f"results: {store.root}: no files can be written there ({_reason(error)}); "
+                "give a folder, a shared mount, s3://bucket/folder or gs://bucket/folder"
+            ) from error
         yield
-    except UserError:
-        raise
-    except Exception as error:
-        if _is_storages(error):
-            raise
-        raise UserError(
-            f"results: {redacted(store.root)}: no files can be kept there ({_storage(error)}); "
-            "give a folder, a shared mount, s3://bucket/folder or gs://bucket/folder"
-        ) from error

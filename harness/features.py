@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
-from harness.cli import add_scale, alone, exit_code, heed_signals
+from harness.cli import add_scale, exit_code, install_signal_handlers, sweep_lock
 from harness.display import Screen
 from harness.plan import checks
 from harness.plan.load import load
@@ -49,7 +49,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     from harness.storage.store import Store
 
     store = Store(sweep.results)
-    with alone(store, sweep.name, screen):
+    with sweep_lock(store, sweep.name, screen):
         try:
             engine = connect.connect()
             preflight(store, files=checks.image_files(sweep), notice=screen.say)
@@ -82,5 +82,5 @@ def _report(store: Store, sweep: str) -> str:
 
 
 if __name__ == "__main__":
-    heed_signals()
+    install_signal_handlers()
     sys.exit(main())

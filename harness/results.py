@@ -6,7 +6,6 @@ Reads run records and their neighbours alone; needs no Ray and no GPU.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,11 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
-from featgan import output
 from featgan.errors import UserError
+from harness.cli import exit_code
 from harness.records.sweep_results import Outcome
 from harness.report.build import make, screen
 from harness.report.comparison import comparison_tables, unmatched
-from harness.storage.redaction import redacted
 
 MOST_COUNT = 1_000_000
 """Images of a re-score: their classes' logits take 4 GB."""
@@ -55,33 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reach", type=float, help="the score whose epochs and seconds are told")
     options = parser.parse_args(arguments)
-    output.spell_all()
-    try:
-        if len(options.results) > 2:
-            raise UserError("more than two folders; give one sweep, or two to compare")
-        if options.count is not None and not 1 <= options.count <= MOST_COUNT:
-            raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
-        if len(options.results) == 2:
-            print(_compare(options.results), flush=True)
-            return 0
-        (results,) = options.results
-        if options.rescore:
-            from harness.runs.rescore import rescore  # loads PyTorch, which tables do without
+    return exit_code(lambda: _run(options))
 
-            sys.path.append(os.getcwd())  # the user's own networks
-            rescore(results, options.count, networks=options.network)
+
+def _run(options: argparse.Namespace) -> int:
+    if len(options.results) > 2:
+        raise UserError("more than two folders; give one sweep, or two to compare")
+    if options.count is not None and not 1 <= options.count <= MOST_COUNT:
+        raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
+    if len(options.results) == 2:
+        print(_compare(options.results))
+        return 0
+    (results,) = options.results
+    if options.rescore:
+        from harness.runs.rescore import rescore  # loads PyTorch, which tables do not need
+
+        rescore(results, options.count, networks=options.network)
+    try:
         tables = make(results, reach=options.reach)
-        print(screen(results))
-        print(f"Tables: {tables}\nFigures: {results / 'figures'}")
-        print(f"Report: {results / 'report.html'}", flush=True)
-    except UserError as error:
-        print(redacted(f"error: {error}"), file=sys.stderr)
-        return 2
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and output.is_closed():
-            return 1
-        print(redacted(f"error: {error.filename}: {error.strerror or error}"), file=sys.stderr)
-        return 1
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{error.filename}: {error.strerror}; remove it") from error
+    print(screen(results))
+    print(f"Tables: {tables}\nFigures: {results / 'figures'}")
+    print(f"Report: {results / 'report.html'}")
     return 0
 
 

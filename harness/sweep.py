@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
-from harness.cli import add_scale, alone, exit_code, heed_signals, spelled
+from harness.cli import (
+    add_scale,
+    command_line,
+    exit_code,
+    install_signal_handlers,
+    sweep_lock,
+)
 from harness.display import Counts, Screen
 from harness.plan import checks
 from harness.plan.describe import describe, notes, settings_text
@@ -60,7 +66,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
 
     store = Store(sweep.results)
     screen.say(f"{sweep.name}: {len(expand(sweep))} runs, results in {store.join(sweep.name)}")
-    with alone(store, sweep.name, screen):
+    with sweep_lock(store, sweep.name, screen):
         try:
             # prepare
             engine = connect.connect()
@@ -104,7 +110,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     if not unfinished:
         return 0
     state = "are not finished" if completed else "were stopped"
-    again = f"run the same command again to continue: {spelled()}"
+    again = f"run the same command again to continue: {command_line()}"
     screen.say(f"{unfinished} of {len(runs)} runs {state}; {again}")
     return 1
 
@@ -156,5 +162,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    heed_signals()
+    install_signal_handlers()
     sys.exit(main())

@@ -28,7 +28,6 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from featgan.errors import UserError
-from harness.cli import ending_signals
 from harness.cluster.preflight import functions, versions
 from harness.display import Counts, Progress, Screen
 from harness.plan.run import Run, planned_epochs, stop_key
@@ -392,7 +391,13 @@ def _stopping(ask: Callable[[], None], watch: _Watch, screen: Screen) -> Iterato
             ask()
         screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
 
-    before = {number: signal.signal(number, stop) for number in ending_signals()}
+    # Those that the command made interrupts; `nohup` has SIGHUP ignored.
+    asking = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.default_int_handler
+    ]
+    before = {number: signal.signal(number, stop) for number in asking}
     try:
         yield
     finally:

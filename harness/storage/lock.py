@@ -1,14 +1,14 @@
-"""One driver a sweep: the second refuses, naming the first; a dead driver's lock is taken over.
+"""A lease on a sweep: one driver at a time, recognised as alive by its heartbeat.
 
-A lock is a numbered file, and whoever creates the next number holds it: a file is never
-deleted before the next exists, so two who find the same dead driver cannot both succeed.
+The lease is one file, created exclusively. A driver whose lease shows a dead holder writes its own
+over it and holds the sweep only if that is still there a moment later, so of several one wins. A
+holder that only seemed dead finds the other's lease at its next heartbeat.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
-import re
 import socket
 import threading
 import time
@@ -16,9 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,36 +24,38 @@ from featgan.errors import UserError
 from harness.storage.store import Store
 
 BEAT_SECONDS = 5.0
+"""Time between two heartbeats."""
 PATIENCE_SECONDS = 45.0
-"""A driver on another host that shows no sign of life for so long is dead."""
+"""A holder without a heartbeat for so long is dead."""
+LOOK_SECONDS = 1.0
+"""Time between two looks at another driver's lease."""
+SETTLE_SECONDS = 0.5
+"""How long a lease that was taken over must stay, before it counts."""
 
 
 class Holder(BaseModel):
-    """Who holds, or held, a sweep; the content of the lock's file."""
+    """The driver that holds a sweep; the content of the lease."""
 
     model_config = ConfigDict(frozen=True)
 
     token: str
     user: str
     host: str
-    machine: str
-    """Tells whether process numbers can be compared: this boot of this kernel's namespace."""
+    pids: str
+    """PID namespace: containers of one host may share its name, but not its process numbers."""
     pid: int
-    born: str
-    """When the process began, in the kernel's own count: process numbers come again."""
     since: str
     beat: int = 0
-    status: Literal["held", "released"] = "held"
 
     def __str__(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
 
 
 class SweepLock:
-    """Hold a sweep within a `with`; UserError where another driver that lives holds it.
+    """Hold a sweep within a `with`; UserError where another driver that is alive holds it.
 
-    `lost` is called, in a thread, where another driver has taken the sweep over: this one was
-    cut off from the storage for so long that it looked dead.
+    `lost` is called, in a thread, where another driver has taken the sweep over: this one could
+    not reach the storage, or was paused, for so long that it looked dead.
     """
 
     def __init__(
@@ -71,27 +71,17 @@ class SweepLock:
         self.store, self.sweep = store, sweep
         self.notice, self.lost = notice, lost
         self.beat, self.patience = beat, patience
+        self._key = f"{sweep}/lock.json"
         self._released = threading.Event()
-        self._is_lost = False
-        self._thread = threading.Thread(target=self._stay_alive, daemon=True, name="sweep-lock")
+        self._thread = threading.Thread(target=self._keep_alive, daemon=True, name="sweep-lock")
 
     def __enter__(self) -> SweepLock:
-        number, holder = self._latest()
-        if holder is not None and not self._is_free(number, holder):
-            raise UserError(
-                f"sweep {self.sweep} is being run by {holder}: wait for it, or end it there"
-            )
-        self._number, self._holder = number + 1, _me()
-        created = self.store.create(self._key(self._number), self._text())
-        latest, holder = self._latest()
-        if latest != self._number or not created:
-            # Whoever was slow may have found a number free that two others had passed meanwhile.
-            if created:
-                self.store.delete(self._key(self._number))
-            raise UserError(f"sweep {self.sweep} has just been begun by {holder}")
-        for old in self._numbers():
-            if old < self._number:
-                self.store.delete(self._key(old))
+        self._me = _this_process()
+        while not self.store.create(self._key, self._lease()):
+            holder = self._read()
+            if holder is not None and self._is_dead(holder):
+                self._take_over(holder)
+                break
         self._thread.start()
         return self
 
@@ -103,106 +93,96 @@ class SweepLock:
     ) -> None:
         self._released.set()
         self._thread.join()
-        if self._is_lost:
-            return
-        self._holder = self._holder.model_copy(update={"status": "released"})
-        # Else it goes stale with this process; a bucket's client has errors of its own.
+        # If the storage fails, each kind in its own way, the lease expires with this process.
         with suppress(Exception):
-            self.store.put(self._key(self._number), self._text())
+            if self._is_mine(self._read()):
+                self.store.delete(self._key)
 
-    def _is_free(self, number: int, holder: Holder) -> bool:
-        """Whether the holder has let go or is dead; watches one on another host for a while."""
-        if holder.status == "released":
+    def _is_dead(self, holder: Holder) -> bool:
+        """Return True for a dead holder, False for one that has let go; UserError if it is alive.
+
+        Only changes of the heartbeat count, not the time in it: clocks of two hosts may differ.
+        """
+        if (holder.host, holder.pids) == (self._me.host, self._me.pids) and _is_gone(holder.pid):
             return True
-        if holder.machine == _machine():
-            return _born(holder.pid) != holder.born
         self.notice(
             f"sweep {self.sweep} is locked by {holder}; "
-            f"looking {self.patience:.0f} s for a sign of life"
+            f"waiting up to {self.patience:.0f} s for its heartbeat"
         )
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
-            time.sleep(self.beat)
-            latest, now = self._latest()
-            if latest != number or now is None or now.beat != holder.beat:
-                return now is not None and now.status == "released"
-        self.notice(f"{holder} is dead: taking over")
+            time.sleep(min(self.beat, LOOK_SECONDS))
+            now = self._read()
+            if now is None:
+                return False
+            if now != holder:
+                raise UserError(
+                    f"sweep {self.sweep} is being run by {now}: wait for it to finish, or stop it "
+                    "there"
+                )
         return True
 
-    def _stay_alive(self) -> None:
-        """Show a sign of life every few seconds, until released or replaced."""
+    def _take_over(self, dead: Holder) -> None:
+        """Replace a dead holder's lease; UserError where another driver was faster."""
+        self.notice(f"{dead} is dead: taking over")
+        self.store.put(self._key, self._lease())
+        time.sleep(SETTLE_SECONDS)
+        if not self._is_mine(winner := self._read()):
+            raise UserError(f"sweep {self.sweep} has just been taken over by {winner}")
+
+    def _keep_alive(self) -> None:
+        """Write a heartbeat every few seconds, until released or replaced."""
         while not self._released.wait(self.beat):
             # The storage may fail for a while, each kind in its own way; the sweep goes on.
             with suppress(Exception):
-                number, heir = self._latest()
-                if number > self._number:
-                    self._is_lost = True
+                holder = self._read()
+                if holder is not None and not self._is_mine(holder):
                     break
-                self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
-                self.store.put(self._key(self._number), self._text())
-        if self._is_lost and self.lost is not None:
-            self.lost(f"sweep {self.sweep} was taken over by {heir}")
+                self._me = self._me.model_copy(update={"beat": self._me.beat + 1})
+                self.store.put(self._key, self._lease())
+        else:
+            return
+        if self.lost is not None:
+            self.lost(f"sweep {self.sweep} was taken over by {holder}")
 
-    def _latest(self) -> tuple[int, Holder | None]:
-        """The highest number and its holder; 0 and None before the first."""
-        while numbers := self._numbers():
-            key = self._key(numbers[-1])
-            try:
-                return numbers[-1], Holder.model_validate_json(self.store.get(key))
-            except FileNotFoundError:  # replaced by a higher one a moment ago
-                continue
-            except ValidationError:
-                raise UserError(
-                    f"{self.store.join(key)}: no whole lock; remove it if no sweep runs"
-                ) from None
-        return 0, None
+    def _read(self) -> Holder | None:
+        """Return the holder; None where nobody holds the sweep."""
+        try:
+            return Holder.model_validate_json(self.store.get(self._key))
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            raise UserError(
+                f"{self.store.join(self._key)}: not a valid lock; remove it if no sweep runs"
+            ) from None
 
-    def _numbers(self) -> list[int]:
-        """The numbers of the locks there; a copy that somebody made is none."""
-        names = (Path(key).stem for key in self.store.list(f"{self.sweep}/lock"))
-        return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{6,}", name))
+    def _is_mine(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.token == self._me.token
 
-    def _key(self, number: int) -> str:
-        return f"{self.sweep}/lock/{number:06d}.json"
-
-    def _text(self) -> bytes:
-        return self._holder.model_dump_json(indent=1).encode()
+    def _lease(self) -> bytes:
+        return self._me.model_dump_json(indent=1).encode()
 
 
-def _me() -> Holder:
+def _this_process() -> Holder:
+    pids = ""
+    with suppress(OSError):  # not on Linux
+        pids = os.readlink("/proc/self/ns/pid")
     return Holder(
         token=uuid.uuid4().hex,
         user=getpass.getuser(),
         host=socket.gethostname(),
-        machine=_machine(),
+        pids=pids,
         pid=os.getpid(),
-        born=_born(os.getpid()),
         since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
 
 
-def _machine() -> str:
-    """This boot of this host, or of this container: where process numbers mean the same."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{socket.gethostname()} {uuid.getnode():x}"
-
-
-def _born(pid: int) -> str:
-    """The start time of a living process; empty for one that is dead."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if state in "ZX" else rest[18]
-    except OSError:
-        pass
-    if Path("/proc/self").exists():
-        return ""
+def _is_gone(pid: int) -> bool:
+    """Return whether no process has this number; another may have it by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return ""
+        return True
     except PermissionError:
         pass
-    return "alive"
+    return False

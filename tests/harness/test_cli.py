@@ -16,6 +16,8 @@ from featgan.errors import UserError
 from harness import cli, features
 from harness.cli import exit_code
 from harness.display import Screen
+from harness.storage import lock
+from harness.storage.lock import SweepLock
 from harness.storage.store import Store
 
 
@@ -31,7 +33,7 @@ def fails(error: BaseException) -> Callable[[], int]:
     [
         (UserError("data.a: no\nimages in s3://KEY:SECRET@b/c"), 2, "data.a: no images in s3://"),
         (KeyboardInterrupt(), 1, "stopped at once; to continue: python "),
-        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: mend this"),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: fix this"),
     ],
 )
 def test_what_went_wrong_is_one_line(
@@ -53,11 +55,11 @@ class EndpointConnectionError(Exception):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.ESTALE, "stale", "/x/y"), "stale: /x/y: mend"),
-        (ConnectionError("no route"), "ConnectionError: no route: the storage of `results`: mend"),
+        (OSError(errno.ESTALE, "stale", "/x/y"), "stale: /x/y: fix"),
+        (ConnectionError("no route"), "ConnectionError: no route: the storage of `results`: fix"),
         (
             EndpointConnectionError("s3://K:SECRET@b is away"),
-            "EndpointConnectionError: s3://***@b is away: the storage of `results`: mend",
+            "EndpointConnectionError: s3://***@b is away: the storage of `results`: fix",
         ),
     ],
     ids=["mount", "connection", "bucket"],
@@ -66,7 +68,7 @@ def test_a_storage_that_is_away_is_one_line(
     error: Exception, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(fails(error)) == 1
-    assert capsys.readouterr().err == (f"featgan: {line} this, and the same command continues\n")
+    assert capsys.readouterr().err == f"featgan: {line} this, and run the same command again\n"
 
 
 def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
@@ -91,9 +93,10 @@ def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
     ids=["a file", "below a file", "proc", "long"],
 )
 def test_a_place_that_can_keep_no_files_is_told(root: str, reason: str) -> None:
-    with pytest.raises(UserError, match=rf"^results: {root}: no files .*{reason}") as caught:  # noqa: SIM117
-        with cli.alone(Store(root), "s", Screen()):
-            pytest.fail("went on")
+    message = rf"^results: {root}: no files can be written there .*{reason}"
+    lock = cli.sweep_lock(Store(root), "s", Screen())
+    with pytest.raises(UserError, match=message) as caught, lock:
+        pytest.fail("went on")
     assert "\n" not in str(caught.value)
 
 
@@ -106,27 +109,40 @@ def test_a_place_that_is_closed_or_away_is_no_mistake_of_the_file(
 
     monkeypatch.setattr(Store, "create", fail)
     with pytest.raises(OSError, match=os.strerror(code)):  # noqa: SIM117
-        with cli.alone(Store(str(tmp_path)), "s", Screen()):
+        with cli.sweep_lock(Store(str(tmp_path)), "s", Screen()):
             pytest.fail("went on")
 
 
-def test_a_command_that_lost_its_sweep_ends_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Taken:
-        def __init__(self, *_: Any, lost: Callable[[str], None], **__: Any) -> None:
-            self.lost = lost
+LOSES = """
+import sys, time
+from harness.cli import sweep_lock
+from harness.display import Screen
+from harness.storage import lock
+from harness.storage.store import Store
 
-        def __enter__(self) -> None:
-            self.lost("sweep s was taken over by another")
+lock.SweepLock.__init__.__kwdefaults__["beat"] = 0.05
+with sweep_lock(Store(sys.argv[1]), "s", Screen()):
+    print("held", flush=True)
+    try:
+        while True:
+            time.sleep(1)
+    finally:
+        print("ended in order")
+"""
 
-        def __exit__(self, *_: object) -> None:
-            pass
 
-    monkeypatch.setattr(cli, "SweepLock", Taken)
-    with pytest.raises(UserError, match="taken over by another; this driver and its runs"):  # noqa: SIM117
-        with cli.alone(Store(str(tmp_path)), "s", Screen()):
-            pytest.fail("went on")
+def test_a_command_that_lost_its_sweep_ends_with_the_reason(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOSES, str(tmp_path)]
+    loser = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert loser.stdout is not None
+    assert loser.stdout.readline() == "held\n"
+    heir = SweepLock(Store(str(tmp_path)), "s")
+    heir._me = lock._this_process()
+    heir.store.put("s/lock.json", heir._lease())
+    out, err = loser.communicate(timeout=60)
+    assert (loser.returncode, out) == (2, "")
+    assert err.startswith(f"featgan: sweep s was taken over by process {os.getpid()} of ")
+    assert err.endswith("; this driver and its runs have ended\n")
 
 
 def test_features_knows_the_users_functions_and_the_small_form(

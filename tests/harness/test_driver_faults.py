@@ -20,14 +20,6 @@ class EndpointConnectionError(Exception):
     __module__ = "botocore.exceptions"
 
 
-def test_a_lock_that_somebody_copied_is_no_lock(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.put("s/lock/000007 (copy).json", b"anything")
-    store.put("s/lock/notes.txt", b"anything")
-    with SweepLock(store, "s"):
-        assert "s/lock/000001.json" in store.list("s/lock")
-
-
 def test_the_end_of_a_sweep_survives_a_bucket_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

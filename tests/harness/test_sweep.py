@@ -12,6 +12,7 @@ import pytest
 from processes import LOOPBACK, MARK, Commands, listening, marked
 
 from harness.storage import lock
+from harness.storage.lock import Holder
 from harness.storage.store import Store
 
 TINY = """
@@ -197,12 +198,12 @@ def test_a_driver_that_was_taken_for_dead_ends_its_runs(
     folder = prepared / "tiny"
     await_evaluations(process, folder)
     process.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(lock, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "elsewhere")
     store = Store(str(prepared))
     with lock.SweepLock(store, "tiny", beat=0.1, patience=0.5, notice=lambda _: None):
         process.send_signal(signal.SIGCONT)
         code, _, err = commands.finish(process, 60)
-        assert store.list("tiny/lock") == ["tiny/lock/000002.json"]
+        assert Holder.model_validate_json(store.get("tiny/lock.json")).pid == os.getpid()
     assert code == 2
     assert f"sweep tiny was taken over by process {os.getpid()} of" in err.splitlines()[-1]
     assert "Traceback" not in err

@@ -116,15 +116,15 @@ def test_damaged_neighbours_are_told_and_end_no_tables(sweep_folder, capsys):
 def test_a_place_for_tables_that_is_a_file_is_one_line(sweep_folder, capsys):
     folder = sweep_folder(seeds=1, length=2)
     (folder / "tables").write_text("")
-    assert results.main([str(folder)]) == 1
-    assert capsys.readouterr().err == f"error: {folder / 'tables'}: File exists\n"
+    assert results.main([str(folder)]) == 2
+    assert capsys.readouterr().err == f"featgan: {folder / 'tables'}: File exists; remove it\n"
 
 
 def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
     assert results.main([str(tmp_path), "--rescore", "--count", "0"]) == 2
     assert results.main(["s3://KEY:SECRET@bucket/results"]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "error: --count 0: a re-score takes 1 to 1,000,000 images"
+    assert told[0] == "featgan: --count 0: a re-score takes 1 to 1,000,000 images"
     assert len(told) == 2
     assert "SECRET" not in told[1]
 

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 from ray.tune.error import TuneError
 
-from harness.cli import heed_signals
+from harness.cli import install_signal_handlers
 from harness.display import Counts, Screen
 from harness.plan.grid import Cell
 from harness.plan.run import Run
@@ -185,7 +185,7 @@ def test_a_terminal_that_closes_asks_the_runs_once_and_under_nohup_not_at_all(
     try:
         for handler, times in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
             signal.signal(signal.SIGHUP, handler)
-            heed_signals()
+            install_signal_handlers()
             asked.clear()
             watch = module._Watch([], Store(str(tmp_path)), Screen(io.StringIO()), Counts(0))
             with module._stopping(lambda: asked.append(1), watch, Screen(io.StringIO())):

@@ -171,7 +171,8 @@ def test_the_lock_works_on_s3(store: Store) -> None:
     ):
         pass
     with SweepLock(store, "paper"):
-        assert store.list("paper") == ["paper/lock/000002.json"]
+        assert store.list("paper") == ["paper/lock.json"]
+    assert store.list("paper") == []
 
 
 def test_a_bucket_that_is_not_there_is_named_by_the_node(store: Store) -> None:
