@@ -1,7 +1,7 @@
-"""The whole command, its processes killed at random: run again, it ends with the same tables.
+"""The whole command with its processes killed at random: run again, it ends with the same tables.
 
-Ray, its actors and the driver are all found by a mark in their environment, so nothing else on
-the machine is touched or looked at.
+The driver, Ray and its actors are found by a mark in their environment, so no other process on the
+machine is touched.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ resources: {{checkpoint_minutes: 0}}
 
 
 class Command:
-    """The command under way, with every process that descends from it."""
+    """A running command with all processes that descend from it."""
 
     def __init__(self, file: Path) -> None:
         self.mark = uuid.uuid4().hex
@@ -57,20 +57,20 @@ class Command:
         )
 
     def pids(self) -> list[int]:
-        """Its living processes."""
+        """Return its living processes."""
         return marked(self.mark)
 
     def trials(self) -> list[int]:
-        """Those that train."""
+        """Return the processes that train."""
         return [pid for pid in self.pids() if b"ImplicitFunc" in _command_line(pid)]
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and all it said; a hang is a failure."""
+        """Return its exit code and output; a hang is a failure."""
         out, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out
 
     def clear(self) -> None:
-        """End what is left of it."""
+        """Kill the processes that are left."""
         for pid in self.pids():
             _kill(pid)
         self.process.wait()
@@ -98,7 +98,7 @@ def write(folder: Path) -> Path:
 
 
 def left_by(folder: Path) -> dict[str, Any]:
-    """All of a sweep that must not depend on what happened to it."""
+    """Return all of a sweep that must not depend on kills."""
     sweep = folder / "results" / "killed"
     found: dict[str, Any] = {}
     for table in sorted(sweep.glob("tables/*.csv")):
@@ -129,7 +129,7 @@ def undisturbed(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.fixture
 def commands(own_ray: None) -> Iterator[list[Command]]:
-    """Commands begun by a test, ended with it."""
+    """Commands started by a test; they end with it."""
     begun: list[Command] = []
     yield begun
     for command in begun:
@@ -137,7 +137,7 @@ def commands(own_ray: None) -> Iterator[list[Command]]:
 
 
 def await_training(command: Command, folder: Path) -> None:
-    """Wait until a run is half done and its process known."""
+    """Wait until a run has three evaluations and its process is known."""
     deadline = time.monotonic() + PATIENCE
     while True:
         records = [
@@ -150,10 +150,14 @@ def await_training(command: Command, folder: Path) -> None:
         time.sleep(0.1)
 
 
-def test_a_run_whose_process_is_killed_is_tried_again_and_nothing_listens_to_others(
+@pytest.mark.guarantee(
+    "Faults",
+    "A killed run is tried again (`resources.max_failures`); `failures.txt` has the reason",
+)
+def test_a_killed_run_is_retried_and_only_loopback_listens(
     tmp_path: Path, undisturbed: dict[str, Any], commands: list[Command]
 ) -> None:
-    """As the kernel does when memory is short. Sockets are looked at in the midst of it."""
+    """Kill it as the kernel does when memory is short; look at the sockets while it runs."""
     command = Command(write(tmp_path))
     commands.append(command)
     await_training(command, tmp_path)
@@ -172,7 +176,7 @@ def test_a_run_whose_process_is_killed_is_tried_again_and_nothing_listens_to_oth
 
 
 def await_trial(command: Command) -> None:
-    """Wait until a run is under way, or the command has ended."""
+    """Wait until a run has started, or the command has ended."""
     deadline = time.monotonic() + PATIENCE
     while command.process.poll() is None and not command.trials():
         assert time.monotonic() < deadline
@@ -182,17 +186,17 @@ def await_trial(command: Command) -> None:
 def kill_at_random(
     folder: Path, kills: int, chance: random.Random, commands: list[Command]
 ) -> None:
-    """Run the sweep, killing any of its processes, until so many have died; then let it end."""
+    """Run the sweep and kill any of its processes, `kills` times; then let it end."""
     fell: dict[str, int] = {"before runs": 0, "during runs": 0}
     while kills:
         command = Command(write(folder))
         commands.append(command)
         while kills and command.process.poll() is None:
-            if chance.random() < 0.5:  # else most would fall before any run begins
+            if chance.random() < 0.5:  # else most kills would come before the first run
                 await_trial(command)
             time.sleep(chance.uniform(0.5, chance.choice((5, 15))))
             if command.process.poll() is None and (pids := command.pids()):
-                # the driver is one of a dozen, and its death the one that ends most
+                # the driver is one of a dozen processes, and its death has the most effect
                 victims = [*pids, *[command.process.pid] * (len(pids) // 3)]
                 fell["during runs" if command.trials() else "before runs"] += 1
                 _kill(chance.choice(victims))
@@ -203,7 +207,7 @@ def kill_at_random(
                 subprocess.run(["rm", "-r", str(folder / "results")], check=True)
     print("kills:", fell)
     assert fell["during runs"] >= sum(fell.values()) // 4, fell
-    for _ in range(3):  # runs that failed twice in one life are tried again in the next
+    for _ in range(3):  # runs that failed too often are tried again by the next command
         command = Command(write(folder))
         commands.append(command)
         code, said = command.end()
@@ -212,6 +216,11 @@ def kill_at_random(
     raise AssertionError(said)
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "SIGKILL of any process at any moment: the same command ends with the undisturbed tables "
+    "and generators",
+)
 @pytest.mark.parametrize("kills", [3, 50])
 def test_random_kills_of_any_process_leave_the_same_tables(
     tmp_path: Path, undisturbed: dict[str, Any], kills: int, commands: list[Command]
