@@ -1,4 +1,4 @@
-"""Three hosts, and `ray up` between them, for the tests of this folder."""
+"""Fixtures: three hosts, and a Ray cluster made on them by `ray up`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from rayup import Cluster
 from tinysweep import MINUTES, Sweep, outcome
 
 INSTALLED = ["ray[default]", "s3fs", "boto3"]
-"""What cluster.yaml installs besides this repository."""
+"""Packages that cluster.yaml installs in addition to this repository."""
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """What cluster.yaml installs and this environment lacks, downloaded once per machine."""
+    """Download, once for a machine, what cluster.yaml installs and this environment lacks."""
     if reason := hosts.missing():
         pytest.skip(reason)
     version = hashlib.sha256((hosts.REPOSITORY / "constraints.txt").read_bytes()).hexdigest()[:8]
@@ -69,7 +69,7 @@ def network(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Iterato
 
 @pytest.fixture(scope="session")
 def cluster(network: hosts.Network) -> Cluster:
-    """The hosts as a running Ray cluster of three nodes."""
+    """Return a running Ray cluster of three nodes on the hosts."""
     cluster = Cluster(network)
     cluster.up()
     yield cluster
@@ -78,7 +78,7 @@ def cluster(network: hosts.Network) -> Cluster:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster) -> dict[str, Any]:
-    """The outcome of the same sweep on one machine, the desk, that nobody disturbed."""
+    """Return the outcome of the same sweep on one machine, the desk, without disturbance."""
     sweep = Sweep(cluster, "undisturbed")
     cluster.desk.run(
         "cd ~/featgan; RAY_ADDRESS=local PYTHONPATH=~/featgan",
@@ -91,8 +91,8 @@ def undisturbed(cluster: Cluster) -> dict[str, Any]:
 
 
 @pytest.fixture
-def mended(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with all its hosts and nodes, whatever the test before did to them."""
+def healthy(cluster: Cluster) -> Iterator[Cluster]:
+    """Return the cluster with all hosts and nodes running, restarted where a test killed them."""
     for host in cluster.network.hosts:
         if not host.is_up:
             cluster.network.restart(host)

@@ -1,7 +1,7 @@
 """Several hosts on one machine: network namespaces, each with its own files and processes.
 
-A `Network` is a desk, where a person sits, and hosts with an sshd of their own; nothing of it
-touches the machine's own network. All hosts see `shared` at /srv, as a mount would show it.
+A `Network` is a desk, where the user sits, and hosts, each with its own sshd; the machine's own
+network is not touched. All hosts see `shared` at /srv, like a mount.
 Needs root, iproute2, util-linux, openssh-server and rsync.
 """
 
@@ -47,7 +47,7 @@ ip link set lo up
 
 
 def missing() -> str | None:
-    """Why no hosts can be made here; None where they can."""
+    """Return the reason why hosts cannot be made here, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts as network namespaces need Linux and root"
     absent = [program for program in NEEDED if shutil.which(program) is None]
@@ -60,7 +60,7 @@ def missing() -> str | None:
 
 
 class Host:
-    """One host: start it, run commands on it, kill it with everything on it, start it again."""
+    """A host that can be started, killed with all its processes, and started again."""
 
     def __init__(self, network: Network, name: str, address: str, shared: Path) -> None:
         self.network, self.name, self.address, self.shared = network, name, address, shared
@@ -73,11 +73,11 @@ class Host:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was started and not killed since."""
+        """Whether the host was started and not killed since."""
         return self._unshare is not None
 
     def start(self) -> None:
-        """Plug it in and let it boot; its files are those it had."""
+        """Boot the host with the files it had."""
         serve = "/usr/sbin/sshd -D -e -f /root/.sshd/config" if self.address else "sleep infinity"
         script = BEGIN.format(
             keep=" ".join({sys.base_prefix, sys.prefix, str(REPOSITORY), *self.network.keep}),
@@ -85,7 +85,7 @@ class Host:
             shared=self.shared,
             mount=SHARED,
             name=self.name,
-            # The shell stays as the first process: it buries what dies, as an init does.
+            # The shell stays as the first process and reaps the others, like init.
             serve=f"{serve} & trap 'exit 0' TERM; echo up; while :; do wait; sleep 0.2; done",
         )
         log = open(self.files / "boot.log", "ab")  # noqa: SIM115
@@ -104,7 +104,7 @@ class Host:
         self._first = _child(self._unshare.pid)
 
     def kill(self) -> None:
-        """As if the power went: no process says goodbye, and nothing answers any more."""
+        """Kill all processes and cut the wire at once, like a power failure."""
         if self._unshare is None:
             return
         self.network.unplug(self)
@@ -114,7 +114,7 @@ class Host:
         self._unshare = None
 
     def command(self, *arguments: str) -> list[str]:
-        """What to execute on this machine so that it runs on the host, in a login shell."""
+        """Return the command that runs `arguments` on the host, in a login shell."""
         inside = ["nsenter", "-t", str(self._first), "-m", "-u", "-i", "-n", "-p"]
         home = [
             "env",
@@ -127,7 +127,7 @@ class Host:
         return [*inside, *home, "bash", "-c", " ".join(arguments)]
 
     def run(self, *arguments: str, timeout: float = 120, check: bool = True) -> str:
-        """Run a shell command on the host; its output, both streams."""
+        """Run a shell command on the host and return both output streams."""
         done = subprocess.run(
             self.command(*arguments),
             stdin=subprocess.DEVNULL,
@@ -150,7 +150,7 @@ class Host:
             )
 
     def processes(self, pattern: str) -> list[int]:
-        """This machine's numbers of the host's processes whose command line has `pattern`."""
+        """Return the PIDs, on this machine, of the host's processes that match `pattern`."""
         space = os.readlink(f"/proc/{self._first}/ns/pid")
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -162,7 +162,7 @@ class Host:
 
 
 class Network:
-    """A desk and hosts on one bridge; the bridge lies in the desk's own network namespace."""
+    """A desk and hosts on one bridge, which is in the desk's network namespace."""
 
     def __init__(self, folder: Path, count: int, keep: tuple[str, ...] = ()) -> None:
         self.folder, self.keep = folder, keep
@@ -176,7 +176,7 @@ class Network:
         ]
 
     def start(self) -> None:
-        """Make the namespaces, keys and wires, and start every host."""
+        """Create namespaces, keys and wires, and start every host."""
         clear_stale()
         key = self.desk.files / "root/.ssh/id_ed25519"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -213,20 +213,20 @@ class Network:
             self._ip("-n", self.desk.space, *f"link delete to-{host.name}".split())
 
     def restart(self, host: Host) -> None:
-        """Switch a killed host on again."""
+        """Start a killed host again."""
         self.plug(host)
         host.start()
         self._await_sshd(host)
 
     def stop(self) -> None:
-        """End every host and remove what was made; safe to call at any point."""
+        """Kill every host and remove the namespaces; safe to call at any point."""
         for host in [*self.hosts, self.desk]:
             with suppress(Exception):
                 host.kill()
             subprocess.run(["ip", "netns", "delete", host.space], capture_output=True)
 
     def _furnish(self, host: Host, key: Path) -> None:
-        """An sshd with its own key that lets the desk and the other hosts in; Python packages."""
+        """Give a host an sshd with its own key that admits the others, and Python packages."""
         home = host.files / "root"
         (home / ".sshd").mkdir(exist_ok=True)
         host_key = home / ".sshd/key"
@@ -241,7 +241,7 @@ class Network:
         self._provide_python(home)
 
     def _provide_python(self, home: Path) -> None:
-        """A ~/venv that has what this one has: nothing need be downloaded to install featgan."""
+        """Create a ~/venv with the packages of this one, so that nothing is downloaded."""
         venv = home / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
         packages = venv / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
@@ -255,7 +255,7 @@ class Network:
         ray.chmod(0o755)
         config = home / ".config/pip/pip.conf"
         config.parent.mkdir(parents=True)
-        # Hosts reach no package index: what they need is here, the build tools included.
+        # Hosts have no package index: all they need is here, including build tools.
         config.write_text("[global]\nno-index = true\n[install]\nno-build-isolation = false\n")
 
     def _await_sshd(self, host: Host, seconds: float = 20) -> None:
@@ -287,6 +287,6 @@ def clear_stale() -> None:
 
 
 def _child(pid: int) -> int:
-    """The first process inside: `unshare` has one child."""
+    """Return the first process inside: `unshare` has one child."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0])

@@ -1,4 +1,4 @@
-"""The real `ray up` between hosts: cluster.yaml with other machines, and no more than that."""
+"""`ray up` between hosts, with cluster.yaml and other machines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cluster:
         self._check_out(self._config())
 
     def up(self, nodes: int = 3) -> float:
-        """`ray up` until `nodes` nodes are there; seconds."""
+        """Run `ray up`, wait until `nodes` nodes have joined, and return the seconds it took."""
         started = time.monotonic()
         command = f"cd ~/featgan && {RAY} up -y --no-config-cache cluster.yaml"
         self.desk.run(command, timeout=600)
@@ -38,11 +38,11 @@ class Cluster:
         return time.monotonic() - started
 
     def down(self) -> str:
-        """`ray down`; what it said."""
+        """Run `ray down` and return its output."""
         return self.desk.run(f"{RAY} down -y ~/featgan/cluster.yaml", timeout=240)
 
     def alive(self) -> list[str]:
-        """Names of the nodes that the cluster counts as alive."""
+        """Return the names of the nodes that the cluster counts as alive."""
         show = "import json,ray; ray.init('auto', log_to_driver=False, logging_level=50); "
         show += "print(json.dumps([n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']]))"
         said = self.on_head(f'python -c "{show}"', check=False).strip().splitlines()
@@ -53,7 +53,7 @@ class Cluster:
         await_(lambda: len(self.alive()) == count, f"{count} nodes alive", seconds, pause=2)
 
     def on_head(self, command: str, check: bool = True, timeout: float = 300) -> str:
-        """Run a command on the head as one logged in there would."""
+        """Run a command on the head as a user logged in there would."""
         return self.head.run(f"cd ~/featgan; . ~/.featgan; {command}", check=check, timeout=timeout)
 
     def sweep(self, file: str, log: Path) -> subprocess.Popen[bytes]:
@@ -63,7 +63,7 @@ class Cluster:
         return self._sweeps[-1]
 
     def end_sweeps(self) -> None:
-        """End what a test that failed has left: it would disturb the next one."""
+        """End the sweeps that a failed test has left: they would disturb the next one."""
         for pid in self.head.processes("harness/sweep.py") if self.head.is_up else []:
             os.kill(pid, signal.SIGKILL)
         for sweep in self._sweeps:
@@ -71,7 +71,7 @@ class Cluster:
         self._sweeps.clear()
 
     def _check_out(self, config: dict[str, Any]) -> None:
-        """Put a copy of the repository on the desk: one that nobody works in meanwhile."""
+        """Put a copy of the repository on the desk, so that edits do not change it."""
         home = self.desk.files / "root/featgan"
         for name in config["file_mounts"].values():
             source = hosts.REPOSITORY / name
@@ -81,7 +81,7 @@ class Cluster:
         (home / "cluster.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def _config(self) -> dict[str, Any]:
-        """cluster.yaml with provider, auth and sizes of these hosts."""
+        """Return cluster.yaml with provider, auth and sizes of these hosts."""
         aws = yaml.safe_load((hosts.REPOSITORY / "cluster.yaml").read_text())
         config = yaml.safe_load((hosts.REPOSITORY / "docs/cluster/onpremises.yaml").read_text())
         config |= {key: aws[key] for key in aws if key.endswith("_start_ray_commands")}
@@ -97,7 +97,7 @@ class Cluster:
 
 
 def await_(condition: Callable[[], object], what: str, seconds: float, pause: float = 0.1) -> None:
-    """Wait for an event on another host, which nothing here is told of."""
+    """Poll for an event on another host, which cannot be signalled."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

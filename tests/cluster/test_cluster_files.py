@@ -1,4 +1,4 @@
-"""The cluster files against Ray's own schema and defaults; needs neither hosts nor an account."""
+"""The cluster files against Ray's schema and defaults, without hosts or an account."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_on_premises_runs_the_same_commands_and_counts_its_head() -> None:
     assert (prepared["min_workers"], prepared["max_workers"]) == (machines, machines)
 
 
-def test_the_roles_in_the_cluster_file_are_those_that_the_access_file_makes() -> None:
+def test_the_cluster_file_uses_the_roles_of_the_access_file() -> None:
     class Loader(yaml.SafeLoader):
-        """CloudFormation's short tags as plain values."""
+        """Read CloudFormation's short tags as plain values."""
 
     Loader.add_multi_constructor("!", lambda loader, tag, node: node.value)
     access = yaml.load((ROOT / "docs/cluster/aws-access.yaml").read_text(), Loader)
@@ -101,7 +101,7 @@ def test_a_new_account_may_ask_for_spot_machines() -> None:
     assert 'StringEquals: {"iam:AWSServiceName": spot.amazonaws.com}' in allowed
 
 
-def test_the_sweep_that_the_recipe_makes_reads_and_writes_the_bucket(tmp_path: Path) -> None:
+def test_the_sweep_of_the_recipe_reads_and_writes_the_bucket(tmp_path: Path) -> None:
     text = (ROOT / "docs/cluster.md").read_text()
     (command,) = [line for line in text.splitlines() if line.startswith("(sed ")]
     (tmp_path / "sweeps").mkdir()

@@ -1,7 +1,7 @@
-"""Kill what a sweep runs on, give the prescribed command, and find the tables of a quiet sweep.
+"""Kill what a sweep runs on, run it again, and compare with an undisturbed sweep.
 
-The prescribed command is at most `ray up` and the same sweep again. Identical means: every
-table but its seconds, every evaluation, and every byte of the generators.
+At most `ray up` and the same sweep are run again. Compared are all tables except their seconds,
+all evaluations, and all bytes of the generators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import pytest
 from rayup import Cluster
 from tinysweep import MINUTES, TRIAL, Sweep, outcome
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(5400),
+    pytest.mark.guarantee(
+        "Faults", "After a lost run, driver, worker or head, a sweep ends like an undisturbed one"
+    ),
+]
 
 
 def kill_trial(cluster: Cluster) -> None:
@@ -50,9 +56,9 @@ KILLS = {"trial": kill_trial, "driver": kill_driver, "worker": kill_worker, "hea
     ],
 )
 def test_a_disturbed_sweep_ends_like_an_undisturbed_one(
-    mended: Cluster, undisturbed: dict[str, Any], kinds: tuple[str, ...]
+    healthy: Cluster, undisturbed: dict[str, Any], kinds: tuple[str, ...]
 ) -> None:
-    cluster, sweep = mended, Sweep(mended, "-".join(kinds))
+    cluster, sweep = healthy, Sweep(healthy, "-".join(kinds))
     running = sweep.start()
     sweep.await_counting(running)
     sweep.await_runs(running)
@@ -85,11 +91,11 @@ def test_a_disturbed_sweep_ends_like_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_a_worker_lost_while_it_counts_costs_no_count(
-    mended: Cluster, undisturbed: dict[str, Any]
+    healthy: Cluster, undisturbed: dict[str, Any]
 ) -> None:
-    sweep = Sweep(mended, "counting")
+    sweep = Sweep(healthy, "counting")
     running = sweep.start()
     sweep.await_counting(running)
-    mended.workers[0].kill()
+    healthy.workers[0].kill()
     sweep.finish(running)
     assert outcome(sweep.folder) == undisturbed

@@ -23,8 +23,8 @@ print(json.dumps(ray.get([where.remote() for _ in range(4)])))
 """
 
 
-def test_up_run_down(mended: Cluster) -> None:
-    cluster = mended
+def test_up_run_down(healthy: Cluster) -> None:
+    cluster = healthy
     assert cluster.alive() == ["head", "worker1", "worker2"]
 
     (cluster.head.files / "root/job.py").write_text(JOB)

@@ -1,4 +1,4 @@
-"""One sweep of tiny.yaml on the cluster, and what of it must not depend on what happened."""
+"""A sweep of tiny.yaml on the cluster, and what of its result disturbance must not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MINUTES = 60.0
 
 @dataclass
 class Sweep:
-    """One sweep of tiny.yaml into a folder of its own on the shared mount."""
+    """A sweep of tiny.yaml into its own folder on the shared mount."""
 
     cluster: Cluster
     name: str
@@ -38,7 +38,7 @@ class Sweep:
         return self.cluster.sweep(f"~/{self.name}.yaml", self.log)
 
     def finish(self, sweep: subprocess.Popen[bytes] | None = None) -> None:
-        """Wait for the end of a sweep, by default a new one; nothing may be left to do."""
+        """Wait for the end of a sweep, by default a new one, that leaves nothing to do."""
         code = (sweep or self.start()).wait(timeout=30 * MINUTES)
         assert code == 0, self.said()
 
@@ -46,7 +46,7 @@ class Sweep:
         return self.log.read_text()[-4000:] if self.log.exists() else ""
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """The run records there are, by name."""
+        """Return the run records by name."""
         return {
             path.parent.name: json.loads(path.read_bytes())
             for path in sorted(self.folder.glob("runs/*/run.json"))
@@ -63,7 +63,7 @@ class Sweep:
         assert not [*self.folder.parent.glob("features/*/dataset.json")], "already counted"
 
     def await_runs(self, sweep: subprocess.Popen[bytes]) -> None:
-        """Wait until a run has been at work on every worker."""
+        """Wait until a run has started on every worker."""
         workers = {worker.name for worker in self.cluster.workers}
 
         def everywhere() -> bool:
@@ -74,10 +74,9 @@ class Sweep:
         await_(everywhere, "runs land on all workers", 10 * MINUTES)
 
     def await_under_way(self, sweep: subprocess.Popen[bytes]) -> None:
-        """Wait until a run is half done and its process at work, so that a kill can spoil it.
+        """Wait until a run is half done and its process is running, so that a kill interrupts it.
 
-        The record of a run that was killed says `running` for ever: what counts was written
-        after this call.
+        The record of a killed run stays `running`, so only records written after this call count.
         """
         called = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -94,7 +93,7 @@ class Sweep:
         await_(half_done, "a run is half done", 20 * MINUTES)
 
     def finished(self) -> dict[str, tuple[str, int]]:
-        """When each finished run's record and generator were written."""
+        """Return the times at which each finished run's record and generator were written."""
         return {
             name: (record["updated"], (self.folder / "runs" / name / WEIGHTS).stat().st_mtime_ns)
             for name, record in self.records().items()
@@ -103,14 +102,14 @@ class Sweep:
 
 
 TRIAL = "ray::ImplicitFunc"
-"""What Ray calls a process that carries runs."""
+"""Name of Ray's processes that carry runs."""
 COUNTER = "ray::MapWorker"
-"""What it calls an actor of Ray Data: of a sweep, one that counts."""
+"""Name of Ray Data's actors, which count features in a sweep."""
 WEIGHTS = "generator.safetensors"
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All of a sweep's folder that must not depend on what happened to it."""
+    """Return all of a sweep's folder that must not depend on disturbance."""
     found: dict[str, Any] = {}
     for table in sorted(folder.glob("tables/*.csv")):
         rows = list(csv.reader(table.read_text().splitlines()))
