@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
@@ -19,9 +18,7 @@ from harness.display import Screen
 from harness.plan import checks
 from harness.plan.load import load
 from harness.plan.settings import Sweep
-
-if TYPE_CHECKING:
-    from harness.storage.store import Store
+from harness.storage.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +43,6 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster import connect
     from harness.cluster.preflight import preflight
     from harness.preparation.prepare import prepare_groups
-    from harness.storage.store import Store
 
     store = Store(sweep.results)
     with sweep_lock(store, sweep.name, screen):

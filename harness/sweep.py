@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
@@ -28,16 +27,21 @@ from harness.plan.describe import describe, notes, settings_text
 from harness.plan.grid import expand
 from harness.plan.load import load
 from harness.plan.settings import Sweep
-
-if TYPE_CHECKING:
-    from harness.storage.store import Store
+from harness.storage.store import Store
 
 DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if runs failed or were stopped, 2 for a user's mistake."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(description="Run a sweep, or continue it.")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
+    )
+    add_scale(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print settings, grid and work")
+    parser.add_argument("--probe", action="store_true", help="and measure hours and memory")
+    options = parser.parse_args(arguments)
 
     def work() -> int:
         sweep = load(options.file, options.scale)
@@ -62,7 +66,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster.preflight import preflight
     from harness.preparation.prepare import prepare_runs
     from harness.runs import tune
-    from harness.storage.store import Store
 
     store = Store(sweep.results)
     screen.say(f"{sweep.name}: {len(expand(sweep))} runs, results in {store.join(sweep.name)}")
@@ -123,13 +126,15 @@ def report(sweep: Sweep, store: Store) -> str:
     with mirrored(store, sweep.name) as folder:
         build.make(folder)
         text = build.screen(folder)
-    places = {
-        "report": store.join(f"{sweep.name}/report.html"),
-        "tables": store.join(f"{sweep.name}/tables/tables.md"),
-        "figures": store.join(f"{sweep.name}/figures"),
-        "curves": f"tensorboard --logdir {store.join(sweep.name)}",
-    }
-    return text + "\n" + "\n".join(f"{name + ':':9}{place}" for name, place in places.items())
+    home = store.join(sweep.name)
+    lines = [
+        text,
+        f"report:  {home}/report.html",
+        f"tables:  {home}/tables/tables.md",
+        f"figures: {home}/figures",
+        f"curves:  tensorboard --logdir {home}",
+    ]
+    return "\n".join(lines)
 
 
 def _write_plan(sweep: Sweep, store: Store, names: list[str]) -> None:
@@ -140,25 +145,6 @@ def _write_plan(sweep: Sweep, store: Store, names: list[str]) -> None:
     record = SweepRecord(name=sweep.name, cells=cells, runs=names, notes=notes(sweep))
     store.put(f"{sweep.name}/sweep.json", record.to_json())
     store.put(f"{sweep.name}/sweep.yaml", settings_text(sweep).encode())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Run a sweep, or continue it.")
-    parser.add_argument(
-        "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
-    )
-    add_scale(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print settings, grid, number of runs and their work; run nothing",
-    )
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="like --dry-run, and train real steps for half a minute to measure hours and memory",
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from featgan.errors import UserError
-from featgan.settings import Settings
 from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method, Sweep
-from harness.plan.yaml_file import explain, nearest, parse
+from harness.plan.yaml_file import explain, models_in, nearest, parse
 from harness.storage.redaction import redacted
 
 Scale = Literal["full", "small"]
@@ -31,7 +30,7 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
         if scale == "small":
             content = _merged(content, small)
         sweep = Sweep.model_validate(content)
-        keys = dotted_keys(Method)
+        keys = axis_keys()
         for key in (key for grid in sweep.grid for key in grid.axes):
             if key not in keys:
                 raise UserError(f"grid.{redacted(key)[:60]}: unknown key{nearest(key, keys)}")
@@ -46,15 +45,12 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
     return sweep
 
 
-def dotted_keys(model: type[Settings], prefix: str = "") -> list[str]:
-    """Return every key of `model` that holds a value, those of sections joined by dots."""
+def axis_keys() -> list[str]:
+    """Return every key that can be an axis of the grid, such as `groups.k`."""
     keys = []
-    for name, info in model.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            keys += dotted_keys(inner, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
+    for name, field in Method.model_fields.items():
+        sections = models_in(field.annotation)
+        keys += [f"{name}.{key}" for key in sections[0].model_fields] if sections else [name]
     return keys
 
 

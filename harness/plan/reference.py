@@ -13,25 +13,6 @@ from pydantic.fields import FieldInfo
 from harness.plan.settings import Sweep
 from harness.plan.yaml_file import models_in
 
-INTRODUCTION = """\
-# The sweep file
-
-Generated from the settings classes by `make docs`: every key, its type, default and meaning.
-
-A sweep file is YAML. It is checked as a whole before anything starts. For an unknown key, a wrong
-type or an impossible value the command prints one line with the file, the key and what would be
-right, and exits with code 2. `python harness/sweep.py FILE --dry-run` prints the file with all
-defaults.
-
-Paths are relative to the folder the command is started in. A key with dots, such as `groups.k`,
-can be an axis of the `grid`. A list of grids gives the cells of all of them.
-
-`module:function` names a user-defined function. Its module is in the folder the command is
-started in, or installed. Its source is part of the signature of the runs.
-
-The section `small` changes the file for `--scale small`: it is merged into the other sections key
-by key, replaces `data` and `grid`, and appends `-small` to the sweep's name.
-"""
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 WORDS = {
     int: "whole number",
@@ -44,7 +25,8 @@ WORDS = {
 
 def reference() -> str:
     """Return the page as Markdown."""
-    parts = [INTRODUCTION, "## The file\n", _table(Sweep)]
+    parts = ["# The sweep file\n\nGenerated from the settings classes by `make docs`.\n"]
+    parts += [f"{inspect.getdoc(Sweep)}\n\n## The file\n", _table(Sweep)]
     for name, field in Sweep.model_fields.items():
         if len(models := models_in(field.annotation)) == 1:
             parts += [f"## `{name}`\n", f"{inspect.getdoc(models[0])}\n", _table(models[0])]

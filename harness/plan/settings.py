@@ -140,7 +140,22 @@ def _as_list(grid: Any) -> Any:
 
 
 class Sweep(Sections):
-    """A sweep file: a grid of runs."""
+    """A sweep file describes a grid of runs.
+
+    It is YAML, and is checked as a whole before anything starts. For an unknown key, a wrong type
+    or an impossible value the command prints one line with the file, the key and what would be
+    right, and exits with code 2. `python harness/sweep.py FILE --dry-run` prints the file with all
+    defaults.
+
+    Paths are relative to the folder the command is started in. A key with dots, such as
+    `groups.k`, can be an axis of the `grid`. A list of grids gives the cells of all of them.
+
+    `module:function` names a user-defined function. Its module is in the folder the command is
+    started in, or installed. Its source is part of the signature of the runs.
+
+    The section `small` changes the file for `--scale small`: it is merged into the other sections
+    key by key, replaces `data` and `grid`, and appends `-small` to the sweep's name.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
     """Name of the sweep and of its folder under `results`."""

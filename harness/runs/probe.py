@@ -25,7 +25,7 @@ from featgan.scores.inception_score import (
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
 from harness.plan.estimate import Estimate, count_images, estimate
-from harness.plan.grid import expand
+from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method, Sweep
 
 PROBE_SECONDS = 30.0
@@ -66,29 +66,26 @@ def probe(sweep: Sweep) -> str:
     """Measure each kind of run for its share of `PROBE_SECONDS`; return a text with the hours."""
     cells = expand(sweep)
     images = count_images(sweep, cells)
-    methods: dict[str, Method] = {}
-    largest: dict[str, int] = {}
-    work: dict[str, Estimate] = {}
+    kinds: dict[str, list[Cell]] = {}
     for cell in cells:
-        kind = _kind(cell.method)
-        methods[kind] = cell.method
-        largest[kind] = max(largest.get(kind, 0), images[cell.data])
-        work[kind] = work.get(kind, Estimate()) + estimate(cell, images[cell.data])
+        kinds.setdefault(_kind(cell.method), []).append(cell)
     gpus = torch.cuda.device_count()
     device = torch.device("cuda" if gpus else "cpu")
     torch.set_num_threads(sweep.resources.cpus_per_run)
     lines, hours = [], 0.0
-    for kind, method in methods.items():
-        pace = measure(method, largest[kind], device, PROBE_SECONDS / len(methods))
-        hours += work[kind].steps * pace.step_seconds / 3600
-        hours += work[kind].evaluations * pace.score_seconds / 3600
+    for runs in kinds.values():
+        method = runs[0].method
+        real = max(images[cell.data] for cell in runs)
+        pace = measure(method, real, device, PROBE_SECONDS / len(kinds))
+        work = sum((estimate(cell, images[cell.data]) for cell in runs), Estimate())
+        hours += work.steps * pace.step_seconds / 3600
+        hours += work.evaluations * pace.score_seconds / 3600
         lines.append(
-            f"  {work[kind].runs} runs of {method.gan.network} at {method.image_size} px, "
+            f"  {work.runs} runs of {method.gan.network} at {method.image_size} px, "
             f"width {method.gan.width}, {pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
             f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
         )
-    cores = os.cpu_count() or 1
-    slots = gpus or max(1, cores // sweep.resources.cpus_per_run)
+    slots = gpus or max(1, (os.cpu_count() or 1) // sweep.resources.cpus_per_run)
     slots = min(slots, sweep.resources.max_concurrent or slots)
     at_once = hours * math.ceil(len(cells) / slots) / len(cells)  # the last round may be short
     return "\n".join(
@@ -96,8 +93,7 @@ def probe(sweep: Sweep) -> str:
             f"probe on this machine's {device.type}, including its current load:",
             *lines,
             f"  one run after another: {hours:.2f} hours",
-            f"  {slots} at once, one for each {'GPU' if gpus else 'set of cores'}: "
-            f"{at_once:.2f} hours",
+            f"  {slots} runs at once, {'one a GPU' if gpus else 'by cores'}: {at_once:.2f} hours",
         ]
     )
 
