@@ -59,7 +59,7 @@ def main() -> None:
 def peaks(count: int) -> dict[str, object]:
     """Peak megabytes of the driver (and before it began) and of each actor, and seconds."""
     from harness.counting.build import prepare
-    from harness.sources.base import FolderSource
+    from harness.sources import FolderSource
     from harness.storage.store import Store
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -219,7 +219,7 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
     """
     from harness.cluster import connect
     from harness.counting.build import prepare
-    from harness.sources.base import FolderSource
+    from harness.sources import FolderSource
     from harness.storage.store import Store
 
     done_at: list[tuple[float, int]] = []

@@ -25,12 +25,14 @@ from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import count_type
 from featgan.features.settings import PAPER_LAYER, FeatureSettings
-from featgan.images.decode import DECODING, RESIZE, ImagePack
+from featgan.images.decode import DECODING, RESIZE
+from featgan.images.pack import ImagePack
 from harness.counting.cache import MAKERS, Known, known_counts
 from harness.counting.feature_table import NONE, duplicates_of, feature_table
 from harness.counting.shards import Parts
 from harness.records.data_set import DataSet, load_rejected, put_record, read_data_set
-from harness.sources.base import Listing, SourceSettings
+from harness.sources import SourceSettings
+from harness.sources.listing import Listing
 from harness.storage import memory
 from harness.storage.lock import SweepLock
 from harness.storage.sealed import seal

@@ -29,7 +29,7 @@ from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import BadImage, decode, square
 from harness.counting.cache import NOT_COUNTED, Known
-from harness.sources.base import SourceSettings
+from harness.sources import SourceSettings
 from harness.sources.folder import why_unreadable
 from harness.storage.redaction import one_line
 from harness.storage.retry import OUTAGE_SECONDS, is_outage

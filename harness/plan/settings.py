@@ -18,7 +18,7 @@ from featgan.scores.settings import ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
 from featgan.staging.settings import MODE_NAMES, SCORE, PacingSettings, StageSettings
 from featgan.user_code import choice
-from harness.sources.base import SourceSettings
+from harness.sources import SourceSettings
 
 MOST_RUNS = 100_000
 """Largest grid; the records of this many runs are still read in minutes."""

@@ -20,7 +20,8 @@ from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
-from featgan.images.decode import ImagePack, resized
+from featgan.images.decode import resized
+from featgan.images.pack import ImagePack
 from featgan.regular_file import open_regular
 from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.counting.workers import counter, shared_weights

@@ -20,7 +20,7 @@ from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.regular_file import open_regular
 from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings

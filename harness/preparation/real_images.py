@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.inception_score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from featgan.errors import UserError
-from featgan.images.decode import ImagePack
-from harness.sources.base import SourceSettings
+from featgan.images.pack import ImagePack
+from harness.sources import SourceSettings
 from harness.storage.redaction import one_line
 from harness.storage.sealed import seal, unseal
 from harness.storage.store import Store

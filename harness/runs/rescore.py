@@ -22,7 +22,8 @@ from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.gans.registry import Generator, load_generator, to_uint8
-from featgan.images.decode import ImagePack, resized
+from featgan.images.decode import resized
+from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, generate
 from featgan.scores import image_quality
 from featgan.scores.inception_score import Classifier, Score, inception_score, load_classifier

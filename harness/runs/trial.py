@@ -23,7 +23,7 @@ from featgan.batches import shuffled_if_random
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.gans.registry import generator_bytes
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.sample import grid, png
 from featgan.scores import feature_file
 from featgan.scores.inception_score import Score, load_classifier

@@ -1,1 +1,69 @@
-"""Where images come from."""
+"""Where images come from: folders, buckets, CelebA, torchvision's sets, built-in sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from harness.sources.base import Found, Read, Row, Source
+from harness.sources.builtin import BuiltinSource
+from harness.sources.celeba import CelebASource
+from harness.sources.folder import FolderSource
+from harness.sources.torchvision_sets import TorchvisionSource
+
+Single = FolderSource | CelebASource | TorchvisionSource | BuiltinSource
+
+
+class UnionSource(Source):
+    """Several sources as one data set."""
+
+    source: Literal["union"]
+    sources: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")],
+        Annotated[Single, Field(discriminator="source")],
+    ] = Field(min_length=1)
+    """Sources by a name of your choice, which becomes the `origin` of their images."""
+
+    @field_validator("sources")
+    @classmethod
+    def _one_place_for_duplicates(cls, sources: dict[str, Single]) -> dict[str, Single]:
+        for name, part in sources.items():
+            if part.remove_duplicates:
+                raise ValueError(f"set remove_duplicates next to `sources`, not in {name}")
+        return sources
+
+    def find(self, image_size: int) -> Found:
+        """Find the images of all sources; an `image_id` begins with the name of its source."""
+        parts = {name: part.find(image_size) for name, part in self.sources.items()}
+        matched = [part.matched for part in parts.values() if part.matched is not None]
+        return Found(_prefixed(parts), sum(matched) if matched else None)
+
+    def reader(self) -> Read:
+        """Return a function that asks the reader of the image's source."""
+        readers = {name.encode(): part.reader() for name, part in self.sources.items()}
+
+        def read(location: bytes) -> bytes:
+            name, _, place = location.partition(b":")
+            return readers[name](place)
+
+        return read
+
+    def files(self) -> list[str]:
+        """Return the files of all sources."""
+        return [file for part in self.sources.values() for file in part.files()]
+
+    def searched(self) -> list[str]:
+        """Return the searched folders of all sources."""
+        return [folder for part in self.sources.values() for folder in part.searched()]
+
+
+def _prefixed(parts: dict[str, Found]) -> Iterator[Row]:
+    for name, part in parts.items():
+        for row in part.rows:
+            image_id, location = f"{name}/{row.image_id}", name.encode() + b":" + row.location
+            yield row._replace(image_id=image_id, location=location, origin=name)
+
+
+SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

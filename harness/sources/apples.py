@@ -1,7 +1,7 @@
-"""Apples, drawn: the built-in data set that is diverse, as the paper's photographs of apples are.
+"""Drawn apples: a built-in data set that is diverse, like the paper's photographs of apples.
 
-Every picture has its own scene: one to five apples of one variety, their sizes and places,
-a background, clutter and light. A picture is a function of (seed, index, size) alone.
+Every picture has its own scene: one to five apples of one variety, a background, clutter and
+light. A picture is a function of (seed, index, size) alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 @dataclass(frozen=True)
 class Variety:
-    """What an apple looks like; hues are turns of the colour circle."""
+    """The look of an apple; hues are turns of the colour circle."""
 
     hue: float
     blush: float
@@ -35,18 +35,18 @@ VARIETIES = {
     "red delicious": Variety(0.98, 0.97, 0.62, 1.12, 0.4, 0.2),
     "russet": Variety(0.10, 0.07, 0.62, 0.84, 0.0, 0.9),
 }
-"""By the label of the images."""
+"""Varieties by the label of their images."""
 
 
 def variety(seed: int, index: int) -> str:
-    """Label of a picture: every six in a row show every variety once."""
+    """Return the label of a picture: every six in a row show every variety once."""
     names = list(VARIETIES)
     order = np.random.default_rng([seed, index // len(names)]).permutation(len(names))
     return names[order[index % len(names)]]
 
 
 def draw(seed: int, index: int, size: int) -> Image.Image:
-    """One picture, RGB, size x size."""
+    """Draw one picture, RGB, size x size."""
     rng = np.random.default_rng([seed, index, 1])
     canvas = _background(rng, size)
     kind = VARIETIES[variety(seed, index)]
@@ -65,7 +65,7 @@ def draw(seed: int, index: int, size: int) -> Image.Image:
 
 
 def _places(rng: np.random.Generator, apples: int, size: int, radius: float) -> np.ndarray:
-    """Centres [apples, 2] inside the picture: of 12 tries, that with the least overlap."""
+    """Return centres [apples, 2] in the picture: of 12 draws, the one with the least overlap."""
     low, high = radius * 0.9, size - radius * 0.9
     tries = rng.uniform(low, high, (12, apples, 2))
     if apples == 1:
@@ -79,7 +79,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """One of five kinds of background: float RGB [size, size, 3] in 0..1."""
+    """Draw one of five kinds of background: float RGB [size, size, 3] in 0..1."""
     y, x = np.mgrid[:size, :size] / size
     first = _colour(rng.uniform(), rng.uniform(0, 0.5), rng.uniform(0.25, 1))
     second = _colour(rng.uniform(), rng.uniform(0, 0.6), rng.uniform(0.2, 1))
@@ -104,7 +104,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
             for a, b, c in blotches.reshape(-1, 3)
         )
     canvas = first + (second - first) * np.clip(share, 0, 1)[..., None]
-    # grain from a stream of its own: the scene must not depend on the number of pixels
+    # grain has its own random stream: the scene must not depend on the number of pixels
     return canvas + rng.spawn(1)[0].normal(0, rng.uniform(0, 0.04), (size, size, 1))
 
 
@@ -118,7 +118,7 @@ def _polygon(canvas: np.ndarray, points: list[tuple[float, float]], colour: np.n
 
 
 def _leaf(canvas: np.ndarray, rng: np.random.Generator, x: float, y: float, length: float) -> None:
-    """A pointed leaf that begins at (x, y)."""
+    """Draw a pointed leaf that begins at (x, y)."""
     angle, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.35)
     along = np.linspace(0, 1, 12)
     across = width * np.sin(np.pi * along)
@@ -137,7 +137,7 @@ def _apple(
     y: float,
     radius: float,
 ) -> None:
-    """An apple with shadow, skin, shine, stem, and now and then a leaf."""
+    """Draw an apple with shadow, skin, shine, stem, and sometimes a leaf."""
     size = canvas.shape[0]
     rows, columns = np.mgrid[:size, :size]
     tilt = rng.normal(0, 0.25)
@@ -145,7 +145,7 @@ def _apple(
     u, v = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
     v = v / kind.height
     theta, distance = np.arctan2(u, -v), np.hypot(u, v)  # theta: from the stem
-    # shoulders beside the stem, a hollow under it, narrower towards the flower end
+    # shoulders next to the stem, a hollow under it, narrower towards the flower end
     edge = 0.98 - 0.17 * np.exp(-((theta / 0.33) ** 2)) - 0.09 * np.cos(theta / 2) ** 8
     edge -= 0.10 * np.exp(-(((np.pi - np.abs(theta)) / 0.45) ** 2)) + 0.06 * (v > 0) * v**2
     alpha = np.clip((edge - distance) * radius + 0.5, 0, 1)[..., None]

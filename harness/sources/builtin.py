@@ -1,62 +1,83 @@
-"""The built-in data sets: apples (drawn) and digits (scikit-learn's); no download, no files."""
+"""The built-in data sets, which need no files: apples (drawn) and digits (scikit-learn's)."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from featgan.errors import UserError
 from harness.sources import apples
-from harness.sources.folder import Row
+from harness.sources.base import Found, Read, Row, Source
 
 VERSION = "1"
-"""To be raised whenever the same seed gives other pictures."""
+"""Raise it whenever the same seed gives other pictures."""
 
 
-def list_images(name: str, count: int | None, seed: int, size: int) -> list[Row]:
-    """Rows of `apples`, drawn at `size`, or of `digits`; UserError for more than there are."""
-    if name == "apples":
-        places = (
-            (i, f"{seed} {i} {size}".encode()) for i in range(600 if count is None else count)
-        )
-        stamp = f"{VERSION} {seed}"
-        return [Row(f"{i:06d}", place, apples.variety(seed, i), stamp) for i, place in places]
-    _, labels = _digits()
+class BuiltinSource(Source):
+    """A set that needs no download."""
+
+    source: Literal["builtin"]
+    set: Literal["apples", "digits"]
+    """`apples` (drawn, diverse, labelled by variety) or `digits` (scikit-learn's 1,797 handwritten
+    digits, 8x8, narrow)."""
+    count: int | None = Field(default=None, ge=1, le=1_000_000)
+    """How many: of apples up to a million (default 600), of digits 1,797 (default all)."""
+    seed: int = Field(default=0, ge=0)
+    """Draws other apples; chooses other digits where `count` is not all."""
+
+    def find(self, image_size: int) -> Found:
+        """Find the images; apples are drawn twice as large as the sweep trains at."""
+        if self.set == "apples":
+            return Found(_apples(600 if self.count is None else self.count, self.seed, image_size))
+        return Found(_digits(self.count, self.seed))
+
+    def reader(self) -> Read:
+        """Return the function that draws an apple or looks up a digit."""
+        return read_apple if self.set == "apples" else read_digit
+
+
+def _apples(count: int, seed: int, image_size: int) -> Iterator[Row]:
+    for i in range(count):
+        place = f"{seed} {i} {2 * image_size}".encode()
+        yield Row(f"{i:06d}", place, apples.variety(seed, i), f"{VERSION} {seed}")
+
+
+def _digits(count: int | None, seed: int) -> list[Row]:
+    _, labels = _digit_images()
     count = len(labels) if count is None else count
     if count > len(labels):
         raise UserError(f"data: digits: count is {count}, but there are {len(labels)} digits")
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
-    digits = sorted(chosen.tolist())
-    return [Row(f"{i:06d}", str(i).encode(), str(labels[i]), VERSION) for i in digits]
+    return [Row(f"{i:06d}", str(i).encode(), str(labels[i]), VERSION) for i in sorted(chosen)]
 
 
 def read_apple(location: bytes) -> bytes:
-    """Draw the apple of `seed index size`, as a PPM file."""
+    """Draw the apple at `seed index size` and return it as a PPM file."""
     seed, index, size = (int(part) for part in location.split())
     return encoded(apples.draw(seed, index, size))
 
 
 def read_digit(location: bytes) -> bytes:
-    """The digit of this index, as a PGM file."""
-    return encoded(Image.fromarray(_digits()[0][int(location)]))
-
-
-READERS = {"apples": read_apple, "digits": read_digit}
+    """Return the digit with this index as a PGM file."""
+    return encoded(Image.fromarray(_digit_images()[0][int(location)]))
 
 
 def encoded(image: Image.Image) -> bytes:
-    """An image as a PPM or PGM file: its plain pixels, so nothing is lost and little time."""
+    """Encode an image as PPM or PGM: plain pixels, lossless and fast."""
     file = io.BytesIO()
     image.convert("L" if image.mode in ("1", "L") else "RGB").save(file, "PPM")
     return file.getvalue()
 
 
 @cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [1797, 8, 8] and labels [1797]."""
+def _digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """Return the images uint8 [1797, 8, 8] and labels [1797]."""
     from sklearn.datasets import load_digits  # takes a second, and only this set needs it
 
     digits = load_digits()

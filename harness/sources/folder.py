@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
-import pyarrow.fs as pafs
+import fsspec
+from pydantic import field_validator
 
 from featgan.errors import UserError
 from featgan.regular_file import open_regular
+from harness.sources.base import Found, Read, Row, Source
 from harness.storage.redaction import one_line, refuse_keys
-
-
-class Row(NamedTuple):
-    """An image in a listing."""
-
-    image_id: str
-    location: bytes
-    label: str | None
-    stamp: str
-    """Changes when the image does."""
-    problem: str | None = None
-    """Of what only looks like an image: why it cannot be one."""
-
+from harness.storage.store import BUCKETS, PACKAGES, S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-MOST_BYTES = 2**30
-"""Of a file: plain pixels of the largest usable image take less, and a reader holds it whole."""
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+MOST_BYTES = 2**30
+"""Largest file that is read: plain pixels of the largest usable image take less."""
 
 
-def list_images(paths: list[str], label: bool) -> Iterator[Row]:
-    """All image files below these folders, and what only looks like one; in no lasting order.
+class FolderSource(Source):
+    """Image files in folders, at any depth."""
+
+    source: Literal["folder"]
+    path: str | list[str]
+    """A folder, or several: local paths or URIs such as `s3://bucket/folder`."""
+    labels: Literal["folder"] | None = None
+    """`folder`: an image's label is the name of the folder it lies in."""
+
+    @field_validator("path")
+    @classmethod
+    def _no_empty_path(cls, path: str | list[str]) -> str | list[str]:
+        if not path or "" in [*path]:
+            raise ValueError("name a folder; the current folder is `.`")
+        return path
+
+    def find(self, image_size: int) -> Found:
+        """Find every file whose name ends like an image's."""
+        return Found(find_images(self._paths(), self.labels is not None))
+
+    def reader(self) -> Read:
+        """Return the function that reads a local or remote file."""
+        return read
+
+    def files(self) -> list[str]:
+        """Return the local folders."""
+        return local(*self._paths())
+
+    def searched(self) -> list[str]:
+        """Return the local folders: every file with an image's ending counts."""
+        return self.files()
+
+    def _paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+def find_images(paths: list[str], label: bool) -> Iterator[Row]:
+    """Yield all image files below folders, and what only looks like one, in any order.
 
     An `image_id` is the path below its folder; with several folders, their names come first.
-    Raises UserError for a folder that is missing, or where nothing looks like an image.
+    Raises UserError for a folder that is missing or holds nothing that looks like an image.
     """
     paths = [absolute(path) for path in paths]
     prefixes, empty = _prefixes(paths), set(range(len(paths)))
-    for number, found in chain(_find_local(paths), _find_remote(paths)):
+    for number, file in chain(_find_local(paths), _find_remote(paths)):
         empty.discard(number)
-        if found is not None:
-            relative, location, stamp, problem = found
+        if file is not None:
+            relative, location, stamp, problem = file
             folder = os.path.dirname(relative) or os.fsencode(paths[number].rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
@@ -55,65 +80,56 @@ def list_images(paths: list[str], label: bool) -> Iterator[Row]:
         raise UserError(f"data: no images in {without}; endings read: {' '.join(ENDINGS)}")
 
 
-def check(uri: str) -> None:
-    """Raise UserError for a bucket's address with keys; an image's own name may look like one."""
-    if uri.partition("://")[0] in _NATIVE:
-        refuse_keys("data", uri)
-
-
 def absolute(path: str) -> str:
-    """A folder of this machine by its whole path, without `file://`; another URI as it is."""
+    """Return the whole path of a local folder, without `file://`; another URI as it is."""
     path = path.removeprefix("file://")
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
+def local(*paths: str) -> list[str]:
+    """Return the absolute paths of those that are not URIs."""
+    return [path for path in map(absolute, paths) if "://" not in path]
+
+
 def read(location: bytes) -> bytes:
-    """The bytes of a file, local or remote; OSError where they cannot be had."""
+    """Return the bytes of a local or remote file; OSError if they cannot be read."""
     if b"://" not in location:
         with open_regular(location) as file:
             return file.read()
-    system, path = _system(location.decode())
-    try:
-        with system.open_input_stream(path) as stream:
-            return bytes(stream.read())
-    except OSError as error:
-        if "ACCESS_DENIED" in str(error):  # pyarrow numbers Google's denials, but not Amazon's
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from error
-        raise
-
-
-MISSING: tuple[str, str | None] = ("", "file vanished")
+    system, path = _connect(location.decode())
+    return bytes(system.cat_file(path))
 
 
 def rows_of(folder: str, files: list[str]) -> list[Row]:
-    """These files of a folder, without labels; of a missing one, too, the problem is told."""
+    """Return rows of these files of a folder, without labels; a missing file is a problem."""
     if "://" in folder:
-        known = {place: (stamp, why) for _, place, stamp, why in _list_remote(folder)}
         places = [f"{folder}/{file}".encode() for file in files]
-        stamps = [known.get(place, MISSING) for place in places]
+        known = {place: (stamp, why) for _, place, stamp, why in _list_remote(folder)}
+        missing: tuple[str, str | None] = ("", "file vanished")
+        states = [known.get(place, missing) for place in places]
     else:
         places = [os.fsencode(f"{folder}/{file}") for file in files]
-        stamps = [_stamp(place) for place in places]
-    told = zip(files, places, stamps, strict=True)
-    return [Row(file, place, None, stamp, why) for file, place, (stamp, why) in told]
+        states = [_state(place) for place in places]
+    found = zip(files, places, states, strict=True)
+    return [Row(file, place, None, stamp, why) for file, place, (stamp, why) in found]
 
 
 def readable(path: bytes) -> str:
-    r"""A path as UTF-8 text: bytes that are not become `\xff`, and a backslash becomes two."""
+    r"""Return a path as UTF-8 text: other bytes become `\xff`, and a backslash becomes two."""
     return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def why_unreadable(error: OSError, location: bytes) -> str:
-    """Why a file could not be read, in a few words."""
-    if error.errno == errno.ENOENT and os.path.islink(location):
-        return "link to a file that does not exist"
-    reasons = {errno.ENOENT: "file vanished", errno.EACCES: "no permission to read it"}
-    told = one_line(error.strerror or str(error))
-    return reasons.get(error.errno or 0, f"cannot be read: {told}")
+    """Return in a few words why a file could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return "link to a file that does not exist" if os.path.islink(location) else "file vanished"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    return f"cannot be read: {one_line(error.strerror or str(error))}"
 
 
 def _prefixes(paths: list[str]) -> list[str]:
-    """What tells the images of several folders apart: the folders' names, numbered if equal."""
+    """Return what keeps the images of several folders apart: the folders' names."""
     if len(paths) == 1:
         return [""]
     names = [os.path.basename(path.rstrip("/")) or "root" for path in paths]
@@ -121,72 +137,47 @@ def _prefixes(paths: list[str]) -> list[str]:
     return [f"{name}-{i}/" if alike else f"{name}/" for i, name in enumerate(names, 1)]
 
 
-Found = tuple[bytes, bytes, str, str | None]
-"""Path below the folder, location, stamp, and what is wrong with it."""
+_File = tuple[bytes, bytes, str, str | None]
+"""Path below the folder, location, stamp, and why it cannot be an image."""
 
 
-def _find_local(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
-    """Walk the folders of this machine, links included; names are bytes, as not all are UTF-8.
+def _find_local(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
+    """Walk the local folders; yield index in `paths` and file, whose name may be any bytes.
 
-    Tells the place among `paths`, and None where another of them has the images. No folder is
-    read twice; linked ones wait until all others are read, so that an image that can be reached
-    both ways keeps its real path.
+    The file is None where another of the folders has the images. A folder is read once: linked
+    ones wait until all others are read, so that an image keeps its own path.
     """
     tops = {number: os.fsencode(path) for number, path in enumerate(paths) if "://" not in path}
-    for number, top in tops.items():
-        if not os.path.isdir(top):
-            raise UserError(f"data: there is no folder {paths[number]}")
-    first, waiting = dict[tuple[int, int], int](), [*tops.items()]
+    visited, waiting = dict[bytes, int](), [*tops.items()]
     for number, start in waiting:
+        if not os.path.isdir(start):
+            raise UserError(f"data: there is no folder {os.fsdecode(start)}")
         for root, inner, files in os.walk(start, onerror=_fail):
-            try:
-                status = os.stat(root)
-            except OSError as error:  # removed meanwhile
-                _fail(error)
-            here = status.st_dev, status.st_ino
-            if here in first:
+            real = os.path.realpath(root)
+            if real in visited:
                 inner.clear()
-                if first[here] != number:
+                if visited[real] != number:
                     yield number, None
                 continue
-            first[here] = number
+            visited[real] = number
             inner.sort()
-            for name in inner:
+            for name in [*inner, *files]:
                 path = os.path.join(root, name)
-                if os.path.islink(path):
+                if name in inner and os.path.islink(path):
                     waiting.append((number, path))
                 if name.lower().endswith(_ENDINGS):
-                    yield number, (os.path.relpath(path, tops[number]), b"", "", "a folder")
-            for name in files:
-                if name.lower().endswith(_ENDINGS):
-                    path = os.path.join(root, name)
-                    yield number, (os.path.relpath(path, tops[number]), path, *_stamp(path))
+                    yield number, (os.path.relpath(path, tops[number]), path, *_state(path))
+
+
+_ENDINGS = tuple(ending.encode() for ending in ENDINGS)
 
 
 def _fail(error: OSError) -> NoReturn:
     raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
 
 
-def _find_remote(paths: list[str]) -> Iterator[tuple[int, Found | None]]:
-    """List the folders of buckets, as `_find_local` does."""
-    places = set[bytes]()
-    remote = [number for number, path in enumerate(paths) if "://" in path]
-    for number in remote:
-        for found in _list_remote(paths[number]):
-            if len(remote) == 1:
-                yield number, found
-            else:  # one may lie in another
-                yield number, None if found[1] in places else found
-                places.add(found[1])
-
-
-_NATIVE = ("s3", "gs", "gcs")
-"""What pyarrow has clients of its own for."""
-_ENDINGS = tuple(ending.encode() for ending in ENDINGS)
-
-
-def _stamp(path: bytes) -> tuple[str, str | None]:
-    """Size and time of a file, and why it cannot be an image."""
+def _state(path: bytes) -> tuple[str, str | None]:
+    """Return size and time of a file, and why it cannot be an image."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -202,66 +193,54 @@ def _oversize(size: int) -> str | None:
     return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
-def _list_remote(uri: str) -> Iterator[Found]:
-    """List a folder of a bucket."""
+def _find_remote(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
+    """List the folders of buckets, as `_find_local` does."""
+    places = set[bytes]()
+    remote = [number for number, path in enumerate(paths) if "://" in path]
+    for number in remote:
+        for file in _list_remote(paths[number]):
+            if len(remote) == 1:
+                yield number, file
+            else:  # one may lie in another
+                yield number, None if file[1] in places else file
+                places.add(file[1])
+
+
+def _list_remote(uri: str) -> Iterator[_File]:
+    """List a folder of a bucket; any change of what the storage knows of a file is a new stamp."""
     scheme = uri.partition("://")[0]
-    check(uri)
+    if scheme in BUCKETS:
+        refuse_keys("data", uri)
     try:
-        system, top = _system(uri)
-        told = _told_by_fsspec if isinstance(system, pafs.PyFileSystem) else _told_by_arrow
-        infos = [*told(system, top)]
+        system, top = _connect(uri)
+        files = system.find(top, detail=True)
+        if not files and not system.isdir(top):
+            raise FileNotFoundError("there is no such folder")
     except UserError:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {one_line(str(error))}") from error
-    for path, size, version in infos:
+    for path, info in files.items():
         if path.lower().endswith(ENDINGS):
             path = path.lstrip("/")
             relative = path[len(top.strip("/")) + 1 :].encode()
-            place, stamp = f"{scheme}://{path}".encode(), f"{size} {version}"
-            yield relative, place, stamp, _oversize(size)
+            stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()[:12]
+            problem = _oversize(info.get("size") or 0)
+            yield relative, f"{scheme}://{path}".encode(), stamp, problem
 
 
-Told = tuple[str, int, object]
-"""Path, size, and what changes when the file does."""
-
-
-def _told_by_arrow(system: Any, top: str) -> Iterator[Told]:
-    for info in system.get_file_info(pafs.FileSelector(top, recursive=True)):
-        if info.type == pafs.FileType.File:
-            yield info.path, info.size or 0, info.mtime_ns
-
-
-def _told_by_fsspec(system: Any, top: str) -> Iterator[Told]:
-    """Asked itself: pyarrow would take no time from it but one that is called `mtime`."""
-    fs = system.handler.fs
-    if not fs.isdir(top):
-        raise FileNotFoundError(f"there is no folder {top}")
-    for path, info in fs.find(top, detail=True).items():
-        yield path, info.get("size") or 0, next((info[v] for v in _VERSIONS if info.get(v)), None)
-
-
-_VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "modified", "created")
-"""What storages call it."""
-
-
-def _system(uri: str) -> tuple[Any, str]:
-    """The file system of a URI and the path in it: pyarrow's own, else fsspec's."""
+def _connect(uri: str) -> tuple[Any, str]:
+    """Return the file system of a URI, which fsspec keeps, and the path in it."""
     scheme, _, path = uri.partition("://")
-    return _connected(scheme, path.partition("/")[0]), path
-
-
-@cache
-def _connected(scheme: str, bucket: str) -> Any:
-    if scheme in _NATIVE:
-        try:  # pyarrow looks up the region of this very bucket
-            return pafs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
-        except OSError as error:
-            raise UserError(f"data: {scheme}://{bucket} cannot be reached: {error}") from error
-    import fsspec
-
+    options = S3_PATIENCE if scheme in ("s3", "s3a") else {}
     try:
-        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
-    except (ImportError, ValueError) as error:
-        raise UserError(f"data: {scheme}:// cannot be read: {error}") from error
+        return fsspec.filesystem(scheme, use_listings_cache=False, **options), path
+    except ImportError as error:
+        advice = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else one_line(str(error))
+        raise UserError(
+            f"data: {scheme}:// needs a package that is not installed: {advice}"
+        ) from error
+    # file systems that need more than an address each have their own errors
+    except Exception as error:
+        raise UserError(f"data: {scheme}:// cannot be read: {one_line(str(error))}") from error

@@ -1,4 +1,4 @@
-"""Labelled image sets of `torchvision.datasets`, already on disk or downloaded by torchvision."""
+"""Labelled image sets of `torchvision.datasets`, on disk or downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -10,51 +10,74 @@ import json
 import os
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
+from pydantic import Field
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from featgan.images.decode import BadImage, decode, turn
 from featgan.regular_file import open_regular
+from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
-from harness.sources.folder import Row, readable
+from harness.sources.folder import local, readable
 from harness.storage.redaction import one_line
 
 
-def list_images(
-    name: str, path: str, options: dict[str, str | int | bool], download: bool
-) -> list[Row]:
-    """A row for each image; UserError where the set is unknown, missing or not one of images."""
-    folder = os.path.abspath(os.path.expanduser(path))
-    if download:
-        _open(json.dumps([name, folder, options | {"download": True}]))
-    key = json.dumps([name, folder, options])
-    data = _open(key)
-    labels = _labels(data)
-    names = getattr(data, "bin_classes" if _is_binary(data) else "classes", None)
-    stamp = f"{key} {_state(folder)}"
-    rows: list[Row] = []
-    for index, label in enumerate(labels):
-        rows.append(Row(f"{index:07d}", f"{index} {key}".encode(), _name(label, names), stamp))
-    return rows
+class TorchvisionSource(Source):
+    """A labelled image set of `torchvision.datasets`."""
+
+    source: Literal["torchvision"]
+    set: str
+    """Name of the class: `CIFAR10`, `Flowers102`, …"""
+    path: Place
+    """Folder the set lies in, or is downloaded to."""
+    options: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Further arguments of the class, such as `{train: false}` or `{split: test}`."""
+    download: bool = False
+    """Download the set where it is missing."""
+
+    def find(self, image_size: int) -> Found:
+        """Find all images; UserError if the set is unknown, missing or not one of images."""
+        folder = os.path.abspath(os.path.expanduser(self.path))
+        if self.download:
+            _open(json.dumps([self.set, folder, self.options | {"download": True}]))
+        key = json.dumps([self.set, folder, self.options])
+        data, stamp = _open(key), f"{key} {_state(folder)}"
+        names = getattr(data, "bin_classes" if _is_binary(data) else "classes", None)
+        return Found(
+            Row(f"{index:07d}", f"{index} {key}".encode(), _name(label, names), stamp)
+            for index, label in enumerate(_labels(data))
+        )
+
+    def reader(self) -> Read:
+        """Return the function that takes an image of the set and encodes its pixels."""
+        return read
+
+    def files(self) -> list[str]:
+        """Return the folder, unless a download may still have to make it."""
+        return [] if self.download else local(self.path)
+
+    def searched(self) -> list[str]:
+        """Return the folder: a new file of any kind has the set listed and counted again."""
+        return local(self.path)
 
 
 def _name(label: int, names: Any) -> str | None:
-    """The class's name, or its number; None of an image that belongs to none (STL10)."""
+    """Return a class's name, or its number; None for an image without a class (STL10)."""
     if label < 0:
         return None
     return str(label) if names is None else readable(os.fsencode(str(names[label])))
 
 
 def read(location: bytes) -> bytes:
-    """The image at `index set`, upright and encoded anew; BadImage where it cannot be decoded."""
+    """Return the image at `index set`, upright and re-encoded; BadImage if it cannot be decoded."""
     index, _, key = location.decode().partition(" ")
     image = _image(_open(key), int(index))
     turn(image)
     if image.mode not in ("RGBA", "LA", "PA", "P", "I;16", "I", "F"):
         return encoded(image)
-    file = io.BytesIO()  # with its transparency, or all of its bits: `decode` knows what to do
+    file = io.BytesIO()  # keeps transparency and all bits for `decode`
     image.save(file, "TIFF" if image.mode in ("I", "F") else "PNG")
     return file.getvalue()
 
@@ -64,7 +87,7 @@ def _image(data: Any, index: int) -> Image.Image:
         image = data[index][0]
     except (BadImage, MemoryError):
         raise
-    # Pillow's decoders raise whatever they stumble over; with a number, the system does
+    # Pillow's decoders raise exceptions of any kind; only the system's have a number
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -75,9 +98,9 @@ def _image(data: Any, index: int) -> Image.Image:
 
 
 def _state(folder: str) -> str:
-    """Digest of names, sizes and times of all files below a folder.
+    """Return a hash of names, sizes and times of all files below a folder.
 
-    Which of them a set reads is its own business.
+    All of them, since a set does not say which it reads.
     """
     state = hashlib.sha256()
     for root, inner, files in os.walk(folder):
@@ -91,7 +114,7 @@ def _state(folder: str) -> str:
 
 
 def _labels(data: Any) -> list[int]:
-    """Class numbers; without opening every image where the set knows them."""
+    """Return the class numbers, without opening every image if the set knows them."""
     if _is_binary(data):
         return list(data._bin_labels)
     for attribute in ("targets", "labels", "_labels", "y"):
@@ -105,35 +128,38 @@ def _labels(data: Any) -> list[int]:
 
 
 def _is_binary(data: Any) -> bool:
-    """Whether Oxford's pets are told as cats and dogs."""
+    """Return True for Oxford's pets labelled as cats and dogs."""
     return getattr(data, "_target_types", None) == ["binary-category"]
 
 
 def _label(data: Any, index: int) -> int:
-    """The label of an image that must be opened for it."""
+    """Return the label of an image that must be opened for it."""
     try:
         return int(data[index][1])
-    # Pillow's decoders raise whatever they stumble over
+    # Pillow's decoders raise exceptions of any kind
     except Exception as error:
         raise UserError(
             f"data: torchvision's {type(data).__name__}: image {index} must be opened for its "
-            f"label, and cannot be: {_reason(error)}; mend it or remove it"
+            f"label, and cannot be: {_reason(error)}; fix it or remove it"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder stumbled over, in one line."""
+    """Return a decoder's error in one line."""
     return one_line(str(error), 200) or type(error).__name__
 
 
 def _number(label: Any) -> int:
-    """A class number; the first of what QMNIST tells about an image is its class."""
+    """Return a class number; QMNIST has several numbers for an image, first its class."""
     return int(label[0]) if getattr(label, "ndim", 0) else int(label)
 
 
 @lru_cache(maxsize=2)
 def _open(key: str) -> Any:
-    """The set of (class, folder, options), checked to hold labelled images."""
+    """Return the set of (class, folder, options), checked to hold labelled images.
+
+    Kept, since Ray unpickles a reader for each of its tasks and a set takes seconds to open.
+    """
     from torchvision import datasets  # takes seconds, and only this source needs it
 
     name, folder, options = json.loads(key)
@@ -148,25 +174,25 @@ def _open(key: str) -> Any:
     try:
         data = kind(folder, **options)
         image, label = _first(data)
-    # each class has its own way of saying that it finds no files, or takes no such argument
+    # each class reports missing files and unknown arguments in its own way
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"data: torchvision's {name} in {folder}: {reason}") from error
+        what = f"data: torchvision's {name} in {folder}"
+        raise UserError(f"{what}: {first_line(error)}") from error
     if not isinstance(image, Image.Image) or not isinstance(label, int):
-        raise UserError(f"data: torchvision's {name} is no set of images with one label each")
+        raise UserError(f"data: torchvision's {name} is not a set of images with one label each")
     return data
 
 
 def _load(path: str) -> Image.Image:
-    """A file as every other source reads it, in place of torchvision's loader."""
+    """Load a file as every other source does, in place of torchvision's loader."""
     with open_regular(path) as file:
         return decode(file.read())
 
 
 def _first(data: Any) -> Any:
-    """The first pair that can be had of an image and its label; what a set holds shows there."""
+    """Return the first readable pair of image and label, which shows what the set holds."""
     for index in range(len(data)):
-        # a bad image is told when it is counted; Pillow's decoders raise what they stumble over
+        # bad images are reported when counted; decoders raise exceptions of any kind
         with suppress(Exception):
             return data[index]
     return data[0]

@@ -11,7 +11,7 @@ from PIL import Image
 from featgan.features.settings import FeatureSettings
 from harness.counting.build import prepare
 from harness.records.data_set import DataSet
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 from harness.storage.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)

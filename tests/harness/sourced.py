@@ -1,8 +1,7 @@
-"""Image sources as a sweep file names them, and a look at what they list."""
+"""Image sources as a sweep file names them, and what they list."""
 
 from __future__ import annotations
 
-import gzip
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from featgan.images.decode import decode
-from harness.sources.base import Source, SourceSettings
+from harness.sources import SourceSettings
+from harness.sources.base import Source
 
 SETTINGS: TypeAdapter[Source] = TypeAdapter(SourceSettings)
 
@@ -33,13 +33,12 @@ def ids(found: Source, size: int = 32) -> list[str]:
 
 
 def pixel(found: Source, row: int) -> tuple[int, int, int]:
-    """Middle pixel of an image, by way of location, reader and decoder."""
+    """Return the middle pixel of an image, read by its location and decoded."""
     image = decode(found.reader()(found.listing(32).images["location"].iloc[row]))
     return image.getpixel((image.width // 2, image.height // 2))
 
 
-def write_idx(path: Path, array: np.ndarray) -> str:
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write an array in MNIST's format."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    data = header + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return str(path)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())

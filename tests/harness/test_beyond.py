@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from featgan.features.groups import FeatureGroups
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
 from featgan.trainer import StagedTrainer
 from featgan.user_code import resolve

@@ -25,7 +25,7 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.registry import build, generator_bytes, load_generator
 from featgan.gans.settings import GanSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.small_cnn import KIND, load_trained, train_classifier
 from harness.counting.cache import known_counts

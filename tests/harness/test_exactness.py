@@ -22,7 +22,7 @@ import harness.storage.store
 from featgan import checkpoint
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run

@@ -20,7 +20,7 @@ from featgan import checkpoint
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run

@@ -18,7 +18,7 @@ from processes import Commands
 
 from featgan.errors import UserError
 from harness.counting.shards import SMALLEST
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 
 
 def table_of(folder: Path, data: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from featgan.features import image_values
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 
 SWEEP = """
 results: {results}

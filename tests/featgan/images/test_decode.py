@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from featgan.images import decode as images
-from featgan.images.decode import BadImage, ImagePack, decode, square
+from featgan.images.decode import BadImage, decode, square
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -72,8 +70,8 @@ def cmyk_header(width: int, height: int) -> bytes:
         (encode(plain(0.5, "F"), "TIFF"), "floating-point"),
         (encode(plain(1 << 20, "I"), "TIFF"), "32-bit"),
         (encode(plain(255, "I"), "TIFF"), "32-bit"),  # not black, as the upper bits of 16 would be
-        (encode(PHOTO, "WEBP")[:1500], "damaged WEBP"),
-        (encode(PHOTO, "JPEG")[:100], "damaged JPEG"),
+        (encode(PHOTO, "WEBP")[:1500], "damaged image|not an image"),
+        (encode(PHOTO, "JPEG")[:100], "damaged image|not an image"),
         (encode(PHOTO, "BMP")[:1500], "damaged BMP"),
         (encode(PHOTO, "GIF")[:1500], "damaged GIF"),
         (encode(PHOTO, "TIFF")[:1500], "damaged TIFF"),
@@ -159,7 +157,7 @@ def test_odd_images_become_rgb(
     assert difference.max() <= 1
 
 
-def test_a_jpeg_that_was_cut_and_closed_again_is_what_libjpeg_shows() -> None:
+def test_a_cut_and_closed_jpeg_is_what_libjpeg_shows() -> None:
     """The upper half as it was; mid-grey where nothing is left."""
     data = encode(PHOTO.convert("L"), "JPEG")
     whole, found = decode(data), np.asarray(decode(data[: len(data) * 6 // 10] + b"\xff\xd9"))
@@ -182,7 +180,7 @@ def test_a_file_cut_after_its_last_pixel_is_the_whole_picture(kind: str, end: in
     assert decode(data[:-end]).tobytes() == decode(data).tobytes()
 
 
-def test_a_png_with_a_large_colour_profile_or_history_is_a_good_image() -> None:
+def test_a_png_with_a_large_profile_or_history_is_good() -> None:
     history = PngInfo()
     history.add_text("history", "edited, " * 400_000, zip=True)
     for data in (
@@ -206,9 +204,7 @@ def test_exif_rotation_is_applied() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_of_every_format_is_turned_as_pillow_does(
-    kind: str, orientation: int
-) -> None:
+def test_every_orientation_is_turned_as_pillow_does(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(PHOTO.crop((0, 0, 64, 40)), kind, exif=exif)
@@ -225,15 +221,6 @@ def test_a_transparent_value_of_16_bits_is_white() -> None:
     found = np.asarray(decode(file.getvalue()))
     assert (found[:8] == 40_000 >> 8).all()
     assert (found[8:] == 255).all()
-
-
-def test_a_jpeg_of_countless_segments_is_refused_before_they_are_kept() -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, "JPEG")
-    data = file.getvalue()
-    assert decode(data[:2] + b"\xff\xe1\x00\x02" * 5_000 + data[2:]).size == (16, 16)
-    with pytest.raises(BadImage, match="JPEG of more than 10,000 segments"):
-        decode(data[:2] + b"\xff\xe1\x00\x02" * 20_000 + data[2:])
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
@@ -272,46 +259,3 @@ def test_shrinking_averages_instead_of_skipping() -> None:
     stripes[:, ::2] = 255
 
     assert abs(int(square(Image.fromarray(stripes), 8)[0, 4, 4]) - 127) <= 3
-
-
-def numbered(count: int) -> np.ndarray:
-    """Image i is filled with i."""
-    return np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
-
-
-def test_pack_keeps_order_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "SHORTEST", 2)
-    some = numbered(5)
-    written = ImagePack.write(tmp_path, list("abcde"), [some[:1], some[1:1], some[1:]])
-    pack = ImagePack.open(tmp_path)
-
-    assert len([*tmp_path.glob("*.npy")]) == 3
-    assert (len(pack), pack.size, pack.image_ids.tolist()) == (5, 8, list("abcde"))
-    assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
-    assert written.rows(np.array([], int)).shape == (0, 3, 8, 8)
-
-
-@pytest.mark.parametrize("lengths", [[7], [3, 4], [1] * 7, [2, 5], [5, 0, 2]])
-def test_a_packs_shards_are_few_however_its_images_come(
-    lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "SHORTEST", 1)
-    monkeypatch.setattr(images, "MOST_SHARDS", 3)
-    pieces = np.split(numbered(7), np.cumsum(lengths)[:-1])
-    ImagePack.write(tmp_path / "pack", list("abcdefg"), iter(pieces))
-
-    shards = sorted((tmp_path / "pack").glob("*.npy"))
-    for shard, expected in zip(shards, np.split(numbered(7), [3, 6]), strict=True):
-        np.save(tmp_path / "expected.npy", expected)
-        assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
-
-
-def test_opening_a_pack_reads_no_pixels(tmp_path: Path) -> None:
-    ImagePack.write(tmp_path, list("ab"), [np.zeros((2, 3, 8, 8), np.uint8)])
-    pack = ImagePack.open(tmp_path)
-    shard = tmp_path / "00000.npy"
-    with shard.open("r+b") as file:  # changed after opening, seen by reading
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x07")
-
-    assert pack.rows(np.array([1]))[0, 2, 7, 7] == 7

@@ -134,7 +134,7 @@ def test_every_original_is_a_good_image() -> None:
             assert sorted(decode(data).size) == [64, 96], kind
 
 
-def test_damaged_files_are_decoded_or_rejected_in_bounded_time_and_memory() -> None:
+def test_damaged_files_take_bounded_time_and_memory() -> None:
     """In a process of its own, which must live to the end and may not grow."""
     stream = b"".join(len(data).to_bytes(4, "little") + data for _, data in cases())
     done = subprocess.run(
@@ -157,11 +157,12 @@ def test_other_formats_of_pillow_are_never_opened() -> None:
             decode(data)
 
 
-def test_a_jpeg_of_a_thousand_scans_is_refused_before_they_are_decoded() -> None:
-    data = encoded(photographs()[0], "JPEG", progressive=True)
+def test_a_jpeg_of_too_many_scans_is_never_decoded() -> None:
+    data = encoded(photographs()[0].resize((4000, 3000)), "JPEG", progressive=True)
     assert 1 < data.count(b"\xff\xda") < 20
+    assert decode(data).size == (4000, 3000)
     last = data.rindex(b"\xff\xda")
-    with pytest.raises(BadImage, match="JPEG of more than 100 scans"):
+    with pytest.raises(BadImage, match=r"JPEG of 10.. scans, too many for its size"):
         decode(data[:last] + 1000 * data[last:-2] + data[-2:])
 
 
@@ -210,7 +211,7 @@ def test_the_largest_images_are_decoded_in_less_than_a_gibibyte(kind: str) -> No
     assert told["peak"] * 1024 < GIBIBYTE
 
 
-def test_an_image_that_the_memory_cannot_hold_is_not_taken_for_damaged(
+def test_too_little_memory_is_not_a_damaged_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(_: Image.Image) -> Image.Image:

@@ -25,11 +25,12 @@ from featgan.errors import UserError
 from featgan.features import vgg
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
-from featgan.images.decode import ImagePack, decode, square
+from featgan.images.decode import decode, square
+from featgan.images.pack import ImagePack
 from harness.counting import workers
 from harness.counting.workers import Counter
 from harness.records.data_set import DataSet, data_record, load_rejected, load_table
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 from harness.storage.store import Store
 
 

@@ -19,14 +19,14 @@ from PIL import Image
 
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from harness.counting import build, shards, workers
 from harness.counting.build import prepare
 from harness.counting.cache import Known
 from harness.preparation import image_values
 from harness.records.data_set import DataSet, check, load_rejected, load_table
+from harness.sources import FolderSource
 from harness.sources import folder as folders
-from harness.sources.base import FolderSource
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
 

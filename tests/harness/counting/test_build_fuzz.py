@@ -17,7 +17,7 @@ from featgan.features.settings import FeatureSettings
 from featgan.images.decode import BadImage, decode
 from harness.counting.build import prepare
 from harness.records.data_set import DataSet, load_rejected, load_table
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 from harness.storage.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)

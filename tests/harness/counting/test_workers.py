@@ -20,7 +20,7 @@ from featgan.features.settings import FeatureSettings
 from harness.counting import workers
 from harness.counting.cache import NOT_COUNTED, Known
 from harness.counting.workers import Counter, Decoder
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 
 NOTHING = Known.of(pd.DataFrame({"sha256": [], "feature_count": []}))
 FEATURES = FeatureSettings(weights="random", input_size=32)

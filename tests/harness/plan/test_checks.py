@@ -21,7 +21,7 @@ FILE = """
 results: {results}
 data:
   a: {{source: folder, path: /data/a}}
-  b: {{source: idx, images: /data/b.gz}}
+  b: {{source: celeba, path: /data/b}}
 image_size: 32
 score: {{classifier: inception, weights: /data/inception.pth}}
 groups: {groups}
@@ -41,7 +41,7 @@ def plan(tmp_path: Path) -> Callable[[str], Sweep]:
 
 def test_required_files_are_images_and_classifier_weights(plan: Callable[[str], Sweep]) -> None:
     found = plan("{by: table, table: /driver/values.csv, column: x}")  # only the driver reads it
-    images = ["/data/a", "/data/b.gz"]
+    images = ["/data/a", "/data/b"]
     assert checks.image_files(found) == images
     assert checks.required_files(found) == [*images, "/data/inception.pth"]
     grid = found.model_copy(
@@ -82,7 +82,7 @@ def test_preflight_gets_the_required_files(
     monkeypatch.setattr(preflight, "preflight", ask)
     with pytest.raises(UserError, match="seen"):
         command(plan("{k: 2}"), Screen())
-    assert asked[:2] == ["/data/a", "/data/b.gz"]
+    assert asked[:2] == ["/data/a", "/data/b"]
 
 
 @pytest.mark.parametrize("command", ["sweep", "features"])

@@ -38,7 +38,6 @@ data:
   photos: {source: folder, path: [/data/a, "s3://bucket/b"], labels: folder}
   faces: {source: celeba, path: /data/celeba, attributes: {Male: true}, limit: 9, seed: 2}
   flowers: {source: torchvision, set: Flowers102, path: /data, options: {split: test}}
-  clothes: {source: idx, images: /data/i.gz, labels: /data/l.gz}
   both:
     source: union
     sources: {x: {source: folder, path: /x}, y: {source: builtin, set: digits}}

@@ -16,7 +16,8 @@ from featgan.errors import UserError
 from featgan.features import image_values as image_scores
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.images.decode import ImagePack, resized
+from featgan.images.decode import resized
+from featgan.images.pack import ImagePack
 from harness.preparation import image_values
 from harness.records.data_set import DataSet
 from harness.storage.store import Store

@@ -19,7 +19,7 @@ import torch
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from harness.plan.settings import Sweep
 from harness.preparation import image_values, real_images
 from harness.preparation import prepare as preparation

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from featgan.errors import UserError
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores import feature_file, inception_score
 from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
 from featgan.scores.metrics import FeatureStatistics, measure

@@ -12,7 +12,7 @@ from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings
 from featgan.gans.registry import build, generator_bytes
 from featgan.gans.settings import GanSettings
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained

@@ -14,7 +14,7 @@ from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from featgan.gans.registry import load_generator
-from featgan.images.decode import ImagePack
+from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.inception_score import classify, drawn, load_classifier
 from featgan.scores.small_cnn import train_classifier

@@ -69,19 +69,19 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cut short: 5 images of 6"):
         source("celeba", path=path).listing(32)
     for text, says in (
-        ("1\nMale\n1.jpg 0\n", r"damaged: of 1\.jpg it tells '0', neither 1 nor -1"),
+        ("1\nMale\n1.jpg 0\n", r"damaged: 1\.jpg has the value '0', which is neither"),
         ("1\nMale Young Male\n1.jpg 1 1 1\n", "damaged: it names 'Male' twice"),
-        ("1\nMale\n../../secret.jpg 1\n", r"'\.\./\.\./secret\.jpg' is no name of a file in"),
+        ("1\nMale\n../../secret.jpg 1\n", r"'\.\./\.\./secret\.jpg' is not the name of a file in"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=says):
             source("celeba", path=path).listing(32)
     file.write_bytes(b"6\nMale\xff\n")
-    with pytest.raises(UserError, match="no text in UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8 text"):
         source("celeba", path=path).listing(32)
 
 
-def test_celebas_folder_is_found_at_home_and_missed_by_its_name(
+def test_celebas_folder_may_lie_at_home_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     celeba(tmp_path / "celeba")
@@ -99,7 +99,7 @@ def test_celebas_folder_is_found_at_home_and_missed_by_its_name(
     "address",
     ["s3://bad bucket/x", "ftp://127.0.0.1:9/x", "github://a:b@c/x", "reference://x"],
 )
-def test_celeba_where_no_bucket_is_says_so_in_one_line(address: str) -> None:
+def test_an_unreachable_bucket_is_one_line(address: str) -> None:
     with pytest.raises(UserError, match=r"cannot be (read|reached)") as caught:
         source("celeba", path=address).listing(32)
     assert "\n" not in str(caught.value)

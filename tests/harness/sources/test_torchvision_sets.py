@@ -48,7 +48,7 @@ def test_a_torchvision_set_that_changed_is_noticed(tmp_path: Path) -> None:
     assert image_folder(tmp_path).listing(32).digest() != before
 
 
-def test_files_of_a_torchvision_set_are_read_as_those_of_a_folder(tmp_path: Path) -> None:
+def test_a_torchvision_sets_files_are_read_as_a_folders(tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "all/1.png")
     Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(tmp_path / "all/2.png")
@@ -66,7 +66,7 @@ def test_files_of_a_torchvision_set_are_read_as_those_of_a_folder(tmp_path: Path
     ],
     ids=["transparent", "16 bits", "CMYK"],
 )
-def test_what_a_set_decodes_itself_keeps_its_transparency_and_bits(
+def test_an_image_decoded_by_a_set_keeps_alpha_and_bits(
     image: Image.Image, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchvision_sets, "_open", lambda _: [(image, 0)])
@@ -103,7 +103,7 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + b"\0" * 4
 
 
-def test_bad_images_of_a_torchvision_set_are_told_apart_from_unreadable_ones(
+def test_bad_images_of_a_set_are_not_unreadable_ones(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "all").mkdir()
@@ -164,7 +164,7 @@ def test_labels_are_found_without_opening_the_images() -> None:
     assert torchvision_sets._labels(inaturalist(index=[(2, "a.jpg"), (0, "b.jpg")])) == [2, 0]
 
 
-def test_an_image_that_must_be_opened_for_its_label_and_cannot_be_is_named() -> None:
+def test_an_unreadable_image_with_an_unknown_label_is_named() -> None:
     class Opened:
         def __len__(self) -> int:
             return 2
@@ -174,7 +174,7 @@ def test_an_image_that_must_be_opened_for_its_label_and_cannot_be_is_named() -> 
                 raise BadImage("damaged PNG")
             return None, 0
 
-    with pytest.raises(UserError, match=r"Opened: image 1 must be opened .* damaged PNG; mend"):
+    with pytest.raises(UserError, match=r"Opened: image 1 must be opened .* damaged PNG; fix"):
         torchvision_sets._labels(Opened())
 
 

@@ -14,7 +14,7 @@ from harness.plan.grid import expand
 from harness.plan.load import load
 from harness.records.sweep_records import SweepRecord
 from harness.runs.tune import mark_failed
-from harness.sources.base import FolderSource
+from harness.sources import FolderSource
 from harness.storage.redaction import redacted, redacted_tree
 from harness.storage.store import Store
 from harness.sweep import main
