@@ -34,7 +34,7 @@ from torchvision import transforms
 
 from featgan import precision
 from featgan.batches import Images
-from featgan.gans.cuda_graph import Recorded
+from featgan.gans.cuda_graph import CudaGraph
 from featgan.gans.dcgan import FromPoint, ToPoint
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
@@ -156,8 +156,8 @@ def limit(work: Work, device: torch.device) -> Steps:
         return on_fake
 
     if device.type == "cuda":
-        recorded = Recorded(torch.cuda.Stream())
-        update = partial(recorded, lambda _: step(), torch.Generator(device))
+        graph = CudaGraph(torch.cuda.Stream())
+        update = partial(graph, lambda _: step(), torch.Generator(device))
     else:
         update = step
 

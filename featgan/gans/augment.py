@@ -1,6 +1,6 @@
-"""DiffAugment (Zhao et al. 2020): random changes of real and generated images alike.
+"""DiffAugment (Zhao et al. 2020): random changes of both real and generated images.
 
-D never sees an unchanged image, so it cannot learn a small data set by heart; G's gradient goes
+D never sees an unchanged image, so it cannot memorise a small data set; G's gradient passes
 through the same changes. Written from the paper's description (section 3, appendix A).
 """
 
@@ -15,17 +15,19 @@ from featgan.gans.settings import Augmentation
 
 
 def augment(images: Tensor, kinds: Sequence[Augmentation], random: torch.Generator) -> Tensor:
-    """Each image [n, 3, S, S] changed in its own way, differentiably; as it is without `kinds`.
+    """Return images [n, 3, S, S], each changed at random; unchanged without `kinds`.
 
-    `random` lies on the images' device.
+    The changes are differentiable, and turn bf16 into fp32. `random` is on the images' device.
     """
+    if kinds:
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
     for kind in kinds:
         images = _CHANGES[kind](images, random)
     return images
 
 
 def color(images: Tensor, random: torch.Generator) -> Tensor:
-    """Brightness moved by up to 1/2, saturation times 0..2, contrast times 1/2..3/2."""
+    """Shift brightness by up to 1/2; multiply saturation by 0..2 and contrast by 1/2..3/2."""
     draws = torch.rand((3, len(images), 1, 1, 1), generator=random, device=images.device)
     brightness, saturation, contrast = draws.to(images.dtype)
     images = images + (brightness - 0.5)
@@ -36,16 +38,16 @@ def color(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def translation(images: Tensor, random: torch.Generator) -> Tensor:
-    """Moved by whole pixels, up to an eighth of the side each way; grey comes in.
+    """Shift by whole pixels, up to an eighth of the side each way; fill with grey.
 
-    As products with shifted identities: exact, and deterministic on a GPU, where the gradient
-    of indexing is not for free.
+    Multiplies by shifted identity matrices: exact, and deterministic on a GPU, where a
+    deterministic gradient of indexing would cost time.
     """
     side = images.shape[-1]
     reach = side // 8
     down, right = _integers(-reach, reach, images, random)
     place = torch.arange(side, device=images.device)
-    identity = place[:, None] - place  # at [i, j]: how far pixel j has to go to reach i
+    identity = place[:, None] - place  # at [i, j]: the shift from pixel j to pixel i
     rows, columns = (
         (identity == shift[:, None, None]).to(images.dtype)[:, None] for shift in (down, right)
     )
@@ -53,7 +55,7 @@ def translation(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def cutout(images: Tensor, random: torch.Generator) -> Tensor:
-    """A square of half the side, its centre anywhere in the image, made grey."""
+    """Fill a square of half the side, with its centre anywhere in the image, with grey."""
     side = images.shape[-1]
     half = side // 4
     place = torch.arange(side, device=images.device)
@@ -66,7 +68,7 @@ def cutout(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _integers(low: int, high: int, images: Tensor, random: torch.Generator) -> Tensor:
-    """Two whole numbers in low..high for each image: [2, n]."""
+    """Return two integers in low..high for each image: [2, n]."""
     shape = (2, len(images))
     return torch.randint(low, high + 1, shape, generator=random, device=images.device)
 

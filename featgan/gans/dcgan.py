@@ -9,12 +9,12 @@ from featgan.gans.settings import GanSettings
 
 
 def dcgan(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:
-    """Generator and discriminator; width 128 at 64 pixels is the paper's figure 1."""
+    """Return generator and discriminator; width 128 at 64 pixels is the paper's figure 1."""
     return Generator(gan, image_size), Discriminator(gan, image_size)
 
 
 def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """Weights from N(0, 0.02), batch norm's scales from N(1, 0.02) (section 4)."""
+    """Draw weights from N(0, 0.02) and scales of batch norm from N(1, 0.02) (section 4)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
@@ -23,26 +23,26 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
 
 
 class FromPoint(nn.ConvTranspose2d):
-    """A transposed convolution of a single point: a matrix product, and quicker as one."""
+    """A transposed convolution of one pixel, computed as a matrix product, which is faster."""
 
     def forward(self, points: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Values [n, c_out, k, k], channels last, from points [n, c_in, 1, 1]."""
+        """Return [n, c_out, k, k], channels last, for [n, c_in, 1, 1]."""
         weight = self.weight.permute(0, 2, 3, 1)
         values = points.flatten(1) @ weight.flatten(1)
         return values.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
 
 
 class ToPoint(nn.Conv2d):
-    """A convolution as large as its input: a matrix product, and quicker as one."""
+    """A convolution as large as its input, computed as a matrix product, which is faster."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Points [n, c_out, 1, 1] from values [n, c_in, k, k]."""
+        """Return [n, c_out, 1, 1] for [n, c_in, k, k]."""
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         return (values.permute(0, 2, 3, 1).flatten(1) @ weight.t())[:, :, None, None]
 
 
 class Generator(nn.Module):
-    """Noise [n, latent] -> images [n, 3, S, S] in [-1, 1] (DCGAN, section 3)."""
+    """Map noise [n, latent] to images [n, 3, S, S] in [-1, 1] (DCGAN, section 3)."""
 
     def __init__(self, gan: GanSettings, image_size: int) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Images [n, 3, S, S] in [-1, 1] from noise [n, latent]."""
+        """Return images [n, 3, S, S] in [-1, 1] for noise [n, latent]."""
         return self.layers(noise[:, :, None, None])
 
 
 class Discriminator(nn.Module):
-    """Images [n, 3, S, S] in [-1, 1] -> logits [n], positive for "real" (DCGAN, section 3)."""
+    """Map images [n, 3, S, S] in [-1, 1] to logits [n], positive for real (DCGAN, section 3)."""
 
     def __init__(self, gan: GanSettings, image_size: int) -> None:
         super().__init__()
@@ -88,10 +88,10 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, *batches: Tensor) -> Tensor:
-        """Logits [n] of all images of `batches`, which have equal lengths.
+        """Return the logits [n] of all images of `batches`, which have equal lengths.
 
-        In training each batch is normalised by itself, as if it had come alone (real and
-        generated images never share their statistics); all else is done for all at once.
+        In training, batch norm normalises each batch separately, so that real and generated
+        images never share statistics; all other layers run once on all images.
         """
         values = torch.cat(batches) if len(batches) > 1 else batches[0]
         for layer in self.layers:

@@ -1,7 +1,6 @@
-"""What discriminator and generator minimise: pure functions of logits, and of gradients.
+"""Losses of discriminator and generator: pure functions of logits and gradients.
 
-A loss is three functions of logits [n], each giving a value [n] for every image: D's part for
-real images, D's part for generated ones, and G's.
+A loss is three functions from logits [n] to values [n], one for each image.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from torch.nn.functional import relu, softplus
 
 @dataclass(frozen=True)
 class Loss:
-    """A game's loss, by image."""
+    """The loss of a GAN, as functions from logits [n] to values [n]."""
 
     real: Callable[[Tensor], Tensor]
-    """D's part for a real image."""
+    """D's loss on real images."""
     fake: Callable[[Tensor], Tensor]
-    """D's part for a generated image."""
+    """D's loss on generated images."""
     generator: Callable[[Tensor], Tensor]
-    """G's for a generated image."""
+    """G's loss on generated images."""
     gradient_penalty: float = 0.0
-    """Weight of `gradient_penalty` in D's loss."""
+    """Weight of the function `gradient_penalty` in D's loss."""
 
 
 def negative(logits: Tensor) -> Tensor:
-    """-x."""
+    """Return the logits with the opposite sign."""
     return -logits
 
 
 LOSSES = {
-    # D and G each minimise a cross-entropy (Goodfellow et al. 2014, section 3).
+    # Two cross-entropies (Goodfellow et al. 2014, section 3).
     "non-saturating": Loss(
         real=lambda logits: softplus(-logits),
         fake=softplus,
@@ -63,26 +62,27 @@ Discriminator = Callable[..., Any]
 def gradient_penalty(
     discriminator: Discriminator, real: Tensor, fake: Tensor, shares: Tensor
 ) -> Tensor:
-    """Mean of (slope - 1)² between real and generated images (Gulrajani et al. 2017, section 4).
+    """Return WGAN-GP's penalty without its weight (Gulrajani et al. 2017, section 4).
 
-    `shares` [n] in [0, 1] say how far along the line from each real image to its generated one
-    the slope is taken.
+    The mean of (|gradient| - 1)² at points on the lines from real to generated images
+    [n, 3, S, S]. `shares` [n] in [0, 1] are the points' positions, 0 at the real image.
     """
     between = torch.lerp(real, fake, shares[:, None, None, None])
-    slopes = _gradients(discriminator, between).norm(dim=1)
-    return (slopes - 1).square().mean()
+    norms = _gradients(discriminator, between).norm(dim=1)
+    return (norms - 1).square().mean()
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
-    """Half the mean squared slope at real images: R1 without its γ (Mescheder et al. 2018, eq. 9).
+    """Return R1 without its weight γ (Mescheder et al. 2018, equation 9).
 
-    In a discriminator with batch norm the slope also counts what an image does to the others'.
+    Half the mean squared norm of D's gradient at real images [n, 3, S, S]. With batch norm, an
+    image's gradient includes its effect on the logits of the others.
     """
     return _gradients(discriminator, real).square().sum(dim=1).mean() / 2
 
 
 def _gradients(discriminator: Discriminator, images: Tensor) -> Tensor:
-    """Gradients [n, 3 S S] of the logits at `images`, which can be differentiated again."""
+    """Return differentiable gradients [n, 3 S S] of the logits at `images`."""
     images = images.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return gradients.flatten(1)

@@ -1,7 +1,7 @@
 """The residual networks of WGAN-GP (Gulrajani et al. 2017) and SNGAN (Miyato et al. 2018).
 
 Both papers use the same blocks; they differ in channels, in pooling before the last layer, and
-in what keeps the discriminator smooth. With `width` 64 they have the published channels: at 32
+in how the discriminator is regularised. With `width` 64 they have the published channels: at 32
 pixels those of the CIFAR-10 tables (WGAN-GP's appendix, SNGAN's table 4), at 128 those of
 SNGAN's table 6. Its rule (halve the size, double the channels, at most 16 times the width)
 also gives its table 5 and, for both networks, 64 and 256 pixels.
@@ -22,34 +22,34 @@ from featgan.gans.settings import GanSettings
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 Pool = Callable[..., Tensor]
-"""`torch.sum` or `torch.mean`, over all places of [n, c, s, s]."""
+"""`torch.sum` or `torch.mean`, over all pixels of [n, c, s, s]."""
 
 WIDEST = 16
 """Most channels of a layer, as a multiple of the width."""
 
 
 def sngan(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:
-    """SNGAN's pair: spectral norm in every layer of the discriminator, sums over places."""
+    """Return SNGAN's pair: spectral norm in every layer of D, sums over pixels."""
     generator, discriminator = _pair(gan, image_size, 4, torch.sum)
     for layer in [*discriminator.modules()]:
-        # Where only shapes are asked for, a power iteration would import for seconds.
+        # On the meta device a power iteration is not needed, and would import for seconds.
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
             spectral_norm(layer)
     return generator, discriminator
 
 
 def wgan_gp(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:
-    """WGAN-GP's pair: a critic without any normalisation, means over places."""
+    """Return WGAN-GP's pair: a critic without normalisation, means over pixels."""
     return _pair(gan, image_size, 2, torch.mean)
 
 
 def _pair(
-    gan: GanSettings, image_size: int, of_cifar: int, pool: Pool
+    gan: GanSettings, image_size: int, cifar_factor: int, pool: Pool
 ) -> tuple[Generator, Discriminator]:
-    """Both networks; at 32 pixels the generator's channels are `of_cifar` times the width."""
+    """Return both networks; at 32 pixels the generator has `cifar_factor` times the width."""
     halvings = image_size.bit_length() - 3  # from S×S down to 4×4
     if image_size == 32:
-        rising, falling = [of_cifar] * (halvings + 1), [2] * 4
+        rising, falling = [cifar_factor] * (halvings + 1), [2] * 4
         halved = 2  # CIFAR's discriminators end at 8×8
     else:
         falling = [min(WIDEST, 2**number) for number in range(halvings + 1)]
@@ -60,7 +60,7 @@ def _pair(
 
 
 class Up(nn.Module):
-    """A generator's block: [n, inputs, s, s] -> [n, outputs, 2s, 2s]."""
+    """A block of the generator: [n, inputs, s, s] -> [n, outputs, 2s, 2s]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -73,19 +73,20 @@ class Up(nn.Module):
             nn.ReLU(inplace=True),
             _conv(outputs, outputs),
         )
-        # Upsampling before a pointwise convolution, as published, gives the same for 4 times
-        # the work; so does pooling after one in the discriminator.
+        # The papers upsample before the pointwise convolution: the same result for 4 times the
+        # work. So does pooling after one in the discriminator.
         self.shortcut = nn.Sequential(_pointwise(inputs, outputs), nn.Upsample(scale_factor=2))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Residual and shortcut added."""
+        """Return the sum of residual and shortcut."""
         return self.residual(values) + self.shortcut(values)
 
 
 class Down(nn.Module):
-    """A discriminator's block: [n, inputs, s, s] -> [n, outputs, s/2, s/2], or s with no halving.
+    """A block of the discriminator: [n, inputs, s, s] -> [n, outputs, s/2, s/2].
 
-    The `first` one has no activation in front, and widens at once.
+    The size stays s unless `halve`. The `first` block has no activation in front, and its first
+    convolution already has all output channels.
     """
 
     def __init__(self, inputs: int, outputs: int, halve: bool, first: bool) -> None:
@@ -104,12 +105,12 @@ class Down(nn.Module):
         )
 
     def forward(self, values: Tensor) -> Tensor:
-        """Residual and shortcut added."""
+        """Return the sum of residual and shortcut."""
         return self.residual(values) + self.shortcut(values)
 
 
 class Generator(nn.Module):
-    """Noise [n, latent] -> images [n, 3, S, S] in [-1, 1]; a block for each pair of channels."""
+    """Map noise [n, latent] to images [n, 3, S, S] in [-1, 1]; a block per pair of channels."""
 
     def __init__(self, latent: int, channels: list[int]) -> None:
         super().__init__()
@@ -123,12 +124,12 @@ class Generator(nn.Module):
         )
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Images [n, 3, S, S] in [-1, 1] from noise [n, latent]."""
+        """Return images [n, 3, S, S] in [-1, 1] for noise [n, latent]."""
         return self.layers(self.dense(noise).unflatten(1, (-1, 4, 4)))
 
 
 class Discriminator(nn.Module):
-    """Images [n, 3, S, S] -> logits [n]; the first `halved` of its blocks halve the size."""
+    """Map images [n, 3, S, S] to logits [n]; the first `halved` blocks halve the size."""
 
     def __init__(self, channels: list[int], halved: int, pool: Pool) -> None:
         super().__init__()
@@ -143,13 +144,13 @@ class Discriminator(nn.Module):
         self.pool = pool
 
     def forward(self, *batches: Tensor) -> Tensor:
-        """Logits [n] of all images of `batches`; no image's logit depends on another."""
+        """Return the logits [n] of all images of `batches`; they do not depend on each other."""
         values = self.layers(torch.cat(batches))
         return self.dense(self.pool(values, dim=(2, 3))).flatten()
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3×3 convolution before an activation."""
+    """Return a 3×3 convolution that precedes an activation."""
     return _glorot(nn.Conv2d(inputs, outputs, 3, padding=1), gain=math.sqrt(2))
 
 
@@ -158,7 +159,7 @@ def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _glorot(layer: Layer, gain: float = 1.0) -> Layer:
-    """Initial weights as in both papers' code: uniform, of variance 2 gain² / (fan in + out)."""
+    """Initialise as both papers' code: uniform, with variance 2 gain² / (fan in + fan out)."""
     nn.init.xavier_uniform_(layer.weight, gain)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
-from featgan.gans.registry import Generator, load_generator, to_uint8
+from featgan.gans.generator_file import SavedGenerator, load_generator
+from featgan.gans.registry import to_uint8
 from featgan.images.decode import resized
 from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, generate
@@ -236,14 +237,14 @@ class _Measuring:
         return order, pack.rows(order)
 
     def _logits(
-        self, generator: Generator, classifier: Classifier, settings: ScoreSettings, seed: int
+        self, generator: SavedGenerator, classifier: Classifier, settings: ScoreSettings, seed: int
     ) -> torch.Tensor:
         """Logits [count, classes] of images from noise of a stream of its own."""
         noise = _noise(generator, settings.count, seed, "score")
         with torch.inference_mode():
             batches = noise.split(settings.batch_size)
             return torch.cat(
-                [classifier(to_uint8(generator(rows.to(self.device)))) for rows in batches]
+                [classifier(to_uint8(generator.network(rows.to(self.device)))) for rows in batches]
             )
 
 
@@ -258,7 +259,7 @@ def _exact_fp32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _noise(generator: Generator, count: int, seed: int, use: str) -> torch.Tensor:
+def _noise(generator: SavedGenerator, count: int, seed: int, use: str) -> torch.Tensor:
     return torch.randn(count, generator.gan.latent, generator=stream(seed, "rescore", use))
 
 

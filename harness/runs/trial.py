@@ -22,7 +22,6 @@ from featgan import precision
 from featgan.batches import shuffled_if_random
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
-from featgan.gans.registry import generator_bytes
 from featgan.images.pack import ImagePack
 from featgan.sample import grid, png
 from featgan.scores import feature_file
@@ -208,7 +207,7 @@ class Trial:
         """Generator, samples and last checkpoint; the record that says so comes last."""
         started = time.perf_counter()
         if self.trainer.progress.final_score is not None:  # else it diverged before any peak
-            generator = generator_bytes(self.trainer.gan.generator)
+            generator = self.trainer.gan.generator_file()
             self._generator_sha256 = hashlib.sha256(generator).hexdigest()
             self._put("generator.safetensors", generator)
             self._put("samples/last.png", png(grid(self._images())))

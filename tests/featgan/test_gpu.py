@@ -9,7 +9,7 @@ import torch
 from featgan import checkpoint, precision
 from featgan.batches import Batches
 from featgan.gans import cuda_graph
-from featgan.gans.cuda_graph import Recorded
+from featgan.gans.cuda_graph import CudaGraph
 from featgan.staging.stages import Stage
 
 pytestmark = pytest.mark.gpu
@@ -60,18 +60,18 @@ def test_a_replayed_step_has_the_bytes_of_one_that_is_not(
     """Over three stages, with steps of D alone between those of both."""
     options = {"precision": number, "stage_epochs": 24, "evaluate_every": 8, "width": 16}
     options |= {"gan": gan, "pacing": {"by": "loss"}}
-    kinds, called = Counter(), Recorded.__call__
+    kinds, called = Counter(), CudaGraph.__call__
 
-    def counted(recorded, work, *given):
-        replays = cuda_graph._graph is not None
-        kinds[work.__name__] += replays
-        return called(cuda_graph, work, *given)
+    def counted(graph, work, *given):
+        (update_g,) = work.args
+        kinds[update_g] += graph._graph is not None
+        return called(graph, work, *given)
 
-    monkeypatch.setattr(Recorded, "__call__", counted)
+    monkeypatch.setattr(CudaGraph, "__call__", counted)
     replaying = make_on_gpu("ascending", **options)
     list(replaying.run())
-    assert kinds["_update_both"] > 5
-    assert kinds["_update_d"] > 20 or "network" not in gan
+    assert kinds[True] > 5
+    assert kinds[False] > 20 or "network" not in gan
     kinds.clear()
     monkeypatch.setattr(cuda_graph, "WARM_UP", 10**9)
     plain = make_on_gpu("ascending", **options)
@@ -135,7 +135,7 @@ def test_a_users_own_networks_are_not_recorded(make_on_gpu, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     trainer = make_on_gpu("conventional", gan={"network": "own_networks:networks"})
     trainer.train(4)
-    assert not trainer.gan._recordings
+    assert not trainer.gan._graphs
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_bit(make_on_gpu, same, outcome):

@@ -6,7 +6,6 @@ import torch
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.gans.registry import generator_bytes
 from featgan.scores.inception_score import Measurement
 from featgan.staging.progress import Peak
 
@@ -37,7 +36,7 @@ def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
         rounds += 1
     assert rounds == evaluations == 6
     assert same(outcome(stopped), outcome(straight))
-    assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
+    assert stopped.gan.generator_file() == straight.gan.generator_file()
 
 
 GANS = {
@@ -55,7 +54,7 @@ def test_every_kind_of_gan_continues_with_the_same_bytes(make_trainer, same, out
     """At steps that G sits out, too: with 12 images an epoch is 2 steps, and G moves every 5th."""
     options = {"gan": gan, "stage_epochs": 2, "count": 12, "learning_rate": 1e-3}
     straight, stopped = make_trainer(**options), make_trainer(**options)
-    start = generator_bytes(straight.gan.generator)
+    start = straight.gan.generator_file()
     list(straight.run())
     while not stopped.progress.finished:
         next(stopped.run())
@@ -64,8 +63,8 @@ def test_every_kind_of_gan_continues_with_the_same_bytes(make_trainer, same, out
         stopped = make_trainer(**options)
         stopped.restore(checkpoint.load(saved))
     assert same(outcome(stopped), outcome(straight))
-    assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
-    assert generator_bytes(stopped.gan.generator) != start
+    assert stopped.gan.generator_file() == straight.gan.generator_file()
+    assert stopped.gan.generator_file() != start
 
 
 BEYOND = [
@@ -93,7 +92,7 @@ def test_beyond_the_paper_too_a_stopped_run_ends_with_the_same_bytes(
         stopped = make_trainer(**options)
         stopped.restore(checkpoint.load(saved))
     assert same(outcome(stopped), outcome(straight))
-    assert generator_bytes(stopped.gan.generator) == generator_bytes(straight.gan.generator)
+    assert stopped.gan.generator_file() == straight.gan.generator_file()
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from featgan import checkpoint
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.gans.registry import build, generator_bytes, load_generator
+from featgan.gans.generator_file import generator_bytes, load_generator
+from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
 from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
@@ -197,8 +198,9 @@ def others(folder: Path) -> dict[str, Kind]:
     judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
     kept = feature_file.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
     (folder / "f.safetensors").write_bytes(kept)
-    network, _ = build(GanSettings(width=1, latent=2), 32, seed=0)
-    (folder / "g.safetensors").write_bytes(generator_bytes(network))
+    gan = GanSettings(width=1, latent=2)
+    network, _ = build(gan, 32, seed=0)
+    (folder / "g.safetensors").write_bytes(generator_bytes(network, gan, 32))
 
     @refusing
     def of_real() -> list[list[float]]:
@@ -207,7 +209,7 @@ def others(folder: Path) -> dict[str, Kind]:
     @refusing
     def generator() -> Any:
         found = load_generator(folder / "g.safetensors")
-        weights = {name: value.tolist() for name, value in found.state_dict().items()}
+        weights = {name: value.tolist() for name, value in found.network.state_dict().items()}
         return found.gan, found.image_size, weights
 
     @refusing

@@ -10,7 +10,8 @@ import pytest
 
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings
-from featgan.gans.registry import build, generator_bytes
+from featgan.gans.generator_file import generator_bytes
+from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
 from featgan.images.pack import ImagePack
 from featgan.scores.inception_score import train_classifier
@@ -60,8 +61,9 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
     features = FeatureSettings(weights="random", input_size=40)
     settings = {"score": SCORE.model_dump(), "features": features.model_dump()}
     save_run(folder, run.model_copy(update={"settings": run.settings | settings}))
-    generator, _ = build(GanSettings(width=4, latent=8), 32, seed=0)
-    (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator_bytes(generator))
+    gan = GanSettings(width=4, latent=8)
+    generator = generator_bytes(build(gan, 32, seed=0)[0], gan, 32)
+    (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator)
     (folder / "data").mkdir()
     data = {"name": "apples", "key": "features/apples-0a1b", "digest": "0a1b", "images": 30}
     (folder / "data" / "apples.json").write_text(json.dumps(data))
@@ -150,7 +152,7 @@ def test_own_networks_are_imported_when_named(folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     gan = GanSettings(network="own_rescored:mine", width=4, latent=8)
     (file,) = folder.rglob("generator.safetensors")
-    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0]))
+    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0], gan, 32))
     del sys.modules["own_rescored"]
     rescored = [str(folder), "--rescore", "--count", "20"]
     assert results.main(rescored) == 2

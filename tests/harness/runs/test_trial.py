@@ -13,7 +13,7 @@ from featgan import precision
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
-from featgan.gans.registry import load_generator
+from featgan.gans.generator_file import load_generator
 from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.inception_score import classify, drawn, load_classifier
@@ -353,7 +353,7 @@ def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypa
     assert [e.epochs_spent for e in record.evaluations] == [1, 2, 3]
     assert record.final_score == record.evaluations[2].score
     generator = load_generator(store.local(f"{run.folder}/generator.safetensors"))
-    assert all(value.isfinite().all() for value in generator.state_dict().values())
+    assert all(value.isfinite().all() for value in generator.network.state_dict().values())
     assert split(store, [run]).done == [run]
 
 
