@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from featgan.features import vgg
+from featgan.features import network
 from featgan.features.settings import FeatureSettings
+from featgan.weights import State
 
 SIDE = 16
 
@@ -114,14 +115,14 @@ def draw(count: int, folder: Path) -> None:
 
 def tiny_network() -> None:
     """Put a stand-in in VGG16's place, in the driver and in every worker."""
-    vgg.load = lambda weights, seed: {"0.weight": torch.randn(4096, 3, 8, 8) / 10}  # type: ignore[assignment]
-    vgg.vgg16_to_fc1 = _tiny  # type: ignore[assignment]
+    network.load = lambda settings: {"0.weight": torch.randn(4096, 3, 8, 8) / 10}  # type: ignore[assignment]
+    network.build = _tiny  # type: ignore[assignment]
 
 
-def _tiny(state: vgg.State) -> torch.nn.Module:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4096, 8, 32, bias=False), torch.nn.Flatten())
-    network.load_state_dict(state)
-    return network
+def _tiny(settings: FeatureSettings, state: State) -> torch.nn.Module:
+    tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 4096, 8, 32, bias=False), torch.nn.Flatten())
+    tiny.load_state_dict(state)
+    return tiny
 
 
 def watch(found: dict[str, float], done: threading.Event) -> None:

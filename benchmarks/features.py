@@ -31,7 +31,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models import vgg16
 
-from featgan.features import vgg
+from featgan.features import network
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, square
@@ -39,6 +39,7 @@ from featgan.images.decode import decode, square
 LIMIT, PLAIN, KERAS = "limit: bare forward pass", "plain PyTorch loop", "Keras predict"
 CORES = os.cpu_count() or 1
 GPU = torch.cuda.is_available()
+RANDOM = FeatureSettings(weights="random")
 
 Contender = Callable[[list[Path]], float]
 """Count these files and return the seconds it took."""
@@ -110,7 +111,7 @@ def limit() -> Iterator[Contender]:
 def _hold_network() -> None:
     global _network
     torch.set_num_threads(1)
-    _network = vgg.vgg16_to_fc1(vgg.load("random", 0)).to("cuda" if GPU else "cpu")
+    _network = network.build(RANDOM, network.load(RANDOM)).to("cuda" if GPU else "cpu")
 
 
 @torch.inference_mode()
@@ -131,9 +132,9 @@ def _forward(pixels: np.ndarray) -> float:
 def plain_loop() -> Contender:
     """As most people write it: torchvision's transforms, batches of 16, all threads."""
     device = "cuda" if GPU else "cpu"
-    network = vgg16(weights=None, init_weights=False).eval().to(device)
-    network.load_state_dict(vgg.load("random", 0), strict=False)
-    network.classifier = network.classifier[:1]
+    plain = vgg16(weights=None, init_weights=False).eval().to(device)
+    plain.load_state_dict(network.load(RANDOM), strict=False)
+    plain.classifier = plain.classifier[:1]
     prepare = transforms.Compose(
         [
             transforms.Resize((224, 224)),
@@ -148,7 +149,7 @@ def plain_loop() -> Contender:
         for index in range(0, len(files), 16):
             images = [Image.open(file).convert("RGB") for file in files[index : index + 16]]
             batch = torch.stack([prepare(image) for image in images]).to(device)
-            (network(batch) > 0).sum(1).tolist()
+            (plain(batch) > 0).sum(1).tolist()
         return time.perf_counter() - start
 
     return count

@@ -55,8 +55,8 @@ class FeatureSettings(Settings):
         return "keras" if Path(self.weights).suffix in KERAS_SUFFIXES else "torchvision"
 
     @property
-    def outputs(self) -> str:
-        """A label of the outputs that are counted."""
+    def layer_label(self) -> str:
+        """A label of network and layer."""
         paper = (self.network, self.layer) == PAPER_LAYER
         return "VGG16 fc1" if paper else f"{self.network} {self.layer}"
 

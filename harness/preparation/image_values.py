@@ -108,7 +108,7 @@ def load(store: Store, data_key: str, values_key: str | None) -> np.ndarray:
 def label(groups: GroupSettings, features: FeatureSettings) -> str:
     """What the values are, and their unit: for people."""
     if groups.by == "feature_count":
-        return f"{IMAGE_VALUES[groups.by]} (positive outputs of {features.outputs})"
+        return f"{IMAGE_VALUES[groups.by]} (positive outputs of {features.layer_label})"
     if groups.by == "table":
         return str(groups.column)
     return IMAGE_VALUES.get(groups.by, groups.by)

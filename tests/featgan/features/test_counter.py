@@ -9,19 +9,19 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 from torchvision.models import vgg16
 
-from featgan.features import counter as features
-from featgan.features import vgg
-from featgan.features.counter import FeatureCounter
+from featgan.features import network
+from featgan.features.counter import MEANS, FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import square
+from featgan.weights import State
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings(weights="random", input_size=32)
 
 
 @pytest.fixture(scope="module")
-def state() -> vgg.State:
-    return vgg.load("random", 0)
+def state() -> State:
+    return network.load(SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,14 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (11, 3, 32, 32), np.uint8)
 
 
-def test_count_is_the_number_of_positive_outputs(state: vgg.State, images: np.ndarray) -> None:
+def test_count_is_the_number_of_positive_outputs(state: State, images: np.ndarray) -> None:
     """A plain loop, image by image; kernels of batch size 1 may flip an output at zero."""
-    network = vgg.vgg16_to_fc1(state)
+    plain = network.build(SETTINGS, state)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.inference_mode():
         outputs = torch.cat(
-            [network(((torch.from_numpy(i) / 255 - mean) / deviation)[None]) for i in images]
+            [plain(((torch.from_numpy(i) / 255 - mean) / deviation)[None]) for i in images]
         )
     counts = FeatureCounter(SETTINGS, CPU, state).count(images)
 
@@ -46,15 +46,15 @@ def test_count_is_the_number_of_positive_outputs(state: vgg.State, images: np.nd
     assert (np.abs(counts - (outputs > 0).sum(1).numpy()) <= undecided).all()
 
 
-def test_counts_are_those_of_torchvisions_own_network_and_transforms(state: vgg.State) -> None:
-    """Photographs as everyone counts them: nothing of ours but the decoder and the square."""
+def test_counts_equal_torchvisions(state: State) -> None:
+    """Photographs with torchvision's network and transforms, and our decoder and square."""
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     crops = [photo.crop((x, 20, x + 300, 320)) for photo in photographs for x in (0, 250)]
     squares = np.stack([square(crop, 224) for crop in crops])
-    with torch.device("meta"):  # no memory for the layers that nobody counts
-        network = vgg16(weights=None, init_weights=False).eval()
-    network.classifier = network.classifier[:1]
-    network.load_state_dict(state, assign=True)
+    with torch.device("meta"):  # no memory for the layers that are not counted
+        whole = vgg16(weights=None, init_weights=False).eval()
+    whole.classifier = whole.classifier[:1]
+    whole.load_state_dict(state, assign=True)
     prepare = transforms.Compose(
         [
             transforms.ToTensor(),
@@ -63,7 +63,7 @@ def test_counts_are_those_of_torchvisions_own_network_and_transforms(state: vgg.
     )
     batch = torch.stack([prepare(pixels.transpose(1, 2, 0)) for pixels in squares])
     with torch.inference_mode():
-        outputs = network(batch)
+        outputs = whole(batch)
     counts = FeatureCounter(FeatureSettings(weights="random"), CPU, state).count(squares)
 
     assert len(set(counts.tolist())) > 2
@@ -71,7 +71,7 @@ def test_counts_are_those_of_torchvisions_own_network_and_transforms(state: vgg.
     assert (np.abs(counts - (outputs > 0).sum(1).numpy()) <= undecided).all()
 
 
-def test_count_does_not_depend_on_neighbours_or_place(state: vgg.State, images: np.ndarray) -> None:
+def test_counts_do_not_depend_on_the_other_images(state: State, images: np.ndarray) -> None:
     counter = FeatureCounter(SETTINGS, CPU, state)
     together = counter.count(images)
     order = np.random.default_rng(1).permutation(len(images))
@@ -81,7 +81,7 @@ def test_count_does_not_depend_on_neighbours_or_place(state: vgg.State, images: 
     assert counter.count(images[:0]).shape == (0,)
 
 
-def test_keras_preprocessing_is_blue_first_and_only_centred(state: vgg.State) -> None:
+def test_keras_preprocessing_is_bgr_and_centred(state: State) -> None:
     """caffe's: BGR minus (103.939, 116.779, 123.68)."""
     counter = FeatureCounter(
         FeatureSettings(weights="random", input_size=32, preprocessing="keras"), CPU, state
@@ -96,7 +96,7 @@ def test_keras_preprocessing_is_blue_first_and_only_centred(state: vgg.State) ->
 
 
 @pytest.mark.parametrize(
-    ("weights", "preprocessing", "meant"),
+    ("weights", "preprocessing", "expected"),
     [
         ("imagenet", None, "torchvision"),
         ("vgg16.pth", None, "torchvision"),
@@ -106,16 +106,16 @@ def test_keras_preprocessing_is_blue_first_and_only_centred(state: vgg.State) ->
         ("keras.pth", "keras", "keras"),
     ],
 )
-def test_a_file_of_keras_means_its_preprocessing(
-    weights: str, preprocessing: str | None, meant: str, state: vgg.State
+def test_keras_files_imply_keras_preprocessing(
+    weights: str, preprocessing: str | None, expected: str, state: State
 ) -> None:
     settings = FeatureSettings(weights=weights, input_size=32, preprocessing=preprocessing)
-    assert settings.trained_with == meant
+    assert settings.trained_with == expected
     counter = FeatureCounter(settings, CPU, state)
-    assert counter._mean.flatten().tolist() == pytest.approx(features.MEANS[meant])
+    assert counter._mean.flatten().tolist() == pytest.approx(MEANS[expected])
 
 
-def test_wrong_size_is_refused(state: vgg.State) -> None:
+def test_wrong_size_is_refused(state: State) -> None:
     with pytest.raises(ValueError, match="not of 32 pixels"):
         FeatureCounter(SETTINGS, CPU, state).count(np.zeros((1, 3, 64, 64), np.uint8))
 
@@ -128,9 +128,7 @@ def test_settings_are_bounded() -> None:
 
 
 @pytest.mark.gpu
-def test_gpu_counts_are_the_cpus_up_to_outputs_near_zero(
-    state: vgg.State, images: np.ndarray
-) -> None:
+def test_gpu_counts_equal_the_cpus_but_near_zero(state: State, images: np.ndarray) -> None:
     there = FeatureCounter(SETTINGS, torch.device("cuda"), state)
     here = FeatureCounter(SETTINGS, CPU, state).count(images)
 

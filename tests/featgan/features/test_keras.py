@@ -38,7 +38,7 @@ np.save(f"{folder}/outputs.npy", outputs)
 
 
 @pytest.mark.slow
-def test_counts_are_keras_own_up_to_outputs_near_zero(tmp_path: Path) -> None:
+def test_counts_equal_keras_but_near_zero(tmp_path: Path) -> None:
     python = os.environ.get("KERAS_PYTHON", sys.executable)
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     environment = os.environ | quiet

@@ -22,8 +22,8 @@ from torchvision import transforms
 from torchvision.models import vgg16
 
 from featgan.errors import UserError
-from featgan.features import vgg
 from featgan.features.counter import FeatureCounter
+from featgan.features.network import load
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, square
 from featgan.images.pack import ImagePack
@@ -62,7 +62,7 @@ def plain_loop(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     And how many outputs of each image lie within rounding of zero.
     """
     network = vgg16(weights=None, init_weights=False).eval()
-    network.load_state_dict(vgg.load("random", 0), strict=False)
+    network.load_state_dict(load(FEATURES), strict=False)
     network.classifier = network.classifier[:1]
     normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     counts, undecided = [], []

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features import vgg
+from featgan.features.network import load
 from featgan.features.settings import FeatureSettings
 from harness.counting import workers
 from harness.counting.cache import NOT_COUNTED, Known
@@ -82,7 +82,7 @@ def test_blocks_are_whole_batches_and_do_not_grow_in_number(
 def test_known_counts_are_taken_and_not_made_again(
     images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = {name: tensor.numpy() for name, tensor in vgg.load("random", 0).items()}
+    state = {name: tensor.numpy() for name, tensor in load(FEATURES).items()}
     monkeypatch.setattr(workers.ray, "get", lambda reference: reference)
     weights: list[Any] = [state]
     digest = hashlib.sha256(Path(images[1].decode()).read_bytes()).hexdigest()
