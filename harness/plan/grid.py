@@ -13,7 +13,6 @@ from featgan.features.settings import GROUPINGS
 from featgan.staging.settings import CRITERION_NAMES
 from featgan.staging.stages import Stage, plan
 from harness.plan.settings import Grid, Method, Mode, Sweep
-from harness.storage.redaction import redacted
 
 LONGEST_LABEL = 160
 """Characters; a signature and a file's ending still fit into the 255 of a file system."""
@@ -122,4 +121,4 @@ def _method(sweep: Sweep, values: dict[str, Any]) -> Method:
 
 
 def _file_name(value: Any) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", redacted(str(value))).strip("_")[:32]
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", str(value)).strip("_")[:32]

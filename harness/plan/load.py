@@ -11,7 +11,6 @@ from featgan.errors import UserError
 from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method, Sweep
 from harness.plan.yaml_file import explain, models_in, nearest, parse
-from harness.storage.redaction import redacted
 
 Scale = Literal["full", "small"]
 REPLACED = ("data", "grid")
@@ -33,7 +32,7 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
         keys = axis_keys()
         for key in (key for grid in sweep.grid for key in grid.axes):
             if key not in keys:
-                raise UserError(f"grid.{redacted(key)[:60]}: unknown key{nearest(key, keys)}")
+                raise UserError(f"grid.{key[:60]}: unknown key{nearest(key, keys)}")
         try:
             _check(sweep, expand(sweep))
         except ValidationError as error:

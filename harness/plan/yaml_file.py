@@ -26,6 +26,10 @@ LONGEST_INTEGER = 20
 """Characters of an integer; a longer one has more than 64 bits."""
 LONGEST_SHOWN = 60
 """Characters of a value or key from the file that an error repeats."""
+NO_CREDENTIALS = (
+    "an address in a sweep file holds no credentials; put them into the environment "
+    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a credentials file"
+)
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -47,6 +51,8 @@ class _Loader(yaml.SafeLoader):
             return node
         size = NODE_CHARACTERS
         if isinstance(node, yaml.ScalarNode):
+            if "://" in node.value and (shown := redacted(node.value)) != node.value:
+                self._refuse(node, f"{_shortened(shown)}: {NO_CREDENTIALS}")
             if found := CONTROL.search(node.value):
                 self._refuse(node, f"control character {found[0]!a} in a text")
             if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INTEGER:
@@ -172,7 +178,6 @@ def _shown(value: Any) -> str:
 
 
 def _shortened(text: str) -> str:
-    text = redacted(text)  # first: the rest of a secret would not be recognised
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
 
 
