@@ -22,7 +22,7 @@ from typing import Any
 from featgan.staging.progress import Evaluation
 from featgan.trainer import StagedTrainer
 from harness.cluster import connect
-from harness.display import Counts, Screen
+from harness.display import Screen
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 from harness.records.sweep_records import SweepRecord
@@ -59,7 +59,7 @@ def report_only(config: dict[str, Any], **rest: Any) -> None:
     from harness.runs import trial
 
     trial.StagedTrainer = Reporter  # type: ignore[misc]
-    trial.train(config, **rest)
+    trial.trainable(config, **rest)
 
 
 def main() -> None:
@@ -67,8 +67,9 @@ def main() -> None:
     from harness.preparation.prepare import prepare_runs
     from harness.report import build
     from harness.runs import tune
+    from harness.runs.status import classify_runs
 
-    tune.train = report_only
+    tune.trainable = report_only
     with tempfile.TemporaryDirectory(prefix="featgan-scale-") as scratch:
         sweep = _sweep(scratch, options.runs, options.evaluations)
         store, screen = Store(sweep.results), Screen()
@@ -76,19 +77,11 @@ def main() -> None:
         grid = prepare_runs(sweep, store, False, screen.features)[: options.runs]
         memory = _Memory()
         started = time.perf_counter()
-        tune.carry_out(
-            grid,
-            store,
-            sweep.resources,
-            gpus_per_run=0,
-            sample_every=options.evaluations,
-            screen=screen,
-            counts=Counts(total=len(grid)),
-        )
+        tune.run_pending(sweep, classify_runs(store, grid, False), store, 0, screen)
         seconds = time.perf_counter() - started
         memory.done.set()
         connect.shutdown()
-        done = len(tune.split(store, grid)[0])
+        done = len(classify_runs(store, grid, False).done)
         reports = done * 3 * (options.evaluations // 3)
         print(
             f"{done} of {len(grid)} runs, {reports:,} reports, {seconds:.0f} s on {options.slots}"
@@ -130,6 +123,7 @@ def _sweep(folder: str, count: int, evaluations: int) -> Sweep:
             "results": folder,
             "data": {"digits": {"source": "builtin", "set": "digits", "count": 60}},
             "image_size": 32,
+            "sample_every": evaluations,
             "features": {"weights": "random", "input_size": 32},
             "gan": {"width": 8, "latent": 8},
             "training": {"stage_epochs": evaluations // 3, "evaluate_every": 1, "batch_size": 16},

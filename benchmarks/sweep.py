@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.cluster import connect
-from harness.display import Counts, Screen
+from harness.display import Screen
 from harness.plan.load import load
 from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord
@@ -76,21 +76,14 @@ def _row(name: str, took: Took, ideal: float) -> None:
 def _ours(sweep: Sweep, slots: int) -> Took:
     """Run the sweep through Ray, whose start and end are included."""
     from harness.preparation.prepare import prepare_runs
-    from harness.runs import tune
+    from harness.runs.status import classify_runs
+    from harness.runs.tune import run_pending
 
     started = time.perf_counter()
     store, screen = Store(sweep.results), Screen()
     connect.connect(cpus=slots)
     grid = prepare_runs(sweep, store, False, screen.features)
-    tune.carry_out(
-        grid,
-        store,
-        sweep.resources,
-        gpus_per_run=0,
-        sample_every=sweep.sample_every,
-        screen=screen,
-        counts=Counts(total=len(grid)),
-    )
+    run_pending(sweep, classify_runs(store, grid, False), store, 0, screen)
     connect.shutdown()
     took = time.perf_counter() - started
     return Took(took, _running(sweep))
@@ -99,13 +92,12 @@ def _ours(sweep: Sweep, slots: int) -> Took:
 def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
     """The same runs in a plain pool of processes, longest first; also each run's seconds."""
     from harness.preparation.prepare import prepare_runs
-    from harness.runs import tune
 
     connect.connect(cpus=slots)
     grid = prepare_runs(sweep, Store(sweep.results), False, Screen().features)
     connect.shutdown()
     started = time.perf_counter()
-    todo = [(sweep, run) for run in sorted(grid, key=tune.length, reverse=True)]
+    todo = [(sweep, run) for run in sorted(grid, key=lambda run: run.planned_images, reverse=True)]
     with multiprocessing.get_context("spawn").Pool(slots) as pool:
         seconds = pool.starmap(_carry, todo, chunksize=1)
     return Took(time.perf_counter() - started, _running(sweep)), seconds
@@ -113,14 +105,14 @@ def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
 
 def _carry(sweep: Sweep, run: object) -> float:
     """Runs in a process of the pool."""
-    from harness.runs import tune
-    from harness.runs.trial import Habits, carry
+    from harness.runs.run_folder import TrialOptions
+    from harness.runs.trial import run_trial
 
     started = time.perf_counter()
     resources = sweep.resources
-    habits = Habits(1, resources.checkpoint_minutes, sweep.sample_every, tune.REPORT_SECONDS)
+    options = TrialOptions(1, resources.checkpoint_minutes, sweep.sample_every)
     quiet: Callable[[object], None] = lambda _: None  # noqa: E731
-    carry(run, Store(sweep.results), habits, quiet)  # type: ignore[arg-type]
+    run_trial(run, Store(sweep.results), options, quiet)  # type: ignore[arg-type]
     return time.perf_counter() - started
 
 

@@ -59,7 +59,6 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
 
 def _report(store: Store, sweep: str) -> str:
     """Draw figure 9; return tables 2 and 3, and the images near a boundary, as text."""
-    from featgan.features.groups import FeatureGroups
     from harness.counting.boundaries import boundary_table
     from harness.records.sweep_results import Outcome
     from harness.report import figures
@@ -71,8 +70,7 @@ def _report(store: Store, sweep: str) -> str:
         figures.draw(outcome, folder / "figures")
         tables = group_tables(outcome)
         for record in outcome.count_groups:
-            groups = FeatureGroups.from_json(record.model_dump_json())
-            tables.append(boundary_table(f"{record.data}: {record.title}", groups))
+            tables.append(boundary_table(f"{record.data}: {record.title}", record.split))
         text = "\n".join(table.text() for table in tables)
     return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
 

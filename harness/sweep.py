@@ -21,7 +21,7 @@ from harness.cli import (
     install_signal_handlers,
     sweep_lock,
 )
-from harness.display import Counts, Screen
+from harness.display import Screen
 from harness.plan import checks
 from harness.plan.describe import describe, notes, settings_text
 from harness.plan.grid import expand
@@ -65,7 +65,8 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster import connect
     from harness.cluster.preflight import preflight
     from harness.preparation.prepare import prepare_runs
-    from harness.runs import tune
+    from harness.runs.status import classify_runs
+    from harness.runs.tune import run_pending
 
     store = Store(sweep.results)
     screen.say(f"{sweep.name}: {len(expand(sweep))} runs, results in {store.join(sweep.name)}")
@@ -86,26 +87,14 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
             runs = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
             _write_plan(sweep, store, [run.name for run in runs])
             # run
-            counts = Counts(total=len(runs))
-            standing = tune.split(store, runs, sweep.pilot, counts)
-            counts.done = len(standing.done)
+            progress = classify_runs(store, runs, sweep.pilot is not None)
             screen.say(
-                f"runs: {counts.done} done, {len(standing.half_done)} half done, "
-                f"{len(standing.missing)} missing"
+                f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
+                f"{len(progress.missing)} missing"
             )
             screen.begin()
-            completed = tune.carry_out(
-                standing.half_done + standing.missing,
-                store,
-                sweep.resources,
-                gpus_per_run=gpus_per_run,
-                sample_every=sweep.sample_every,
-                screen=screen,
-                counts=counts,
-                pilot=sweep.pilot,
-                shares=standing.shares,
-            )
-            unfinished = len(runs) - len(tune.split(store, runs, sweep.pilot).done)
+            completed = run_pending(sweep, progress, store, gpus_per_run, screen)
+            unfinished = len(classify_runs(store, runs, sweep.pilot is not None).pending)
         finally:
             screen.end()
             connect.shutdown()

@@ -8,9 +8,8 @@ start or a seed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +18,6 @@ from featgan.errors import UserError
 from featgan.features.settings import GROUPINGS, GroupSettings
 from featgan.user_code import resolve, user_code_errors
 
-FORMAT = 2
 MOST = 4097
 """Different values that are kept apart: as many as there are feature counts of VGG16."""
 
@@ -31,8 +29,8 @@ class Group:
     number: int
     centroid: float
     size: int
-    lowest: float
-    highest: float
+    lowest: int | float
+    highest: int | float
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class FeatureGroups:
     method: str
     k: int
     groups: tuple[Group, ...]
-    histogram: dict[float, int]
+    histogram: dict[int | float, int]
     """Images of each value that occurs, by rising value; of over 4,097 values, by bins' means."""
 
     @classmethod
@@ -105,23 +103,6 @@ class FeatureGroups:
             )
             for before in self.groups[:-1]
         ]
-
-    def to_json(self, **about: str) -> str:
-        """All of it, as JSON, beside what the caller tells `about` it."""
-        return json.dumps({"format": FORMAT} | about | asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> FeatureGroups:
-        """What `to_json` wrote; raises `UserError` for a file of another format."""
-        record = json.loads(text)
-        if record.get("format") != FORMAT:
-            raise UserError(
-                f"groups: this file has format {record.get('format', 1)}, not {FORMAT}; start the "
-                "sweep again, which writes it anew"
-            )
-        groups = tuple(Group(**group) for group in record["groups"])
-        histogram = {json.loads(value): images for value, images in record["histogram"].items()}
-        return cls(record["by"], record["method"], record["k"], groups, histogram)
 
 
 def _bins(ordered: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A run that is to be carried out: where its data lie, how long it is, how it is asked to stop."""
+"""A run to be trained: its settings, the store keys of its data, its length."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Run:
     groups_key: str
     classifier_key: str | None
     values_key: str | None = None
-    """What images are grouped by; None: their feature counts."""
+    """Store key of the values that images are grouped by; None for their feature counts."""
     real_key: str | None = None
-    """The classifier's features of the real images; None where no metric needs them."""
+    """Store key of the real images' features; None where no metric needs them."""
     data_digest: str = ""
-    """Of the data set's images and counts."""
+    """Hash of the data set's images and feature counts."""
     images: int = 1
-    """Of the whole data set; decides with the settings how long the run is."""
+    """Number of images of the whole data set."""
 
     @property
     def name(self) -> str:
@@ -36,12 +36,23 @@ class Run:
         """Store key of the run directory."""
         return f"{self.sweep}/runs/{self.name}"
 
+    @property
+    def stop_key(self) -> str:
+        """Store key of the file that asks every run of the sweep to checkpoint and stop."""
+        return f"{self.sweep}/stop"
 
-def planned_epochs(run: Run) -> int:
-    """Epochs of all stages of a run; a criterion may end a stage before."""
-    return sum(stage.epochs for stage in run.cell.stages)
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs of all stages; a criterion may end a stage earlier."""
+        return sum(stage.epochs for stage in self.cell.stages)
 
-
-def stop_key(sweep: str) -> str:
-    """The file that asks every run of a sweep, on whatever node, to checkpoint and stop."""
-    return f"{sweep}/stop"
+    @property
+    def planned_images(self) -> float:
+        """Number of images, with repetitions, that the run trains on; a measure of its length."""
+        method = self.cell.method
+        steps, batch = method.training.epoch_steps, method.training.batch_size
+        of_group = self.images / method.groups.k
+        return sum(
+            stage.epochs * (steps * batch if steps else of_group * len(stage.groups))
+            for stage in self.cell.stages
+        )

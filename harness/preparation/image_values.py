@@ -26,7 +26,7 @@ from featgan.regular_file import open_regular
 from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.counting.workers import counter, shared_weights
 from harness.records.data_set import DataSet, load_table
-from harness.storage.sealed import SEAL
+from harness.records.image_values import dump_values
 from harness.storage.store import Store
 
 PART_BYTES = 2**26
@@ -77,32 +77,8 @@ def make(
                 f"data.{data.name}, and {len(bad)} such values in all; each image needs a "
                 f"number within {LARGEST:g} of 0"
             )
-        table = pd.DataFrame({"image_id": ids, "value": values})
-        table.attrs[SEAL] = _digest(key, table)
-        store.put(key, table.to_parquet(index=False))
+        store.put(key, dump_values(key, ids, values))
     return key
-
-
-def load(store: Store, data_key: str, values_key: str | None) -> np.ndarray:
-    """The values of a data set's images [n] in the order of its pack; None: feature counts.
-
-    Raises `UserError` where the file is not, to the value, what `make` wrote there.
-    """
-    if values_key is None:
-        return load_table(store, data_key)["feature_count"].to_numpy()
-    content = store.get(values_key)
-    try:
-        table = pd.read_parquet(io.BytesIO(content))
-        whole = table.attrs[SEAL] == _digest(values_key, table)
-    # pyarrow raises whatever a damaged file makes it stumble over
-    except Exception:
-        whole = False
-    if not whole:
-        raise UserError(
-            f"{store.join(values_key)}: damaged, or another file's content; remove it, and it is "
-            "made again"
-        )
-    return table["value"].to_numpy(np.float64)
 
 
 def label(groups: GroupSettings, features: FeatureSettings) -> str:
@@ -117,13 +93,6 @@ def label(groups: GroupSettings, features: FeatureSettings) -> str:
 def digest_of(values: np.ndarray) -> str:
     """What tells these values from others: a part of the signature of each run."""
     return hashlib.sha256(values.astype("<f8").tobytes()).hexdigest()[:12]
-
-
-def _digest(key: str, table: pd.DataFrame) -> str:
-    """SHA-256 of images and values, and of where they belong: a swapped file is damage, too."""
-    content = hashlib.sha256(json.dumps([key, *table["image_id"]]).encode())
-    content.update(table["value"].to_numpy("<f8").tobytes())
-    return content.hexdigest()
 
 
 def _made_from(groups: GroupSettings, features: FeatureSettings) -> list[object]:

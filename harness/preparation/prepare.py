@@ -31,9 +31,10 @@ from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.plan.signature import signature
 from harness.preparation import image_values, real_images
+from harness.preparation.histogram import EVENT_FILE, event_file
 from harness.records.data_set import DataSet, check, data_record, load_table
-from harness.records.sweep_records import DataRecord
-from harness.storage.sealed import seal
+from harness.records.image_values import load_values
+from harness.records.sweep_records import DataRecord, GroupsRecord
 from harness.storage.store import Store
 
 Progress = Callable[[str, int, int | None], None]
@@ -148,20 +149,22 @@ class _Preparation:
             self._progress(f"{data.name}: {groups.by}", done, total)
 
         key = image_values.make(data, groups, features, self._store, self._gpu, progress)
-        values = image_values.load(self._store, data.key, key)
+        values = load_values(self._store, data.key, key)
         return key, image_values.digest_of(values)
 
     def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
         """Store key of the data set's groups."""
         key, _ = self._values(data, _ordering(settings), features)
-        values = image_values.load(self._store, data.key, key)
+        values = load_values(self._store, data.key, key)
         try:
             groups = FeatureGroups.fit(values, settings)
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
         name, label = self._label(data), image_values.label(settings, features)
-        content = seal(json.loads(groups.to_json(data=name, label=label)))
-        return self._put(f"groups/{name}-{self._group_label(settings)}.json", content)
+        record = GroupsRecord(data=name, label=label, **vars(groups))
+        name = f"groups/{name}-{self._group_label(settings)}"
+        self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
+        return self._put(f"{name}.json", record.to_json())
 
     def _judge(
         self, data: DataSet, score: ScoreSettings, classifier: tuple[str, str] | None

@@ -8,22 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from featgan.features.groups import FeatureGroups, Group
+from featgan.scores.image_quality import Qualities
 from harness.records.run_record import CellRecord
 from harness.storage.sealed import Sealed
-
-
-class GroupRecord(BaseModel):
-    """One feature group, as `groups/*.json` tells it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    number: int
-    centroid: float
-    size: int
-    lowest: int | float
-    highest: int | float
 
 
 class GroupsRecord(Sealed):
@@ -31,7 +21,7 @@ class GroupsRecord(Sealed):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    format: Literal[2]
+    format: Literal[2] = 2
     data: str
     by: str
     """What images are grouped by: `feature_count`, or another of `groups.by`."""
@@ -39,8 +29,13 @@ class GroupsRecord(Sealed):
     """What these values are, with their unit."""
     method: str
     k: int
-    groups: list[GroupRecord]
+    groups: tuple[Group, ...]
     histogram: dict[int | float, int]
+
+    @property
+    def split(self) -> FeatureGroups:
+        """The groups, to assign images to."""
+        return FeatureGroups(self.by, self.method, self.k, self.groups, self.histogram)
 
     @property
     def title(self) -> str:
@@ -53,19 +48,6 @@ class GroupsRecord(Sealed):
         """Decimals that tell the groups' values apart: one for feature counts, as in the paper."""
         span = self.groups[-1].highest - self.groups[0].lowest
         return max(1, 3 - math.ceil(math.log10(span))) if span > 0 else 1
-
-    @model_validator(mode="after")
-    def _groups_are_the_histograms(self) -> GroupsRecord:
-        """Sizes and centroids follow from the histogram: what does not agree was damaged."""
-        for group in self.groups:
-            inside = {v: n for v, n in self.histogram.items() if group.lowest <= v <= group.highest}
-            size = sum(inside.values())
-            total = sum(value * images for value, images in inside.items())
-            if size != group.size or abs(total - group.centroid * size) > 1e-6 * max(1, abs(total)):
-                raise ValueError(f"damaged: group {group.number} is not that of the histogram")
-        if sum(group.size for group in self.groups) != sum(self.histogram.values()):
-            raise ValueError("damaged: the histogram has images outside of all groups")
-        return self
 
 
 class SweepRecord(Sealed):
@@ -111,20 +93,6 @@ class CountStatistics(BaseModel):
     sd: float
 
 
-class QualityRecord(BaseModel):
-    """`featgan.qualities.Qualities` of a sample of images."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=True)
-
-    images: int
-    sharpness: float
-    saturation: float
-    colourfulness: float
-    diversity: float
-    near_duplicates: float
-    nearest_training: float
-
-
 class Rescored(Sealed):
     """A trained generator measured again, with noise that its training never saw."""
 
@@ -140,7 +108,7 @@ class Rescored(Sealed):
     """Of `fresh_scores`: the protocol of the run's own evaluations."""
     fresh_scores: list[float]
     """One score for each disjoint set of images as large as an evaluation's."""
-    qualities: QualityRecord
+    qualities: Qualities
     feature_counts: CountStatistics | None
     """Of generated images; None where VGG16's weights were not to be had."""
     device: str
@@ -176,7 +144,7 @@ class RealRecord(Sealed):
     format: Literal[1] = 1
     name: str
     digest: str
-    qualities: QualityRecord
+    qualities: Qualities
     feature_counts: CountStatistics | None
     group_counts: dict[int, CountStatistics] = Field({})
     """By feature group, of the images that were grouped by their full-size counts."""

@@ -44,7 +44,6 @@ def make(results: Path, expected: list[Cell] | None = None, reach: float | None 
     drawn = figures.draw(outcome, results / "figures")
     _remove_stale(folder, set(files), (".csv",))
     _remove_stale(results / "figures", {path.name for path in drawn}, (".png", ".svg"))
-    _draw_histograms(outcome)
     html.write(outcome, sections, state(outcome), drawn)
     return folder / "tables.md"
 
@@ -126,13 +125,3 @@ def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> No
     for path in folder.iterdir():
         if path.suffix in suffixes and path.name not in kept:
             path.unlink()
-
-
-def _draw_histograms(outcome: Outcome) -> None:
-    """The values that images are grouped by for TensorBoard, once: they do not change."""
-    for name, record in outcome.groups.items():
-        home = outcome.folder / "groups" / name
-        if not home.is_dir():
-            from harness.runs.tensorboard import write_histogram  # loads PyTorch
-
-            write_histogram(home, record.by, record.histogram)

@@ -1,4 +1,4 @@
-"""The two newest checkpoints of a run: one that is damaged costs time, and no more."""
+"""Keep a run's two newest checkpoints; fall back to the older if the newer is damaged."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 from featgan import checkpoint
 from harness.storage.store import Store
 
-LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
+LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
-class Checkpoints:
-    """Those in the folder of one run; another run's are not used."""
+class CheckpointStore:
+    """Checkpoints in the folder of one run; another run's are ignored."""
 
     def __init__(self, store: Store, folder: str, signature: str) -> None:
         self._store, self._signature = store, signature
-        self._latest, self._before = f"{folder}/{LATEST}", f"{folder}/{BEFORE}"
-        self._latest_whole = False
+        self._latest, self._previous = f"{folder}/{LATEST}", f"{folder}/{PREVIOUS}"
+        self._latest_is_whole = False
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the newest that is whole; None without any."""
-        for key in (self._latest, self._before):
+        """Return the newest state that is undamaged, None without any."""
+        for key in (self._latest, self._previous):
             try:
                 state = checkpoint.load(self._store.get(key))
             except (FileNotFoundError, checkpoint.Damaged):
                 continue
             if state.get("signature") == self._signature:
-                self._latest_whole = key == self._latest
+                self._latest_is_whole = key == self._latest
                 return state
         return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state; the last whole one is kept."""
+        """Write a state; keep the newest undamaged one as the previous."""
         data = checkpoint.dump({"signature": self._signature} | state)
-        if self._latest_whole:
-            self._store.move(self._latest, self._before)
+        if self._latest_is_whole:
+            self._store.move(self._latest, self._previous)
         self._store.put(self._latest, data)
-        self._latest_whole = True
+        self._latest_is_whole = True

@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
@@ -35,7 +34,6 @@ from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     CountStatistics,
     DataRecord,
-    QualityRecord,
     RealRecord,
     Rescored,
 )
@@ -132,7 +130,7 @@ class _Measuring:
             score_std=score_std,
             same_protocol=Score(classifier, settings).protocol,
             fresh_scores=[inception_score(part, settings.splits)[0] for part in fresh],
-            qualities=QualityRecord(**asdict(found)),
+            qualities=found,
             feature_counts=_statistics(self._counts(features, images)),
             device=self.device.type,
             seconds=time.perf_counter() - started,
@@ -154,7 +152,7 @@ class _Measuring:
         real = RealRecord(
             name=data,
             digest=record.digest,
-            qualities=QualityRecord(**asdict(found)),
+            qualities=found,
             feature_counts=_statistics(counts),
             group_counts={} if counts is None else self._by_group(data, order, counts),
         )

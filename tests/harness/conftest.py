@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from processes import Commands
 
+from featgan.scores.image_quality import Qualities
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.records.run_record import RunRecord, Seconds
 from harness.records.sweep_records import (
     CountStatistics,
-    QualityRecord,
     RealRecord,
     RealScore,
     Rescored,
@@ -332,7 +332,7 @@ def save_run() -> Callable[[Path, RunRecord], None]:
     return write_run
 
 
-def quality_record(**values: float) -> QualityRecord:
+def quality_record(**values: float) -> Qualities:
     """Plausible qualities, some of them as given."""
     plausible = {
         "images": 256,
@@ -343,7 +343,7 @@ def quality_record(**values: float) -> QualityRecord:
         "near_duplicates": 0.1,
         "nearest_training": 30.0,
     }
-    return QualityRecord.model_validate(plausible | values)
+    return Qualities(**plausible | values)
 
 
 @pytest.fixture

@@ -40,8 +40,16 @@ from harness.records.data_set import (
     read_data_set,
     read_protocol,
 )
+from harness.records.image_values import load_values
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import DataRecord, RealRecord, RealScore, Rescored, SweepRecord
+from harness.records.sweep_records import (
+    DataRecord,
+    GroupsRecord,
+    RealRecord,
+    RealScore,
+    Rescored,
+    SweepRecord,
+)
 from harness.records.sweep_results import Outcome
 from harness.storage.sealed import seal
 from harness.storage.store import Store
@@ -109,7 +117,7 @@ def features(folder: Path) -> dict[str, Kind]:
 
     @refusing
     def scores() -> list[float]:
-        return image_values.load(store, key, values).tolist()
+        return load_values(store, key, values).tolist()
 
     home = folder / key
     return {
@@ -162,7 +170,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
         "sweep": ("sweep.json", SweepRecord(name="s", cells=[cell], runs=[run.run]).to_json()),
         "groups": (
             "groups/a-kmeans-k2.json",
-            seal(json.loads(groups.to_json(data="a", label="feature count"))),
+            GroupsRecord(data="a", label="feature count", **vars(groups)).to_json(),
         ),
     }
     for name, content in files.values():
@@ -360,8 +368,8 @@ def test_a_part_in_the_place_of_another_is_counted_again(tmp_path: Path) -> None
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:
     kind, store = features(tmp_path)["image values"], Store(str(tmp_path))
     kind.path.with_name("other.parquet").write_bytes(kind.path.read_bytes())
-    with pytest.raises(UserError, match="damaged, or another file's content; remove it, and"):
-        image_values.load(store, "features/a-0", "features/a-0/scores/other.parquet")
+    with pytest.raises(UserError, match="damaged, or the content of another file; remove it, and"):
+        load_values(store, "features/a-0", "features/a-0/scores/other.parquet")
 
 
 def test_a_measurement_of_another_generator_is_left_out(
@@ -379,7 +387,7 @@ def test_a_measurement_of_another_generator_is_left_out(
 def test_the_driver_takes_no_damaged_or_foreign_record_for_a_finished_run(
     tmp_path: Path, make_run: Callable[..., RunRecord]
 ) -> None:
-    from harness.runs.tune import read_record
+    from harness.runs.status import read_record
 
     class Known:
         def __init__(self, name: str) -> None:

@@ -4,7 +4,6 @@ Real processes and a real SIGKILL. This file is also what the processes run: the
 from a server that has imported the libraries once, under the name `__child__`.
 """
 
-import json
 import math
 import multiprocessing
 import os
@@ -29,11 +28,12 @@ from harness.plan.run import Run
 from harness.plan.settings import Method
 from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
-from harness.runs.trial import Habits, Trial, carry
-from harness.storage.sealed import seal
+from harness.records.sweep_records import GroupsRecord
+from harness.runs.run_folder import RunFolder, TrialOptions
+from harness.runs.trial import run_trial
 from harness.storage.store import Store
 
-EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=100)
+EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=100)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = 6
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -55,7 +55,9 @@ def train(root, run, dies, reports):
     if dies is not None:
         kind, when = dies
         DEATHS[kind](when)
-    carry(run, Store(root), EVERY_EVALUATION, lambda record: reports.send(len(record.evaluations)))
+    run_trial(
+        run, Store(root), EVERY_EVALUATION, lambda record: reports.send(len(record.evaluations))
+    )
 
 
 def die():
@@ -93,17 +95,17 @@ def die_between_names(nth):
 def die_behind(evaluations):
     """After the second of two evaluations, with the first's checkpoint as the only one since."""
     saved, last = evaluations
-    original = Trial.observe
+    original = RunFolder.observe
 
-    def observe(trial, evaluation):
-        number = len(trial.trainer.evaluations)
-        trial._saved = -math.inf if number == saved else math.inf
-        record = original(trial, evaluation)
+    def observe(folder, evaluation):
+        number = len(folder.trainer.evaluations)
+        folder._saved = -math.inf if number == saved else math.inf
+        record = original(folder, evaluation)
         if number == last:
             die()
         return record
 
-    Trial.observe = observe
+    RunFolder.observe = observe
 
 
 DEATHS = {"writing": die_while_writing, "between": die_between_names, "behind": die_behind}
@@ -126,8 +128,8 @@ def data(tmp_path_factory):
         store.put_tree(folder, f"features/{size}/pack")
         table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
         store.put(f"features/{size}/features.parquet", table.to_parquet(index=False))
-    groups = FeatureGroups.fit(counts, GroupSettings()).to_json()
-    store.put("groups.json", seal(json.loads(groups)))
+    groups = FeatureGroups.fit(counts, GroupSettings())
+    store.put("groups.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
     trained = train_classifier(images, np.arange(len(ids)) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("classifier.safetensors", trained)
     return store

@@ -27,14 +27,15 @@ from harness.plan.run import Run
 from harness.plan.settings import Method
 from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
+from harness.records.sweep_records import GroupsRecord
 from harness.runs import trial
-from harness.runs.trial import Habits, carry
+from harness.runs.run_folder import TrialOptions
+from harness.runs.trial import run_trial
 from harness.storage import retry
 from harness.storage.lock import SweepLock
-from harness.storage.sealed import seal
 from harness.storage.store import Store
 
-HABITS = Habits(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
+OPTIONS = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
 IMAGES = 12
 
 
@@ -56,7 +57,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
     store.put("features/a-0/features.parquet", table.to_parquet(index=False))
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
-    store.put("features/groups.json", seal(json.loads(groups.to_json())))
+    record = GroupsRecord(data="a", label="x", **vars(groups))
+    store.put("features/groups.json", record.to_json())
     trained = train_classifier(images, np.arange(IMAGES) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("features/classifier.safetensors", trained)
     return root
@@ -99,7 +101,7 @@ def left_by(store: Store, run: Run) -> list[Any]:
 def expected(shared: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     root = tmp_path_factory.mktemp("undisturbed")
     (root / "features").symlink_to(shared / "features")
-    carry(run, Store(str(root)), HABITS, nothing)
+    run_trial(run, Store(str(root)), OPTIONS, nothing)
     return left_by(Store(str(root)), run)
 
 
@@ -108,14 +110,14 @@ def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
     root: Path, run: Run, expected: list[Any], code: int, failing: type[Any]
 ) -> None:
     counting = failing(str(root), code)
-    carry(run, counting, HABITS, nothing)
+    run_trial(run, counting, OPTIONS, nothing)
     assert counting.writes > 12
     points = range(1, counting.writes + 1, 1 if code == errno.ENOSPC else 3)
     for nth in points:
         Store(str(root)).delete(run.folder)
         with pytest.raises(OSError, match=os.strerror(code)):
-            carry(run, failing(str(root), code, nth), HABITS, nothing)
-        carry(run, Store(str(root)), HABITS, nothing)
+            run_trial(run, failing(str(root), code, nth), OPTIONS, nothing)
+        run_trial(run, Store(str(root)), OPTIONS, nothing)
         assert left_by(Store(str(root)), run) == expected, f"write {nth} of {counting.writes}"
 
 
@@ -196,15 +198,15 @@ def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:
     assert clock() == 0
 
 
-def test_a_gpu_that_is_full_is_told_with_what_to_lower(
+def test_a_full_gpu_is_reported_with_what_to_lower(
     root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(trial.Trial, "observe", full)
+    monkeypatch.setattr(trial.RunFolder, "observe", full)
     with pytest.raises(UserError) as told:
-        carry(run, Store(str(root)), HABITS, nothing)
+        run_trial(run, Store(str(root)), OPTIONS, nothing)
     assert "training.batch_size (4)" in str(told.value)
     assert "than 4 (raise resources.gpus_per_run)" in str(told.value)
     assert "\n" not in str(told.value)
@@ -225,7 +227,7 @@ def test_a_clock_that_jumps_by_years_changes_nothing(
     with SweepLock(store, "s", beat=0.05):
         with pytest.raises(UserError, match="is being run by"):
             SweepLock(store, "s").__enter__()
-        record = carry(run, store, HABITS, nothing)
+        record = run_trial(run, store, OPTIONS, nothing)
     assert record is not None
     assert min(vars(record.seconds).values()) >= 0
     assert left_by(store, run) == expected
@@ -240,7 +242,7 @@ def test_a_checkpoint_of_another_version_is_neither_used_nor_replaced(
         later = checkpoint.dump({"a": 1})
     store.put(f"{run.folder}/checkpoint.pt", later)
     with pytest.raises(UserError, match="a checkpoint of another version of featgan"):
-        carry(run, store, HABITS, nothing)
+        run_trial(run, store, OPTIONS, nothing)
     assert store.get(f"{run.folder}/checkpoint.pt") == later
 
 
@@ -258,17 +260,17 @@ def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
     """Whatever is written as room runs out: curves, records, checkpoints, pictures."""
     (small_disk / "features").symlink_to(shared / "features")
     store, free = Store(str(small_disk)), shutil.disk_usage(small_disk).free
-    carry(run, store, HABITS, nothing)
+    run_trial(run, store, OPTIONS, nothing)
     needed = free - shutil.disk_usage(small_disk).free
     store.delete(run.folder)
     ballast = fill(small_disk, room=int(share * needed))
     with pytest.raises(OSError, match="No space left on device"):
-        carry(run, store, HABITS, nothing)
+        run_trial(run, store, OPTIONS, nothing)
     assert not list(small_disk.rglob("*.part")), "no litter"
     for path in small_disk.rglob("run.json"):
         assert json.loads(path.read_text())["status"] == "running"
     ballast.unlink()
-    carry(run, store, HABITS, nothing)
+    run_trial(run, store, OPTIONS, nothing)
     assert left_by(store, run) == expected
 
 

@@ -20,7 +20,7 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text()
     "model",
     [
         run_record.RunRecord,  progress.Evaluation, progress.StageRecord, run_record.Seconds,
-        sweep_records.GroupRecord, sweep_records.GroupsRecord, sweep_records.DataRecord,
+        sweep_records.GroupsRecord, sweep_records.DataRecord,
         sweep_records.Rescored,
         sweep_records.RealRecord, sweep_records.RealScore, sweep_records.CountStatistics,
     ],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 
 import numpy as np
@@ -206,22 +205,6 @@ def test_images_near_a_boundary_are_those_that_assign_moves(counts: list[int], b
     moved = (groups.assign(found - by) != here) | (groups.assign(found + by) != here)
 
     assert groups.near_boundaries(by) == [moved.sum()]
-
-
-def test_json_round_trip() -> None:
-    for values in ([1, 2, 10, 11, 20], [0.1, 1 / 3, 2e-9, 7.5, 7.5]):
-        groups = fit(values, k=2)
-        text = groups.to_json(data="apples", label="feature count")
-
-        assert FeatureGroups.from_json(text) == groups
-        assert json.loads(text)["data"] == "apples"
-
-
-def test_files_of_another_format_are_refused() -> None:
-    text = fit([1, 2, 10]).to_json()
-    for other in (text.replace('"format": 2', '"format": 3'), text.replace('"format": 2,', "")):
-        with pytest.raises(UserError, match=r"has format [13], not 2; start the sweep again"):
-            FeatureGroups.from_json(other)
 
 
 @pytest.mark.parametrize(

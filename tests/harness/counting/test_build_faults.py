@@ -25,6 +25,7 @@ from harness.counting.build import prepare
 from harness.counting.cache import Known
 from harness.preparation import image_values
 from harness.records.data_set import DataSet, check, load_rejected, load_table
+from harness.records.image_values import load_values
 from harness.sources import FolderSource
 from harness.sources import folder as folders
 from harness.storage.lock import SweepLock
@@ -159,7 +160,7 @@ def test_an_image_that_could_not_be_read_costs_no_other_a_second_count(
     assert (mended.key, mended.images, mended.unreadable) == (first.key, IMAGES - 1, 0)
     assert done.seen == [3]
     after = image_values.make(mended, AT_RANDOM, FEATURES, store, False, nothing)
-    lengths = [len(image_values.load(store, first.key, key)) for key in (before, after)]
+    lengths = [len(load_values(store, first.key, key)) for key in (before, after)]
     assert lengths == [IMAGES - 2, IMAGES - 1]
 
 

@@ -20,6 +20,7 @@ from featgan.images.decode import resized
 from featgan.images.pack import ImagePack
 from harness.preparation import image_values
 from harness.records.data_set import DataSet
+from harness.records.image_values import load_values
 from harness.storage.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)
@@ -46,7 +47,7 @@ def store(tmp_path: Path, images: np.ndarray) -> Store:
 def values(store: Store, **options: Any) -> np.ndarray:
     data = DataSet("a", "features/a-0", "0", IMAGES, 0, 0, ())
     key = image_values.make(data, GroupSettings(**options), FEATURES, store, False, lambda *_: None)
-    return image_values.load(store, data.key, key)
+    return load_values(store, data.key, key)
 
 
 @pytest.mark.usefixtures("ray_session")

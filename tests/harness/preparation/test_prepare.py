@@ -24,6 +24,7 @@ from harness.plan.settings import Sweep
 from harness.preparation import image_values, real_images
 from harness.preparation import prepare as preparation
 from harness.records.data_set import DataSet
+from harness.records.image_values import load_values
 from harness.records.sweep_results import Outcome
 from harness.storage.store import Store
 
@@ -102,7 +103,7 @@ def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
     records = [json.loads(store.get(key)) for key in keys]
     assert [record["by"] for record in records] == ["feature_count"] * 2 + ["edge_density"] * 2
     assert [run.values_key is None for run in runs] == [True, True, False, False]
-    found = image_values.load(store, DATA.key, runs[2].values_key)
+    found = load_values(store, DATA.key, runs[2].values_key)
     assert np.array_equal(found, image_scores.edge_density(images))
 
     outcome = Outcome.read(Path(store.join("s")))

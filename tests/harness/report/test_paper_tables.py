@@ -5,6 +5,7 @@ import pytest
 
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
+from harness.records.sweep_records import GroupsRecord
 from harness.records.sweep_results import Outcome
 from harness.report.paper_tables import group_tables, run_tables, score_tables
 
@@ -111,8 +112,9 @@ def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
     values = np.array([0.1251, 0.13, 0.2, 0.31, 0.4375])
     groups = FeatureGroups.fit(values, GroupSettings(by="edge_density", k=2))
     (tmp_path / "groups").mkdir()
-    text = groups.to_json(data="a", label="edge density (share of the pixels)")
-    (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_text(text)
+    label = "edge density (share of the pixels)"
+    record = GroupsRecord(data="a", label=label, **vars(groups))
+    (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_bytes(record.to_json())
     (table,) = group_tables(Outcome.read(tmp_path))
     assert table.key == "groups-a-edge_density-kmeans-k2"
     assert table.title == "a: feature groups by edge_density, kmeans, k = 2"

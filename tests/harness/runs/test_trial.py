@@ -19,16 +19,18 @@ from featgan.scores import feature_file
 from featgan.scores.inception_score import classify, drawn, load_classifier
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
-from harness.plan.run import Run, stop_key
+from harness.plan.run import Run
 from harness.plan.settings import Method
 from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
+from harness.records.sweep_records import GroupsRecord
+from harness.runs import run_folder
 from harness.runs import trial as module
-from harness.runs.trial import Habits, carry
-from harness.storage.sealed import seal
+from harness.runs.run_folder import RunFolder, TrialOptions
+from harness.runs.trial import run_trial
 from harness.storage.store import Store
 
-EVERY_EVALUATION = Habits(threads=1, checkpoint_minutes=0, sample_every=1)
+EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=1)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +49,7 @@ def shared(tmp_path_factory):
     )
     store.put("features/a-0/features.parquet", table.to_parquet(index=False))
     groups = FeatureGroups.fit(counts, GroupSettings())
-    store.put("s/groups/a.json", seal(json.loads(groups.to_json())))
+    store.put("s/groups/a.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
     trained = train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
     store.put("s/classifier/c.safetensors", trained)
     return root
@@ -106,7 +108,7 @@ def what_counts(store, run):
 
 def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
     reports = []
-    record = carry(run, store, EVERY_EVALUATION, reports.append)
+    record = run_trial(run, store, EVERY_EVALUATION, reports.append)
     assert record == read(store, run)
     assert record.status == "finished"
     assert record.run == f"a-ascending-seed0-{run.signature}"
@@ -132,7 +134,7 @@ def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
         "samples/stage3.png",
         "samples/last.png",
     } <= names
-    assert sum("tfevents" in name for name in names) == 1
+    assert any("tfevents" in name for name in names)
     assert load_generator(store.local(f"{run.folder}/generator.safetensors")).image_size == 32
     assert [len(r.evaluations) for r in reports] == [1, 2, 3, 4, 5, 6, 6]
 
@@ -141,7 +143,7 @@ def test_seconds_are_told_apart_and_add_up(store, run):
     import time
 
     started = time.perf_counter()
-    seconds = carry(run, store, EVERY_EVALUATION, lambda record: None).seconds
+    seconds = run_trial(run, store, EVERY_EVALUATION, lambda record: None).seconds
     spent = time.perf_counter() - started
     parts = (seconds.train, seconds.score, seconds.io, seconds.wait)
     assert min(parts) > 0
@@ -166,11 +168,11 @@ def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, s
     (tmp_path / "straight" / "features").symlink_to(shared / "features")
     for part in ("groups", "classifier"):
         (tmp_path / "straight" / "s" / part).symlink_to(shared / "s" / part)
-    carry(run, straight, EVERY_EVALUATION, lambda record: None)
+    run_trial(run, straight, EVERY_EVALUATION, lambda record: None)
     for n in range(1, 7):
         with pytest.raises(Died):
-            carry(run, store, EVERY_EVALUATION, dying_after(n))
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+            run_trial(run, store, EVERY_EVALUATION, dying_after(n))
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 6
     here = f"{platform.node()}: {record.device}, torch {torch.__version__}"
     assert record.machines == (here,) * 7
@@ -179,11 +181,11 @@ def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, s
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another run's"])
 def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
-    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
     store.delete(run.folder)
     with pytest.raises(Died):
-        carry(run, store, EVERY_EVALUATION, dying_after(4))
+        run_trial(run, store, EVERY_EVALUATION, dying_after(4))
     key = f"{run.folder}/checkpoint.pt"
     data = store.get(key)
     if damage == "gone":
@@ -194,17 +196,17 @@ def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         store.put(key, {"cut": data[:middle], "flip": flipped, "empty": b""}[damage])
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 1
     assert what_counts(store, run) == expected
 
 
 def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
     with pytest.raises(Died):
-        carry(run, store, EVERY_EVALUATION, dying_after(3))
+        run_trial(run, store, EVERY_EVALUATION, dying_after(3))
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
         store.put(f"{run.folder}/{name}", b"rubbish")
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 0
     assert len(record.evaluations) == 6
 
@@ -212,35 +214,42 @@ def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
 def test_a_run_is_not_continued_in_another_precision(store, run, monkeypatch):
     """As `auto` would have it on a node of another kind: half of it in bf16, half in fp32."""
     with pytest.raises(Died):
-        carry(run, store, EVERY_EVALUATION, dying_after(3))
+        run_trial(run, store, EVERY_EVALUATION, dying_after(3))
     before = store.get(f"{run.folder}/checkpoint.pt")
     other = not precision.has_bf16(torch.device("cpu"))
     monkeypatch.setattr(precision, "has_bf16", lambda device: other)
-    with pytest.raises(UserError, match=r"begun with 'training .*, to other numbers: give it"):
-        carry(run, store, EVERY_EVALUATION, lambda record: None)
+    with pytest.raises(
+        UserError, match=r"started with 'training .*, which changes its numbers: use a machine"
+    ):
+        run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert store.get(f"{run.folder}/checkpoint.pt") == before
     monkeypatch.undo()
-    assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
+    assert run_trial(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
 
 def test_a_run_is_not_continued_on_other_threads(store, run):
     """Sums over more threads end in other bits, and no undisturbed run has both."""
     with pytest.raises(Died):
-        carry(run, store, EVERY_EVALUATION, dying_after(3))
+        run_trial(run, store, EVERY_EVALUATION, dying_after(3))
     threads = torch.get_num_threads()
     with pytest.raises(
         UserError, match=r"(fp32|bf16) cpu threads=1; .*(fp32|bf16) cpu threads=2; .*cpus_per_run"
     ):
-        carry(run, store, replace(EVERY_EVALUATION, threads=2), lambda record: None)
+        run_trial(run, store, replace(EVERY_EVALUATION, threads=2), lambda record: None)
     torch.set_num_threads(threads)
-    assert carry(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
+    assert run_trial(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
 
 def test_a_run_has_the_threads_of_its_cores_whatever_the_environment_says(store, run):
     before, seen = torch.get_num_threads(), set()
     torch.set_num_threads(1)  # what OMP_NUM_THREADS=1 does, which Ray sets
     try:
-        carry(run, store, Habits(3, 60, 100), lambda record: seen.add(torch.get_num_threads()))
+        run_trial(
+            run,
+            store,
+            TrialOptions(threads=3, checkpoint_minutes=60, sample_every=100),
+            lambda record: seen.add(torch.get_num_threads()),
+        )
     finally:
         torch.set_num_threads(before)
     assert seen == {3}
@@ -254,65 +263,66 @@ def test_a_run_takes_the_gpu_it_was_given_and_no_other(store, run, monkeypatch):
         return torch.device("cpu")
 
     monkeypatch.setattr(module.machine, "device", device)
-    carry(run, store, EVERY_EVALUATION, lambda record: None)
-    carry(run, store, replace(EVERY_EVALUATION, gpu=True), lambda record: None)
+    run_trial(run, store, EVERY_EVALUATION, lambda record: None)
+    run_trial(run, store, replace(EVERY_EVALUATION, gpu=True), lambda record: None)
     assert asked == [False, True]
 
 
 def test_checkpoints_are_written_by_time(store, run):
-    rarely = Habits(threads=1, checkpoint_minutes=60, sample_every=100)
+    rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=100)
     with pytest.raises(Died):
-        carry(run, store, rarely, dying_after(5))
+        run_trial(run, store, rarely, dying_after(5))
     assert not store.exists(f"{run.folder}/checkpoint.pt")
 
 
 def test_the_record_of_a_run_that_may_end_at_any_report_is_never_behind(store, run):
-    habits = replace(EVERY_EVALUATION, checkpoint_minutes=60)
+    rarely = replace(EVERY_EVALUATION, checkpoint_minutes=60)
 
-    def behind(habits):
+    def behind(options):
         found = []
 
         def report(record):
             written = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
             found.append(len(record.evaluations) - len(written.evaluations))
 
-        carry(run, store, habits, report)
+        run_trial(run, store, options, report)
         return max(found)
 
-    assert behind(habits) == 0
+    assert behind(replace(rarely, pilot=True)) == 0
     store.delete(f"{run.folder}/checkpoint.pt")
     store.delete(f"{run.folder}/run.json")
-    assert behind(replace(habits, report_seconds=1.0)) > 0
+    assert behind(rarely) > 0
 
 
 def test_a_sweep_that_asks_to_stop_gets_a_checkpoint_and_continues(store, run, monkeypatch):
-    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
     store.delete(run.folder)
-    monkeypatch.setattr(module, "STOP_SECONDS", 0)
-    rarely = Habits(threads=1, checkpoint_minutes=60, sample_every=1)
+    monkeypatch.setattr(run_folder, "STOP_SECONDS", 0)
+    rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=1)
 
     def ask(record):
         if len(record.evaluations) == 3:
-            store.put(stop_key("s"), b"")
+            store.put(run.stop_key, b"")
 
-    record = carry(run, store, rarely, ask)
+    record = run_trial(run, store, rarely, ask)
     assert (record.status, len(record.evaluations)) == ("interrupted", 3)
-    assert carry(run, store, rarely, ask) is None  # still asked to stop: nothing begins
-    store.delete(stop_key("s"))
-    record = carry(run, store, rarely, lambda record: None)
+    assert run_trial(run, store, rarely, ask) is None  # still asked to stop: nothing begins
+    store.delete(run.stop_key)
+    record = run_trial(run, store, rarely, lambda record: None)
     assert (record.status, record.continued) == ("finished", 1)
     assert what_counts(store, run) == expected
 
 
+@pytest.mark.usefixtures("seconds_between_event_files")
 def test_curves_of_a_continued_run_have_no_gap_and_no_double_point(store, run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    rarely = Habits(threads=1, checkpoint_minutes=0, sample_every=2)
+    rarely = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2)
     for n in (2, 4):
         with pytest.raises(Died):
-            carry(run, store, rarely, dying_after(n))
-    record = carry(run, store, rarely, lambda record: None)
+            run_trial(run, store, rarely, dying_after(n))
+    record = run_trial(run, store, rarely, lambda record: None)
     events = EventAccumulator(str(store.local(run.folder))).Reload()
     points = [(e.step, e.value) for e in events.Scalars("evaluation/score")]
     assert points == [
@@ -321,32 +331,33 @@ def test_curves_of_a_continued_run_have_no_gap_and_no_double_point(store, run):
 
 
 def test_a_run_on_a_bucket_leaves_the_same(run, store, shared):
-    carry(run, store, EVERY_EVALUATION, lambda record: None)
+    run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     bucket = Store("memory://trial-test")
     bucket.put_tree(shared / "features" / "a-0" / "pack", "features/a-0/pack")
     for key in ("features/a-0/features.parquet", run.groups_key, run.classifier_key):
         bucket.put(key, store.get(key))
     with pytest.raises(Died):
-        carry(run, bucket, EVERY_EVALUATION, dying_after(3))
-    carry(run, bucket, EVERY_EVALUATION, lambda record: None)
+        run_trial(run, bucket, EVERY_EVALUATION, dying_after(3))
+    run_trial(run, bucket, EVERY_EVALUATION, lambda record: None)
     ours, theirs = what_counts(bucket, run), what_counts(store, run)
     assert ours == theirs
-    assert sum("tfevents" in key for key in bucket.list(run.folder)) == 1
+    assert any("tfevents" in key for key in bucket.list(run.folder))
     assert json.loads(bucket.get(f"{run.folder}/run.json"))["continued"] == 1
 
 
 def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypatch):
-    from harness.runs.tune import split
+    from harness.runs.status import classify_runs
 
-    original = module.Trial.observe
+    original = RunFolder.observe
 
-    def observe(trial, evaluation):
-        original(trial, evaluation)
+    def observe(folder, evaluation):
+        record = original(folder, evaluation)
         if evaluation.epochs_spent == 3:
-            next(trial.trainer.gan.generator.parameters()).data.fill_(float("nan"))
+            next(folder.trainer.gan.generator.parameters()).data.fill_(float("nan"))
+        return record
 
-    monkeypatch.setattr(module.Trial, "observe", observe)
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    monkeypatch.setattr(RunFolder, "observe", observe)
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert record == read(store, run)
     assert record.status == "diverged"
     assert record.reason.startswith("stage 2, epoch 2: ")
@@ -354,18 +365,18 @@ def test_a_diverged_run_keeps_its_peak_and_is_not_run_again(store, run, monkeypa
     assert record.final_score == record.evaluations[2].score
     generator = load_generator(store.local(f"{run.folder}/generator.safetensors"))
     assert all(value.isfinite().all() for value in generator.network.state_dict().values())
-    assert split(store, [run]).done == [run]
+    assert classify_runs(store, [run], pilot=False).done == [run]
 
 
 def test_a_run_that_diverges_before_any_peak_leaves_no_generator(store, run, monkeypatch):
-    def poisoned(trial):
-        trainer = original(trial)
+    def poisoned(*arguments):
+        trainer = original(*arguments)
         next(trainer.gan.generator.parameters()).data.fill_(float("nan"))
         return trainer
 
-    original = module.Trial._trainer
-    monkeypatch.setattr(module.Trial, "_trainer", poisoned)
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    original = module.make_trainer
+    monkeypatch.setattr(module, "make_trainer", poisoned)
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert (record.status, record.final_score, record.generator_sha256) == ("diverged", None, None)
     assert not store.exists(f"{run.folder}/generator.safetensors")
 
@@ -380,7 +391,7 @@ def test_further_metrics_are_reported_with_their_protocol(store, run):
     store.put("real.safetensors", feature_file.dump(features, judge, "real"))
     signed = signature(cell, "d", "c")
     run = replace(run, cell=cell, signature=signed, real_key="real.safetensors")
-    record = carry(run, store, EVERY_EVALUATION, lambda record: None)
+    record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert all(evaluation.metrics["fid"] > 0 for evaluation in record.evaluations)
     assert "kid" in record.evaluations[0].metrics
     assert record.metrics_protocol.startswith("FID")

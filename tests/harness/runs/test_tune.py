@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,11 @@ from harness.cli import install_signal_handlers
 from harness.display import Counts, Screen
 from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Method, Resources
+from harness.plan.settings import Method, Sweep
+from harness.runs import callback
 from harness.runs import tune as module
+from harness.runs.callback import ProgressCallback
+from harness.runs.status import SweepProgress
 from harness.storage.store import Store
 
 
@@ -40,26 +44,22 @@ class Terminal(io.StringIO):
         return True
 
 
-def carry_out(
+def run_pending(
     todo: list[Run], store: Store, out: io.StringIO | None = None, **resources: Any
 ) -> tuple[bool, Counts, str]:
     resources.setdefault("max_concurrent", 1)
-    screen, counts = Screen(out := out or io.StringIO()), Counts(total=len(todo))
+    screen, progress = Screen(out := out or io.StringIO()), SweepProgress(Counts(len(todo)))
+    progress.missing += todo
     if screen.out.isatty():
         screen.features("a", 1, 2)  # what is live before the first run
-    completed = module.carry_out(
-        todo,
-        store,
-        Resources(**resources),
-        gpus_per_run=0,
-        sample_every=1,
-        screen=screen,
-        counts=counts,
+    sweep = Sweep.model_validate(
+        {"name": "s", "data": {"a": {"source": "builtin", "set": "digits"}}, "resources": resources}
     )
-    return completed, counts, out.getvalue()
+    completed = module.run_pending(sweep, progress, store, 0, screen)
+    return completed, progress.counts, out.getvalue()
 
 
-def test_longest_first_in_one_process_and_failures_are_told(
+def test_longest_first_in_one_process_and_failures_are_reported(
     ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
@@ -71,14 +71,14 @@ def test_longest_first_in_one_process_and_failures_are_told(
             raise OSError(28, "No space left on device", "/mnt/run.json")
         tune.report({"share": 1.0, "best_score": 2.0 + tries, "protocol": "IS"})
 
-    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(module, "trainable", stand_in)
     short, doomed, *long = [
         a_run("ascending", 1),
         a_run("ascending", 7),
         a_run("conventional", 2),
         a_run("conventional", 3),
     ]
-    completed, counts, said = carry_out([short, doomed, *long], store, max_failures=1)
+    completed, counts, said = run_pending([short, doomed, *long], store, max_failures=1)
 
     tries = {key: store.get(key).decode().split() for key in store.list("tries")}
     order = sorted(tries, key=lambda key: int(tries[key][0]))
@@ -106,40 +106,40 @@ def test_the_keys_of_a_bucket_are_not_written_into_logs(
     def stand_in(config: dict[str, Any], **_: Any) -> None:
         tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
 
-    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(module, "trainable", stand_in)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
-    carry_out([a_run("ascending")], store)
+    run_pending([a_run("ascending")], store)
     session = Path(ray.get_runtime_context().get_session_name())
     logs = [p for p in Path("/tmp/ray", session).rglob("*") if p.is_file()]
     assert any(b"PL_DISABLE_FORK" in log.read_bytes() for log in logs), "what Tune hands on"
     assert not any(b"wJalrXUtnFEMI" in log.read_bytes() for log in logs)
 
 
-def test_runs_go_on_where_tune_itself_has_ended(
+def test_runs_continue_after_tune_itself_fails(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it does, without any result, where a node's memory monitor killed a trial."""
     todo = [a_run("ascending", seed) for seed in (0, 1)]
     asked = []
 
-    def fit(todo: list[Run], *_: Any) -> None:
-        asked.append([run.name for run in todo])
+    def fit(sweep: Sweep, runs: list[Run], *_: Any) -> None:
+        asked.append([run.name for run in runs])
         if len(asked) < 3:
             raise (RuntimeError, TuneError)[len(asked) % 2]("The actor\n died")
 
     monkeypatch.setattr(module, "_fit", fit)
-    completed, _, said = carry_out(todo, store, max_failures=2)
+    completed, _, said = run_pending(todo, store, max_failures=2)
     assert completed
     assert asked == [[run.name for run in todo]] * 3
     assert said == "Tune stopped: The actor died\n" * 2
 
     asked.clear()
-    _, _, said = carry_out(todo, store, max_failures=1)
+    _, _, said = run_pending(todo, store, max_failures=1)
     assert len(asked) == 2
     assert said == "Tune stopped: The actor died\n" * 2
 
 
-def test_a_reason_that_cannot_be_kept_ends_no_other_run(
+def test_a_reason_that_cannot_be_recorded_ends_no_other_run(
     ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(store: Store, run: Run, reason: str) -> None:
@@ -150,25 +150,27 @@ def test_a_reason_that_cannot_be_kept_ends_no_other_run(
             raise ValueError("spoilt")
         tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
 
-    monkeypatch.setattr(module, "train", stand_in)
-    monkeypatch.setattr(module, "mark_failed", full)
+    monkeypatch.setattr(module, "trainable", stand_in)
+    monkeypatch.setattr(callback, "record_failure", full)
     todo = [a_run("conventional", 7), a_run("ascending", 1)]
-    completed, counts, said = carry_out(todo, store, max_failures=0)
+    completed, counts, said = run_pending(todo, store, max_failures=0)
     assert completed
     assert (counts.done, counts.failed) == (1, 1)
     assert f"{todo[0].name}: ValueError: spoilt" in said
-    assert "the reason cannot be kept beside it: [Errno 122] Disk quota exceeded" in said
+    assert "the reason cannot be recorded: [Errno 122] Disk quota exceeded" in said
     assert "Tune stopped" not in said
 
 
-def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path: Path) -> None:
-    out = io.StringIO()
-    watch = module._Watch([], Store(str(tmp_path)), Screen(out), Counts(0))
-
-    def ask() -> None:
+def test_ctrl_c_with_failing_storage_is_reported_and_the_second_ends_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(key: str, data: bytes) -> None:
         raise OSError(122, "Disk quota exceeded")
 
-    with module._stopping(ask, watch, Screen(out)):
+    screen = Screen(out := io.StringIO())
+    watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
+    monkeypatch.setattr(store, "put", full)
+    with module._stop_on_signals(store, "s/stop", watch, screen):
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.stopped
         assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
@@ -176,22 +178,20 @@ def test_ctrl_c_on_a_storage_that_fails_is_told_and_the_second_ends_all(tmp_path
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_terminal_that_closes_asks_the_runs_once_and_under_nohup_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
+def test_a_closed_terminal_asks_once_and_under_nohup_not_at_all(store: Store) -> None:
     numbers = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
     before = {number: signal.getsignal(number) for number in numbers}
+    screen = Screen(io.StringIO())
     try:
-        for handler, times in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
+        for handler, asked in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
             signal.signal(signal.SIGHUP, handler)
             install_signal_handlers()
-            asked.clear()
-            watch = module._Watch([], Store(str(tmp_path)), Screen(io.StringIO()), Counts(0))
-            with module._stopping(lambda: asked.append(1), watch, Screen(io.StringIO())):
+            store.delete("s/stop")
+            watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
+            with module._stop_on_signals(store, "s/stop", watch, screen):
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
-            assert len(asked) == times
+            assert store.exists("s/stop") == watch.stopped == asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -207,11 +207,11 @@ def test_a_sweep_runs_where_a_terminal_looks_on(
             tune.report({"share": share, "best_score": 2.5, "protocol": "IS"})
             time.sleep(0.5)
 
-    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(module, "trainable", stand_in)
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     todo = [a_run("ascending", seed) for seed in (0, 1)]
-    completed, counts, shown = carry_out(todo, store, out)
+    completed, counts, shown = run_pending(todo, store, out)
     assert completed
     assert counts.done == 2
     assert "run under way" in shown
@@ -222,39 +222,24 @@ def test_a_sweep_runs_where_a_terminal_looks_on(
 def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
     # Three stages of four epochs on all the data; or on one, two and three thirds of it.
     conventional, ascending = a_run("conventional"), a_run("ascending")
-    assert module.length(conventional) / module.length(ascending) == pytest.approx(12 / 8)
+    assert conventional.planned_images / ascending.planned_images == pytest.approx(12 / 8)
+    assert replace(ascending, images=3).planned_images == 3 * ascending.planned_images
 
 
-def test_a_run_is_longer_for_more_images_pixels_and_width() -> None:
-    def length(images: int = 100, **settings: Any) -> float:
-        cell = Cell("a", "conventional", 0, Method.model_validate(settings))
-        run = Run("s", cell, "0", "features/a", "s/groups/a.json", None, images=images)
-        return module.length(run)
-
-    small = length(image_size=32, gan={"width": 8})
-    assert length(300, image_size=32, gan={"width": 8}) == pytest.approx(3 * small)
-    assert length(image_size=64, gan={"width": 8}) == pytest.approx(4 * small)
-    assert length(image_size=32, gan={"width": 16}) == pytest.approx(4 * small)
-    fixed = {"epoch_steps": 5}
-    assert length(100, training=fixed) == length(300, training=fixed)
-
-
-def test_what_is_left_of_continued_runs_is_reckoned_from_where_they_go_on(store: Store) -> None:
-    todo, counts = [a_run("conventional", seed) for seed in (0, 1)], Counts(total=2)
+def test_time_left_of_continued_runs_is_from_where_they_continue(store: Store) -> None:
+    todo = [a_run("conventional", seed) for seed in (0, 1)]
     first, second = (SimpleNamespace(config={"run": run.name}) for run in todo)
-    screen = Screen(io.StringIO())
-    watch = module._Watch(todo, store, screen, counts, None, {todo[0].name: 0.9})
+    progress = SweepProgress(Counts(2), [], todo[:1], todo[1:], {todo[0].name: 0.9})
+    watch = ProgressCallback(progress, store, Screen(io.StringIO()))
 
-    def reported(trial: Any, share: float, **more: Any) -> float:
-        result = {"share": share, "best_score": 1.5, "protocol": "IS"} | more
+    def reported(trial: Any, share: float) -> float:
+        result = {"share": share, "best_score": 1.5, "protocol": "IS"}
         watch.on_trial_result(0, [], trial, result)
-        return counts.share
+        return progress.counts.share
 
-    # 0.1 and 1 of a run are left; the checkpoint of the first is older than its record.
+    # 0.1 and 1 of a run are left
     assert reported(first, 0.95) == pytest.approx(0.05 / 1.1)
-    assert reported(first, 0.8) == pytest.approx(0 / 1.2)
-    assert reported(first, 0.9) == pytest.approx(0.1 / 1.2)
-    assert reported(second, 0.5) == pytest.approx(0.6 / 1.2)
+    assert reported(second, 0.5) == pytest.approx(0.55 / 1.1)
 
 
 def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
@@ -265,9 +250,10 @@ def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
     assert counts.best == "2.500 (a; IS x)"
 
 
-def test_an_unfit_node_is_told(store: Store) -> None:
+def test_an_unfit_node_is_reported(store: Store) -> None:
     run, out = a_run("conventional"), io.StringIO()
-    watch = module._Watch([run], store, Screen(out), Counts(total=1))
+    progress = SweepProgress(Counts(1), missing=[run])
+    watch = ProgressCallback(progress, store, Screen(out))
     trial: Any = SimpleNamespace(config={"run": run.name})
     watch.on_trial_result(0, [], trial, {"epochs": 0, "unfit": "node n does not see /srv"})
     assert out.getvalue() == f"{run.name} waits: node n does not see /srv\n"

@@ -12,7 +12,7 @@ import yaml
 from featgan.errors import UserError
 from harness.display import Screen
 from harness.records.sweep_records import SweepRecord
-from harness.runs.tune import mark_failed
+from harness.runs.status import record_failure
 from harness.sources import FolderSource
 from harness.storage.redaction import redacted, redacted_tree
 from harness.storage.store import Store
@@ -132,7 +132,7 @@ def test_the_reason_of_a_failure_tells_no_secret(tmp_path: Path) -> None:
         name = "a"
 
     store = Store(str(tmp_path))
-    mark_failed(store, Failed(), f"OSError: s3://KEY:{SECRET}@bucket: denied")
+    record_failure(store, Failed(), f"OSError: s3://KEY:{SECRET}@bucket: denied")
     kept = store.get("s/runs/a/failures.txt").decode()
     assert "s3://***@bucket: denied" in kept
     assert SECRET not in kept

@@ -1,0 +1,137 @@
+"""Tune's callback: shows the progress of the runs and records why runs fail."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.tune.experiment import Trial
+from ray.tune.stopper import Stopper
+
+from featgan.errors import first_line
+from harness.display import Progress, Screen
+from harness.runs.status import SweepProgress, record_failure, set_status
+from harness.storage.redaction import one_line, redacted
+from harness.storage.store import Store
+
+KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
+
+
+class ProgressCallback(tune.Callback, Stopper):
+    """Show Tune's progress; as its Stopper, end the experiment once all stopped runs have ended."""
+
+    def __init__(
+        self, progress: SweepProgress, store: Store, screen: Screen, pilot: bool = False
+    ) -> None:
+        self._runs = {run.name: run for run in progress.pending}
+        self._counts, self._store, self._screen = progress.counts, store, screen
+        self._before = {name: progress.shares.get(name, 0.0) for name in self._runs}
+        self._shares = dict(self._before)
+        self._pilot = pilot
+        self.stopped = False
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Show the progress, at most as often as the screen takes it."""
+        if self._screen.is_due():  # also while all wait for a node; Tune takes many steps a second
+            self._show()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Count the run as running."""
+        name = trial_name(trial)
+        self._counts.running[name] = Progress(self._shares[name])
+        self._show()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Show a report of a run."""
+        name = trial_name(trial)
+        if "unfit" in result:
+            self._screen.say(f"{name} waits: {result['unfit']}")
+        if "share" not in result:
+            return
+        share, best_score = result["share"], result["best_score"]
+        self._shares[name] = share
+        self._counts.add_score(best_score, name.rpartition("-")[0], result.get("protocol", ""))
+        if name in self._counts.running:
+            self._counts.running[name] = Progress(share, best_score, result["hostname"])
+        self._show()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        """Count the run as done if it has ended; mark it if a pilot stopped it."""
+        name, done = trial_name(trial), self._counts.done
+        self._counts.running.pop(name, None)
+        if self._shares[name] >= 1:
+            self._counts.done += 1
+        elif self._pilot and not self.stopped:
+            self._counts.done += 1
+            self._shares[name] = 1.0
+            epochs, score = trial.last_result["epochs"], trial.last_result["best_score"]
+            reason = f"pilot: behind others after {epochs} epochs with {score:.3f}"
+            with self.report_storage_errors(f"{name}: cannot be marked as stopped"):
+                set_status(self._store, self._runs[name], "stopped", reason)
+        self._show(last=self._counts.done > done)  # of a sweep that stops, hundreds end at once
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Report a failure that is tried again."""
+        self._failed(trial, "; trying again")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Report a failure."""
+        self._counts.failed += 1
+        self._failed(trial, "")
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: no run is stopped by its result."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether nothing more is to be started, and everything that ran has stopped."""
+        return self.stopped and not self._counts.running
+
+    @contextmanager
+    def report_storage_errors(self, what: str) -> Iterator[None]:
+        """Report errors instead of raising them: an exception in a callback would end Tune."""
+        try:
+            yield
+        except Exception as error:  # each kind of storage raises errors of its own
+            self._screen.say(f"{what}: {one_line(str(error))}")
+
+    def _failed(self, trial: Trial, then: str) -> None:
+        """Show the reason, and record it for a process that could not do so itself."""
+        name, reason = trial_name(trial), _reason(trial)
+        self._counts.running.pop(name, None)
+        self._screen.say(f"{name}: {reason}{then}")
+        with self.report_storage_errors(f"{name}: the reason cannot be recorded"):
+            record_failure(self._store, self._runs[name], reason)
+        self._show(last=True)
+
+    def _show(self, last: bool = False) -> None:
+        done = todo = 0.0
+        for name, run in self._runs.items():
+            done += run.planned_images * (self._shares[name] - self._before[name])
+            todo += run.planned_images * (1 - self._before[name])
+        self._counts.share = done / todo
+        self._screen.runs(self._counts, last)
+
+
+def trial_name(trial: Trial) -> str:
+    """Return the name of a trial's run."""
+    return str(trial.config["run"])
+
+
+def _reason(trial: Trial) -> str:
+    """Return in one line why a trial failed."""
+    error: Any = "no reason given"
+    if trial.pickled_error_file is not None:  # `get_pickled_error` reads a copy that comes later
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        error = getattr(error, "cause", None) or error
+    reason = f"{type(error).__name__}: {first_line(redacted(str(error)), 500)}"
+    return reason + KILLED if isinstance(error, RayActorError | WorkerCrashedError) else reason

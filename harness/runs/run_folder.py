@@ -1,0 +1,220 @@
+"""The files of a run, and when each of them is written."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from featgan import precision
+from featgan.errors import UserError
+from featgan.sample import grid, png
+from featgan.staging.progress import Evaluation
+from featgan.trainer import StagedTrainer
+from harness.cluster import machine
+from harness.plan.run import Run
+from harness.records.run_record import RunRecord, Seconds, Status
+from harness.runs.checkpoint_store import CheckpointStore
+from harness.runs.tensorboard import EventWriter
+from harness.storage.store import Store
+
+GRID_IMAGES = 64
+RECORD_SECONDS = 10.0
+"""Least time between two writings of `run.json`, which a run does not continue from."""
+STOP_SECONDS = 1.0
+"""Least time between two checks of the request to stop."""
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """Execution options of a trial; they do not affect its result or signature."""
+
+    threads: int
+    checkpoint_minutes: float
+    sample_every: int
+    """Evaluations between two sample grids in TensorBoard."""
+    pilot: bool = False
+    """Whether Tune may end the run at any report."""
+    runs_per_gpu: int = 1
+    gpu: bool = False
+
+
+@dataclass
+class _History:
+    """Facts about a run that its trainer does not hold; a part of the checkpoint."""
+
+    io: float = 0.0
+    wait: float = 0.0
+    """Seconds, as in `Seconds`."""
+    continued: int = 0
+    machines: list[str] = field(default_factory=list)
+    started: str = field(default_factory=lambda: _now())
+
+
+class RunFolder:
+    """The folder of one run: it follows the run's trainer, and is what the run continues from.
+
+    `run.json`: the record; at the start and the end, with each checkpoint, at the end of a stage
+    and else every 10 seconds (of a pilot: at every evaluation).
+    `checkpoint.pt`: every `checkpoint_minutes` and at the end; the one before is kept.
+    `samples/`: a grid of images at the end of each stage and of the run.
+    TensorBoard's event files: a point at every evaluation, on disk before each checkpoint.
+    `generator.safetensors`: at the end.
+    """
+
+    def __init__(
+        self, run: Run, store: Store, options: TrialOptions, trainer: StagedTrainer, since: float
+    ) -> None:
+        """Continue from the newest checkpoint, if there is one.
+
+        `since` is the value of `time.perf_counter` at which the trial began. Raises UserError
+        where the checkpoint is of a machine whose numbers are not the same.
+        """
+        self.trainer = trainer
+        self._run, self._store, self._options = run, store, options
+        self._checkpoints = CheckpointStore(store, run.folder, run.signature)
+        self._history = _History()
+        self._generator_sha256: str | None = None
+        state = self._checkpoints.load()
+        if state is not None:
+            self._check_same_numerics(state["numerics"])
+            trainer.restore(state["trainer"])
+            self._history = _History(**state["history"])
+            self._history.continued += 1
+        self._history.machines.append(f"{platform.node()}: {machine.kind(trainer.device)}")
+        self._events = EventWriter(
+            store, run.folder, trainer.score.protocol, trainer.progress.epochs_spent
+        )
+        self._history.wait += time.perf_counter() - since
+        self._recorded = self._saved = self._checked = time.monotonic()
+        self._put_record("running")
+
+    def observe(self, evaluation: Evaluation) -> RunRecord:
+        """Write what is due after an evaluation; return the record."""
+        started = time.perf_counter()
+        record = self._record("running")
+        self._events.add_evaluation(record.evaluations[-1], record.stages[evaluation.stage - 1])
+        stage_ended = self.trainer.progress.index >= evaluation.stage
+        if stage_ended or len(record.evaluations) % self._options.sample_every == 0:
+            self._events.add_samples(self._images(), evaluation.epochs_spent)
+        if stage_ended:  # the trainer is at the stage's peak if it rewinds, else at its end
+            self._put(f"samples/stage{evaluation.stage}.png", png(grid(self._images())))
+        now = time.monotonic()
+        if now - self._saved >= 60 * self._options.checkpoint_minutes:
+            self._save()
+        elif stage_ended or self._options.pilot or now - self._recorded >= RECORD_SECONDS:
+            self._put_record("running")
+        self._history.io += time.perf_counter() - started
+        return record
+
+    def stop_requested(self) -> bool:
+        """Return whether the sweep's driver asks its runs to stop; checked once a second."""
+        if time.monotonic() - self._checked < STOP_SECONDS:
+            return False
+        self._checked = time.monotonic()
+        return self._store.exists(self._run.stop_key)
+
+    def interrupt(self) -> RunRecord:
+        """Write a checkpoint for the next sweep to continue from."""
+        self._save()
+        self._events.close()
+        return self._put_record("interrupted", "stopped by the user")
+
+    def finish(self) -> RunRecord:
+        """Write generator, samples and the last checkpoint; the record of the end comes last."""
+        started, trainer = time.perf_counter(), self.trainer
+        if trainer.progress.final_score is not None:  # else it diverged before any peak
+            generator = trainer.gan.generator_file()
+            self._generator_sha256 = hashlib.sha256(generator).hexdigest()
+            self._put("generator.safetensors", generator)
+            self._put("samples/last.png", png(grid(self._images())))
+        self._save()
+        self._history.io += time.perf_counter() - started
+        status: Status = "diverged" if trainer.diverged else "finished"
+        self._events.add_summary(self._record(status))
+        self._events.close()
+        return self._put_record(status, trainer.diverged)
+
+    def _save(self) -> None:
+        """Write a checkpoint, and the events and the record that go with it."""
+        self._events.flush()
+        self._checkpoints.save(
+            {
+                "numerics": self._numerics(),
+                "trainer": self.trainer.state(),
+                "history": asdict(self._history),
+            }
+        )
+        self._put_record("running")
+        self._saved = time.monotonic()
+
+    def _numerics(self) -> str:
+        """Return all but settings and machine that the last bits of a run's numbers depend on."""
+        trainer, device = self.trainer, self.trainer.device.type
+        threads = f" threads={torch.get_num_threads()}" if device == "cpu" else ""
+        trained = f"training {precision.name(trainer.gan.precision)} {device}{threads}"
+        protocols = trainer.score.protocol, trainer.score.metrics_protocol
+        return "; ".join(filter(None, (trained, *protocols)))
+
+    def _check_same_numerics(self, before: str) -> None:
+        if before != self._numerics():
+            raise UserError(
+                f"this run started with {before!r} and would continue with {self._numerics()!r}, "
+                "which changes its numbers: use a machine of the first kind with the "
+                "resources.cpus_per_run and gpus_per_run it had, or remove its folder to start it "
+                "again"
+            )
+
+    def _record(self, status: Status, reason: str | None = None) -> RunRecord:
+        run, trainer, history = self._run, self.trainer, self._history
+        progress = trainer.progress
+        return RunRecord(
+            run=run.name,
+            signature=run.signature,
+            cell=run.cell.as_dict(),
+            settings=run.cell.method.model_dump(mode="json"),
+            data_key=run.data_key,
+            data_digest=run.data_digest,
+            status=status,
+            reason=reason,
+            score_protocol=trainer.score.protocol,
+            metrics_protocol=trainer.score.metrics_protocol,
+            stages=trainer.stage_records(),
+            epochs_to_peak=progress.epochs_to_peak,
+            epochs_spent=progress.epochs_spent,
+            final_score=progress.final_score,
+            best_score=progress.best_score,
+            evaluations=trainer.evaluations,
+            generator_sha256=self._generator_sha256,
+            seconds=Seconds(**trainer.seconds, io=history.io, wait=history.wait),
+            device=machine.device_name(trainer.device),
+            machines=tuple(history.machines),
+            precision=precision.name(trainer.gan.precision),
+            versions=machine.versions(),
+            continued=history.continued,
+            started=history.started,
+            updated=_now(),
+        )
+
+    def _put_record(self, status: Status, reason: str | None = None) -> RunRecord:
+        record = self._record(status, reason)
+        self._put("run.json", record.to_json())
+        self._recorded = time.monotonic()
+        return record
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._store.put(f"{self._run.folder}/{name}", data)
+
+    def _images(self) -> np.ndarray:
+        """Return the generator's images of the first rows of the evaluation noise."""
+        count = min(GRID_IMAGES, self._run.cell.method.score.count)
+        return self.trainer.generate(0, count).cpu().numpy()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,32 @@
+"""Records that contain what featgan measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import GroupSettings
+from featgan.scores.image_quality import Qualities
+from harness.records.sweep_records import GroupsRecord, RealRecord
+
+
+@pytest.mark.parametrize("values", [[1, 2, 10, 11, 20], [0.1, 1 / 3, 2e-9, 7.5, 7.5]])
+def test_groups_are_read_as_they_were_written(values: list[float]) -> None:
+    groups = FeatureGroups.fit(np.array(values), GroupSettings(k=2))
+    written = GroupsRecord(data="apples", label="feature count", **vars(groups)).to_json()
+
+    read = GroupsRecord.model_validate_json(written)
+    assert read.split == groups
+    assert (read.data, read.label) == ("apples", "feature count")
+
+
+def test_qualities_may_be_nan() -> None:
+    qualities = Qualities(1, 15.0, 0.4, 40.0, math.nan, 0.0, math.inf)
+    written = RealRecord(name="a", digest="d", qualities=qualities, feature_counts=None).to_json()
+
+    read = RealRecord.model_validate_json(written).qualities
+    assert math.isnan(read.diversity)
+    assert math.isinf(read.nearest_training)
