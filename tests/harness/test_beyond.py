@@ -1,4 +1,4 @@
-"""Sweeps beyond the paper, through the real command: the user's own functions, and pilots."""
+"""Sweeps beyond the paper, through the real command: user-defined functions, and pilots."""
 
 import json
 import re
@@ -48,7 +48,7 @@ resources: {{checkpoint_minutes: 0}}
 
 @pytest.fixture
 def sweep(commands, tmp_path):
-    """Run the command on a file of `BASE` and `extra`; the run records by name."""
+    """Run the command on a file of `BASE` and `extra`; return it and the run records."""
 
     def run(extra, metrics=""):
         path = tmp_path / "tiny.yaml"
@@ -60,7 +60,7 @@ def sweep(commands, tmp_path):
     return run
 
 
-def test_functions_of_the_users_own_on_every_axis(sweep, tmp_path):
+def test_user_defined_functions_on_every_axis(sweep, tmp_path):
     (tmp_path / "mine_for_test.py").write_text(OWN)
     (code, _, err), runs = sweep(
         """
@@ -87,7 +87,7 @@ grid:
             assert stage["peak_epoch"] == max(watched, key=watched.__getitem__)
 
 
-def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypatch):
+def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "beyond.md").read_text()
     (mine,) = re.findall(r"```python\n# mine\.py\n(.*?)```", page, re.DOTALL)
     (shown,) = re.findall(r"```yaml\n(groups: .*?)```", page, re.DOTALL)
@@ -102,7 +102,7 @@ def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypa
 
     images = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), np.uint8)
     pack = ImagePack.write(tmp_path / "pack", [*map(str, range(45))], [images])
-    (tmp_path / "judge").write_bytes(
+    (tmp_path / "classifier").write_bytes(
         train_classifier(images, np.arange(45) % 2, ["x", "y"], seed=0, epochs=1)
     )
     cells = expand(load(path))
@@ -116,12 +116,12 @@ def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypa
         expected = [int(((values >= a) & (values < b)).sum()) for a, b in pairwise(ranges)]
         expected[-1] += 1  # the highest value itself
         assert [group.size for group in groups.groups] == expected
-        judge = load_classifier(method.score, torch.device("cpu"), tmp_path / "judge")
+        classifier = load_classifier(method.score, torch.device("cpu"), tmp_path / "classifier")
         trainer = StagedTrainer(
             pack,
             groups.assign(values),
             cell.stages,
-            Score(judge, method.score, real_statistics(judge, images)),
+            Score(classifier, method.score, real_statistics(classifier, images)),
             gan=method.gan,
             training=method.training,
             seed=cell.seed,
@@ -133,7 +133,7 @@ def test_the_pages_own_functions_train_as_its_sweep_file_says(tmp_path, monkeypa
         assert all(evaluation.metrics["mean_distance"] < 0 for evaluation in found)
 
 
-def test_a_pilot_stops_runs_and_says_so_and_is_done_afterwards(sweep):
+def test_a_pilot_stops_runs_and_records_why(sweep):
     pilot = """
 pilot: {grace: 1, keep_one_in: 2}
 grid: {mode: [conventional], seed: [0, 1, 2, 3, 4, 5]}

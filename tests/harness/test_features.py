@@ -50,7 +50,7 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def test_images_of_a_bucket_are_listed_counted_and_rejected_as_on_disk(
+def test_a_bucket_gives_the_same_counts_as_a_folder(
     bucket: pafs.FileSystem, commands: Commands, tmp_path: Path
 ) -> None:
     for seed in range(12):
@@ -92,7 +92,7 @@ grid: {{mode: [descending], seed: [0]}}
         assert min(image.size) > 400
 
 
-def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSystem) -> None:
+def test_a_missing_or_empty_bucket_is_a_one_line_error(bucket: pafs.FileSystem) -> None:
     put(bucket, "texts/notes.txt", b"no image")
     for path, says in (
         ("s3://nobodys/some", "cannot be listed"),
@@ -103,8 +103,10 @@ def test_a_bucket_that_is_missing_or_empty_is_one_clear_line(bucket: pafs.FileSy
         assert "\n" not in str(caught.value)
 
 
-def test_a_killed_count_goes_on_from_its_finished_parts(commands: Commands, tmp_path: Path) -> None:
-    """SIGKILL of the command in the midst of counting; then the same command again."""
+def test_a_killed_count_continues_from_its_finished_parts(
+    commands: Commands, tmp_path: Path
+) -> None:
+    """Kill the command while it counts, and run it again."""
     (tmp_path / "noise").mkdir()
     for seed in range(SMALLEST + 150):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
@@ -130,7 +132,7 @@ grid: {{mode: [descending], seed: [0]}}
         time.sleep(0.02)
     command.kill()
     commands.finish(command)
-    assert not [*killed.glob("results/features/noise-*/dataset.json")], "it was not in the midst"
+    assert not [*killed.glob("results/features/noise-*/dataset.json")], "it had finished counting"
     left = SMALLEST * len({*parts, *killed.glob("results/features/noise-*/parts/0*.npz")})
 
     code, out, err = commands.run("features", killed / "mine.yaml")

@@ -47,7 +47,7 @@ def written(folder, seeds=(0,), epochs=4, extra=""):
 
 @pytest.fixture
 def prepared(undisturbed, tmp_path):
-    """A folder for results in which all that runs share is there."""
+    """A results folder that holds what the runs share."""
     results = tmp_path / "results"
     for made in ("features", "tiny/classifier"):
         shutil.copytree(undisturbed / made, results / made)
@@ -87,7 +87,7 @@ def scores(folder):
     }
 
 
-def test_a_dry_run_prints_settings_grid_and_number_of_runs(sweep_file, tmp_path):
+def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
     code, out, err = Commands().run("sweep", sweep_file(seeds=(3, 5)), "--dry-run")
     assert (code, err) == (0, "")
     assert "mode: descending, conventional" in out
@@ -115,7 +115,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
 
 @pytest.mark.smoke
 def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undisturbed, prepared):
-    """Killed while runs are under way: the same command does the rest, to the same bytes."""
+    """Kill the command during runs; run it again, and compare bytes with an undisturbed sweep."""
     file = sweep_file(epochs=20)
     folder = prepared / "tiny"
     process = commands.start("sweep", file)
@@ -131,9 +131,9 @@ def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undi
 
     code, _, err = commands.run("sweep", file)
     assert code == 0, err
-    told = [int(number) for number in re.findall(r"\b(\d+) done, \d+ half done", err)]
-    # the run beside it may have ended too, before its process saw that the driver is dead
-    assert [number >= len(done) for number in told] == [True], err
+    done_again = [int(number) for number in re.findall(r"\b(\d+) done, \d+ half done", err)]
+    # another run may have finished too, before its process noticed that the driver is dead
+    assert [number >= len(done) for number in done_again] == [True], err
     after = records(folder)
     assert {name: after[name] for name in done} == done  # untouched, timings and all
     assert scores(folder) == scores(undisturbed / "tiny")
@@ -154,7 +154,7 @@ def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undi
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow, id="closed terminal"),
     ],
 )
-def test_a_stopped_sweep_lets_the_runs_save_themselves(commands, sweep_file, prepared, number):
+def test_a_stopped_sweep_saves_its_runs(commands, sweep_file, prepared, number):
     file = sweep_file(epochs=200)
     folder = prepared / "tiny"
     mark = f"{os.getpid()}-{number}"
@@ -190,10 +190,10 @@ def test_a_second_ctrl_c_stops_at_once(commands, sweep_file, prepared):
 
 
 @pytest.mark.slow  # in CI test_lock's, without runs
-def test_a_driver_that_was_taken_for_dead_ends_its_runs(
+def test_a_driver_whose_sweep_was_taken_over_ends_its_runs(
     commands, sweep_file, prepared, monkeypatch
 ):
-    """It slept (a laptop's lid, a virtual machine's pause) until another had its sweep."""
+    """Suspend a driver, as a closed laptop does, until another driver takes its sweep over."""
     process = commands.start("sweep", sweep_file(epochs=20000))
     folder = prepared / "tiny"
     await_evaluations(process, folder)

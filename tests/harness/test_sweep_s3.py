@@ -67,7 +67,7 @@ def sweep(commands: Commands, tmp_path: Path, results: str, photos: str) -> subp
 
 
 def left_by(store: Store) -> dict[str, object]:
-    """Scores and generators, by run."""
+    """Return scores and generators by key."""
     found: dict[str, object] = {}
     for key in store.list("tiny/runs"):
         if key.endswith("run.json"):
@@ -79,7 +79,7 @@ def left_by(store: Store) -> dict[str, object]:
     return found
 
 
-def test_a_sweep_in_a_bucket_is_killed_continued_and_tells_its_keys_to_no_one(
+def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     commands: Commands, bucket: Store, tmp_path: Path
 ) -> None:
     here = photos(tmp_path / "photos")
