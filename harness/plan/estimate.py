@@ -47,6 +47,9 @@ def estimate(cell: Cell, images: int) -> Estimate:
 
 
 def count_images(sweep: Sweep, cells: list[Cell]) -> dict[str, int]:
-    """Return the number of images listed for each data set, unreadable ones included."""
-    names = dict.fromkeys(cell.data for cell in cells)
-    return {name: len(sweep.data[name].listing(sweep.image_size).images) for name in names}
+    """Return the number of images found for each data set; none of them is opened."""
+    images = {}
+    for name in dict.fromkeys(cell.data for cell in cells):
+        rows = sweep.data[name].find(sweep.image_size).rows
+        images[name] = sum(1 for row in rows if row.problem is None)
+    return images
