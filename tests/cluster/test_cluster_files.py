@@ -64,7 +64,7 @@ def test_the_dashboard_is_reached_through_ssh_alone() -> None:
     assert "security_group" not in config["provider"]
 
 
-def test_every_node_installs_this_repository_under_its_constraints() -> None:
+def test_every_node_installs_this_repository_with_constraints() -> None:
     install = " ".join(_prepared(AWS)["setup_commands"])
     assert "cd ~/featgan && " in install
     assert "--constraint constraints.txt --editable '.[inception]'" in install

@@ -44,7 +44,7 @@ def numbers(epoch):
 ALL, EVEN = Stage(1, (1, 2), 5), Stage(1, (1,), 5)
 
 
-def test_a_full_pass_meets_every_image_and_fills_the_last_batch_from_its_start():
+def test_a_pass_has_every_image_and_fills_its_last_batch():
     epoch = numbers(batches().epoch(ALL, 0))
     assert [len(batch) for batch in epoch] == [4, 4, 4]
     order = [*chain.from_iterable(epoch)]

@@ -12,7 +12,13 @@ from featgan.gans import cuda_graph
 from featgan.gans.cuda_graph import CudaGraph
 from featgan.staging.stages import Stage
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.guarantee(
+        "Faults",
+        "A run continued or replayed on a GPU ends with the undisturbed bytes",
+    ),
+]
 
 
 @pytest.fixture
@@ -94,7 +100,7 @@ def test_a_run_goes_on_from_a_checkpoint_into_replays(make_on_gpu, same, outcome
     assert same(outcome(again), outcome(straight))
 
 
-def test_a_state_of_an_optimizer_that_could_not_be_recorded_can_be(make_on_gpu):
+def test_an_optimizer_state_that_cannot_be_recorded_is_made_so(make_on_gpu):
     trainer = make_on_gpu("conventional")
     trainer.train(4)
     state = trainer.gan.state()
@@ -163,7 +169,7 @@ def test_fp32_on_a_gpu_rounds_as_fp32_and_not_as_tf32(make_on_gpu):
     assert (images - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-def test_metrics_are_the_same_twice_with_deterministic_algorithms(make_on_gpu):
+def test_metrics_are_deterministic(make_on_gpu):
     metrics = ["fid", "kid", "precision_recall", "density_coverage"]
     first, second = (
         next(make_on_gpu("conventional", metrics=metrics).run()).metrics for _ in range(2)

@@ -60,6 +60,7 @@ def test_missing_functions_are_refused_in_one_line(user_module, name, why):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.guarantee("Sweep files", "An error in a user-defined function is one line")
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -42,6 +42,10 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         weights_file(str(path), URL, "score.weights")
 
 
+@pytest.mark.guarantee(
+    "Exposure",
+    "Downloaded weights are verified by their published hash, also when kept",
+)
 def test_a_download_is_verified_and_kept(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -1,4 +1,4 @@
-"""A server of Google's storage on loopback, for what fsspec asks when it lists and reads."""
+"""A local server with the interface of Google's storage, as far as fsspec lists and reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECTS = "/storage/v1/b/pictures/o"
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Iterator[None]:
-    """Serve the bucket `pictures`; files called `closed…` are listed, but nobody may read them."""
+    """Serve the bucket `pictures`; files called `closed…` are listed, but cannot be read."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

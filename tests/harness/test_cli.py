@@ -52,6 +52,11 @@ class EndpointConnectionError(Exception):
     __module__ = "botocore.exceptions"
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "Unreachable storage is not treated as empty; after two minutes the run or command ends "
+    "with one line",
+)
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -82,6 +87,7 @@ def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
     assert exit_code(lambda: 0) == 0
 
 
+@pytest.mark.guarantee("Sweep files", "A `results` that cannot hold files is refused at once")
 @pytest.mark.parametrize(
     ("root", "reason"),
     [
@@ -101,7 +107,7 @@ def test_a_place_that_can_keep_no_files_is_told(root: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE], ids=["closed", "away"])
-def test_a_place_that_is_closed_or_away_is_no_mistake_of_the_file(
+def test_an_unusable_place_is_not_called_a_mistake_of_the_file(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> bool:

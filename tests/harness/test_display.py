@@ -36,7 +36,7 @@ def test_without_a_terminal_lines_come_at_a_sane_rate(clock):
     ]
 
 
-def test_time_left_of_a_continued_count_is_reckoned_from_where_it_went_on(clock):
+def test_time_left_of_a_continued_count_starts_where_it_went_on(clock):
     out = io.StringIO()
     screen = Screen(out)
     screen.features("apples", 800, 1000)

@@ -1,4 +1,4 @@
-"""What the driver does where its storage fails: locks, moves."""
+"""The driver's locks and moves while its storage fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.storage.store import Store
 
 
 class EndpointConnectionError(Exception):
-    """As botocore's, which is no OSError."""
+    """botocore's error of this name, which is not an OSError."""
 
     __module__ = "botocore.exceptions"
 
 
-def test_the_end_of_a_sweep_survives_a_bucket_that_is_away(
+def test_the_end_of_a_sweep_survives_an_unreachable_bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any) -> None:
@@ -30,10 +30,15 @@ def test_the_end_of_a_sweep_survives_a_bucket_that_is_away(
         monkeypatch.setattr(Store, "put", away)
 
 
-def test_a_move_waits_for_a_storage_that_is_away(
+@pytest.mark.guarantee(
+    "Faults",
+    "Unreachable storage is not treated as empty; after two minutes the run or command ends "
+    "with one line",
+)
+def test_a_move_waits_for_unreachable_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second time it has moved the file, but the answer is lost."""
+    """The second attempt moves the file, but its answer is lost."""
     real, calls = os.replace, [0]
 
     def replace(*arguments: Any) -> None:

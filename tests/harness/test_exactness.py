@@ -33,6 +33,12 @@ from harness.runs.run_folder import RunFolder, TrialOptions
 from harness.runs.trial import run_trial
 from harness.storage.store import Store
 
+pytestmark = pytest.mark.guarantee(
+    "Faults",
+    "SIGKILL of any process at any moment: the same command ends with the undisturbed tables "
+    "and generators",
+)
+
 EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=100)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = 6
@@ -47,11 +53,11 @@ MATRIX = [
 ]
 
 
-# What a process does.
+# In the child process.
 
 
 def train(root, run, dies, reports):
-    """Carry the run; the parent hears of every evaluation. `dies` says where to end oneself."""
+    """Train a run and send the number of evaluations; `dies` is where to kill this process."""
     if dies is not None:
         kind, when = dies
         DEATHS[kind](when)
@@ -65,7 +71,7 @@ def die():
 
 
 def die_while_writing(nth):
-    """With half of the n-th checkpoint in the temporary file."""
+    """Die with half of the n-th checkpoint in the temporary file."""
     original, seen = harness.storage.store._sync, []
 
     def sync(path):
@@ -80,7 +86,7 @@ def die_while_writing(nth):
 
 
 def die_between_names(nth):
-    """With the n-th checkpoint's predecessor renamed, and nothing yet in its place."""
+    """Die with the n-th checkpoint's predecessor renamed, and nothing yet in its place."""
     original, seen = Store.move, []
 
     def move(store, key, to):
@@ -93,7 +99,7 @@ def die_between_names(nth):
 
 
 def die_behind(evaluations):
-    """After the second of two evaluations, with the first's checkpoint as the only one since."""
+    """Die after the second of two evaluations, with the first one's checkpoint as the latest."""
     saved, last = evaluations
     original = RunFolder.observe
 
@@ -111,12 +117,12 @@ def die_behind(evaluations):
 DEATHS = {"writing": die_while_writing, "between": die_between_names, "behind": die_behind}
 
 
-# What the tests say of it.
+# In the tests.
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """What runs share, for both image sizes: features, groups, classifier."""
+    """Return a store with what runs share, for both image sizes: features, groups, classifier."""
     store = Store(str(tmp_path_factory.mktemp("data")))
     counts = np.repeat([10, 20, 30], 8).astype(np.int16)
     ids = [f"{n}.png" for n in range(len(counts))]
@@ -137,7 +143,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(data):
-    """What the default run leaves that nobody disturbed."""
+    """Return what the undisturbed default run leaves."""
     run = make_run("straight")
     assert finish(data, run) == 0
     return left_by(data, run)
@@ -159,7 +165,7 @@ def make_run(sweep, size=32, mode="ascending", precision="fp32", seed=0):
 
 
 def begin(store, run, dies=None):
-    """A process under way, and the end of a pipe that its evaluations come from."""
+    """Start a process; return it and the end of a pipe that receives its evaluations."""
     reports, sender = PROCESSES.Pipe(duplex=False)
     arguments = {"arguments": (store.root, run, dies, sender)}
     process = PROCESSES.Process(
@@ -171,7 +177,7 @@ def begin(store, run, dies=None):
 
 
 def finish(store, run, dies=None):
-    """Carry the run in a process of its own until it ends; its exit code."""
+    """Train the run in another process until it ends; return the exit code."""
     process, reports = begin(store, run, dies)
     with reports:
         try:
@@ -183,7 +189,7 @@ def finish(store, run, dies=None):
 
 
 def kill_after(store, run, evaluations, seconds):
-    """Carry the run, and kill it so many seconds after so many further evaluations."""
+    """Train the run, and kill it some seconds after a number of further evaluations."""
     process, reports = begin(store, run)
     with reports:
         try:
@@ -199,7 +205,7 @@ def kill_after(store, run, evaluations, seconds):
 
 
 def left_by(store, run):
-    """All that a run leaves but its timings: record, samples, generator, the last checkpoint."""
+    """Return all that a run leaves without its timings: record, samples, generator, checkpoint."""
     record = read(store, run).model_dump()
     state = checkpoint.load(store.get(f"{run.folder}/{LATEST}"))["trainer"]
     for timed in ("seconds", "started", "updated", "continued", "machines"):
@@ -212,7 +218,7 @@ def left_by(store, run):
 
 
 def same(a, b):
-    """Whether two nested states are equal to the last bit."""
+    """Return whether two nested states are equal to the last bit."""
     if isinstance(a, torch.Tensor):
         as_bytes = [tensor.contiguous().flatten().view(torch.uint8) for tensor in (a, b)]
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*as_bytes)
@@ -228,7 +234,7 @@ def read(store, run):
 
 
 def check_random_kills(store, size, mode, precision, seeds):
-    """Kill a run at random moments, as often as it takes, once for each of `seeds`."""
+    """Kill a run at random moments until it finishes, once for each of `seeds`."""
     straight = make_run("undisturbed", size, mode, precision)
     assert finish(store, straight) == 0
     seconds = read(store, straight).seconds
@@ -264,14 +270,14 @@ def test_a_kill_while_the_checkpoint_is_written_costs_no_bytes(data, expected, k
 
 
 def curves(store, run):
-    """Epochs spent of every point of the score's curve, and of every sample grid."""
+    """Return the epochs of all points of the score's curve, and of all sample grids."""
     events = EventAccumulator(str(store.local(run.folder))).Reload()
     points = events.Scalars("evaluation/score"), events.Images("samples")
     return [[event.step for event in kind] for kind in points]
 
 
-def test_a_checkpoint_that_is_evaluations_and_a_stage_behind_costs_no_bytes(data, expected):
-    """The usual case: record, samples and curves know of more than the checkpoint."""
+def test_a_checkpoint_that_is_a_stage_behind_costs_no_bytes(data, expected):
+    """The usual case: record, samples and curves are ahead of the checkpoint."""
     run = make_run("behind")
     for saved, last, stages in ((1, 5, 2), (3, 6, 3)):
         assert finish(data, run, dies=("behind", (saved, last))) == -signal.SIGKILL
@@ -285,8 +291,8 @@ def test_a_checkpoint_that_is_evaluations_and_a_stage_behind_costs_no_bytes(data
     assert curves(data, run) == [[1, 2, 3, 4, 5, 6], [2, 4, 6]]
 
 
-def test_a_damaged_checkpoint_never_pushes_out_the_whole_one_before(data, expected):
-    """Damaged, continued from the one before, and killed as soon as that is saved again."""
+def test_a_damaged_checkpoint_never_replaces_the_intact_one(data, expected):
+    """Damage it, continue from the one before, and kill as soon as that is saved again."""
     run = make_run("damaged")
     assert finish(data, run, dies=("between", 3)) == -signal.SIGKILL
     whole = data.get(f"{run.folder}/{BEFORE}")

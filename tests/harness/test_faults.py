@@ -45,7 +45,7 @@ def nothing(_: RunRecord) -> None:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What runs share: features, groups, classifier."""
+    """Return a store with what runs share: features, groups, classifier."""
     root = tmp_path_factory.mktemp("shared")
     store, random = Store(str(root)), np.random.default_rng(0)
     images = random.integers(0, 256, (IMAGES, 3, 32, 32), dtype=np.uint8)
@@ -87,7 +87,7 @@ def run() -> Run:
 
 
 def left_by(store: Store, run: Run) -> list[Any]:
-    """All that a run leaves but its timings."""
+    """Return all that a run leaves, without its timings."""
     record = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).model_dump()
     for timed in ("seconds", "started", "updated", "continued", "machines"):
         del record[timed]
@@ -105,6 +105,11 @@ def expected(shared: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
     return left_by(Store(str(root)), run)
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "A full or closed disk at any write costs nothing: with room again, the same command ends "
+    "with the same bytes",
+)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
     root: Path, run: Run, expected: list[Any], code: int, failing: type[Any]
@@ -123,7 +128,7 @@ def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """The store's clock, which its own pauses move on; tells the time."""
+    """Replace the store's clock by one that its pauses advance; return a function for the time."""
     now = [0.0]
     monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
@@ -148,11 +153,16 @@ class Away:
 
 
 class EndpointConnectionError(Exception):
-    """As botocore's, which is no OSError."""
+    """botocore's error of this name, which is not an OSError."""
 
     __module__ = "botocore.exceptions"
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "Unreachable storage is not treated as empty; after two minutes the run or command ends "
+    "with one line",
+)
 @pytest.mark.parametrize(
     "error",
     [OSError(errno.ESTALE, "Stale file handle"), ConnectionError(), EndpointConnectionError()],
@@ -168,11 +178,16 @@ def test_a_storage_that_is_gone_for_a_minute_is_waited_for(
     assert store.get("a/b") == b"1"
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "Unreachable storage is not treated as empty; after two minutes the run or command ends "
+    "with one line",
+)
 @pytest.mark.parametrize("root", ["memory://looked-for", "local"])
-def test_a_storage_that_is_away_is_not_taken_for_empty(
+def test_unreachable_storage_is_not_taken_for_empty(
     clock: Callable[[], float], root: str, tmp_path: Path
 ) -> None:
-    """Else a classifier would be trained anew, and with it every run of a sweep."""
+    """Otherwise a classifier would be trained again, and with it every run of a sweep."""
     store = Store(str(tmp_path) if root == "local" else root)
     store.put("a/b", b"1")
     assert not store.exists("a")
@@ -182,7 +197,12 @@ def test_a_storage_that_is_away_is_not_taken_for_empty(
     assert clock() >= 30
 
 
-def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> None:
+@pytest.mark.guarantee(
+    "Faults",
+    "Unreachable storage is not treated as empty; after two minutes the run or command ends "
+    "with one line",
+)
+def test_storage_that_stays_unreachable_is_reported(clock: Callable[[], float]) -> None:
     store = Store("memory://gone")
     store._fs = Away(store._fs, clock, until=10**9, error=ConnectionError("no route"))
     with pytest.raises(ConnectionError, match="no route"):
@@ -190,7 +210,7 @@ def test_a_storage_that_is_gone_for_good_is_told(clock: Callable[[], float]) -> 
     assert retry.OUTAGE_SECONDS - retry.LONGEST_PAUSE <= clock() <= retry.OUTAGE_SECONDS
 
 
-def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:
+def test_a_full_disk_is_reported_at_once(clock: Callable[[], float]) -> None:
     store = Store("memory://full")
     store._fs = Away(store._fs, clock, until=10**9, error=OSError(errno.ENOSPC, "full"))
     with pytest.raises(OSError, match="full"):
@@ -198,6 +218,7 @@ def test_a_full_disk_is_told_at_once(clock: Callable[[], float]) -> None:
     assert clock() == 0
 
 
+@pytest.mark.guarantee("Faults", "A full GPU is reported with batch size and runs per GPU")
 def test_a_full_gpu_is_reported_with_what_to_lower(
     root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,13 +226,14 @@ def test_a_full_gpu_is_reported_with_what_to_lower(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     monkeypatch.setattr(trial.RunFolder, "observe", full)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         run_trial(run, Store(str(root)), OPTIONS, nothing)
-    assert "training.batch_size (4)" in str(told.value)
-    assert "than 4 (raise resources.gpus_per_run)" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "training.batch_size (4)" in str(caught.value)
+    assert "than 4 (raise resources.gpus_per_run)" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
+@pytest.mark.guarantee("Faults", "A clock that jumps changes nothing")
 @pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, 10 * 365 * 86400.0], ids=["back", "on"])
 def test_a_clock_that_jumps_by_years_changes_nothing(
     root: Path, run: Run, expected: list[Any], monkeypatch: pytest.MonkeyPatch, jump: float
@@ -233,7 +255,7 @@ def test_a_clock_that_jumps_by_years_changes_nothing(
     assert left_by(store, run) == expected
 
 
-def test_a_checkpoint_of_another_version_is_neither_used_nor_replaced(
+def test_a_checkpoint_of_another_version_stays_unused(
     root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(str(root))
@@ -246,10 +268,15 @@ def test_a_checkpoint_of_another_version_is_neither_used_nor_replaced(
     assert store.get(f"{run.folder}/checkpoint.pt") == later
 
 
-# the thread that writes curves tells its own end beside ours
+# the thread that writes curves reports its own end as well
+@pytest.mark.guarantee(
+    "Faults",
+    "A full or closed disk at any write costs nothing: with room again, the same command ends "
+    "with the same bytes",
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.2, 0.5, 0.8, 0.98])
-def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
+def test_a_real_full_disk_costs_no_bytes_once_there_is_room(
     shared: Path,
     small_disk: Path,
     fill: Callable[..., Path],
@@ -257,7 +284,7 @@ def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
     expected: list[Any],
     share: float,
 ) -> None:
-    """Whatever is written as room runs out: curves, records, checkpoints, pictures."""
+    """Room runs out at any write: of curves, records, checkpoints, sample grids."""
     (small_disk / "features").symlink_to(shared / "features")
     store, free = Store(str(small_disk)), shutil.disk_usage(small_disk).free
     run_trial(run, store, OPTIONS, nothing)
@@ -274,7 +301,12 @@ def test_a_real_disk_that_is_full_costs_no_bytes_once_there_is_room(
     assert left_by(store, run) == expected
 
 
-def test_a_full_disk_for_copies_of_a_bucket_is_told_and_leaves_nothing(
+@pytest.mark.guarantee(
+    "Faults",
+    "A full or closed disk at any write costs nothing: with room again, the same command ends "
+    "with the same bytes",
+)
+def test_a_full_disk_for_copies_of_a_bucket_leaves_nothing(
     small_disk: Path, fill: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))

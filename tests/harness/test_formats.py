@@ -1,4 +1,4 @@
-"""The documents and the schemas they describe: no field may be left untold."""
+"""docs/formats.md describes every field of the schemas."""
 
 import json
 import re
@@ -26,12 +26,12 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text()
     ],
 )  # fmt: skip
 def test_every_field_is_documented(model):
-    told = set(re.findall(r"`(\w+)`", FORMATS))
+    documented = set(re.findall(r"`(\w+)`", FORMATS))
     names = getattr(model, "model_fields", None) or [field.name for field in fields(model)]
-    assert set(names) <= told | {"format"}
+    assert set(names) <= documented | {"format"}
 
 
-def test_every_table_and_file_a_sweep_gets_is_documented(sweep_folder):
+def test_every_table_of_a_sweep_is_documented(sweep_folder):
     folder = sweep_folder(seeds=1, length=2)
     build.make(folder)
     for path in (folder / "tables").glob("*.csv"):
@@ -39,7 +39,7 @@ def test_every_table_and_file_a_sweep_gets_is_documented(sweep_folder):
         assert f"`{kind}`" in FORMATS or f"`{path.name}`" in FORMATS
 
 
-def test_citation_is_whole():
+def test_the_citation_is_complete():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] in (ROOT / "pyproject.toml").read_text()
     for reference in citation["references"]:

@@ -1,4 +1,4 @@
-"""Names from files, as an attacker would choose them: they stay text, and stay in their folder."""
+"""Names from files, as an attacker would choose them, stay text and stay in their folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from harness.records.run_record import RunRecord
 from harness.report import build
 from harness.storage.store import MARKER, Store
 
+pytestmark = pytest.mark.guarantee(
+    "Names",
+    "Any name in a file is text in tables and reports; nothing is written outside the sweep's "
+    "folder",
+)
+
 NAMES = [
     "../../outside",
     "/tmp/outside",
@@ -28,7 +34,7 @@ NAMES = [
 
 
 class Elements(HTMLParser):
-    """Every element, attribute and text of a page."""
+    """All elements, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -50,7 +56,7 @@ def files(folder: Path) -> set[Path]:
 
 
 def with_names(folder: Path, name: str) -> None:
-    """Put a name wherever one may come from: data set, mode, axis, label, image, reason."""
+    """Put a name into every field: data set, mode, axis, label, image, reason."""
     for path in folder.glob("runs/*/run.json"):
         record = json.loads(path.read_text())
         record["cell"] |= {"data": name, "mode": name, "features.weights": name}
@@ -87,12 +93,12 @@ def test_a_name_is_text_in_every_table_and_leaves_no_folder(
     page = Elements((folder / "report.html").read_text())
     assert not page.elements & {"script", "iframe", "object", "svg", "link", "form"}
     assert not {attribute for attribute in page.attributes if attribute.startswith("on")}
-    assert "".join(name.split()) in "".join(page.text.split()), "told, as text"
+    assert "".join(name.split()) in "".join(page.text.split()), "shown as text"
     assert "<script" not in (folder / "tables" / "tables.md").read_text()
     assert "\\input{" not in (folder / "tables" / "tables.tex").read_text()
 
 
-def test_a_record_that_names_another_folder_is_left_out_and_named(
+def test_a_record_that_names_another_folder_is_left_out(
     sweep_folder: Callable[..., Path],
 ) -> None:
     folder = sweep_folder(data_sets=("apples",), modes=("descending",), seeds=2, length=2)
@@ -105,6 +111,7 @@ def test_a_record_that_names_another_folder_is_left_out_and_named(
     assert not (folder.parent / "outside").exists()
 
 
+@pytest.mark.guarantee("Names", "A key or a file of a bucket cannot leave its root")
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside", ".hidden"])
 def test_a_tree_in_a_bucket_cannot_write_outside_of_its_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

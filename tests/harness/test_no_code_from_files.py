@@ -1,4 +1,4 @@
-"""Nothing that is read is run: no shell, no eval, no pickle, and imports by name in one place."""
+"""Nothing that is read is executed: no shell, eval or pickle, and one importer by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness.report import build
+
+pytestmark = pytest.mark.guarantee(
+    "Sweep files",
+    "Nothing in a file reaches a shell, `eval` or a pickle; only a sweep file on the command "
+    "line imports functions",
+)
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("featgan/**/*.py"), *ROOT.glob("harness/**/*.py")])
@@ -30,11 +36,11 @@ NEVER = {
 }
 IMPORTERS = {"featgan/user_code.py"}
 OF_TUNE = {("harness/runs/tune.py", "pickle.loads")}
-"""An error that Tune has written, in the driver's own scratch folder, a moment before."""
+"""An error that Tune wrote to the driver's scratch folder just before."""
 
 
 def calls(path: Path) -> list[tuple[str, dict[str, str], list[str]]]:
-    """Each call of a module: what is called, its keywords, its arguments; as source text."""
+    """Return each call of a module as source text: function, keywords, arguments."""
     return [
         (
             ast.unparse(node.func),
@@ -65,7 +71,7 @@ def test_no_call_runs_what_was_read(path: Path) -> None:
 def test_a_run_record_that_names_a_function_imports_nothing(
     tmp_path: Path, sweep_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a sweep file that someone gives on the command line may name code."""
+    """Only a sweep file given on the command line may name code."""
     (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     folder = sweep_folder(data_sets=("apples",), modes=("descending",), seeds=2, length=2)

@@ -67,9 +67,7 @@ REAL = st.floats(-1e100, 1e100, allow_subnormal=False)
     ),
     st.integers(1, 4),
 )
-def test_groups_of_real_values_are_the_best_split_in_their_own_unit(
-    values: list[float], k: int
-) -> None:
+def test_groups_of_real_values_are_the_best_split(values: list[float], k: int) -> None:
     found = np.asarray(values)
     different = np.unique(found)
     if len(different) < k:
@@ -98,7 +96,7 @@ def test_groups_of_real_values_are_the_best_split_in_their_own_unit(
     st.integers(1, 6),
     st.integers(0, 99),
 )
-def test_many_different_values_are_binned_and_assigned_as_they_were_fitted(
+def test_binned_values_are_assigned_as_they_were_fitted(
     kind: str, method: str, k: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def test_without_kinds_nothing_changes_and_nothing_is_drawn():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_changes_are_a_function_of_the_generator_and_differ_from_image_to_image(kind):
+def test_augmentation_follows_the_generator_and_varies_by_image(kind):
     images = pictures(1).expand(16, -1, -1, -1)
     changed = augment(images, [kind], random(1))
     torch.manual_seed(5)
@@ -35,7 +35,7 @@ def test_changes_are_a_function_of_the_generator_and_differ_from_image_to_image(
     assert len({image.numpy().tobytes() for image in changed}) > 10
 
 
-def test_a_translated_image_is_the_image_moved_with_grey_coming_in():
+def test_a_translated_image_is_moved_with_grey_edges():
     images = pictures(200, side=16)
     seen = set()
     for image, moved in zip(images, augment(images, ["translation"], random()), strict=True):
@@ -51,7 +51,7 @@ def test_a_translated_image_is_the_image_moved_with_grey_coming_in():
     assert len(seen) == 25  # every shift of up to an eighth, both ways
 
 
-def test_cutout_makes_a_square_of_half_the_side_grey_and_leaves_the_rest():
+def test_cutout_makes_a_square_of_half_the_side_grey():
     images = pictures(300) + 3  # no pixel is grey by itself
     changed = augment(images, ["cutout"], random())
     grey = (changed == 0).all(dim=1)

@@ -26,7 +26,7 @@ def test_initial_weights_are_drawn_as_dcgan_says():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_first_and_last_layer_are_the_convolutions_they_stand_for(memory_format):
+def test_first_and_last_layer_equal_convolutions(memory_format):
     for kind, side, convolve in (
         (FromPoint, 1, torch.nn.functional.conv_transpose2d),
         (ToPoint, 4, torch.nn.functional.conv2d),

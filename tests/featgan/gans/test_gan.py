@@ -37,7 +37,7 @@ def test_an_infinite_moment_of_adams_is_not_finite(make_gan):
     assert not gan.is_finite()
 
 
-def test_weights_multiply_each_real_images_part_of_the_discriminators_loss(make_gan):
+def test_weights_multiply_each_real_images_loss(make_gan):
     weights = torch.tensor([2.0, 0.0, 1.0, 0.5, 1.5, 1.0])
     gan, reference = make_gan(), make_gan()
     latent = torch.randn((6, 4), generator=noise())
@@ -97,7 +97,7 @@ def test_what_the_settings_leave_open_is_as_published(make_gan, network, publish
     assert make_gan(network=network, training=chosen).optimizer == Optimizer(1e-3, 0.0, 0.5, 2)
 
 
-def test_the_generator_moves_at_every_d_steps_th_step_of_the_whole_run(make_gan):
+def test_the_generator_moves_at_every_d_steps_th_step(make_gan):
     gan = make_gan(training={"d_steps": 3})
     gan.steps = 4  # as of a run continued there
     moved = []
@@ -108,7 +108,7 @@ def test_the_generator_moves_at_every_d_steps_th_step_of_the_whole_run(make_gan)
     assert moved == [False, True, False, False, True, False]
 
 
-def test_between_its_turns_the_generators_loss_is_that_of_the_discriminators_images(make_gan):
+def test_between_its_turns_g_has_the_loss_of_ds_images(make_gan):
     gan, reference = make_gan(training={"d_steps": 2}), make_gan()
     latent = torch.randn((6, 4), generator=noise())
     fake = reference.trained(latent).detach()
@@ -139,7 +139,7 @@ def test_wgan_gp_adds_ten_times_the_gradient_penalty(make_gan):
     assert tally[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_r1_adds_half_gamma_times_the_squared_slope_at_real_images(make_gan):
+def test_r1_adds_half_gamma_times_the_squared_gradient(make_gan):
     plain, penalised = make_gan(network="sngan"), make_gan(network="sngan", r1=6.0)
     reference = make_gan(network="sngan")
     loss = plain.step(real_images(), noise())[0]
@@ -170,7 +170,7 @@ def test_the_average_follows_the_generator_by_its_decay(make_gan):
     torch.testing.assert_close(weights_of(slow.generator), expected)
 
 
-def test_images_are_the_averages_and_the_training_never_sees_them(make_gan):
+def test_images_are_the_averages_and_training_ignores_them(make_gan):
     training = {"learning_rate": 0.02}
     plain, averaged = (make_gan(width=8, training=training, ema=ema) for ema in (0.0, 0.9))
     for gan in (plain, averaged):

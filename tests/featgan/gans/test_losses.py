@@ -48,7 +48,7 @@ def single(*pixels):
     return torch.tensor(pixels)[:, None, None, None]
 
 
-def test_the_gradient_penalty_is_taken_between_real_and_generated_images():
+def test_the_gradient_penalty_is_taken_between_images():
     # Between 0 and 4 at a quarter: 1, slope 1. Between 2 and 6 at a half: 4, slope 4.
     real, fake, shares = single(0.0, 2.0), single(4.0, 6.0), torch.tensor([0.25, 0.5])
     penalty = gradient_penalty(quadratic, real, fake, shares)

@@ -88,7 +88,7 @@ def test_blocks_are_the_published_ones():
     torch.testing.assert_close(same(values), inner + values)
 
 
-def test_every_layer_of_sngans_discriminator_has_spectral_norm_one():
+def test_every_layer_of_sngans_d_has_spectral_norm_one():
     _, discriminator = pair("sngan", 32, width=4)
     for _ in range(30):  # power iterations: one for every batch seen in training
         discriminator(torch.randn(2, 3, 32, 32))
@@ -106,7 +106,7 @@ def test_the_critic_of_wgan_gp_normalises_nothing():
 
 
 @pytest.mark.parametrize(("network", "places"), [("sngan", 64), ("wgan-gp", 1)])
-def test_logits_of_sngan_sum_over_the_8_by_8_places_and_those_of_wgan_gp_average(network, places):
+def test_logits_of_sngan_sum_and_of_wgan_gp_average_over_places(network, places):
     _, discriminator = pair(network, 32)
     discriminator.eval()
     images = torch.randn(3, 3, 32, 32)

@@ -52,6 +52,10 @@ def cmyk_header(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "Decompression bombs and JPEGs of too many scans or segments are not decoded",
+)
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

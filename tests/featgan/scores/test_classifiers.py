@@ -216,6 +216,10 @@ def test_weights_out_of_reach_are_told_with_the_way_to_get_them(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.guarantee(
+    "Exposure",
+    "Downloaded weights are verified by their published hash, also when kept",
+)
 def test_a_download_that_is_kept_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,7 +175,7 @@ def test_real_images_that_are_too_few_for_halves_have_no_metrics() -> None:
     assert (score.halves(4), score.halves(5), score.halves(1000)) == ((2, 2), (2, 3), (100, 900))
 
 
-def test_a_metric_of_the_users_own_stands_in_the_protocol_with_its_files_digest(
+def test_a_user_defined_metric_is_in_the_protocol_with_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)

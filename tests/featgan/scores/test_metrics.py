@@ -118,7 +118,7 @@ def test_density_and_coverage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert density_coverage(real, line(0.5, 0.5, 0.5)) == pytest.approx((2.0, 2 / 3))
 
 
-def test_density_and_coverage_of_the_real_distribution_are_about_one() -> None:
+def test_density_and_coverage_of_real_images_are_about_one() -> None:
     real = FeatureStatistics(features(600, 8, 1))
     density, coverage = density_coverage(real, features(600, 8, 2))
     assert density == pytest.approx(1, abs=0.1)

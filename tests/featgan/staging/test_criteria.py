@@ -45,7 +45,7 @@ def test_a_window_of_one_is_the_peak():
         ([1, 2, 1, 3], (3, False)),
     ],
 )
-def test_patience_ends_a_stage_after_evaluations_without_a_new_best(values, verdict):
+def test_patience_ends_a_stage_without_a_new_best(values, verdict):
     assert patience(values, STAGES) == verdict
 
 

@@ -26,11 +26,11 @@ def follow(stages, scores, every=10):
     return progress, peaks
 
 
-def test_ascending_starts_with_the_lowest_centroid_and_adds_upwards():
+def test_ascending_starts_with_the_lowest_centroid():
     assert [s.groups for s in plan("ascending", 3, 5)] == [(1,), (1, 2), (1, 2, 3)]
 
 
-def test_descending_starts_with_the_highest_centroid_and_adds_downwards():
+def test_descending_starts_with_the_highest_centroid():
     assert [s.groups for s in plan("descending", 3, 5)] == [(3,), (3, 2), (3, 2, 1)]
 
 
@@ -151,7 +151,7 @@ def test_a_stage_ended_by_its_criterion_spends_fewer_epochs():
     assert progress.peaks == [Peak(20, 3.0), Peak(10, 5.0)]
 
 
-def test_without_rewind_the_epochs_after_a_peak_are_part_of_the_model():
+def test_without_rewind_epochs_after_a_peak_count():
     progress = Progress(plan("ascending", 2, 30), StageSettings(rewind=False))
     for score in [3.0, 2.0, 1.0, 1.0, 4.0, 1.0]:
         progress.trained(10)
@@ -184,7 +184,7 @@ def test_a_smoothed_peak_keeps_the_models_it_may_go_back_to():
     assert progress.peaks == [Peak(30, 3.0)]
 
 
-def test_a_criterion_that_looks_back_further_than_models_are_kept_is_refused(tmp_path, monkeypatch):
+def test_a_criterion_that_looks_back_too_far_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "moody.py").write_text(
         "def criterion(values, stages):\n    return (1 if len(values) > 8 else 0), False\n"
@@ -199,9 +199,7 @@ def test_a_criterion_that_looks_back_further_than_models_are_kept_is_refused(tmp
 
 
 @pytest.mark.parametrize("answer", ["1", "None", "(2, False)", "(-1, False)", "(0, True, 0)"])
-def test_an_own_criterions_answer_must_be_a_position_and_whether_it_is_over(
-    tmp_path, monkeypatch, answer
-):
+def test_a_user_defined_criterions_answer_is_checked(tmp_path, monkeypatch, answer):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "vague.py").write_text(f"def criterion(values, stages):\n    return {answer}\n")
     monkeypatch.delitem(sys.modules, "vague", raising=False)
@@ -221,7 +219,7 @@ def test_what_an_own_criterion_raises_names_it(tmp_path, monkeypatch):
         progress.observe(1.0)
 
 
-def test_values_that_are_no_numbers_at_a_stages_start_do_not_end_the_run():
+def test_nan_at_a_stages_start_does_not_end_the_run():
     progress = Progress(plan("conventional", 1, 40), StageSettings(watch="own"))
     for value in [math.nan, math.nan, 3.0, 2.0]:
         progress.trained(10)
@@ -242,7 +240,7 @@ def test_a_peak_outlives_values_that_are_not_finite():
     assert (progress.peaks, progress.best_score) == ([Peak(60, 6.5)], 7.0)
 
 
-def test_an_own_criterions_numpy_answers_stay_out_of_the_checkpoint(tmp_path, monkeypatch):
+def test_a_criterions_numpy_answers_stay_out_of_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "numpy_minded.py").write_text(
         "import numpy as np\ndef c(values, stages):\n"

@@ -109,7 +109,7 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     assert json.loads(json.dumps(record))["digest"] == data.digest
 
 
-def test_tasks_that_decode_feed_actors_that_count_on_a_share_of_a_gpu(
+def test_decoding_tasks_feed_counting_actors_on_a_shared_gpu(
     counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way of a machine with GPUs, but that the network is on the CPU."""
@@ -251,7 +251,12 @@ class Killing(FolderSource):
         return read
 
 
-def test_an_image_that_kills_its_process_ends_the_count_with_a_line(
+@pytest.mark.guarantee(
+    "Images",
+    "An image that kills its process ends the count with one line after four deaths; counts "
+    "are kept",
+)
+def test_an_image_that_kills_its_process_ends_the_count(
     ray_session: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "RETRIES", 1)

@@ -61,6 +61,10 @@ def fake_count(counts: dict[str, int], bad: dict[str, str], calls: list[list[str
     return count
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "An unreadable image is tried again; no other image is counted again",
+)
 def test_an_unreadable_image_is_counted_once_it_can_be_read(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +84,10 @@ def test_an_unreadable_image_is_counted_once_it_can_be_read(
     assert [len(call) for call in calls] == [IMAGES, IMAGES]
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "An unreadable image is tried again; no other image is counted again",
+)
 def test_what_stopped_a_count_and_was_mended_is_looked_at_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,8 +120,13 @@ def counted(
     return data, [table.to_dict("list"), rejected.to_dict("list"), images]
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "A full or closed disk at any write costs nothing: with room again, the same command ends "
+    "with the same bytes",
+)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
-def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
+def test_a_full_or_closed_disk_at_any_write_costs_nothing(
     photos: Path, tmp_path: Path, done: Done, failing: type[Any], code: int
 ) -> None:
     root = str(tmp_path / "store")
@@ -143,7 +148,7 @@ def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
         assert not [key for key in Store(root).list("features") if "/parts/" in key]
 
 
-def test_an_image_that_could_not_be_read_costs_no_other_a_second_count(
+def test_an_unreadable_image_costs_no_other_a_second_count(
     photos: Path, tmp_path: Path, done: Done, closed: set[bytes]
 ) -> None:
     store = Store(str(tmp_path / "store"))
@@ -183,7 +188,7 @@ def test_a_known_count_makes_no_image_of_bytes_that_are_refused(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no answer\nat all")])
-def test_what_a_reader_stumbles_over_is_tried_again_by_the_next_count(
+def test_what_a_reader_failed_on_is_tried_again(
     photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def read(location: bytes) -> bytes:
@@ -198,7 +203,12 @@ def test_what_a_reader_stumbles_over_is_tried_again_by_the_next_count(
     assert rejected["reason"][1] == f"cannot be read: {why}"
 
 
-def test_a_count_for_what_was_mended_loses_nothing_when_it_ends_early(
+@pytest.mark.guarantee(
+    "Images",
+    "A data set stays until its successor is written; unfinished counts are removed under the "
+    "lock only",
+)
+def test_a_recount_that_ends_early_loses_nothing(
     photos: Path, tmp_path: Path, done: Done, closed: set[bytes], failing: type[Any]
 ) -> None:
     before, root = tmp_path / "before", str(tmp_path / "store")
@@ -228,7 +238,12 @@ def test_a_count_for_what_was_mended_loses_nothing_when_it_ends_early(
     assert counted(photos, Store(root)) == (first, content)
 
 
-def test_left_parts_are_removed_but_not_those_of_a_count_under_way(
+@pytest.mark.guarantee(
+    "Images",
+    "A data set stays until its successor is written; unfinished counts are removed under the "
+    "lock only",
+)
+def test_left_parts_are_removed_unless_a_count_runs(
     photos: Path, tmp_path: Path, done: Done
 ) -> None:
     store = Store(str(tmp_path / "store"))

@@ -62,6 +62,7 @@ def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> D
     )
 
 
+@pytest.mark.guarantee("Images", "The same through Ray, with 40 megapixels, with 100,000 images")
 @pytest.mark.usefixtures("ray_session")
 def test_damaged_files_are_counted_or_named_one_by_one(
     tmp_path: Path, fuzz: types.ModuleType
@@ -91,10 +92,11 @@ def test_damaged_files_are_counted_or_named_one_by_one(
     assert table.between(1, 4096).all()
 
 
+@pytest.mark.guarantee("Images", "The same through Ray, with 40 megapixels, with 100,000 images")
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(7200)
-def test_a_hundred_thousand_small_images_and_one_of_40_megapixels(tmp_path: Path) -> None:
+def test_100000_small_images_and_one_of_40_megapixels(tmp_path: Path) -> None:
     folder, store = tmp_path / "photos", Store(str(tmp_path / "store"))
     for number in range(100_000):
         pixels = np.random.default_rng(number % 5000).integers(0, 256, (8, 8), np.uint8)

@@ -53,7 +53,7 @@ def put_interrupted(store: Store, key: str, counts: list[int], made: list[Any]) 
     )
 
 
-def test_counts_of_the_same_kind_are_known_with_what_they_were_made_with(tmp_path: Path) -> None:
+def test_known_counts_say_what_they_were_made_with(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     put_whole(store, "features/a-0", 11, KIND, [OLD])
     put_whole(store, "features/b-0", 22, KIND | {"input_size": 64}, [GPU])

@@ -51,7 +51,7 @@ def test_results_come_in_any_order_and_finished_parts_remain(store: Store) -> No
     assert images[:, 0, 0, 0].tolist() == list(range(8))
 
 
-def test_what_was_unreadable_is_looked_at_again_and_its_part_mended(store: Store) -> None:
+def test_unreadable_images_of_a_part_are_read_again(store: Store) -> None:
     parts = Parts(store, "features/x", 3, 4)
     parts.add(batch(0, 1, 2, bad=(0,), unreadable=(1,)))
     assert parts.missing().tolist() == []  # by this count it is not
@@ -97,7 +97,7 @@ def test_parts_are_few_but_small(total: int, size: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("before", [1, 2])
-def test_a_part_of_another_length_is_counted_again_of_what_is_known(
+def test_a_part_of_another_length_is_counted_again(
     before: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:

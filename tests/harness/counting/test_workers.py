@@ -105,6 +105,10 @@ def failing(*errors: Exception) -> Callable[[bytes], bytes]:
     return read
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "An unreadable image is tried again; no other image is counted again",
+)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, None])
 def test_a_storage_that_stumbles_is_asked_again(
     number: int | None, images: list[bytes], monkeypatch: pytest.MonkeyPatch
@@ -116,7 +120,11 @@ def test_a_storage_that_stumbles_is_asked_again(
     assert (found["problem"][0], found["unreadable"].tolist()) == ("", [False])
 
 
-def test_a_storage_that_stays_away_is_waited_for_once_and_not_for_each_image(
+@pytest.mark.guarantee(
+    "Images",
+    "Storage that stays unreachable is waited for once, not for each image",
+)
+def test_unreachable_storage_is_waited_for_once(
     images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []

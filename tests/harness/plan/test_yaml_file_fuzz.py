@@ -210,6 +210,10 @@ def plan_or_reason(path: Path, data: bytes, scale: Scale = "full") -> Sweep | st
 OUTCOMES = {"plan": 0, "reason": 0}
 
 
+@pytest.mark.guarantee(
+    "Sweep files",
+    "Any sweep file is planned, or ends with exit code 2 and one line naming file, key and reason",
+)
 @settings(
     max_examples=CASES,
     derandomize=True,
@@ -271,6 +275,10 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.guarantee(
+    "Sweep files",
+    "Too long, deep or self-referencing files are refused in seconds and little memory",
+)
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_are_refused_in_seconds_and_little_memory(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "bomb.yaml"
@@ -297,6 +305,10 @@ def test_bombs_are_refused_in_seconds_and_little_memory(tmp_path: Path, kind: st
     assert int(out[-1]) < 300_000, "kilobytes"
 
 
+@pytest.mark.guarantee(
+    "Sweep files",
+    "10,000 runs are planned; over 100,000 are refused before they are expanded",
+)
 def test_ten_thousand_runs_are_planned_and_billions_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +376,10 @@ sys.exit(main({arguments!r}))
 """Code of a process forked from one that has loaded the command's modules."""
 
 
+@pytest.mark.guarantee(
+    "Sweep files",
+    "Any sweep file is planned, or ends with exit code 2 and one line naming file, key and reason",
+)
 @pytest.mark.parametrize("dry", [True, False], ids=["dry", "real"])
 @pytest.mark.parametrize("kind", MISTAKES)
 def test_the_command_ends_with_2_and_one_line(kind: str, dry: bool, tmp_path: Path) -> None:

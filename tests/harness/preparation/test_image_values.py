@@ -51,7 +51,7 @@ def values(store: Store, **options: Any) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_functions_of_pixels_come_in_the_packs_order_and_are_kept(
+def test_values_of_pixels_follow_the_packs_order_and_are_kept(
     store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_values, "PART_BYTES", 3 * 16 * 16 * 3)  # four tasks

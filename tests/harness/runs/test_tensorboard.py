@@ -107,6 +107,7 @@ def test_final_metrics_and_hyperparameters(store, run):
         assert name in start
 
 
+@pytest.mark.guarantee("Exposure", "On one machine only loopback is listened on")
 def test_tensorboard_by_default_listens_on_loopback_only(tmp_path):
     command = [Path(sys.executable).with_name("tensorboard"), "--logdir", tmp_path, "--port", "0"]
     mark = uuid.uuid4().hex

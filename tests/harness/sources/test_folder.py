@@ -118,6 +118,10 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         [*find_images(["gs://pictures/fruit"], label=False)]
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "Storage that stays unreachable is waited for once, not for each image",
+)
 def test_a_denial_by_amazon_is_a_permission_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -9,7 +9,7 @@ def test_on_local_disk_it_is_the_folder_itself(tmp_path):
         assert folder == tmp_path / "s"
 
 
-def test_of_a_bucket_it_has_what_tables_need_and_takes_back_what_was_made():
+def test_a_copy_has_what_tables_need_and_uploads_what_was_made():
     store = Store("memory://mirror-test")
     needed = {
         "sweep.json",
@@ -32,7 +32,7 @@ def test_of_a_bucket_it_has_what_tables_need_and_takes_back_what_was_made():
     assert store.get("s/sweep.json") == b"sweep.json"
 
 
-def test_what_is_out_of_date_goes_from_the_bucket_and_what_is_left_alone_stays():
+def test_outdated_tables_are_removed_from_the_bucket():
     store = Store("memory://mirror-stale-test")
     for name in ("tables/old.csv", "tables/again.csv", "figures/kept.png"):
         store.put(f"s/{name}", b"before")

@@ -18,6 +18,11 @@ from harness.storage import lock
 from harness.storage.lock import Holder, SweepLock
 from harness.storage.store import Store
 
+pytestmark = pytest.mark.guarantee(
+    "Faults",
+    "A second driver refuses and names the first; a dead one's sweep is taken over",
+)
+
 HOLD = """
 import sys
 from harness.storage.lock import SweepLock
@@ -134,7 +139,7 @@ def test_who_lets_go_while_it_is_watched_is_succeeded(
         assert _holder(store).host == "elsewhere"
 
 
-def test_a_silent_driver_on_another_host_is_replaced_and_learns_it(
+def test_a_silent_driver_on_another_host_is_replaced(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, reasons = threading.Event(), []
