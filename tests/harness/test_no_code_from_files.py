@@ -35,7 +35,7 @@ NEVER = {
     *("shelve.open", "joblib.load", "pd.read_pickle", "subprocess.getoutput"),
 }
 IMPORTERS = {"featgan/user_code.py"}
-OF_TUNE = {("harness/runs/tune.py", "pickle.loads")}
+OF_TUNE = {("harness/runs/callback.py", "pickle.loads")}
 """An error that Tune wrote to the driver's scratch folder just before."""
 
 
