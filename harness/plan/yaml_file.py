@@ -45,35 +45,37 @@ class _Loader(yaml.SafeLoader):
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         assert node is not None
-        if is_alias:
-            if node not in self._sizes:
-                self._refuse(node, "an alias refers to the value that holds it")
-            return node
-        size = NODE_CHARACTERS
-        if isinstance(node, yaml.ScalarNode):
-            if "://" in node.value and (shown := redacted(node.value)) != node.value:
-                self._refuse(node, f"{_shortened(shown)}: {NO_CREDENTIALS}")
-            if found := CONTROL.search(node.value):
-                self._refuse(node, f"control character {found[0]!a} in a text")
-            if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INTEGER:
-                self._refuse(node, "an integer of more than 64 bits")
-            size += len(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in keys:
-                    self._refuse(key, f"key {_shown(key.value)} twice")
-                keys.add(key.value)
-            size += sum(self._sizes[child] for pair in node.value for child in pair)
-        elif isinstance(node, yaml.SequenceNode):
-            size += sum(self._sizes[child] for child in node.value)
-        if size > LARGEST_EXPANSION:  # else nested aliases would take hours and all memory
-            self._refuse(node, f"more than {LARGEST_EXPANSION} characters, aliases expanded")
-        self._sizes[node] = size
+        if is_alias and node not in self._sizes:
+            _refuse(node, "an alias refers to the value that holds it")
+        if not is_alias:
+            size = NODE_CHARACTERS + self._checked_size(node)
+            if size > LARGEST_EXPANSION:  # nested aliases would take hours and all memory
+                _refuse(node, f"more than {LARGEST_EXPANSION} characters, aliases expanded")
+            self._sizes[node] = size
         return node
 
-    def _refuse(self, node: yaml.Node, problem: str) -> None:
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    def _checked_size(self, node: yaml.Node) -> int:
+        """Characters of the text of a node, or of its inner nodes, all of which are composed."""
+        if isinstance(node, yaml.ScalarNode):
+            if "://" in node.value and (shown := redacted(node.value)) != node.value:
+                _refuse(node, f"{_shortened(shown)}: {NO_CREDENTIALS}")
+            if found := CONTROL.search(node.value):
+                _refuse(node, f"control character {found[0]!a} in a text")
+            if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INTEGER:
+                _refuse(node, "an integer of more than 64 bits")
+            return len(node.value)
+        if isinstance(node, yaml.SequenceNode):
+            return sum(self._sizes[child] for child in node.value)
+        keys = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in keys:
+                _refuse(key, f"key {_shown(key.value)} twice")
+            keys.add(key.value)
+        return sum(self._sizes[child] for pair in node.value for child in pair)
+
+
+def _refuse(node: yaml.Node, problem: str) -> None:
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_implicit_resolver(

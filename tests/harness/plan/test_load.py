@@ -98,6 +98,9 @@ def test_a_pilots_grace_ends_before_its_runs(read):
         ("name: features", "name: 'features' is the folder of feature tables"),
         ("groups: {k: 3}\ngroups: {k: 4}", "line 9: key 'groups' twice"),
         ("groups: [", "line 8: expected"),
+        ('results: "a\\0b"', "line 8: control character '\\x00' in a text"),
+        (f"sample_every: {10**20}", "line 8: an integer of more than 64 bits"),
+        ("results: s3://KEY:SECRET@b", "line 8: s3://***@b: an address in a sweep file holds no"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_key_and_reason(read, extra, message):
@@ -152,6 +155,17 @@ def test_a_file_that_is_not_a_sweep_file_is_refused(read, text, message):
         read(text=text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_merge_keys_are_read_and_can_be_overridden(read):
+    sweep = read(
+        """
+        gan: &gan {width: 8, latent: 16}
+        small: {gan: {<<: *gan, width: 4}}
+        """,
+        scale="small",
+    )
+    assert (sweep.gan.width, sweep.gan.latent) == (4, 16)
 
 
 def test_a_missing_file_is_named():
