@@ -60,16 +60,16 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
 def _report(store: Store, sweep: str) -> str:
     """Draw figure 9; return tables 2 and 3, and the images near a boundary, as text."""
     from harness.counting.boundaries import boundary_table
-    from harness.records.sweep_results import Outcome
+    from harness.records.sweep_results import SweepResults
     from harness.report import figures
     from harness.report.paper_tables import group_tables
     from harness.storage.local_copy import mirrored
 
     with mirrored(store, sweep) as folder:
-        outcome = Outcome.read(folder)
-        figures.draw(outcome, folder / "figures")
-        tables = group_tables(outcome)
-        for record in outcome.count_groups:
+        results = SweepResults.read(folder)
+        figures.draw(results, folder / "figures")
+        tables = group_tables(results)
+        for record in results.count_groups:
             tables.append(boundary_table(f"{record.data}: {record.title}", record.split))
         text = "\n".join(table.text() for table in tables)
     return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"

@@ -113,8 +113,7 @@ def report(sweep: Sweep, store: Store) -> str:
     from harness.storage.local_copy import mirrored
 
     with mirrored(store, sweep.name) as folder:
-        build.make(folder)
-        text = build.screen(folder)
+        text = build.summary(build.make(folder))
     home = store.join(sweep.name)
     lines = [
         text,

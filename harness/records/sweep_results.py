@@ -1,22 +1,23 @@
-"""What a sweep has written so far, read back: run records, groups, data records, samples.
+"""The results of one sweep so far, read from its folder into one table of runs.
 
-Judges no result; a file that cannot be read, or is another sweep's, is named, not skipped in
-silence.
+A file that cannot be read, or that belongs to other runs, is left out and named in `problems`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
-from harness.records import consistency
+from featgan.scores.image_quality import Qualities
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     DataRecord,
@@ -29,91 +30,100 @@ from harness.records.sweep_records import (
 from harness.storage.sealed import is_of_other_format
 
 Cell = dict[str, Any]
+Axes = tuple[tuple[str, Any], ...]
+"""Further axes of the grid by dotted key, such as `(("groups.k", 4),)`."""
 Model = TypeVar("Model", bound=BaseModel)
 
 PAPER_MODES = ("descending", "ascending", "conventional")
 """The order of the paper's tables; further modes follow in the order of the sweep."""
+QUALITIES = tuple(field.name for field in fields(Qualities) if field.name != "images")
+_NUMBERS = (
+    *("final_score", "best_score", "epochs_to_peak", "epochs_spent", "fresh_score"),
+    *(*QUALITIES, "feature_count", "feature_count_sd"),
+)
+"""Columns of the frame that hold numbers; a missing one is NaN."""
+_COLUMNS = (
+    *("data", "mode", "seed", "axes", "protocol", "status", "pattern", "label"),
+    *("record", "rescored", *_NUMBERS),
+)
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """The runs that differ in their seed alone, in the order of their seeds."""
+class Block:
+    """The runs of one data set under one score protocol: what may stand in one table."""
 
     data: str
-    mode: str
-    axes: tuple[tuple[str, Any], ...]
-    """Further axes of the grid by dotted key, such as `("groups.k", 4)`."""
     protocol: str
-    runs: tuple[RunRecord, ...]
-    planned: int
-    """How many seeds the sweep asks for."""
+    suffix: str
+    """Ending of the tables' keys where the data set has runs of several protocols."""
+    runs: pd.DataFrame
+    """The rows of `SweepResults.frame`."""
+    ceiling: RealScore | None
+    """The score of the real images; None where the grid has several, of several sizes."""
 
-    @property
-    def finished(self) -> list[RunRecord]:
+    @cached_property
+    def finished(self) -> pd.DataFrame:
         """The runs that count in means and in best of n."""
-        ended = (run for run in self.runs if run.status == "finished")
-        # older versions wrote "finished" where the watched value was never a number
-        return [run for run in ended if None not in (run.best_score, run.final_score)]
+        return self.runs[self.runs["counts"]]
 
-    @property
-    def representative(self) -> RunRecord | None:
-        """Best of n: the finished run with the highest best score; the first of equals."""
-        return max(self.finished, key=lambda run: run.best_score or 0.0, default=None)
+    @cached_property
+    def patterns(self) -> pd.DataFrame:
+        """The first run of each pattern, by `pattern`, in the order of the tables."""
+        return self.runs.drop_duplicates("pattern").set_index("pattern")
 
-    @property
-    def label(self) -> str:
-        """The mode and the further axes, for legends."""
-        return ", ".join([self.mode, *(f"{key}={value}" for key, value in self.axes)])
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The best of n of each pattern that has a finished run, by `pattern`."""
+        return self.runs[self.runs["best"]].set_index("pattern")
+
+    def by_axes(self) -> Iterator[tuple[Axes, pd.DataFrame]]:
+        """Yield the runs by their further axes."""
+        for axes, runs in self.runs.groupby("axes", sort=False):
+            yield cast(Axes, axes), runs
+
+    def by_seed(self, column: str) -> pd.DataFrame:
+        """Return a column of the finished runs as [pattern, seed]; NaN where there is none."""
+        return self.finished.pivot(index="pattern", columns="seed", values=column)
+
+    def paired(self, column: str, a: str, b: str) -> np.ndarray:
+        """Return values [2, seeds] of two patterns, over the seeds for which both have one."""
+        return self.by_seed(column).reindex([a, b]).dropna(axis=1).to_numpy()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepResults:
     """Everything below one sweep's folder that tables and figures are made from."""
 
     folder: Path
     name: str
     cells: list[Cell]
-    """The runs the sweep asks for; of a folder without `sweep.json`, those that are there."""
+    """The runs the sweep asks for; without `sweep.json`, those that are there."""
     notes: list[str]
     runs: list[RunRecord]
     data: dict[str, DataRecord]
-    """By the name of their file: that of the data set, and of its variant where there are several.
-    """
+    """Data records by the names of their files: data sets, or variants of them."""
     groups: dict[str, GroupsRecord]
-    """By the name of their file."""
-    rescored: dict[str, Rescored] = field(default_factory=dict)
-    """What was measured again with fresh noise, by run."""
-    real: dict[str, RealRecord] = field(default_factory=dict)
+    """Groups by the names of their files."""
+    rescored: dict[str, Rescored]
+    """Measurements with fresh noise, by run."""
+    real: dict[str, RealRecord]
     """The same measurements of real images, by the name of the data record."""
-    ceilings: list[RealScore] = field(default_factory=list)
+    ceilings: list[RealScore]
     """Scores of real images, one for each data set and score protocol."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
     @classmethod
-    def read(cls, folder: Path, expected: list[Cell] | None = None) -> Outcome:
-        """Read a sweep's folder, finished or not; a UserError where there is none."""
+    def read(cls, folder: Path) -> SweepResults:
+        """Read a sweep's folder, finished or not; raise UserError where there is none."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of a sweep")
         problems: list[str] = []
         path = folder / "sweep.json"
         plan = _parsed(path, SweepRecord, problems) if path.is_file() else None
-        runs = _latest(
-            [
-                run
-                for path in sorted(folder.glob("runs/*/run.json"))
-                if (run := _run(path, problems)) is not None
-            ],
-            plan.runs if plan else None,
-            problems,
-        )
-        data = _all(
-            *(folder / "data", DataRecord, problems),
-            lambda record, every: consistency.other_than_the_runs(record, every, runs),
-        )
-        groups = _all(
-            *(folder / "groups", GroupsRecord, problems),
-            lambda record, _: consistency.other_than_counted(record, data),
-        )
+        runs = _runs(folder, plan.runs if plan else None, problems)
+        groups = _read_all(folder / "groups", GroupsRecord, problems)
+        if not runs and not groups and not (plan and plan.cells):
+            raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
         rescored = {}
         for run in runs:
             path = folder / "runs" / run.run / "rescored.json"
@@ -123,35 +133,33 @@ class Outcome:
                 problems.append(f"{path}: left out: measured of another generator than the run's")
                 continue
             rescored[run.run] = again
-        real = _all(
-            *(folder / "real", RealRecord, problems),
-            lambda record, _: consistency.other_than_measured(record, data),
-        )
-        ceilings = _all(
-            *(folder / "ceilings", RealScore, problems),
-            lambda record, _: consistency.other_than_measured(record, data),
-        )
-        problems += _failed_starts(folder, plan.runs if plan else None)
-        cells = expected if expected is not None else plan.cells if plan else None
-        if not runs and not cells and not groups:
-            raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
+        data = _read_all(folder / "data", DataRecord, problems)
+        real = {}
+        for record in _read_all(folder / "real", RealRecord, problems).values():
+            if record.name in data and record.digest != data[record.name].digest:
+                problems.append(
+                    f"{folder}/real/{record.name}.json: left out: measured of other images than "
+                    "the sweep's; run results.py with --rescore"
+                )
+            else:
+                real[record.name] = record
         return cls(
             folder=folder,
             name=plan.name if plan else folder.resolve().name,
-            cells=cells if cells is not None else [run.cell for run in runs],
+            cells=plan.cells if plan else [run.cell for run in runs],
             notes=plan.notes if plan else [],
             runs=runs,
             data=data,
             groups=groups,
             rescored=rescored,
-            real={record.name: record for record in real.values()},
-            ceilings=[*ceilings.values()],
+            real=real,
+            ceilings=[*_read_all(folder / "ceilings", RealScore, problems).values()],
             problems=problems,
         )
 
     @cached_property
     def data_sets(self) -> list[str]:
-        """Names in the order of the sweep."""
+        """Names of the data sets in the order of the sweep."""
         known = [cell["data"] for cell in [*self.cells, *(run.cell for run in self.runs)]]
         return list(dict.fromkeys([*known, *(record.data for record in self.groups.values())]))
 
@@ -169,78 +177,109 @@ class Outcome:
     @cached_property
     def missing(self) -> list[Cell]:
         """Cells of the grid that have no run record yet."""
-        there = {_key(run.cell) for run in self.runs}
-        return [cell for cell in self.cells if _key(cell) not in there]
+        begun = {_key(run.cell) for run in self.runs}
+        return [cell for cell in self.cells if _key(cell) not in begun]
 
     def not_begun(self, data: str) -> set[str]:
-        """Modes of a data set of which no run has a record yet."""
+        """Return the modes of a data set of which no run has a record yet."""
         begun = {run.cell["mode"] for run in self.runs if run.cell["data"] == data}
         return {cell["mode"] for cell in self.cells if cell["data"] == data} - begun
 
     @cached_property
-    def patterns(self) -> list[Pattern]:
-        """The runs by data set, mode, further axes and score protocol; scores never mix those."""
-        found: dict[tuple[str, str], list[RunRecord]] = {}
-        for run in sorted(self.runs, key=lambda run: run.cell["seed"]):
-            found.setdefault((_pattern(run.cell), run.score_protocol), []).append(run)
-        planned = [_pattern(cell) for cell in self.cells]
-        patterns = [
-            Pattern(
-                data=runs[0].cell["data"],
-                mode=runs[0].cell["mode"],
-                axes=_axes(runs[0].cell),
-                protocol=protocol,
-                runs=tuple(runs),
-                planned=max(planned.count(key), len(runs)),
-            )
-            for (key, protocol), runs in found.items()
-        ]
-        axes = list(dict.fromkeys(_axes(cell) for cell in [r.cell for r in self.runs]))
-        return sorted(
-            patterns,
-            key=lambda p: (
-                self.data_sets.index(p.data),
-                p.protocol,
-                axes.index(p.axes),
-                self.modes.index(p.mode),
-            ),
+    def frame(self) -> pd.DataFrame:
+        """A row a run, in the order of the tables: data set, protocol, axes, mode, seed.
+
+        | column | |
+        |---|---|
+        | data, mode, seed, axes | its cell; `axes` is a tuple of (dotted key, value) |
+        | protocol, status | as in its record |
+        | pattern, label | JSON of the cell without its seed; mode and axes for people |
+        | planned | how many seeds the sweep asks for |
+        | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
+        | counts | finished with scores: whether it counts in means and in best of n |
+        | best | whether it is its pattern's best of n: the first of the highest best scores |
+        | fresh_score | mean of its fresh scores, if they are of its protocol |
+        | sharpness, ..., feature_count, feature_count_sd | of its generated images |
+        | record, rescored | the RunRecord, and the Rescored or None |
+        """
+        rows = [self._row(run) for run in self.runs]
+        frame = pd.DataFrame(rows, columns=_COLUMNS, dtype=object)
+        frame = frame.astype(dict.fromkeys(_NUMBERS, float))
+        axes = [*dict.fromkeys(frame["axes"])]
+        order = {"data": self.data_sets.index, "axes": axes.index, "mode": self.modes.index}
+        frame = frame.sort_values(
+            ["data", "protocol", "axes", "mode", "seed"],
+            key=lambda column: column.map(order[column.name]) if column.name in order else column,
+            ignore_index=True,
         )
+        planned = pd.Series([_key(cell, without="seed") for cell in self.cells]).value_counts()
+        begun = frame.groupby(["pattern", "protocol"])["seed"].transform("size")
+        frame["planned"] = np.maximum(frame["pattern"].map(planned).fillna(0).astype(int), begun)
+        scored = np.isfinite(frame[["final_score", "best_score"]].to_numpy()).all(axis=1)
+        frame["counts"] = (frame["status"] == "finished") & scored
+        counting = frame[frame["counts"]].groupby(["pattern", "protocol"])["best_score"]
+        frame["best"] = frame.index.isin(counting.idxmax())
+        return frame
 
-    def blocks(self) -> list[tuple[str, str, list[Pattern]]]:
-        """The patterns by data set and score protocol: what may stand in one table."""
-        pairs = dict.fromkeys((p.data, p.protocol) for p in self.patterns)
-        return [
-            (d, s, [p for p in self.patterns if (p.data, p.protocol) == (d, s)]) for d, s in pairs
-        ]
+    def _row(self, run: RunRecord) -> dict[str, Any]:
+        """Return what `frame` takes from one run alone."""
+        again = self.rescored.get(run.run)
+        row = {
+            "data": run.cell["data"],
+            "mode": run.cell["mode"],
+            "seed": run.cell["seed"],
+            "axes": _axes(run.cell),
+            "protocol": run.score_protocol,
+            "status": run.status,
+            "pattern": _key(run.cell, without="seed"),
+            "label": ", ".join([run.cell["mode"], *(f"{k}={v}" for k, v in _axes(run.cell))]),
+            "final_score": run.final_score,
+            "best_score": run.best_score,
+            "epochs_to_peak": run.epochs_to_peak,
+            "epochs_spent": run.epochs_spent,
+            "record": run,
+            "rescored": again,
+        }
+        if again:
+            row |= {name: getattr(again.qualities, name) for name in QUALITIES}
+            if again.fresh_scores and again.same_protocol == run.score_protocol:
+                row["fresh_score"] = np.mean(again.fresh_scores)
+            if counts := again.feature_counts:
+                row |= {"feature_count": counts.mean, "feature_count_sd": counts.sd}
+        return row
 
-    def suffix(self, data: str, protocol: str) -> str:
-        """Tells the files of one data set under several score protocols apart."""
-        same = [other for name, other, _ in self.blocks() if name == data]
-        return f"-protocol{same.index(protocol) + 1}" if len(same) > 1 else ""
-
-    def ceiling(self, data: str, protocol: str) -> RealScore | None:
-        """The score of the real images; None where the grid has several, of several sizes."""
-        found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
-        return found[0] if len({r.score for r in found}) == 1 else None
+    def blocks(self) -> Iterator[Block]:
+        """Yield the runs by data set and score protocol; scores of two protocols never mix."""
+        for data, of_data in self.frame.groupby("data", sort=False):
+            protocols = list(of_data["protocol"].unique())
+            for number, protocol in enumerate(protocols, 1):
+                found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
+                yield Block(
+                    data=str(data),
+                    protocol=protocol,
+                    suffix=f"-protocol{number}" if len(protocols) > 1 else "",
+                    runs=of_data[of_data["protocol"] == protocol],
+                    ceiling=found[0] if len({record.score for record in found}) == 1 else None,
+                )
 
     def variant(self, run: RunRecord) -> str:
-        """The name in `data` of the run's data set, as its images were made and counted."""
+        """Return the name in `data` of the run's data set, as its images were made and counted."""
         same = (name for name, record in self.data.items() if record.key == run.data_key)
         return next(same, run.cell["data"]) if run.data_key else str(run.cell["data"])
 
     def run_folder(self, run: RunRecord) -> Path:
-        """Where a run keeps its files."""
+        """Return the folder in which a run keeps its files."""
         return self.folder / "runs" / run.run
 
 
 def cell_name(cell: Cell) -> str:
-    """A cell as people name it: `apples-descending-seed0`, further axes appended."""
+    """Return a cell's name for people: `apples-descending-seed0`, further axes appended."""
     axes = "".join(f"-{key}={value}" for key, value in _axes(cell))
     return f"{cell['data']}-{cell['mode']}-seed{cell['seed']}{axes}"
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A tree of settings by dotted keys."""
+    """Yield the values of nested settings with their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from dotted(value, f"{prefix}{key}.")
@@ -248,49 +287,44 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
-def spelled(value: Any) -> Any:
-    """A setting as axes are compared and shown: numbers and text as they are, lists as JSON."""
+def axis_value(value: Any) -> Any:
+    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _axes(cell: Cell) -> tuple[tuple[str, Any], ...]:
+def _axes(cell: Cell) -> Axes:
     extra = ((key, cell[key]) for key in cell if key not in ("data", "mode", "seed"))
-    return tuple((key, spelled(value)) for key, value in extra)
+    return tuple((key, axis_value(value)) for key, value in extra)
 
 
-def _key(cell: Cell) -> str:
-    return json.dumps(cell, sort_keys=True)
+def _key(cell: Cell, without: str = "") -> str:
+    """Return JSON that is equal for equal cells; without the seed, for cells of one pattern."""
+    return json.dumps({key: cell[key] for key in cell if key != without}, sort_keys=True)
 
 
-def _pattern(cell: Cell) -> str:
-    return _key({key: value for key, value in cell.items() if key != "seed"})
+def _runs(folder: Path, wanted: list[str] | None, problems: list[str]) -> list[RunRecord]:
+    """Return the sweep's own runs, of each cell the one written last.
 
-
-def _latest(
-    runs: list[RunRecord], wanted: list[str] | None, problems: list[str]
-) -> list[RunRecord]:
-    """The sweep's own runs; without a list of them, the last written of each cell."""
-    if wanted is None:
-        by_cell = {_key(run.cell): run for run in sorted(runs, key=lambda run: run.updated)}
-        wanted = [run.run for run in by_cell.values()]
-    names = set(wanted)
-    keep = [run for run in runs if run.run in names]
-    left = [run.run for run in runs if run.run not in names]
+    Name in `problems` the records that are left out, and the runs that failed before they could
+    write a record. Without a list of names, all runs in the folder are wanted.
+    """
+    found = []
+    for path in sorted(folder.glob("runs/*/run.json")):
+        record = _parsed(path, RunRecord, problems)
+        if record is not None and record.run != path.parent.name:
+            problems.append(f"{path}: left out: the record of another run, {record.run}")
+        elif record is not None:
+            found.append(record)
+    own = [run for run in found if wanted is None or run.run in wanted]
+    latest = {_key(run.cell): run for run in sorted(own, key=lambda run: run.updated)}
+    left = [run.run for run in found if latest.get(_key(run.cell)) is not run]
     if left:
         problems.append(f"left out, of other settings than the sweep's: {', '.join(left)}")
-    return keep
-
-
-def _failed_starts(folder: Path, wanted: list[str] | None) -> list[str]:
-    """A sentence for each run that failed before it could write a record: its last failure.
-
-    Runs that are no longer asked for are passed over.
-    """
-    return [
-        f"{log.parent.name} failed before its training began: {_last_line(log)}"
-        for log in sorted(folder.glob("runs/*/failures.txt"))
-        if not log.with_name("run.json").exists() and (wanted is None or log.parent.name in wanted)
-    ]
+    for log in sorted(folder.glob("runs/*/failures.txt")):
+        name = log.parent.name
+        if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
+            problems.append(f"{name} failed before its training began: {_last_line(log)}")
+    return [run for run in found if latest.get(_key(run.cell)) is run]
 
 
 def _last_line(log: Path) -> str:
@@ -301,31 +335,14 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _run(path: Path, problems: list[str]) -> RunRecord | None:
-    """A run's record, which must be that of the folder it lies in."""
-    record = _parsed(path, RunRecord, problems)
-    if record is not None and record.run != path.parent.name:
-        problems.append(f"{path}: left out: the record of another run, {record.run}")
-        return None
-    return record
-
-
-def _all(
-    folder: Path,
-    model: type[Model],
-    problems: list[str],
-    misfit: Callable[[Model, dict[str, Model]], str | None],
-) -> dict[str, Model]:
-    """The files of a folder by their names, without those that do not fit to the sweep's others."""
-    paths = {path.stem: path for path in sorted(folder.glob("*.json"))}
-    read = {name: _parsed(path, model, problems) for name, path in paths.items()}
-    found = {name: record for name, record in read.items() if record is not None}
-    wrong = {name: misfit(record, found) for name, record in found.items()}
-    problems += [f"{paths[name]}: left out: {why}" for name, why in wrong.items() if why]
-    return {name: record for name, record in found.items() if not wrong[name]}
+def _read_all(folder: Path, model: type[Model], problems: list[str]) -> dict[str, Model]:
+    """Return the JSON files of a folder by their names."""
+    read = {path.stem: _parsed(path, model, problems) for path in sorted(folder.glob("*.json"))}
+    return {name: record for name, record in read.items() if record is not None}
 
 
 def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None:
+    """Return the record in a file; None, with an entry in `problems`, if it cannot be read."""
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -1,127 +1,110 @@
-"""Tables and figures of a sweep, finished or not: `python harness/results.py RESULTS [RESULTS]`.
-
-Reads run records and their neighbours alone; needs no Ray and no GPU.
-"""
+"""Tables, figures and report of a sweep, finished or not, made from its records alone."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 from harness.records.run_record import RunRecord
-from harness.records.sweep_results import Cell, Outcome, cell_name
+from harness.records.sweep_results import SweepResults, cell_name
 from harness.report import figures, html
-from harness.report.claims import claim_table, quality_tables
+from harness.report.claims import claim_table
 from harness.report.html import Section
+from harness.report.image_quality import quality_tables
 from harness.report.paper_tables import group_tables, run_tables, score_tables
-from harness.report.statistics import honest_tables
+from harness.report.seed_tables import seed_tables
 from harness.report.table import escape_markdown
 
-MOST_COUNT = 1_000_000
-"""Images of a re-score: their classes' logits take 4 GB."""
 STUCK = 1.0
 """Spread over generated images, in grey levels, under which all are one image to the eye."""
 
 
-def make(results: Path, expected: list[Cell] | None = None, reach: float | None = None) -> Path:
-    """Write tables, figures and report into a sweep's folder; returns the main `tables.md`.
+def make(folder: Path, reach: float | None = None) -> SweepResults:
+    """Write tables, figures and report into a sweep's folder; return the results they show.
 
-    `expected` are the cells of the grid; without it they come from `sweep.json`. `reach` is
-    the score whose epochs and seconds are told. What an earlier call wrote and this one did
-    not is removed: an old table beside new ones would be a false one.
+    `reach` is the score to which epochs and seconds are counted. Tables and figures that an
+    earlier call wrote and this one did not are removed: among the new ones they would be wrong.
     """
-    outcome = Outcome.read(results, expected)
-    sections = all_sections(outcome, reach)
+    results = SweepResults.read(folder)
+    sections = all_sections(results, reach)
     tables = [table for section in sections for table in section.tables]
     files = {f"{figures.file_name(table.key)}.csv": table.csv() for table in tables}
     files["tables.tex"] = "\n".join(table.latex() for table in tables)
-    files["tables.md"] = _markdown(outcome, sections)
-    folder = results / "tables"
-    folder.mkdir(exist_ok=True)
+    files["tables.md"] = _markdown(results, sections)
+    (folder / "tables").mkdir(exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text)
-    drawn = figures.draw(outcome, results / "figures")
-    _remove_stale(folder, set(files), (".csv",))
-    _remove_stale(results / "figures", {path.name for path in drawn}, (".png", ".svg"))
-    html.write(outcome, sections, state(outcome), drawn)
-    return folder / "tables.md"
+        (folder / "tables" / name).write_text(text)
+    drawn = figures.draw(results, folder / "figures")
+    made = {*drawn, *(folder / "tables" / name for name in files)}
+    for kind in ("tables/*.csv", "figures/*.png", "figures/*.svg"):
+        for path in {*folder.glob(kind)} - made:
+            path.unlink()
+    html.write(results, sections, state(results), drawn)
+    return results
 
 
-def screen(results: Path, expected: list[Cell] | None = None) -> str:
-    """The main tables as text for the terminal, and what is missing."""
-    outcome = Outcome.read(results, expected)
-    tables = [*group_tables(outcome), *score_tables(outcome)]
-    return "\n".join([*state(outcome), "", *(table.text() for table in tables)])
+def summary(results: SweepResults) -> str:
+    """Return the main tables as text for the terminal, and what is missing."""
+    tables = [*group_tables(results), *score_tables(results)]
+    return "\n".join([*state(results), "", *(table.text() for table in tables)])
 
 
-def all_sections(outcome: Outcome, reach: float | None = None) -> list[Section]:
-    """Every table in its section; empty tables and sections left out."""
+def all_sections(results: SweepResults, reach: float | None = None) -> list[Section]:
+    """Return every table in its section, without empty tables and sections."""
     sections = [
         Section(
             "Feature groups (the paper's tables 2 and 3)",
-            group_tables(outcome),
+            group_tables(results),
             ("feature-counts", "values-"),
         ),
         Section(
             "Epochs and scores (the paper's tables 4 and 5)",
-            score_tables(outcome),
+            score_tables(results),
             ("curves-", "samples-"),
         ),
-        Section("How far to trust them", honest_tables(outcome, reach)),
-        Section("What the images look like", quality_tables(outcome)),
-        Section("The paper's claims", [claim_table(outcome)]),
-        Section("Every run", run_tables(outcome)),
+        Section("How far to trust the scores", seed_tables(results, reach)),
+        Section("What the images look like", quality_tables(results)),
+        Section("The paper's claims", [claim_table(results)]),
+        Section("Every run", run_tables(results)),
     ]
-    kept = (replace(s, tables=[table for table in s.tables if table.rows]) for s in sections)
-    return [section for section in kept if section.tables]
+    for section in sections:
+        section.tables[:] = [table for table in section.tables if table.rows]
+    return [section for section in sections if section.tables]
 
 
-def state(outcome: Outcome) -> list[str]:
-    """How complete the sweep is, what failed, and its plain remarks; a line each."""
-    finished = [run for run in outcome.runs if run.status == "finished"]
-    lines = [f"{len(finished)} of {len(outcome.cells)} runs finished."]
-    for status in ("running", "interrupted", "diverged", "stopped", "failed"):
-        names = [cell_name(run.cell) for run in outcome.runs if run.status == status]
-        if names:
-            lines.append(f"{status.capitalize()}: {', '.join(names)}.")
-    stuck = [run for run in finished if _spread(run) < STUCK]
-    if stuck:
-        cells = ", ".join(cell_name(run.cell) for run in stuck)
-        lines.append(f"Stuck on one image at their last peak (spread under {STUCK:g}): {cells}.")
-    mixed = [run for run in outcome.runs if len({_kind(entry) for entry in run.machines}) > 1]
-    if mixed:
-        cells = ", ".join(cell_name(run.cell) for run in mixed)
-        lines.append(f"Continued on another device or PyTorch, so not exactly repeatable: {cells}.")
-    if outcome.missing:
-        lines.append(f"Not begun: {', '.join(map(cell_name, outcome.missing))}.")
-    return [*lines, *outcome.problems, *outcome.notes]
-
-
-def _kind(entry: str) -> str:
-    """Device and PyTorch of an entry of a run's `machines`, whatever the host's name."""
-    return entry.partition(": ")[2]
+def state(results: SweepResults) -> list[str]:
+    """Return how complete the sweep is, what failed, and its notes; a line each."""
+    runs = [(cell_name(run.cell), run) for run in results.runs]
+    finished = [(name, run) for name, run in runs if run.status == "finished"]
+    lines = [f"{len(finished)} of {len(results.cells)} runs finished."]
+    named = {
+        status.capitalize(): [name for name, run in runs if run.status == status]
+        for status in ("running", "interrupted", "diverged", "stopped", "failed")
+    }
+    named[f"Stuck on one image at their last peak (spread under {STUCK:g})"] = [
+        name for name, run in finished if _spread(run) < STUCK
+    ]
+    named["Continued on another device or PyTorch, so not exactly repeatable"] = [
+        # an entry of `machines` is `host: device, PyTorch`
+        name
+        for name, run in runs
+        if len({m.partition(": ")[2] for m in run.machines}) > 1
+    ]
+    named["Not begun"] = [*map(cell_name, results.missing)]
+    lines += [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
+    return [*lines, *results.problems, *results.notes]
 
 
 def _spread(run: RunRecord) -> float:
-    """The spread of the generator that the run has left: that of its last stage's peak."""
-    last = run.stages[-1]
-    of_stage = [e for e in run.evaluations if e.stage == last.stage]
-    return next((e.spread for e in of_stage if e.epoch == last.peak_epoch), math.inf)
+    """Return the spread of the generator that the run has left: that of its last stage's peak."""
+    peak = run.stages[-1].stage, run.stages[-1].peak_epoch
+    at_peak = (e.spread for e in run.evaluations if (e.stage, e.epoch) == peak)
+    return next(at_peak, math.inf)
 
 
-def _markdown(outcome: Outcome, sections: list[Section]) -> str:
-    head = [f"# Results of the sweep {escape_markdown(outcome.name)}", ""]
-    remarks = [f"- {escape_markdown(line)}" for line in state(outcome)]
-    body = [
-        part
-        for section in sections
-        for part in ["", f"## {section.heading}", "", *(t.markdown() for t in section.tables)]
-    ]
-    return "\n".join([*head, *remarks, *body])
-
-
-def _remove_stale(folder: Path, kept: set[str], suffixes: tuple[str, ...]) -> None:
-    for path in folder.iterdir():
-        if path.suffix in suffixes and path.name not in kept:
-            path.unlink()
+def _markdown(results: SweepResults, sections: list[Section]) -> str:
+    lines = [f"# Results of the sweep {escape_markdown(results.name)}", ""]
+    lines += [f"- {escape_markdown(line)}" for line in state(results)]
+    for section in sections:
+        lines += ["", f"## {section.heading}", "", *(t.markdown() for t in section.tables)]
+    return "\n".join(lines)

@@ -1,89 +1,83 @@
-"""Two sweeps side by side: the same patterns, and the settings that differ."""
+"""Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from harness.records.run_record import RunRecord
-from harness.records.sweep_results import Outcome, Pattern, dotted
-from harness.report.inference import mean, probability_of_improvement
+from harness.records.sweep_results import SweepResults, dotted
+from harness.report.statistics import mean, probability_of_improvement
 from harness.report.table import Column, Table, Value
 
 
-def comparison_tables(first: Outcome, second: Outcome) -> list[Table]:
-    """Patterns of both sweeps under the same score protocol, then what was set differently."""
-    return [*_scores(first, second), *_settings(first, second)]
+def comparison(first: SweepResults, second: SweepResults) -> str:
+    """Return the tables and the patterns that only one sweep has, as text."""
+    tables = [table.text() for table in comparison_tables(first, second)]
+    return "\n".join([*tables, *unmatched(first, second)])
 
 
-def unmatched(first: Outcome, second: Outcome) -> list[str]:
-    """A sentence for each pattern that only one of the sweeps has under its protocol."""
-    return [
-        f"Only in {ours.name}: {pattern.data}, {pattern.label} ({pattern.protocol})."
-        for ours, theirs in ((first, second), (second, first))
-        for pattern in ours.patterns
-        if _key(pattern) not in map(_key, theirs.patterns)
-    ]
+def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
+    """Return the scores of the patterns that both have, and the settings that differ.
 
-
-def _scores(first: Outcome, second: Outcome) -> Iterator[Table]:
-    others = {_key(pattern): pattern for pattern in second.patterns}
-    names = _names(first, second)
-    for number, (data, protocol, patterns) in enumerate(first.blocks(), 1):
+    A pattern is that of one score protocol; the settings are those of each sweep's first run.
+    """
+    names = [first.name, second.name]
+    if first.name == second.name:
+        names = [str(first.folder), str(second.folder)]
+    tables = []
+    for number, block in enumerate(first.blocks(), 1):
+        others = second.frame[second.frame["protocol"] == block.protocol]
         rows: list[list[Value]] = []
-        for pattern in patterns:
-            if other := others.get(_key(pattern)):
-                a, b = _finals(pattern), _finals(other)
-                both = bool(a and b)
-                rows.append(
-                    [
-                        pattern.label,
-                        f"{len(a)} and {len(b)}",
-                        mean(a),
-                        mean(b),
-                        sum(b) / len(b) - sum(a) / len(a) if both else None,
-                        probability_of_improvement(b, a) if both else None,
-                        mean([float(run.epochs_to_peak) for run in pattern.finished]),
-                        mean([float(run.epochs_to_peak) for run in other.finished]),
-                    ]
-                )
+        for pattern, label in block.patterns["label"].items():
+            if pattern not in {*others["pattern"]}:
+                continue
+            sweeps = [
+                runs[runs["counts"] & (runs["pattern"] == pattern)] for runs in (block.runs, others)
+            ]
+            a, b = (runs["final_score"] for runs in sweeps)
+            probability = probability_of_improvement(b, a) if len(a) and len(b) else None
+            rows.append(
+                [
+                    str(label),
+                    f"{len(a)} and {len(b)}",
+                    *(mean(a), mean(b), mean(b) - mean(a), probability),
+                    *(mean(runs["epochs_to_peak"]) for runs in sweeps),
+                ]
+            )
         columns = [
-            Column("pattern"),
-            Column("finished runs"),
+            *map(Column, ("pattern", "finished runs")),
             *(Column(f"final score, {name}", 3) for name in names),
             Column("difference", 3),
             Column(f"P({names[1]} is higher)", 2),
             *(Column(f"epochs to peak, {name}") for name in names),
         ]
-        if rows:
-            title = f"{data}: means of {names[0]} and {names[1]}"
-            yield Table(f"comparison-{number}", title, columns, rows, [f"Score: {protocol}."])
-
-
-def _settings(first: Outcome, second: Outcome) -> Iterator[Table]:
+        title = f"{block.data}: means of {names[0]} and {names[1]}"
+        notes = [f"Score: {block.protocol}."]
+        tables.append(Table(f"comparison-{number}", title, columns, rows, notes))
     if first.runs and second.runs:
-        a, b = (dict(dotted(outcome.runs[0].settings)) for outcome in (first, second))
-        keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
-        rows = [[key, str(a.get(key)), str(b.get(key))] for key in keys]
-        columns = [Column("key"), *map(Column, _names(first, second))]
-        if rows:
-            yield Table("comparison-settings", "Settings of the first runs that differ",
-                        columns, rows)  # fmt: skip
+        one, other = (dict(dotted(results.runs[0].settings)) for results in (first, second))
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        tables.append(
+            Table(
+                "comparison-settings",
+                "Settings of the first runs that differ",
+                [Column(name) for name in ("key", *names)],
+                [[key, str(one.get(key)), str(other.get(key))] for key in keys],
+            )
+        )
+    return [table for table in tables if table.rows]
 
 
-def _names(first: Outcome, second: Outcome) -> tuple[str, str]:
-    """The sweeps' names, or their folders where the names are the same."""
-    if first.name != second.name:
-        return first.name, second.name
-    return str(first.folder), str(second.folder)
-
-
-def _finals(pattern: Pattern) -> list[float]:
-    def final(run: RunRecord) -> float:
-        assert run.final_score is not None  # as `Pattern.finished` has it
-        return run.final_score
-
-    return [final(run) for run in pattern.finished]
-
-
-def _key(pattern: Pattern) -> tuple[object, ...]:
-    return pattern.data, pattern.mode, pattern.axes, pattern.protocol
+def unmatched(first: SweepResults, second: SweepResults) -> list[str]:
+    """Return a sentence for each pattern that only one of the sweeps has under its protocol."""
+    columns = ["data", "label", "protocol"]
+    texts = [
+        dict.fromkeys(
+            f"{data}, {label} ({protocol})"
+            for data, label, protocol in results.frame[columns].itertuples(index=False)
+        )
+        for results in (first, second)
+    ]
+    return [
+        f"Only in {results.name}: {text}."
+        for results, ours, theirs in zip((first, second), texts, texts[::-1], strict=True)
+        for text in ours
+        if text not in theirs
+    ]

@@ -1,12 +1,11 @@
 """Figures of a sweep: feature counts (figure 9), sample grids (10, 11) and score curves.
 
-Each is drawn as a matplotlib figure by a pure function and saved as PNG and SVG. The palette
-is Okabe and Ito's, made for the colour-blind; a mode has one colour everywhere.
+Each is drawn as a matplotlib figure by a pure function and saved as PNG; drawings also as SVG.
+The palette is that of Okabe and Ito, made for the colour-blind; a mode has one colour everywhere.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import textwrap
@@ -17,13 +16,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
-from harness.records.sweep_results import Outcome, Pattern
+from harness.records.sweep_results import Block, SweepResults
 
 MODE_COLOURS = {
     "descending": "#0072B2",
@@ -33,7 +33,7 @@ MODE_COLOURS = {
 }
 SPARE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 TITLE_LETTERS = 34
-"""What fits over a panel of samples in one line."""
+"""Letters that fit on one line over a panel of samples."""
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -52,35 +52,44 @@ STYLE: Any = {
 }
 
 
-def draw(outcome: Outcome, folder: Path) -> list[Path]:
-    """Save every figure the sweep has data for, as PNG and SVG; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(results: SweepResults, folder: Path) -> list[Path]:
+    """Save every figure the sweep has data for; return the files."""
+    folder.mkdir(exist_ok=True)
     drawn = []
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A name may be too long for its panel, or have letters that the font lacks.
         warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
-        for name, figure in figures(outcome):
-            for kind in ("png", "svg"):
+        for name, figure in figures(results):
+            # Laid out once for all formats.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+            for kind in ("png",) if name.startswith("samples-") else ("png", "svg"):
                 drawn.append(folder / f"{name}.{kind}")
-                figure.savefig(drawn[-1], metadata=_undated(kind))
+                undated = {"Software": None} if kind == "png" else {"Date": None}
+                figure.savefig(drawn[-1], bbox_inches=box, metadata=undated)  # same bytes again
     return drawn
 
 
-def figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of all there is to draw, figure 9 first."""
-    for name, records in _of_one_axis(outcome):
-        yield name, histograms(records)
-    for data, patterns in patterns_by_data(outcome):
-        if any(sample_path(outcome, p.representative) for p in patterns):
-            yield f"samples-{file_name(data)}", samples(outcome, data, patterns)
-    for data, protocol, patterns in outcome.blocks():
-        if any(run.evaluations for p in patterns for run in p.runs):
-            suffix = outcome.suffix(data, protocol)
-            yield f"curves-{file_name(data)}{suffix}", curves(outcome, data, protocol, patterns)
+def figures(results: SweepResults) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of all there is to draw, figure 9 first."""
+    kinds: dict[str, dict[str, list[GroupsRecord]]] = {"feature_count": {}}
+    for record in results.groups.values():
+        kinds.setdefault(record.by, {}).setdefault(record.label, []).append(record)
+    for by, labels in kinds.items():
+        name = "feature-counts" if by == "feature_count" else f"values-{file_name(by)}"
+        for number, records in enumerate(labels.values(), 1):
+            yield name if len(labels) == 1 else f"{name}-{number}", histograms(records)
+    for data, runs in results.frame.groupby("data", sort=False):
+        if any(sample_path(results, run) for run in runs["record"][runs["best"]]):
+            yield f"samples-{file_name(str(data))}", samples(results, str(data), runs)
+    for block in results.blocks():
+        if any(run.evaluations for run in block.runs["record"]):
+            yield f"curves-{file_name(block.data)}{block.suffix}", curves(results, block)
 
 
 def histograms(shown: list[GroupsRecord]) -> Figure:
-    """Figure 9: images by the values they are grouped by, a panel each, on one axis."""
+    """Draw figure 9: images by the values they are grouped by, a panel each, on one axis."""
     lowest = min(record.groups[0].lowest for record in shown)
     highest = max(record.groups[-1].highest for record in shown)
     counted = shown[0].by == "feature_count"
@@ -118,18 +127,20 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
     return figure
 
 
-def samples(outcome: Outcome, data: str, patterns: list[Pattern]) -> Figure:
-    """Figures 10 and 11: samples of each pattern's best run, side by side."""
-    shown = [(p, sample_path(outcome, p.representative)) for p in patterns]
+def samples(results: SweepResults, data: str, runs: pd.DataFrame) -> Figure:
+    """Draw figures 10 and 11: samples of the best run of each pattern of `runs`, side by side."""
+    shown = list(runs.groupby(["pattern", "protocol"], sort=False))
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.55 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (pattern, path) in zip(panels, shown, strict=False):
-        best = pattern.representative
-        title = textwrap.fill(pattern.label, TITLE_LETTERS, break_long_words=False)
-        panel.set_title(title, color=mode_colour(outcome, pattern.mode), fontsize=10)
-        if path is None or best is None:
+    for panel, (_, pattern) in zip(panels, shown, strict=False):
+        label, mode = pattern[["label", "mode"]].iloc[0]
+        title = textwrap.fill(label, TITLE_LETTERS, break_long_words=False)
+        panel.set_title(title, color=mode_colour(results, mode), fontsize=10)
+        best = next(iter(pattern["record"][pattern["best"]]), None)
+        path = sample_path(results, best) if best else None
+        if best is None or path is None:
             panel.text(0.5, 0.5, "no samples yet", ha="center", va="center")
         else:
             panel.imshow(Image.open(path).convert("RGB"), interpolation="nearest")
@@ -145,33 +156,33 @@ def samples(outcome: Outcome, data: str, patterns: list[Pattern]) -> Figure:
     return figure
 
 
-def curves(outcome: Outcome, data: str, protocol: str, patterns: list[Pattern]) -> Figure:
-    """Score over epochs spent, a panel a pattern: switches, peaks and rewinds."""
-    figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(patterns)), layout="constrained")
-    panels = figure.subplots(len(patterns), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for panel, pattern in zip(panels, patterns, strict=True):
-        colour = mode_colour(outcome, pattern.mode)
-        for run in pattern.runs:
-            stands = run is pattern.representative
-            _curve(panel, run, colour, stands)
-        ends = {e for run in pattern.runs for e in stage_ends(run)[:-1]}
-        for end in ends:
+def curves(results: SweepResults, block: Block) -> Figure:
+    """Draw the score over epochs spent, a panel a pattern: switches, peaks and rewinds."""
+    shown = block.runs.groupby("pattern", sort=False)
+    figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for panel, (_, runs) in zip(panels, shown, strict=True):
+        label, mode, planned = runs[["label", "mode", "planned"]].iloc[0]
+        colour = mode_colour(results, mode)
+        for run, best in zip(runs["record"], runs["best"], strict=True):
+            _curve(panel, run, colour, best)
+        for end in {end for run in runs["record"] for end in stage_ends(run)[:-1]}:
             panel.axvline(end, color="#555555", linewidth=0.8, linestyle=":")
-        count = f"{len(pattern.finished)} of {pattern.planned} runs finished"
-        panel.set_title(f"{pattern.label} ({count})", loc="left", color=colour)
+        count = f"{runs['counts'].sum()} of {planned} runs finished"
+        panel.set_title(f"{label} ({count})", loc="left", color=colour)
         panel.set_ylabel("score")
     panels[-1].set_xlabel("epochs spent")
     figure.suptitle(
-        f"{data}: {protocol}\nbold: best of n; ● peak of a stage; dashed: rewind to it; "
-        "pale: after the peak; dotted: other data",
+        f"{block.data}: {block.protocol}\nbold: best of n; ● peak of a stage; dashed: rewind to "
+        "it; pale: after the peak; dotted: other data",
         fontsize=8.5,
     )
     return figure
 
 
-def _curve(panel: Axes, run: RunRecord, colour: str, stands: bool) -> None:
-    """One run's score: solid up to each stage's peak, pale after it."""
-    weight, solid = (1.6, 1.0) if stands else (0.8, 0.55)
+def _curve(panel: Axes, run: RunRecord, colour: str, best: bool) -> None:
+    """Draw one run's score: solid up to each stage's peak, pale after it."""
+    weight, solid = (1.6, 1.0) if best else (0.8, 0.55)
     start = 0
     for stage in run.stages:
         points = [e for e in run.evaluations if e.stage == stage.stage]
@@ -182,25 +193,25 @@ def _curve(panel: Axes, run: RunRecord, colour: str, stands: bool) -> None:
             if part:
                 panel.plot(*zip(*part, strict=True), color=colour, linewidth=weight, alpha=alpha)
         if kept and stage.peak_epoch is not None:
-            size = 5 if stands else 3
+            size = 5 if best else 3
             panel.plot(*kept[-1], "o", color=colour, markersize=size, alpha=solid, zorder=3)
             rewound = run.settings.get("stages", {}).get("rewind", True)
-            if stands and rewound and stage is not run.stages[-1]:  # the next is this very model
+            if best and rewound and stage is not run.stages[-1]:  # the next is this very model
                 rewind = [kept[-1][0], start + stage.epochs], [kept[-1][1]] * 2
                 panel.plot(*rewind, color=colour, linewidth=0.9, linestyle="--")
         start += stage.epochs
 
 
 def stage_ends(run: RunRecord) -> list[int]:
-    """Epochs spent at the end of each stage."""
+    """Return the epochs spent at the end of each stage."""
     return list(np.cumsum([stage.epochs for stage in run.stages], dtype=int).tolist())
 
 
 def bin_width(span: float, counts: bool) -> float:
-    """Bins of 100, the paper's, or the widest round ones that give twelve bins or more.
+    """Return the width of bins: the paper's 100, or the widest round one that gives twelve or more.
 
-    The paper's are kept down to a span of 500, where CelebA's counts alone would have finer ones.
-    Those of counts are whole numbers up to 100; those of other values of any size.
+    The paper's is kept down to a span of 500, at which twelve bins would need a finer one. Widths
+    for counts are whole numbers up to 100; those for other values may have any size.
     """
     if counts and span >= 500:
         return 100
@@ -212,50 +223,18 @@ def bin_width(span: float, counts: bool) -> float:
     return decade * next((step for step in (5, 2) if span / 12 >= step * decade), 1)
 
 
-def mode_colour(outcome: Outcome, mode: str) -> str:
-    """The mode's colour, the same in every figure."""
-    spare = [other for other in outcome.modes if other not in MODE_COLOURS]
+def mode_colour(results: SweepResults, mode: str) -> str:
+    """Return the mode's colour, the same in every figure."""
+    spare = [other for other in results.modes if other not in MODE_COLOURS]
     return MODE_COLOURS.get(mode) or SPARE_COLOURS[spare.index(mode) % len(SPARE_COLOURS)]
 
 
-def sample_path(outcome: Outcome, run: RunRecord | None) -> Path | None:
-    """The sample grid of a run's last stage, at its peak."""
-    if run is None:
-        return None
-    path = outcome.run_folder(run) / "samples" / f"stage{len(run.stages)}.png"
+def sample_path(results: SweepResults, run: RunRecord) -> Path | None:
+    """Return the sample grid of a run's last stage, at its peak; None if there is none yet."""
+    path = results.run_folder(run) / "samples" / f"stage{len(run.stages)}.png"
     return path if path.is_file() else None
 
 
-def patterns_by_data(outcome: Outcome) -> list[tuple[str, list[Pattern]]]:
-    """The patterns of each data set, in the order of the tables."""
-    names = dict.fromkeys(pattern.data for pattern in outcome.patterns)
-    return [(name, [p for p in outcome.patterns if p.data == name]) for name in names]
-
-
 def file_name(label: str) -> str:
-    """A label as part of a file's name."""
+    """Return a label as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", label)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG bytes."""
-    data = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(data, format="png", metadata=_undated("png"))
-    return data.getvalue()
-
-
-def _of_one_axis(outcome: Outcome) -> Iterator[tuple[str, list[GroupsRecord]]]:
-    """Name of the figure and groups by values of one kind, feature counts first."""
-    kinds: dict[str, dict[str, list[GroupsRecord]]] = {"feature_count": {}}
-    for record in outcome.groups.values():
-        kinds.setdefault(record.by, {}).setdefault(record.label, []).append(record)
-    for by, labels in kinds.items():
-        name = "feature-counts" if by == "feature_count" else f"values-{file_name(by)}"
-        for number, records in enumerate(labels.values(), 1):
-            yield name if len(labels) == 1 else f"{name}-{number}", records
-
-
-def _undated(kind: str) -> dict[str, str | None]:
-    """Metadata that leaves equal figures equal bytes."""
-    return {"Software": None} if kind == "png" else {"Date": None}

@@ -1,28 +1,26 @@
 """`report.html`: one file with everything about a sweep, for a browser without a network.
 
-Tables come from the table modules and pictures from `figures/`; here they are put in order,
-shrunk and inlined. Everything that is not markup of our own is escaped by the template.
+The tables come from the other modules and the pictures from `figures/`; here they are put in
+order, shrunk and inlined. All markup is in the template, which escapes everything else.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from featgan.staging.progress import StageRecord
-from harness.records.run_record import RunRecord
-from harness.records.sweep_results import Outcome, cell_name, dotted
+from harness.records.run_record import RunRecord, Seconds
+from harness.records.sweep_results import SweepResults, cell_name, dotted
 from harness.report.paper_tables import status
 from harness.report.table import Column, Table, Value
 
@@ -43,68 +41,47 @@ WORDS = (
 )  # fmt: skip
 
 
-class Part(Protocol):
-    """Something that stands in a section."""
-
-    def html(self) -> str:
-        """Its markup, everything foreign escaped."""
-
-
 @dataclass(frozen=True)
 class Picture:
-    """An image, inline."""
+    """An image to be inlined; the caption also describes it to those who do not see it."""
 
     caption: str
     data: bytes
     kind: str = "png"
-    scrolls: bool = True
-    """Whether it keeps a legible width on a narrow screen, in a frame of its own."""
 
-    def html(self) -> str:
-        """A `figure`; the caption is also the text for those who do not see it."""
-        source = f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
-        caption = html.escape(self.caption)
-        frame = ' class="scroll" tabindex="0"' if self.scrolls else ""
-        return (
-            f'<figure><div{frame}><img src="{source}" alt="{caption}"></div>'
-            f"<figcaption>{caption}</figcaption></figure>\n"
-        )
-
-
-@dataclass(frozen=True)
-class Row:
-    """Pictures side by side under a heading, as many as the width holds."""
-
-    heading: str
-    pictures: Sequence[Picture]
-
-    def html(self) -> str:
-        """A heading and a grid."""
-        inside = "".join(picture.html() for picture in self.pictures)
-        return f'<h3>{html.escape(self.heading)}</h3><div class="peaks">{inside}</div>\n'
+    @property
+    def source(self) -> str:
+        """The image as a data URI."""
+        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Tables under one heading, and the figures that belong to them by their names' beginnings."""
+    """Tables under one heading, then figures, then galleries: small pictures side by side."""
 
     heading: str
-    tables: list[Table]
+    tables: list[Table] = field(default_factory=list)
     figures: tuple[str, ...] = ()
+    """Beginnings of the names of the drawn figures that belong here."""
+    pictures: list[Picture] = field(default_factory=list)
+    galleries: dict[str, list[Picture]] = field(default_factory=dict)
+    """Pictures by their heading."""
 
 
-def write(outcome: Outcome, sections: list[Section], state: list[str], drawn: list[Path]) -> Path:
-    """Write `report.html` below the sweep's folder, from its tables and drawn figures."""
-    chapters: list[tuple[str, list[Part]]] = [("What was run", _set_up(outcome))]
+def write(
+    results: SweepResults, sections: list[Section], state: list[str], drawn: list[Path]
+) -> None:
+    """Write `report.html` into the sweep's folder, from its tables and drawn figures."""
+    shown = {path.stem: path for path in drawn if path.suffix == ".png"}
+    chapters = [Section("What was run", _set_up(results))]
     for section in sections:
-        shown = [path for path in drawn if path.suffix == ".png"]
-        named = [p for kind in section.figures for p in shown if p.stem.startswith(kind)]
-        pictures = [Picture(_caption(path.stem), path.read_bytes()) for path in named]
-        chapters.append((section.heading, [*section.tables, *pictures]))
+        stems = [stem for kind in section.figures for stem in shown if stem.startswith(kind)]
+        pictures = [Picture(_caption(stem), shown[stem].read_bytes()) for stem in stems]
+        chapters.append(replace(section, pictures=pictures))
     chapters += [
-        ("Samples at each peak", _peaks(outcome)),
-        ("Failed and rejected", _losses(outcome)),
-        ("Protocols, versions and cost", _protocols(outcome)),
+        Section("Samples at each peak", galleries=_peaks(results)),
+        Section("Failed and rejected", _losses(results)),
+        Section("Protocols, versions and cost", _protocols(results)),
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -114,15 +91,13 @@ def write(outcome: Outcome, sections: list[Section], state: list[str], drawn: li
     )
     environment.filters["anchor"] = lambda text: re.sub(r"\W+", "-", text.lower()).strip("-")
     page = environment.get_template("report.html.j2").render(
-        outcome=outcome,
-        complete=not outcome.missing and all(run.status == "finished" for run in outcome.runs),
+        name=results.name,
+        complete=not results.missing and all(run.status == "finished" for run in results.runs),
         state=state,
-        sections=[(heading, parts) for heading, parts in chapters if parts],
+        sections=[section for section in chapters if section.tables or section.galleries],
         words=WORDS,
     )
-    path = outcome.folder / "report.html"
-    path.write_text(page)
-    return path
+    (results.folder / "report.html").write_text(page)
 
 
 def _caption(stem: str) -> str:
@@ -135,53 +110,49 @@ def _caption(stem: str) -> str:
     }[kind]
 
 
-def _set_up(outcome: Outcome) -> list[Part]:
-    """The grid, and the settings: those that all runs share once, the others by value."""
-    axes: dict[str, list[str]] = {}
-    for cell in outcome.cells:
+def _set_up(results: SweepResults) -> list[Table]:
+    """Return the grid, the settings of the runs with all their values, and the data sets."""
+    axes: dict[str, dict[str, None]] = {}
+    for cell in results.cells:
         for key, value in cell.items():
-            if str(value) not in axes.setdefault(key, []):
-                axes[key].append(str(value))
-    grid: list[list[Value]] = [[key, ", ".join(values)] for key, values in axes.items()]
-    columns = [Column("key"), Column("values")]
-    parts: list[Part] = [Table("grid", f"The grid: {len(outcome.cells)} runs", columns, grid)]
-    settings: dict[str, Counter[str]] = {}
-    for run in outcome.runs:
+            axes.setdefault(key, {})[str(value)] = None
+    settings: dict[str, dict[str, None]] = {}
+    for run in results.runs:
         for key, value in dotted(run.settings):
-            settings.setdefault(key, Counter())[json.dumps(value)] += 1
-    rows: list[list[Value]] = [[key, " / ".join(found)] for key, found in settings.items()]
-    if rows:
-        parts.append(Table("settings", "Settings of the runs", columns, rows))
-    if outcome.data:
-        data: list[list[Value]] = [
-            [d.name, json.dumps(d.source), d.images, d.matched, d.rejected, d.duplicates, d.digest]
-            for d in outcome.data.values()
-        ]
-        names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
-        parts.append(Table("data", "Data sets", [Column(name) for name in names], data))
-    return parts
+            settings.setdefault(key, {})[json.dumps(value)] = None
+    data = [
+        [d.name, json.dumps(d.source), d.images, d.matched, d.rejected, d.duplicates, d.digest]
+        for d in results.data.values()
+    ]
+    names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
+    pairs = [Column("key"), Column("values")]
+    tables = [
+        Table("grid", f"The grid: {len(results.cells)} runs", pairs,
+              [[key, ", ".join(values)] for key, values in axes.items()]),
+        Table("settings", "Settings of the runs", pairs,
+              [[key, " / ".join(values)] for key, values in settings.items()]),
+        Table("data", "Data sets", [*map(Column, names)], data),
+    ]  # fmt: skip
+    return tables[:1] + [table for table in tables[1:] if table.rows]
 
 
-def _peaks(outcome: Outcome) -> list[Part]:
-    """For the best run of each pattern, the sample grid that each stage left."""
-    rows: list[Part] = []
-    for pattern in outcome.patterns:
-        best = pattern.representative
-        if best is None:
-            continue
+def _peaks(results: SweepResults) -> dict[str, list[Picture]]:
+    """Return, for the best run of each pattern, the sample grid that each stage left."""
+    galleries = {}
+    best = results.frame[results.frame["best"]]
+    for run, label in zip(best["record"], best["label"], strict=True):
         pictures = []
-        for stage in best.stages:
-            path = outcome.run_folder(best) / "samples" / f"stage{stage.stage}.png"
+        for stage in run.stages:
+            path = results.run_folder(run) / "samples" / f"stage{stage.stage}.png"
             if path.is_file() and stage.peak_score is not None:
-                caption = _stage_caption(best, stage)
-                pictures.append(Picture(caption, _shrunk(path), "jpeg", scrolls=False))
+                pictures.append(Picture(_stage_caption(run, stage), _shrunk(path), "jpeg"))
         if pictures:
-            rows.append(Row(f"{pattern.data}, {pattern.label}: {cell_name(best.cell)}", pictures))
-    return rows
+            galleries[f"{run.cell['data']}, {label}: {cell_name(run.cell)}"] = pictures
+    return galleries
 
 
 def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
-    """What a stage's grid shows: its peak; without rewinds, only the last stage goes back to it."""
+    """Return what a stage's grid shows: its peak if the run went back to it, else its end."""
     name = f"Stage {stage.stage}, groups {', '.join(map(str, stage.groups))}"
     rewound = run.settings.get("stages", {}).get("rewind", True)
     if rewound or stage is run.stages[-1]:
@@ -192,72 +163,55 @@ def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
     return f"{name}: at its end, epoch {stage.epochs:,}, score {last:.3f}"
 
 
-def _losses(outcome: Outcome) -> list[Part]:
-    """Runs without a result, images without a count."""
-    runs: list[list[Value]] = [
-        [cell_name(run.cell), status(run)] for run in outcome.runs if run.status != "finished"
-    ]
-    runs += [[cell_name(cell), "not begun"] for cell in outcome.missing]
-    images: list[list[Value]] = [
+def _losses(results: SweepResults) -> list[Table]:
+    """Return the runs without a result, and the images without a count."""
+    runs = [[cell_name(r.cell), status(r)] for r in results.runs if r.status != "finished"]
+    runs += [[cell_name(cell), "not begun"] for cell in results.missing]
+    images = [
         [data.name, str(item.get("image_id")), str(item.get("reason"))]
-        for data in outcome.data.values()
+        for data in results.data.values()
         for item in data.rejections
     ]
-    total = sum(data.rejected for data in outcome.data.values())
+    total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
+    of_runs, of_images = [
+        [*map(Column, names)] for names in (("run", "status"), ("data", "image", "reason"))
+    ]
     tables = [
-        Table("lost-runs", "Runs without a final result", [Column("run"), Column("status")], runs),
-        Table(
-            "rejected", "Rejected images",
-            [Column("data"), Column("image"), Column("reason")], images, shown,
-        ),
-    ]  # fmt: skip
+        Table("lost-runs", "Runs without a final result", of_runs, runs),
+        Table("rejected", "Rejected images", of_images, images, shown),
+    ]
     return [table for table in tables if table.rows]
 
 
-def _protocols(outcome: Outcome) -> list[Part]:
-    """How the numbers came about: score and feature protocols, versions, devices, seconds."""
-    rows: list[list[Value]] = []
-    again = [r.protocol for r in outcome.rescored.values()]
-    for what, found in (
-        ("score", [run.score_protocol for run in outcome.runs]),
-        ("re-score", again),
-        ("device", [f"{run.device}, {run.precision}" for run in outcome.runs]),
-    ):
-        rows += [[what, value, f"{runs} runs"] for value, runs in Counter(found).items()]
-    for data in outcome.data.values():
+def _protocols(results: SweepResults) -> list[Table]:
+    """Return how the numbers were made: protocols, versions, devices; and the seconds spent."""
+    found = Counter(
+        [("score", run.score_protocol) for run in results.runs]
+        + [("re-score", again.protocol) for again in results.rescored.values()]
+        + [("device", f"{run.device}, {run.precision}") for run in results.runs]
+        + [("version", f"{name} {v}") for run in results.runs for name, v in run.versions.items()]
+    )
+    rows: list[list[Value]] = [[what, how, f"{runs} runs"] for (what, how), runs in found.items()]
+    for data in results.data.values():
         protocol = "; ".join(f"{key}: {value}" for key, value in dotted(data.protocol))
         rows.append(["feature counts", protocol, data.name])
-    versions = Counter(item for run in outcome.runs for item in run.versions.items())
-    rows += [["version", f"{name} {v}", f"{runs} runs"] for (name, v), runs in versions.items()]
-    columns = [Column("what"), Column("how"), Column("of")]
-    parts: list[Part] = (
-        [Table("protocols", "Protocols and versions", columns, rows)] if rows else []
-    )
     cost: list[list[Value]] = []
-    for pattern in outcome.patterns:
-        seconds = [run.seconds for run in pattern.runs]
-        cost.append(
-            [
-                pattern.data,
-                pattern.label,
-                len(pattern.runs),
-                *(sum(getattr(s, kind) for s in seconds) for kind in _KINDS),
-                sum(getattr(s, kind) for s in seconds for kind in _KINDS) / 3600,
-            ]
-        )
-    if cost:
-        names = ["data", "pattern", "runs", *(f"{kind}, s" for kind in _KINDS)]
-        columns = [*map(Column, names), Column("hours in all", 2)]
-        parts.append(Table("cost", "Seconds spent", columns, cost))
-    return parts
-
-
-_KINDS = ("train", "score", "io", "wait")
+    for _, runs in results.frame.groupby(["pattern", "protocol"], sort=False):
+        seconds = pd.DataFrame([run.seconds.model_dump() for run in runs["record"]]).sum()
+        data, label = runs[["data", "label"]].iloc[0]
+        cost.append([data, label, len(runs), *seconds.tolist(), seconds.sum() / 3600])
+    names = ("data", "pattern", "runs", *(f"{kind}, s" for kind in Seconds.model_fields))
+    columns = [*map(Column, names), Column("hours in all", 2)]
+    tables = [
+        Table("protocols", "Protocols and versions", [*map(Column, ("what", "how", "of"))], rows),
+        Table("cost", "Seconds spent", columns, cost),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def _shrunk(path: Path) -> bytes:
-    """A picture as a JPEG small enough to be inlined."""
+    """Return a picture as a JPEG small enough to be inlined."""
     with Image.open(path) as picture:
         small = picture.convert("RGB")
         small.thumbnail((PEAK_PIXELS, PEAK_PIXELS))

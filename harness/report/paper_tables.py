@@ -2,204 +2,176 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord, RealScore
-from harness.records.sweep_results import Outcome, Pattern, cell_name
+from harness.records.sweep_results import Block, SweepResults, cell_name
 from harness.report.table import Column, Table, Value
 
 
-def paper_tables(outcome: Outcome) -> list[Table]:
-    """What the paper prints, for every data set, and the runs behind it."""
-    return [*group_tables(outcome), *score_tables(outcome), *run_tables(outcome)]
-
-
-def group_tables(outcome: Outcome) -> list[Table]:
-    """Centroid, size and range of every feature group: the paper's tables 2 and 3."""
+def group_tables(results: SweepResults) -> list[Table]:
+    """Return centroid, size and range of every feature group: tables 2 and 3."""
     tables = []
-    for data in outcome.data_sets:
-        for name, record in outcome.groups.items():
-            if record.data != data:
-                continue
-            centroids: list[Value] = [group.centroid for group in record.groups]
-            sizes = [group.size for group in record.groups]
-            ranges = [_range(group.lowest, group.highest, record) for group in record.groups]
-            whole = _range(record.groups[0].lowest, record.groups[-1].highest, record)
-            table = Table(
-                key=f"groups-{name}",
-                title=f"{data}: feature groups by {record.title}",
-                columns=[Column("")]
-                + [Column(f"group {group.number}", record.digits) for group in record.groups]
-                + [Column("all")],
-                rows=[
-                    ["centroid (positive features)", *centroids, None],
-                    ["feature counts", *ranges, whole],
-                    ["images", *sizes, sum(sizes)],
-                ]
-                if record.by == "feature_count"
-                else [
-                    ["centroid", *centroids, None],
-                    [record.label, *ranges, whole],
-                    ["images", *sizes, sum(sizes)],
-                ],
-                notes=_group_notes(outcome, record, sizes),
+    for name, record in sorted(
+        results.groups.items(), key=lambda item: results.data_sets.index(item[1].data)
+    ):
+        groups, by_count = record.groups, record.by == "feature_count"
+        sizes = [group.size for group in groups]
+        notes = [f"The largest group is {max(sizes) / max(min(sizes), 1):.1f} times the smallest."]
+        if data := results.data.get(record.data):
+            notes.append(
+                f"{data.images:,} images; {data.rejected:,} rejected"
+                + (f", {data.duplicates:,} duplicates" if data.duplicates else "")
+                + (f"; {data.matched:,} matched the rule" if data.matched is not None else "")
+                + "."
             )
-            tables.append(table)
-    return tables
-
-
-def score_tables(outcome: Outcome) -> list[Table]:
-    """Epochs to peak and final score of each pattern's best run: the paper's tables 4 and 5.
-
-    One table for each data set and score protocol, one column for each mode, and a block of
-    rows for each combination of further axes.
-    """
-    tables = []
-    for data, protocol, patterns in outcome.blocks():
-        begun = {pattern.mode for pattern in patterns} | outcome.not_begun(data)
-        modes = [mode for mode in outcome.modes if mode in begun]
-        keys = list(dict.fromkeys(key for p in patterns for key, _ in p.axes))
-        ceiling = outcome.ceiling(data, protocol)
-        rows: list[list[Value]] = []
-        for axes in dict.fromkeys(p.axes for p in patterns):
-            by_mode = {p.mode: p for p in patterns if p.axes == axes}
-            # as text: no decimals suit 0.0001 and true and 5,000 alike
-            values: list[Value] = [
-                str(v) if (v := dict(axes).get(k)) is not None else None for k in keys
-            ]
-            for title, of in _QUANTITIES:
-                cells = [of(by_mode.get(mode)) for mode in modes]
-                real = ceiling.score if ceiling and of is _final_score else None
-                rows.append([*values, title, *cells, *([real] if ceiling else [])])
+            if by_count and (weights := data.protocol.get("weights")):
+                label = record.label[0].upper() + record.label[1:]
+                notes.append(f"{label}, weights: {weights}.")
+        centroids = [group.centroid for group in groups]
+        ranges = [_range(group.lowest, group.highest, record) for group in groups]
+        whole = _range(groups[0].lowest, groups[-1].highest, record)
         tables.append(
             Table(
-                key=f"scores-{data}" + outcome.suffix(data, protocol),
-                title=f"{data}: epochs to peak and final score, best of n",
+                key=f"groups-{name}",
+                title=f"{record.data}: feature groups by {record.title}",
                 columns=[
-                    *map(Column, keys),
                     Column(""),
-                    *(Column(mode, digits=3) for mode in modes),
-                    *([Column("real images", digits=3)] if ceiling else []),
+                    *(Column(f"group {group.number}", record.digits) for group in groups),
+                    Column("all"),
                 ],
-                rows=rows,
-                notes=[f"Score: {protocol}.", *ceiling_note(ceiling), *_unfinished(patterns)],
+                rows=[
+                    ["centroid (positive features)" if by_count else "centroid", *centroids, None],
+                    ["feature counts" if by_count else record.label, *ranges, whole],
+                    ["images", *sizes, sum(sizes)],
+                ],
+                notes=notes,
             )
         )
     return tables
 
 
-def run_tables(outcome: Outcome) -> list[Table]:
-    """Every run of the sweep, whatever became of it, and the cells that have no run yet."""
+def score_tables(results: SweepResults) -> list[Table]:
+    """Return epochs to peak and final score of each pattern's best run: tables 4 and 5.
+
+    One table for each data set and score protocol, with a column for each mode, and a block of
+    rows for each combination of further axes.
+    """
     tables = []
-    for data, protocol, patterns in outcome.blocks():
-        stages = max((len(run.stages) for p in patterns for run in p.runs), default=0)
+    for block in results.blocks():
+        begun = {*block.runs["mode"]} | results.not_begun(block.data)
+        modes = [mode for mode in results.modes if mode in begun]
+        keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
+        real = [block.ceiling.score] if block.ceiling else []
         rows: list[list[Value]] = []
-        for pattern in patterns:
-            for run in pattern.runs:
-                peaks: list[Value] = [_peak(stage.peak_epoch, stage.epochs) for stage in run.stages]
-                seconds = run.seconds.train + run.seconds.score + run.seconds.io + run.seconds.wait
-                rows.append(
-                    [
-                        cell_name(run.cell) + (" ★" if run is pattern.representative else ""),
-                        status(run),
-                        *peaks,
-                        *[None] * (stages - len(peaks)),
-                        run.epochs_to_peak,
-                        run.epochs_spent,
-                        run.final_score,
-                        run.best_score,
-                        seconds,
-                    ]
-                )
+        for axes, runs in block.by_axes():
+            by_mode = dict(iter(runs.groupby("mode")))
+            # as text: no number of decimals suits 0.0001, true and 5,000 alike
+            values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
+            quantities = zip(*(_best_of_n(by_mode.get(mode)) for mode in modes), strict=True)
+            titles = ("epochs to peak", "final score", "finished runs")
+            for title, cells in zip(titles, quantities, strict=True):
+                of_real = real if title == "final score" else [None] * len(real)
+                rows.append([*values, title, *cells, *of_real])
+        tables.append(
+            Table(
+                key=f"scores-{block.data}{block.suffix}",
+                title=f"{block.data}: epochs to peak and final score, best of n",
+                columns=[
+                    *map(Column, [*keys, ""]),
+                    *(Column(mode, 3) for mode in modes),
+                    *(Column("real images", 3) for _ in real),
+                ],
+                rows=rows,
+                notes=[
+                    f"Score: {block.protocol}.",
+                    *ceiling_note(block.ceiling),
+                    *_left_out(block),
+                ],
+            )
+        )
+    return tables
+
+
+def _best_of_n(runs: pd.DataFrame | None) -> tuple[Value, Value, Value]:
+    """Return the best run's epochs to peak and final score, and how many runs it is the best of."""
+    if runs is None:
+        return None, None, "none begun"
+    finished = f"{runs['counts'].sum()} of {runs['planned'].iloc[0]}"
+    for best in runs["record"][runs["best"]]:
+        return best.epochs_to_peak, best.final_score, finished
+    return None, None, finished
+
+
+def _left_out(block: Block) -> list[str]:
+    """Return a sentence for each reason why a best of n could not choose from some runs."""
+    names: dict[str, list[str]] = {}
+    for run in block.runs["record"][~block.runs["counts"]]:
+        names.setdefault(status(run), []).append(cell_name(run.cell))
+    return [f"Left out ({why}): {', '.join(cells)}." for why, cells in names.items()]
+
+
+def run_tables(results: SweepResults) -> list[Table]:
+    """Return every run of the sweep with its status, and the cells that have no run yet."""
+    tables = []
+    for block in results.blocks():
+        stages = max(len(run.stages) for run in block.runs["record"])
+        rows: list[list[Value]] = []
+        for run, best in zip(block.runs["record"], block.runs["best"], strict=True):
+            peaks = [
+                None if stage.peak_epoch is None else f"{stage.peak_epoch:,} of {stage.epochs:,}"
+                for stage in run.stages
+            ]
+            rows.append(
+                [
+                    cell_name(run.cell) + (" ★" if best else ""),
+                    status(run),
+                    *peaks,
+                    *[None] * (stages - len(peaks)),
+                    run.epochs_to_peak,
+                    run.epochs_spent,
+                    run.final_score,
+                    run.best_score,
+                    sum(run.seconds.model_dump().values()),
+                ]
+            )
         columns = [
-            Column("run"),
-            Column("status"),
+            *map(Column, ("run", "status")),
             *(Column(f"peak of stage {n}") for n in range(1, stages + 1)),
-            Column("epochs to peak"),
-            Column("epochs spent"),
-            Column("final score", digits=3),
-            Column("best score", digits=3),
+            *map(Column, ("epochs to peak", "epochs spent")),
+            *(Column(name, 3) for name in ("final score", "best score")),
             Column("seconds"),
         ]
         tables.append(
             Table(
-                key=f"runs-{data}" + outcome.suffix(data, protocol),
-                title=f"{data}: every run",
+                key=f"runs-{block.data}{block.suffix}",
+                title=f"{block.data}: every run",
                 columns=columns,
                 rows=rows,
-                notes=[f"Score: {protocol}.", "★ stands for its pattern: the best of n."],
+                notes=[f"Score: {block.protocol}.", "★ stands for its pattern: the best of n."],
             )
         )
-    if outcome.missing:
-        missing: list[list[Value]] = [[cell_name(cell), "missing"] for cell in outcome.missing]
+    if results.missing:
+        missing = [[cell_name(cell), "missing"] for cell in results.missing]
         columns = [Column("run"), Column("status")]
         tables.append(Table("runs-missing", "Runs that have not begun", columns, missing))
     return tables
 
 
 def ceiling_note(ceiling: RealScore | None) -> list[str]:
-    """How the column or row of real images was made."""
+    """Return how the column or row of real images was made."""
     if ceiling is None:
         return []
     return [f"Real images: {ceiling.images:,} of them scored in the same way, the ceiling."]
 
 
 def status(run: RunRecord) -> str:
-    """What became of a run, and why."""
+    """Return a run's status, with its reason."""
     return f"{run.status}: {run.reason}" if run.reason else run.status
 
 
-def _epochs_to_peak(pattern: Pattern | None) -> Value:
-    best = pattern.representative if pattern else None
-    return best.epochs_to_peak if best else None
-
-
-def _final_score(pattern: Pattern | None) -> Value:
-    best = pattern.representative if pattern else None
-    return best.final_score if best else None
-
-
-def _runs(pattern: Pattern | None) -> Value:
-    return f"{len(pattern.finished)} of {pattern.planned}" if pattern else "none begun"
-
-
-_QUANTITIES = (
-    ("epochs to peak", _epochs_to_peak),
-    ("final score", _final_score),
-    ("finished runs", _runs),
-)
-
-
-def _unfinished(patterns: list[Pattern]) -> list[str]:
-    """A sentence for each reason why a best of n could not choose from some runs."""
-    left: dict[str, list[str]] = {}
-    for pattern in patterns:
-        for run in pattern.runs:
-            if run not in pattern.finished:
-                left.setdefault(status(run), []).append(cell_name(run.cell))
-    return [f"Left out ({why}): {', '.join(names)}." for why, names in left.items()]
-
-
-def _group_notes(outcome: Outcome, groups: GroupsRecord, sizes: list[int]) -> list[str]:
-    notes = [f"The largest group is {max(sizes) / max(min(sizes), 1):.1f} times the smallest."]
-    if record := outcome.data.get(groups.data):
-        made = f"{record.images:,} images; {record.rejected:,} rejected"
-        made += f", {record.duplicates:,} duplicates" if record.duplicates else ""
-        made += f"; {record.matched:,} matched the rule" if record.matched is not None else ""
-        notes.append(made + ".")
-        if (weights := record.protocol.get("weights")) and groups.by == "feature_count":
-            label = groups.label[0].upper() + groups.label[1:]
-            notes.append(f"{label}, weights: {weights}.")
-    return notes
-
-
 def _range(low: float, high: float, record: GroupsRecord) -> str:
-    """Whole numbers as they are, others with the decimals of the record's centroids."""
-    low_shown, high_shown = (
-        f"{value:.{record.digits}f}" if isinstance(value, float) else str(value)
-        for value in (low, high)
-    )
-    return f"{low_shown} to {high_shown}"
-
-
-def _peak(peak: int | None, epochs: int) -> Value:
-    return None if peak is None else f"{peak:,} of {epochs:,}"
+    """Return whole numbers as they are, others with the decimals of the record's centroids."""
+    shown = (f"{v:.{record.digits}f}" if isinstance(v, float) else str(v) for v in (low, high))
+    return " to ".join(shown)

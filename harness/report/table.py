@@ -1,16 +1,18 @@
-"""One table, and its forms: Markdown, CSV, LaTeX, HTML and plain text for the terminal.
+"""A table and its forms: Markdown, CSV, LaTeX and plain text; HTML is made by the page.
 
-Knows no runs and no scores. Every label is escaped for the form it is written in.
+Every label is escaped for the form it is written in.
 """
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pandas as pd
 
 Value = str | int | float | None
 
@@ -37,7 +39,7 @@ _MARKDOWN = {character: "\\" + character for character in "\\`*_[]|#~$"} | {
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and the number of decimals its numbers are shown with."""
+    """A heading, and the number of decimals with which its numbers are shown."""
 
     name: str
     digits: int = 0
@@ -45,13 +47,36 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `key` names its files, `notes` say what a reader must know."""
+    """Rows under columns; `key` names its files, `notes` explain its numbers."""
 
     key: str
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Value]]
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of_columns(
+        cls,
+        key: str,
+        title: str,
+        columns: Sequence[tuple[Column, pd.Series]],
+        notes: Sequence[str] = (),
+        *,
+        last: Mapping[str, Value] = MappingProxyType({}),
+    ) -> Table:
+        """Build a table from columns of values.
+
+        The first column's index gives the rows and their order; a value that another column lacks
+        is missing. `last` is one more row, by heading.
+        """
+        (_, first), *_ = columns
+        frame = pd.concat([values.reindex(first.index) for _, values in columns], axis=1)
+        frame = frame.astype(object)
+        rows = frame.where(frame.notna(), None).to_numpy().tolist()
+        if last:
+            rows.append([last.get(column.name) for column, _ in columns])
+        return cls(key, title, [column for column, _ in columns], rows, notes)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -59,15 +84,15 @@ class Table:
                 raise ValueError(f"{self.key}: {len(row)} values under {len(self.columns)} columns")
 
     def markdown(self) -> str:
-        """A pipe table under its title, its notes below."""
-        head, *body = self._cells(escape_markdown)
-        rule = ["---:" if numeric else "---" for numeric in self._numeric()]
+        """Return a pipe table under its title, with its notes below."""
+        head, *body = self.cells(escape_markdown)
+        rule = ["---:" if numeric else "---" for numeric in self.numeric()]
         lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
         notes = [f"\n{escape_markdown(note)}" for note in self.notes]
         return "\n".join([f"### {escape_markdown(self.title)}\n", *lines, *notes]) + "\n"
 
     def csv(self) -> str:
-        """Comma-separated, numbers unrounded, an empty field where a value is missing."""
+        """Return comma-separated values: numbers unrounded, an empty field for a missing value."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.name for column in self.columns])
@@ -75,9 +100,9 @@ class Table:
         return text.getvalue()
 
     def latex(self) -> str:
-        """A `table` environment that needs no package."""
-        head, *body = self._cells(escape_latex)
-        align = "".join("r" if numeric else "l" for numeric in self._numeric())
+        """Return a `table` environment that needs no package."""
+        head, *body = self.cells(escape_latex)
+        align = "".join("r" if numeric else "l" for numeric in self.numeric())
         return "\n".join(
             [
                 r"\begin{table}",
@@ -94,30 +119,11 @@ class Table:
             ]
         )
 
-    def html(self) -> str:
-        """A `figure` holding the table, so that a narrow screen can scroll it by itself."""
-        head, *body = self._cells(html.escape)
-        kind = ['class="n"' if numeric else "" for numeric in self._numeric()]
-
-        def line(tag: str, row: Sequence[str]) -> str:
-            return "".join(
-                f"<{tag} {k}>{cell}</{tag}>".replace(" >", ">")
-                for k, cell in zip(kind, row, strict=True)
-            )
-
-        rows = "".join(f"<tr>{line('td', row)}</tr>\n" for row in body)
-        notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
-        return (
-            f'<figure class="table"><figcaption>{html.escape(self.title)}</figcaption>'
-            f'<div class="scroll" tabindex="0"><table><thead><tr>{line("th", head)}</tr></thead>\n'
-            f"<tbody>{rows}</tbody></table></div>{notes}</figure>\n"
-        )
-
     def text(self) -> str:
-        """Aligned columns for the terminal."""
-        cells = self._cells(str)
+        """Return aligned columns for the terminal."""
+        cells = self.cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        numeric = self._numeric()
+        numeric = self.numeric()
 
         def line(row: Sequence[str]) -> str:
             fitted = zip(row, widths, numeric, strict=True)
@@ -128,13 +134,13 @@ class Table:
         notes = [f"  {note}" for note in self.notes]
         return "\n".join([self.title, line(head), rule, *map(line, body), *notes]) + "\n"
 
-    def _numeric(self) -> list[bool]:
-        """Per column: does it hold a number, and is therefore aligned to the right?"""
+    def numeric(self) -> list[bool]:
+        """Return, for each column, True if it holds a number and so is aligned to the right."""
         columns = zip(*self.rows, strict=True) if self.rows else [() for _ in self.columns]
         return [any(isinstance(v, int | float) for v in values) for values in columns]
 
-    def _cells(self, escape: Callable[[str], str]) -> list[list[str]]:
-        """Heading and rows as escaped text."""
+    def cells(self, escape: Callable[[str], str] = str) -> list[list[str]]:
+        """Return heading and rows as escaped text."""
         rows = [[escape(column.name) for column in self.columns]]
         for row in self.rows:
             shown = (show(v, c.digits) for v, c in zip(row, self.columns, strict=True))
@@ -143,7 +149,7 @@ class Table:
 
 
 def show(value: Value, digits: int) -> str:
-    """A value as people read it: `1,834`, `3.74`, a dash where there is none."""
+    """Return a value as people read it: `1,834`, `3.74`, or a dash if there is none."""
     if _absent(value):
         return MISSING
     if isinstance(value, str):
@@ -154,12 +160,12 @@ def show(value: Value, digits: int) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table too."""
+    """Return text that Markdown shows as it is, also inside a table."""
     return "".join(_MARKDOWN.get(character, character) for character in text).replace("\n", " ")
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Return text that LaTeX sets as it is."""
     return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")
 
 

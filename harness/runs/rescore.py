@@ -37,7 +37,7 @@ from harness.records.sweep_records import (
     RealRecord,
     Rescored,
 )
-from harness.records.sweep_results import Outcome, cell_name
+from harness.records.sweep_results import SweepResults, cell_name
 from harness.storage.store import Store
 
 GPU_COUNT = 50_000
@@ -64,7 +64,7 @@ def rescore(
     images, generators or weights are missing or damaged, `count` is too small for a run's score,
     or a run has own networks that are not among them.
     """
-    outcome = Outcome.read(results)
+    outcome = SweepResults.read(results)
     measuring = _Measuring(results, outcome, say, networks)
     finished = [run for run in outcome.runs if run.status == "finished"]
     for number, run in enumerate(finished, 1):
@@ -78,7 +78,7 @@ class _Measuring:
     """What runs share: device, classifiers, counters, real images; loaded when first needed."""
 
     def __init__(
-        self, results: Path, outcome: Outcome, say: Say, networks: Collection[str]
+        self, results: Path, outcome: SweepResults, say: Say, networks: Collection[str]
     ) -> None:
         self.results, self.outcome, self.say, self.networks = results, outcome, say, networks
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -50,7 +50,7 @@ from harness.records.sweep_records import (
     Rescored,
     SweepRecord,
 )
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.storage.sealed import seal
 from harness.storage.store import Store
 
@@ -157,7 +157,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
         fresh_scores=[2.0], qualities=quality, feature_counts=None, device="cpu", seconds=1.0,
     )  # fmt: skip
     real = RealRecord(name="a", digest="d", qualities=quality, feature_counts=None)
-    data = DataRecord(name="a", images=8)
+    data = DataRecord(name="a", digest="d", images=8)
     ceiling = RealScore(name="a", digest="d", protocol="p", images=8, score=2.5, score_std=0.1)
     counts = np.array([10, 10, 11, 30, 31, 60, 61, 61])
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
@@ -179,7 +179,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
 
     @refusing
     def read() -> Any:
-        found = Outcome.read(home)
+        found = SweepResults.read(home)
         if found.problems:
             raise Refused("; ".join(found.problems))
         return vars(found) | {"folder": None}

@@ -25,7 +25,7 @@ from harness.preparation import image_values, real_images
 from harness.preparation import prepare as preparation
 from harness.records.data_set import DataSet
 from harness.records.image_values import load_values
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.storage.store import Store
 
 DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ("x", "y"))
@@ -106,7 +106,7 @@ def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
     found = load_values(store, DATA.key, runs[2].values_key)
     assert np.array_equal(found, image_scores.edge_density(images))
 
-    outcome = Outcome.read(Path(store.join("s")))
+    outcome = SweepResults.read(Path(store.join("s")))
     assert outcome.problems == []
     (ceiling,) = outcome.ceilings
     assert (ceiling.name, ceiling.images) == ("a", 20)
@@ -122,7 +122,7 @@ def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
     torch.set_num_threads(threads)
 
     assert all(run.real_key and store.exists(run.real_key) for run in runs)
-    ceilings = Outcome.read(Path(store.join("s"))).ceilings
+    ceilings = SweepResults.read(Path(store.join("s"))).ceilings
     assert sorted(ceiling.images for ceiling in ceilings) == [20, 30]
     assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
 

@@ -7,23 +7,37 @@ import subprocess
 import sys
 
 from harness import results
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.report import build
 
 
 def test_make_writes_tables_and_figures(sweep_folder):
     folder = sweep_folder(seeds=2, length=3)
-    main = build.make(folder)
-    assert main == folder / "tables" / "tables.md"
-    text = main.read_text()
+    build.make(folder)
+    text = (folder / "tables" / "tables.md").read_text()
     assert "12 of 12 runs finished." in text
     assert "- VGG16 has random weights." in text
     assert "### apples: epochs to peak and final score, best of n" in text
     names = {path.name for path in (folder / "tables").iterdir()}
     assert {"tables.md", "tables.tex", "scores-apples.csv", "groups-digits-kmeans-k3.csv"} <= names
     figures = {path.name for path in (folder / "figures").iterdir()}
-    stems = ["feature-counts", "samples-apples", "samples-digits", "curves-apples", "curves-digits"]
-    assert figures == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    drawings = ["feature-counts", "curves-apples", "curves-digits"]
+    assert figures == {"samples-apples.png", "samples-digits.png"} | {
+        f"{stem}.{kind}" for stem in drawings for kind in ("png", "svg")
+    }
+
+
+def test_old_tables_and_figures_are_removed_other_files_kept(sweep_folder):
+    folder = sweep_folder(seeds=1, length=2)
+    (folder / "tables").mkdir()
+    (folder / "figures").mkdir()
+    old = [folder / "tables" / "old.csv", folder / "figures" / "old.png"]
+    kept = folder / "tables" / "notes.txt"
+    for path in [*old, kept]:
+        path.write_text("")
+    build.make(folder)
+    assert kept.exists()
+    assert not any(path.exists() for path in old)
 
 
 def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
@@ -36,17 +50,15 @@ def test_a_half_finished_sweep_says_what_is_missing(sweep_folder, capsys):
     assert "Not begun: digits-descending-seed0, digits-ascending-seed0" in screen
 
 
-def test_a_full_disk_is_told_and_with_room_the_same_tables_come(
-    sweep_folder, small_disk, fill, capsys
-):
+def test_a_full_disk_is_one_line_and_no_wrong_tables(sweep_folder, small_disk, fill, capsys):
     folder = sweep_folder(seeds=1, length=2)
     there = shutil.copytree(folder, small_disk / folder.name)
     for room in (0, 4096, 64 * 1024):
         ballast = fill(small_disk, room)
         assert results.main([str(there)]) == 1
-        told = capsys.readouterr().err
-        assert "No space left on device" in told
-        assert told.count("\n") == 1
+        error = capsys.readouterr().err
+        assert "No space left on device" in error
+        assert error.count("\n") == 1
         ballast.unlink()
     assert results.main([str(there)]) == 0
     build.make(folder)
@@ -55,8 +67,8 @@ def test_a_full_disk_is_told_and_with_room_the_same_tables_come(
     assert (there / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
-def test_generators_stuck_on_one_image_at_their_last_peak_are_named(sweep_folder):
-    """The peak's generator is the one that is saved, whatever became of it afterwards."""
+def test_generators_stuck_on_one_image_at_their_peak_are_named(sweep_folder):
+    """The generator that is saved is that of the peak."""
     folder = sweep_folder(seeds=1, length=3)
     stuck, recovered = "digits-ascending-seed0", "digits-descending-seed0"
     for name, at_peak in ((stuck, True), (recovered, False)):
@@ -67,7 +79,8 @@ def test_generators_stuck_on_one_image_at_their_last_peak_are_named(sweep_folder
             is_peak = (evaluation["stage"], evaluation["epoch"]) == (3, last["peak_epoch"])
             evaluation["spread"] = 0.4 if is_peak == at_peak else 30.0
         path.write_text(json.dumps(record))
-    text = build.make(folder).read_text()
+    build.make(folder)
+    text = (folder / "tables" / "tables.md").read_text()
     assert f"Stuck on one image at their last peak (spread under 1): {stuck}." in text
 
 
@@ -87,14 +100,15 @@ def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_results_need_no_ray():
-    code = (
-        "import sys, harness.results; sys.exit(any(m.split('.')[0] == 'ray' for m in sys.modules))"
+def test_the_command_needs_no_ray(sweep_folder):
+    code = "import sys; from harness import results; results.main(sys.argv[1:]); " + (
+        "sys.exit('ray' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    command = [sys.executable, "-c", code, str(sweep_folder(seeds=1, length=2))]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def test_damaged_neighbours_are_told_and_end_no_tables(sweep_folder, capsys):
+def test_damaged_files_are_named_and_end_no_tables(sweep_folder, capsys):
     folder = sweep_folder(seeds=1, length=2)
     for name, log in (("silent", b""), ("binary", b"first\n\xff\xfe\n")):
         (folder / "runs" / name).mkdir()
@@ -122,21 +136,21 @@ def test_a_place_for_tables_that_is_a_file_is_one_line(sweep_folder, capsys):
 def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
     assert results.main([str(tmp_path), "--rescore", "--count", "0"]) == 2
     assert results.main(["s3://KEY:SECRET@bucket/results"]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "featgan: --count 0: a re-score takes 1 to 1,000,000 images"
-    assert len(told) == 2
-    assert "SECRET" not in told[1]
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == "featgan: --count 0: a re-score takes 1 to 1,000,000 images"
+    assert len(errors) == 2
+    assert "SECRET" not in errors[1]
 
 
 def test_runs_that_changed_their_kind_of_machine_are_named(sweep_folder):
     folder = sweep_folder(data_sets=("a",), seeds=2, length=2)
-    runs = {run.cell["seed"]: run for run in Outcome.read(folder).runs if "asc" in run.run}
+    runs = {run.cell["seed"]: run for run in SweepResults.read(folder).runs if "asc" in run.run}
     kinds = ["n1: cpu (x), torch 2.14", "n2: cpu (x), torch 2.14", "n2: cpu (x), torch 2.15"]
     for seed, machines in ((0, kinds[:2]), (1, kinds)):
         (folder / "runs" / runs[seed].run / "run.json").unlink()
         record = runs[seed].model_copy(update={"machines": tuple(machines)})
         (folder / "runs" / runs[seed].run / "run.json").write_bytes(record.to_json())
-    lines = build.state(Outcome.read(folder))
+    lines = build.state(SweepResults.read(folder))
     found = [line for line in lines if line.startswith("Continued on another device or PyTorch")]
     assert len(found) == 1
     assert found[0].endswith(": a-ascending-seed1.")
@@ -147,7 +161,8 @@ def test_a_finished_run_without_a_final_score_costs_only_itself(sweep_folder):
     (path,) = folder.glob("runs/apples-ascending-*/run.json")
     record = json.loads(path.read_text()) | {"final_score": None}
     path.write_text(json.dumps(record))
-    assert "\n| ascending | \u2013 |" in build.make(folder).read_text()
+    build.make(folder)
+    assert "\n| ascending | \u2013 |" in (folder / "tables" / "tables.md").read_text()
     assert results.main([str(folder), str(folder)]) == 0
 
 
@@ -158,11 +173,11 @@ def test_standard_output_may_lack_letters_or_be_closed(sweep_folder):
         "harness.results",
         str(sweep_folder(seeds=1, length=2)),
     ]
-    spelled = os.environ | {"PYTHONIOENCODING": "ascii"}
-    told = subprocess.run(command, capture_output=True, env=spelled)
-    assert (told.returncode, told.stderr) == (0, b"")
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, b"")
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:
-        told = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
-    assert (told.returncode, told.stderr) == (1, b"")
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.records.sweep_results import Outcome
-from harness.report.claims import claim_table, quality_tables, verdict
-from harness.report.inference import compare
+from harness.records.sweep_results import SweepResults
+from harness.report.claims import claim_table, verdict
+from harness.report.statistics import compare
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(tmp_path, make_run, save_run, save_rescored):
 
 
 def test_each_claim_has_its_verdict_size_and_seeds(folder):
-    rows = {row[0]: row[1:] for row in claim_table(Outcome.read(folder)).rows}
+    rows = {row[0]: row[1:] for row in claim_table(SweepResults.read(folder)).rows}
     assert rows["descending has clearer outlines than conventional"] == [
         "a", "supported, but too few seeds", "+3.00 (+2.00 to +4.00)", 3,
     ]  # fmt: skip
@@ -48,25 +48,8 @@ def test_middle_group_and_wider_counts(sweep_folder, save_real):
     folder = sweep_folder(seeds=1, length=2)
     save_real(folder, "apples", diversity=60.0)
     save_real(folder, "digits", diversity=40.0)
-    rows = {row[0]: row[1:] for row in claim_table(Outcome.read(folder)).rows}
+    rows = {row[0]: row[1:] for row in claim_table(SweepResults.read(folder)).rows}
     middle = rows["k-means makes the middle group over 1.5 times each other one"]
     assert middle == ["digits", "contradicted", "1.50 times the larger one", None]
     wider = rows["images more diverse (in pixels) spread wider in feature counts"]
     assert wider[0] == "apples against digits"
-
-
-def test_qualities_set_generated_beside_real(folder, save_real):
-    save_real(folder, "a", sharpness=20.0)
-    (table,) = quality_tables(Outcome.read(folder))
-    assert [row[:3] for row in table.rows] == [
-        ["real images", None, 20.0],
-        ["real images of group 1", None, None],
-        ["descending", 3, 13.0],
-        ["ascending", 3, 10.0],
-        ["conventional", 3, 10.0],
-    ]
-    assert table.rows[1][-2:] == [900.0, 20.0]
-
-
-def test_without_measurements_there_is_no_table_of_qualities(sweep_folder):
-    assert quality_tables(Outcome.read(sweep_folder(seeds=1, length=2))) == []

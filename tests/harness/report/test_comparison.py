@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.records.sweep_results import Outcome, dotted
+from harness.records.sweep_results import SweepResults, dotted
 from harness.report.comparison import comparison_tables, unmatched
 
 
@@ -11,7 +11,7 @@ def sweep(folder, make_run, save_run, scores, protocol, width):
         cell = {"data": "a", "mode": "ascending", "seed": seed}
         run = make_run(cell, [[score]], [[1]], images=[9], protocol=protocol)
         save_run(folder, run.model_copy(update={"settings": {"gan": {"width": width}}}))
-    return Outcome.read(folder)
+    return SweepResults.read(folder)
 
 
 def test_means_differences_and_settings(tmp_path, make_run, save_run):

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.report import figures
 
 GROUPS = [[3], [3, 2]]
@@ -26,7 +26,7 @@ def test_bins_of_other_values_are_round_and_at_least_twelve(span, width):
 
 
 def test_histogram_counts_every_image_once(sweep_folder):
-    outcome = Outcome.read(sweep_folder(seeds=1, length=2))
+    outcome = SweepResults.read(sweep_folder(seeds=1, length=2))
     figure = figures.histograms([*outcome.groups.values()])
     assert figure.get_axes()[1].get_xlabel() == "feature count (positive outputs of VGG16 fc1)"
     for panel in figure.get_axes():
@@ -37,8 +37,8 @@ def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_
     cell = {"data": "a", "mode": "descending", "seed": 0}
     run = make_run(cell, [[1.0, 3.0, 2.0], [2.5, 2.0]], GROUPS, images=[1, 2])
     save_run(tmp_path, run)
-    outcome = Outcome.read(tmp_path)
-    panel = figures.curves(outcome, "a", run.score_protocol, outcome.patterns).get_axes()[0]
+    outcome = SweepResults.read(tmp_path)
+    panel = figures.curves(outcome, *outcome.blocks()).get_axes()[0]
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in panel.get_lines()]
     assert lines[0] == ([10, 20], [1.0, 3.0])
     assert lines[1] == ([20, 30], [3.0, 2.0])
@@ -51,15 +51,15 @@ def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_
 
 def test_a_mode_has_one_colour_and_no_two_share_it(sweep_folder):
     modes = ("descending", "ascending", "conventional", "random", "mirrored", "shuffled")
-    outcome = Outcome.read(sweep_folder(data_sets=("a",), modes=modes, seeds=1, length=2))
+    outcome = SweepResults.read(sweep_folder(data_sets=("a",), modes=modes, seeds=1, length=2))
     assert len({figures.mode_colour(outcome, mode) for mode in modes}) == len(modes)
 
 
 def test_samples_say_where_a_pattern_has_none_yet(sweep_folder):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
     next(folder.glob("runs/a-ascending-*/samples/stage3.png")).unlink()
-    outcome = Outcome.read(folder)
-    panels = figures.samples(outcome, "a", outcome.patterns).get_axes()
+    outcome = SweepResults.read(folder)
+    panels = figures.samples(outcome, "a", outcome.frame).get_axes()
     assert [len(panel.images) for panel in panels] == [1, 0, 1]
     assert panels[1].texts[0].get_text() == "no samples yet"
 
@@ -69,8 +69,8 @@ def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save
     for mode in ("ascending", "descending", "conventional"):
         cell = {"data": "a", "mode": mode, "seed": 0} | axes
         save_run(tmp_path, make_run(cell, [[1.0, 3.0]], GROUPS[:1], images=[1]))
-    outcome = Outcome.read(tmp_path)
-    figure = figures.samples(outcome, "a", outcome.patterns)
+    outcome = SweepResults.read(tmp_path)
+    figure = figures.samples(outcome, "a", outcome.frame)
     figure.draw_without_rendering()
     boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
     assert len(boxes) == 3

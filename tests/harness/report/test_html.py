@@ -1,4 +1,4 @@
-"""The report: self-contained, escaped, and honest about what is missing."""
+"""The report: self-contained, escaped, and clear about what is missing."""
 
 import base64
 import io
@@ -67,13 +67,13 @@ def test_everything_is_inline(page):
 
 def test_labels_are_escaped(page):
     found = page(data_sets=("<b>&apples",))
-    assert "<b>&apples: every run" in found.text  # as text: it was no element
+    assert "<b>&apples: every run" in found.text  # as text, not as an element
 
 
 def test_sections_and_words(page):
     text = page(data_sets=("apples",)).text
     for heading in (
-        "What was run", "Feature groups", "Epochs and scores", "How far to trust them",
+        "What was run", "Feature groups", "Epochs and scores", "How far to trust the scores",
         "The paper's claims", "Every run", "Samples at each peak", "Failed and rejected",
         "Protocols, versions and cost", "What the words mean",
     ):  # fmt: skip
@@ -83,9 +83,7 @@ def test_sections_and_words(page):
     assert re.search(r"Stage 3, groups 3, 2, 1: epoch \d+ of 20, score", text)
 
 
-def test_without_rewinds_a_grid_is_of_its_stages_end_but_for_the_last(
-    sweep_folder, make_run, save_run
-):
+def test_without_rewinds_a_grid_is_of_its_stages_end(sweep_folder, make_run, save_run):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
     for path in folder.glob("runs/a-ascending-*/run.json"):
         shutil.rmtree(path.parent)
@@ -99,7 +97,7 @@ def test_without_rewinds_a_grid_is_of_its_stages_end_but_for_the_last(
     assert "Stage 2, groups 1, 2: epoch 10 of 20, score 4.000" in text
 
 
-def test_what_has_not_begun_or_failed_is_told(sweep_folder, make_run, save_run):
+def test_runs_not_begun_or_failed_are_named(sweep_folder, make_run, save_run):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
     for path in folder.glob("runs/a-conventional-*/run.json"):
         path.unlink()

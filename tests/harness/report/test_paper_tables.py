@@ -1,12 +1,14 @@
 """The paper's tables, from runs whose numbers are known by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from harness.records.sweep_records import GroupsRecord
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.report.paper_tables import group_tables, run_tables, score_tables
 
 GROUPS = [[3], [3, 2]]
@@ -25,7 +27,7 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
         tmp_path,
         make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged", reason=reason),
     )
-    (table,) = score_tables(Outcome.read(tmp_path))
+    (table,) = score_tables(SweepResults.read(tmp_path))
     assert [column.name for column in table.columns] == ["", "descending", "conventional"]
     assert table.rows == [
         ["epochs to peak", 30, None],
@@ -38,7 +40,8 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
 def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     cells = [{"data": "a", "mode": mode, "seed": 0} for mode in ("ascending", "descending")]
     save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
-    (table,) = score_tables(Outcome.read(tmp_path, cells))
+    (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
+    (table,) = score_tables(SweepResults.read(tmp_path))
     assert [column.name for column in table.columns] == ["", "descending", "ascending"]
     assert table.rows[1:] == [["final score", None, 2.0], ["finished runs", "none begun", "1 of 1"]]
 
@@ -47,18 +50,18 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
     folder = sweep_folder(
         data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
     )
-    (table,) = score_tables(Outcome.read(folder))
+    (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][:2] == ["groups.k", ""]
     assert [row[0] for row in table.rows] == ["2", "2", "2", "3", "3", "3"]
 
 
-def test_an_axis_shows_its_values_as_the_file_spells_them(sweep_folder):
+def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
     axes = (
         {"training.learning_rate": 1e-4, "stages.rewind": False},
         {"training.learning_rate": 0.999},
     )
     folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
-    (table,) = score_tables(Outcome.read(folder))
+    (table,) = score_tables(SweepResults.read(folder))
     assert "| 0.0001 | False | final score |" in table.markdown()
     assert [row[:2] for row in table.rows[3:]] == [["0.999", None]] * 3
 
@@ -67,13 +70,13 @@ def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
     for seed, protocol in enumerate(["IS n=10", "IS n=20"]):
         cell = {"data": "a", "mode": "ascending", "seed": seed}
         save_run(tmp_path, make_run(cell, [[2.0]], GROUPS, images=IMAGES, protocol=protocol))
-    tables = score_tables(Outcome.read(tmp_path))
+    tables = score_tables(SweepResults.read(tmp_path))
     assert [table.key for table in tables] == ["scores-a-protocol1", "scores-a-protocol2"]
     assert [table.notes[0] for table in tables] == ["Score: IS n=10.", "Score: IS n=20."]
 
 
 def test_groups_show_centroids_and_sizes(sweep_folder):
-    table = group_tables(Outcome.read(sweep_folder(seeds=1, length=2)))[0]
+    table = group_tables(SweepResults.read(sweep_folder(seeds=1, length=2)))[0]
     assert table.rows[0][0] == "centroid (positive features)"
     assert table.rows[2] == ["images", 180, 270, 150, 600]
     assert table.notes[0] == "The largest group is 1.8 times the smallest."
@@ -85,7 +88,8 @@ def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run)
     save_run(tmp_path, make_run(cells[0], [[1.0, 2.0], [3.0]], GROUPS, images=IMAGES))
     failed = make_run(cells[1], [[1.0]], GROUPS, images=IMAGES, status="failed", reason="no disk")
     save_run(tmp_path, failed)
-    runs, missing = run_tables(Outcome.read(tmp_path, cells))
+    (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
+    runs, missing = run_tables(SweepResults.read(tmp_path))
     assert runs.rows == [
         ["a-descending-seed0 ★", "finished", "20 of 20", "10 of 10", 30, 30, 3.0, 3.0, 115.0],
         ["a-descending-seed1", "failed: no disk", "10 of 10", None, 10, 10, 1.0, 1.0, 115.0],
@@ -96,15 +100,15 @@ def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run)
 def test_real_images_stand_beside_the_modes(sweep_folder, save_ceiling):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
     save_ceiling(folder, "a", 4.5)
-    save_ceiling(folder, "a", 9.0, protocol="IS of another judge")
+    save_ceiling(folder, "a", 9.0, protocol="IS of another classifier")
     save_ceiling(folder, "b", 9.0)
-    (table,) = score_tables(Outcome.read(folder))
+    (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
     assert [row[-1] for row in table.rows] == [None, 4.5, None]
     assert "Real images: 400 of them scored in the same way, the ceiling." in table.notes
 
     save_ceiling(folder, "a", 4.6, name="of-another-size")
-    (table,) = score_tables(Outcome.read(folder))
+    (table,) = score_tables(SweepResults.read(folder))
     assert table.columns[-1].name == "conventional"  # which of the two would it be?
 
 
@@ -115,7 +119,7 @@ def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
     label = "edge density (share of the pixels)"
     record = GroupsRecord(data="a", label=label, **vars(groups))
     (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_bytes(record.to_json())
-    (table,) = group_tables(Outcome.read(tmp_path))
+    (table,) = group_tables(SweepResults.read(tmp_path))
     assert table.key == "groups-a-edge_density-kmeans-k2"
     assert table.title == "a: feature groups by edge_density, kmeans, k = 2"
     assert table.rows == [

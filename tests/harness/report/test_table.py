@@ -3,6 +3,7 @@
 import csv
 import io
 
+import pandas as pd
 import pytest
 
 from harness.report.table import Column, Table, show
@@ -45,9 +46,13 @@ def test_latex_escapes_what_would_not_compile():
     assert r"none & -- & 7 \\" in text
 
 
-def test_html_escapes_labels():
-    assert "<td>a|b_c &lt;i&gt;&amp;&lt;/i&gt; 50%</td>" in TABLE.html()
-    assert '<td class="n">1,834</td>' in TABLE.html()
+def test_columns_are_aligned_by_the_first_ones_index():
+    names = pd.Series({"b": "second", "a": "first"})
+    scores = pd.Series({"a": 1.5, "c": 9.0})
+    counts = pd.Series({"a": 1, "b": 2})
+    columns = [(Column("what"), names), (Column("score"), scores), (Column("n"), counts)]
+    table = Table.of_columns("t", "T", columns, last={"what": "real", "score": 3.0})
+    assert table.rows == [["second", None, 2], ["first", 1.5, 1], ["real", 3.0, None]]
 
 
 def test_text_aligns_numbers_to_the_right():

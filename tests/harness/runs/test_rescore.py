@@ -19,7 +19,7 @@ from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained
 from harness import results
 from harness.records.data_set import FORMAT, DataSet
-from harness.records.sweep_results import Outcome
+from harness.records.sweep_results import SweepResults
 from harness.report.claims import quality_tables
 from harness.report.paper_tables import group_tables
 from harness.runs import rescore
@@ -98,7 +98,7 @@ def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 10)
     said = []
     rescore.rescore(folder, count=50, say=said.append)
-    outcome = Outcome.read(folder)
+    outcome = SweepResults.read(folder)
     (again,) = outcome.rescored.values()
     assert again.protocol == outcome.runs[0].score_protocol.replace("n=20", "n=50")
     assert again.same_protocol == outcome.runs[0].score_protocol
@@ -138,7 +138,7 @@ def test_a_run_is_compared_with_the_images_of_its_own_variant(folder, monkeypatc
     text = json.loads(groups.read_text()) | {"data": "apples.aaaaaa"}
     groups.write_text(json.dumps(text))
     rescore.rescore(folder, count=20)
-    outcome = Outcome.read(folder)
+    outcome = SweepResults.read(folder)
     assert [*outcome.real] == ["apples.aaaaaa"]
     assert len(outcome.real["apples.aaaaaa"].group_counts) == 2
     (qualities,) = quality_tables(outcome)
@@ -199,7 +199,7 @@ def test_damaged_images_or_counts_are_told_in_one_line_before_anything_is_measur
 def test_fewer_images_than_an_evaluations_give_no_fresh_score(folder, count, fresh, monkeypatch):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
     rescore.rescore(folder, count=count)
-    (again,) = Outcome.read(folder).rescored.values()
+    (again,) = SweepResults.read(folder).rescored.values()
     assert len(again.fresh_scores) == fresh
 
 

@@ -1,0 +1,235 @@
+"""Tables of what a best of n leaves out: every seed, scatter, fresh scores, speed, pairs, metrics.
+
+One table for each data set and score protocol; a score of another protocol gets a column of
+its own, with the protocol as its heading.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.records.run_record import RunRecord
+from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
+from harness.report.paper_tables import ceiling_note
+from harness.report.statistics import compare, deviation, mean
+from harness.report.table import Column, Table, Value
+
+MEASURES = (
+    ("final score", "final_score", 3),
+    ("fresh score", "fresh_score", 3),
+    ("epochs to peak", "epochs_to_peak", 0),
+)
+"""Name, column of the runs and decimals of what is compared in pairs."""
+
+
+def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table]:
+    """Return the tables of every data set and protocol that has finished runs.
+
+    `reach` is the score to which epochs and seconds are counted; by default the highest that
+    every finished run of the data set reached.
+    """
+    tables = []
+    for block in results.blocks():
+        if not block.finished.empty:
+            tables += [
+                seed_table(block),
+                reach_table(block, reach),
+                pair_table(block),
+                metric_table(block),
+            ]
+    return tables
+
+
+def seed_table(block: Block) -> Table:
+    """Return the final score of every seed, its scatter, and the selection bias of best of n."""
+    seeds = sorted(block.runs["seed"].unique())
+    scores = block.by_seed("final_score").reindex(columns=seeds)
+    finished, best = block.finished.groupby("pattern"), block.best
+    protocols = sorted({again.protocol for again in block.runs["rescored"].dropna()})
+    columns = [
+        (Column("pattern"), block.patterns["label"]),
+        *((Column(f"seed {seed}", 3), scores[seed]) for seed in seeds),
+        (Column("mean", 3), finished["final_score"].agg(mean)),
+        (Column("sd", 3), finished["final_score"].agg(deviation)),
+        (Column("best of n", 3), best["final_score"]),
+    ]
+    if protocols:
+        columns += [
+            (Column("fresh", 3), best["fresh_score"]),
+            (Column("selection bias", 3), best["final_score"] - best["fresh_score"]),
+        ]
+    columns += [
+        (Column("epochs to peak, mean"), finished["epochs_to_peak"].agg(mean)),
+        (Column("sd"), finished["epochs_to_peak"].agg(deviation)),
+        (Column("epochs spent, mean"), finished["epochs_spent"].agg(mean)),
+    ]
+    for protocol in protocols:
+        again = best["rescored"].map(
+            lambda r, p=protocol: r.score if r and r.protocol == p else None
+        )
+        columns.append((Column(f"best of n, {protocol}", 3), again))
+    notes = [f"Final scores: {block.protocol}.", *ceiling_note(block.ceiling)]
+    if protocols:
+        notes.append(
+            "Fresh: the best of n again, same protocol, noise its training never saw; the mean "
+            "of several draws. Selection bias: best of n minus its fresh score, which is what "
+            "choosing the highest of noisy scores added."
+        )
+    else:
+        notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
+    real: dict[str, Value] = {}
+    if block.ceiling:
+        real = {"pattern": "real images", "mean": block.ceiling.score}
+    key, title = f"seeds-{block.data}{block.suffix}", f"{block.data}: every seed"
+    return Table.of_columns(key, title, columns, notes, last=real)
+
+
+def reach_table(block: Block, reach: float | None) -> Table:
+    """Return epochs spent and training seconds until a score was first measured."""
+    runs = block.finished.copy()
+    level = runs["best_score"].min() if reach is None else reach
+    runs[["epochs", "seconds"]] = [reached(run, level) or (np.nan,) * 2 for run in runs["record"]]
+    there = runs["epochs"].notna().groupby(runs["pattern"])
+    points = runs.dropna(subset="epochs").groupby("pattern")
+    columns = [
+        (Column("pattern"), block.best["label"]),
+        (Column("runs that reached it"), there.agg(lambda some: f"{some.sum()} of {len(some)}")),
+        (Column("epochs spent"), points["epochs"].agg(mean)),
+        (Column("sd"), points["epochs"].agg(deviation)),
+        (Column("training seconds", 1), points["seconds"].agg(mean)),
+        (Column("sd", 1), points["seconds"].agg(deviation)),
+    ]
+    which = "the highest that every finished run reached" if reach is None else "as asked"
+    return Table.of_columns(
+        f"reach-{block.data}{block.suffix}",
+        f"{block.data}: epochs and seconds to reach a score of {level:.3f}",
+        columns,
+        [
+            f"Score: {block.protocol}; the level is {which}.",
+            "Epochs of early stages are shorter: they hold fewer images. Seconds count training "
+            "alone, on the machine it ran on.",
+        ],
+    )
+
+
+def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
+    """Return epochs spent and training seconds at the first evaluation of `level` or more."""
+    batch = run.settings.get("training", {}).get("batch_size", 0)
+    seconds, steps = 0.0, 0
+    for evaluation in run.evaluations:
+        seconds += (evaluation.steps - steps) * batch / max(evaluation.images_per_second, 1e-9)
+        steps = evaluation.steps
+        if evaluation.score >= level:
+            return evaluation.epochs_spent, seconds
+    return None
+
+
+def pair_table(block: Block) -> Table:
+    """Return the differences between comparable patterns, over the seeds both finished."""
+    rows: list[list[Value]] = []
+    compared = comparable(block.patterns)
+    for name, column, digits in MEASURES:
+        for a, b in compared:
+            pairs = block.paired(column, a, b)
+            if pairs.size:
+                found = compare(*pairs)
+                first, second = block.patterns["label"][[a, b]]
+                rows.append(
+                    [
+                        name,
+                        f"{first} minus {second}",
+                        found.pairs,
+                        f"{found.mean:+.{digits}f}",
+                        found.interval(digits) if found.pairs > 1 else None,
+                        found.probability,
+                    ]
+                )
+    columns = [
+        *map(Column, ("of", "difference", "seeds", "mean", "95 % interval")),
+        Column("P(first is higher)", 2),
+    ]
+    return Table(
+        f"pairs-{block.data}{block.suffix}",
+        f"{block.data}: paired differences, same seed and same start",
+        columns,
+        rows,
+        [
+            f"Score: {block.protocol}; interval: bootstrap of the mean over seeds.",
+            *few_seeds(max((int(row[2] or 0) for row in rows), default=0)),
+        ],
+    )
+
+
+def few_seeds(pairs: int) -> list[str]:
+    """Return the note that a comparison over few seeds needs."""
+    if not 1 < pairs <= 5:
+        return []
+    return [
+        f"{pairs} seeds make these numbers coarse: an interval over {pairs} differences is hardly "
+        f"more than their range, and a probability moves in steps of 1/{pairs**2}."
+    ]
+
+
+def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the pairs of a block's patterns that may be compared.
+
+    The two differ in one thing, the mode or an axis, or one of them is a mode of the paper at the
+    sweep file's own settings: a baseline of all others. Grids may have different axes: a pattern
+    without one has the file's own setting, which is read from its first run.
+    """
+    keys = {key for axes in patterns["axes"] for key, _ in axes}
+    own: dict[str, Any] = {}
+    for axes, run in zip(patterns["axes"], patterns["record"], strict=True):
+        settings = dict(dotted(run.settings))
+        own |= {key: axis_value(settings.get(key)) for key in keys - {*dict(axes)}}
+    changes = [
+        {("mode", mode), *(axis for axis in axes if axis not in own.items())}
+        for mode, axes in zip(patterns["mode"], patterns["axes"], strict=True)
+    ]
+    baselines = [{("mode", mode)} for mode in PAPER_MODES]
+    return [
+        (patterns.index[i], patterns.index[j])
+        for (i, a), (j, b) in combinations(enumerate(changes), 2)
+        if len({key for key, _ in a ^ b}) == 1 or a in baselines or b in baselines
+    ]
+
+
+def metric_table(block: Block) -> Table:
+    """Return the further metrics at the last stage's peak, as means over the finished runs."""
+    runs = block.finished[[bool(peak_metrics(run)) for run in block.finished["record"]]]
+    metrics = pd.DataFrame([*map(peak_metrics, runs["record"])], index=runs.index)
+    finished = runs.groupby("pattern")
+    by_pattern = metrics.groupby(runs["pattern"])
+    columns = [
+        (Column("pattern"), finished["label"].first().reindex(runs["pattern"].unique())),
+        (Column("runs"), finished.size()),
+        *((Column(name, 3), by_pattern[name].agg(mean)) for name in map(str, metrics)),
+    ]
+    how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
+    notes = [
+        f"Means over runs, of the images of the score. How: {how}. "
+        "A peak is the score's, unless stages.watch names a metric."
+    ]
+    real: dict[str, Value] = {}
+    if len(runs) and block.ceiling and block.ceiling.metrics:
+        real = {"pattern": "real images", **block.ceiling.metrics}
+    if block.ceiling and block.ceiling.metrics_images:
+        part, others = block.ceiling.metrics_images
+        notes.append(
+            f"Real images: {part:,} of them against the {others:,} others. FID and KID depend on "
+            "how many images are compared: this row is a bound of the others only where theirs, "
+            "n and real, are alike."
+        )
+    title = f"{block.data}: further metrics at the final score's evaluation"
+    return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=real)
+
+
+def peak_metrics(run: RunRecord) -> dict[str, float]:
+    """Return the further metrics of the evaluation that is a run's final score."""
+    last = run.stages[-1]
+    at_peak = (e for e in run.evaluations if (e.stage, e.epoch) == (last.stage, last.peak_epoch))
+    return next((evaluation.metrics for evaluation in at_peak), {})
