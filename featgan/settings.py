@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
 
 class TrainingSettings(Settings):
-    """How a run trains and how often it is measured."""
+    """The training of a run, and how often it is evaluated."""
 
     stage_epochs: int = Field(3000, ge=1)
     """Epochs of each stage; a conventional run has as many as all stages together."""
@@ -47,8 +47,9 @@ class TrainingSettings(Settings):
     d_steps: int | None = Field(None, ge=1)
     """Steps, each an update of D, for one update of G; null: as published (1, the others 5)."""
     horizontal_flip: bool = False
-    """Whether each real image is mirrored with probability 1/2."""
+    """Mirror each real image with probability 1/2."""
     precision: Precision = "auto"
     """`fp32` (without TF32), `bf16` (autocast), or `auto`: bf16 where the hardware has it."""
     deterministic: bool = True
-    """Whether only deterministic algorithms run; off may be faster on a GPU, but not repeatable."""
+    """Use deterministic algorithms only. Others can be faster on a GPU, and make
+    a repeated run differ."""

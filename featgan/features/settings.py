@@ -29,7 +29,7 @@ IMAGE_VALUES = {
 
 
 class FeatureSettings(Settings):
-    """How the features of an image are counted."""
+    """The network that counts the features of an image."""
 
     network: str = "vgg16"
     """The network: any of torchvision's classifiers by its name there, such as `resnet50`."""

@@ -41,7 +41,7 @@ RECIPES = {
 
 
 class GanSettings(Settings):
-    """The networks, their loss, and what steadies them."""
+    """The networks, their loss, and methods that stabilise their training."""
 
     network: Annotated[str, choice(RECIPES)] = "dcgan"
     """`dcgan`, `sngan`, `wgan-gp`, or a user-defined `module:function` (see docs/beyond.md)."""
@@ -53,11 +53,11 @@ class GanSettings(Settings):
     loss: LossName | None = None
     """`non-saturating`, `hinge`, `wasserstein` (with gradient penalty 10); null: the network's."""
     r1: float = Field(0.0, ge=0)
-    """Weight gamma of the R1 penalty on D's slope at real images; 0: none."""
+    """Weight gamma of the R1 penalty on D's gradient at real images; 0: none."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the generator's running average, which is then scored and saved; 0: none."""
     augment: list[Augmentation] = Field([])
-    """DiffAugment's changes to all images that D sees: color, translation, cutout."""
+    """DiffAugment's changes to every image that D gets: `color`, `translation`, `cutout`."""
 
 
 def recipe(gan: GanSettings) -> Recipe:

@@ -38,18 +38,18 @@ METRICS = {
 
 
 class ScoreSettings(Settings):
-    """How generated images are scored."""
+    """The scores of generated images."""
 
     classifier: Literal["inception", "torchvision", "trained"] = "inception"
     """The literature's Inception-v3, torchvision's, or a small CNN that the sweep trains."""
     weights: str | None = None
-    """File of the Inception-v3's weights; none: they are downloaded once."""
+    """File of the Inception-v3's weights; null: they are downloaded once."""
     trained_on: list[str] | None = Field(None, min_length=1)
-    """Data sets whose labels train the `trained` classifier; none: the built-in ones."""
+    """Data sets whose labels train the classifier `trained`, which requires them."""
     count: int = Field(5000, ge=2)
-    """Images generated for one score."""
+    """Number of images generated for a score."""
     splits: int = Field(10, ge=1)
-    """Parts of these images; the score is the mean of the parts' scores."""
+    """Number of parts of these images; the score is the mean over the parts."""
     precision: Precision = "fp32"
     """Number format of the classifier: `fp32`, `bf16`, or `auto`: bf16 where hardware has it."""
     batch_size: int = Field(50, ge=1)

@@ -17,23 +17,23 @@ SCORE = "score"
 
 
 class StageSettings(Settings):
-    """How stages follow each other."""
+    """The sequence of stages."""
 
     change: Literal["add", "replace"] = "add"
-    """What the next group does: it is added (the paper's), or takes the place of the ones before
-    (to tell the effect of growing from that of order)."""
+    """`add` (the paper's): a stage adds its group to those before; `replace`: it trains on its
+    group alone, to separate the effect of growing data from that of their order."""
     criterion: Annotated[str, choice(CRITERION_NAMES)] = "peak"
-    """When a stage ends, and which evaluation is its peak: `peak` (the paper's), `smoothed_peak`,
-    `patience`, `plateau`, `fixed`, or `module:function`."""
+    """The rule that ends a stage and chooses the evaluation that is its peak: `peak` (the
+    paper's), `smoothed_peak`, `patience`, `plateau`, `fixed`, or `module:function`."""
     watch: str = SCORE
-    """What the criterion looks at: `score`, or a further metric of `score.metrics`."""
+    """The number that the criterion reads: `score`, or one that `score.metrics` reports."""
     window: int = Field(5, ge=1)
-    """Evaluations that `smoothed_peak` and `plateau` take the mean of; an odd number."""
+    """Number of evaluations in the means of `smoothed_peak` and `plateau`; an odd number."""
     patience: int = Field(20, ge=1)
-    """Evaluations without a new best after which `patience` ends a stage."""
+    """Number of evaluations without a new best after which `patience` ends a stage."""
     rewind: bool = True
-    """Whether the next stage starts from the peak's model (the paper's), or goes on from the
-    stage's last."""
+    """true (the paper's): the next stage starts from the model at the peak; false: from the last
+    model of the stage."""
 
     @property
     def looks_back(self) -> int:
@@ -54,12 +54,13 @@ class StageSettings(Settings):
 
 
 class PacingSettings(Settings):
-    """Whether images of one end of the order count for more at first."""
+    """Weights of the images at the start of training, by their order."""
 
     by: Literal["none", "sampling", "loss"] = "none"
-    """`none` (the paper's), `sampling` (they are drawn more often) or `loss` (they weigh more in
-    the discriminator's loss)."""
+    """`none` (the paper's), `sampling` (some images are drawn more often) or `loss` (some weigh
+    more in the discriminator's loss)."""
     first: Literal["low", "high"] = "low"
-    """Which images are favoured at first: those of `low` or of `high` image scores."""
+    """The images that weigh more at the start: those with `low` or with `high` values."""
     decay: float = Field(5.0, gt=0, le=1000)
-    """How fast the favour fades: after a share t of the run it is exp(-decay · t) of the first."""
+    """Rate at which weights become equal: after a share t of the run, exp(-decay · t) of the
+    difference is left."""

@@ -60,19 +60,19 @@ class Sections(Settings):
     image_size: Literal[32, 64, 128, 256] = 128
     """Side of the images that are trained on and generated, in pixels."""
     features: FeatureSettings = FeatureSettings()
-    """How features are counted."""
+    """The network that counts features."""
     groups: GroupSettings = GroupSettings()
-    """How images are split into groups."""
+    """The order of the images, and their groups."""
     stages: StageSettings = StageSettings()
-    """How stages follow each other."""
+    """The sequence of stages."""
     pacing: PacingSettings = PacingSettings()
-    """How strongly images count at the start of training."""
+    """Weights of the images at the start of training."""
     gan: GanSettings = GanSettings()
     """The networks."""
     training: TrainingSettings = TrainingSettings()
-    """How a run trains."""
+    """The training of a run."""
     score: ScoreSettings = ScoreSettings()
-    """How generated images are scored."""
+    """The scores of generated images."""
 
 
 class Method(Sections):
