@@ -40,7 +40,7 @@ from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
 from featgan.settings import TrainingSettings
 from featgan.staging.stages import plan
-from featgan.trainer import StagedTrainer, be_deterministic
+from featgan.trainer import StagedTrainer, set_process_flags
 
 IMAGES = 512
 RATE, BETAS = 2e-4, (0.5, 0.999)
@@ -115,7 +115,7 @@ def ours(work: Work, device: torch.device, **gan: Any) -> Steps:
     )
 
     def train(steps: int) -> None:
-        be_deterministic(True)
+        set_process_flags(True, trainer.gan.precision)
         trainer.train(steps // settings.epoch_steps)
 
     return train
@@ -137,7 +137,8 @@ def limit(work: Work, device: torch.device) -> Steps:
     latent = torch.randn((work.batch, gan.latent), device=device)
     real = torch.rand((work.batch, 3, work.size, work.size), device=device) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
-    half = precision.resolve("auto", device) != torch.float32
+    number = precision.resolve("auto", device)
+    half = number != torch.float32
 
     def step() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -162,7 +163,7 @@ def limit(work: Work, device: torch.device) -> Steps:
         update = step
 
     def train(steps: int) -> None:
-        be_deterministic(True)
+        set_process_flags(True, number)
         for _ in range(steps):
             update()
 
@@ -214,7 +215,7 @@ def plain(work: Work, device: torch.device) -> Steps:
         return loss_real.item() + loss_fake.item() + loss_g.item()
 
     def train(steps: int) -> None:
-        be_deterministic(False)
+        set_process_flags(False, precision.resolve("auto", device))
         for _ in range(steps):
             step()
 

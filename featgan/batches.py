@@ -1,6 +1,6 @@
-"""The real images of a run: where they lie, and in which batches an epoch meets them.
+"""The real images of a run, and the batches of an epoch.
 
-Images stay uint8, on the device where they fit, and become floats one batch at a time.
+Images stay uint8, on the device if they fit, and are converted to floats one batch at a time.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from featgan.staging.modes import RANDOM
 from featgan.staging.stages import Stage
 
 RESIDENT_SHARE = 0.25
-"""Share of a GPU's free memory that images may take; beyond it they stay memory-mapped."""
+"""Largest share of a GPU's free memory for images; larger sets stay memory-mapped."""
 RESIDENT_BYTES = 2**30
-"""What images may take in a process on a CPU; the page cache serves what is larger."""
+"""Largest image set kept in CPU memory; larger sets stay memory-mapped."""
 
 
 class Images(Protocol):
-    """Rows of uint8 images, as `featgan.images.ImagePack` has them."""
+    """Rows of uint8 images, such as `featgan.images.pack.ImagePack`."""
 
     size: int
 
     def __len__(self) -> int: ...
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [len(rows), 3, size, size]."""
+        """Return the images of `rows`: uint8 [len(rows), 3, size, size]."""
 
 
 class Batches:
-    """Batches of the images whose group a stage trains on."""
+    """Batches of the images in the groups of a stage."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Batches:
         seed: int,
         device: torch.device,
     ) -> None:
-        """`groups` [len(images)] holds the group number of every image."""
+        """Keep the images in memory if they fit; `groups` [len(images)] are their group numbers."""
         if len(groups) != len(images):
             raise ValueError(f"{len(groups)} group numbers for {len(images)} images")
         self._images, self._groups = images, groups
@@ -57,36 +57,36 @@ class Batches:
         self._resident = self._load() if self._fits() else None
 
     def count(self, stage: Stage) -> int:
-        """Images of the stage's groups."""
+        """Return the number of images in the stage's groups."""
         return len(self.rows(stage))
 
     def rows(self, stage: Stage) -> Tensor:
-        """Rows of the images of the stage's groups."""
+        """Return the rows of the images in the stage's groups."""
         return torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))
 
     def epoch(
         self, stage: Stage, epoch: int, chances: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch: images [batch, 3, S, S] in [-1, 1], channels last; their rows.
+        """Yield the batches of one epoch: images [batch, 3, S, S] in [-1, 1], and their rows.
 
-        A full pass meets every image at least once: where the batch size does not divide
-        their number, the last batch is filled up from the start of the pass. With `chances`
-        [len(images)] each image is drawn with its chance instead, as often as that comes.
+        Images are channels last. A full pass has every image at least once: if the batch size
+        does not divide their number, the last batch is filled from the start of the pass. With
+        `chances` [len(images)] images are drawn with replacement, in proportion to their chance.
         """
         rows = self.rows(stage)
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
         steps = self._epoch_steps or math.ceil(len(rows) / self._batch_size)
-        wanted, random = steps * self._batch_size, stream(self._seed, "order", stage.number, epoch)
+        count, random = steps * self._batch_size, stream(self._seed, "order", stage.number, epoch)
         if chances is None:
             order = torch.randperm(len(rows), generator=random)
-            picks = order.repeat(math.ceil(wanted / len(rows)))[:wanted]
+            picks = order.repeat(math.ceil(count / len(rows)))[:count]
         else:
-            picks = torch.multinomial(chances[rows], wanted, replacement=True, generator=random)
+            picks = torch.multinomial(chances[rows], count, replacement=True, generator=random)
         picks = rows[picks].view(steps, -1)
-        there = on_device(picks, self._device)
+        picks_on_device = on_device(picks, self._device)
         mirror = self._mirror(stage, epoch, picks.shape) if self._flip else None
-        for step, batch in enumerate(there):
+        for step, batch in enumerate(picks_on_device):
             images = self._read(picks[step]) if self._resident is None else self._resident[batch]
             images = images.permute(0, 3, 1, 2)
             if mirror is not None:
@@ -94,17 +94,17 @@ class Batches:
             yield images.float().mul_(1 / 127.5).sub_(1), batch
 
     def _mirror(self, stage: Stage, epoch: int, shape: torch.Size) -> Tensor:
-        """Which images of the epoch's batches are mirrored: bool [steps, batch] on the device."""
+        """Draw which images of an epoch are mirrored: bool [steps, batch] on the device."""
         random = stream(self._seed, "flip", stage.number, epoch)
         return on_device(torch.rand(shape, generator=random) < 0.5, self._device)
 
     def _read(self, rows: Tensor) -> Tensor:
-        """uint8 [n, S, S, 3] on the device."""
+        """Return the images of `rows` as uint8 [n, S, S, 3] on the device."""
         images = on_device(torch.from_numpy(self._images.rows(rows.numpy())), self._device)
         return images.permute(0, 2, 3, 1).contiguous()
 
     def _load(self) -> Tensor:
-        """All images as uint8 [n, S, S, 3] on the device."""
+        """Return all images as uint8 [n, S, S, 3] on the device."""
         size, count = self._images.size, len(self._images)
         resident = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
         for start in range(0, count, 1024):
@@ -114,10 +114,11 @@ class Batches:
         return resident
 
     def _fits(self) -> bool:
+        """Return whether all images may be kept in the device's memory."""
         room: float = RESIDENT_BYTES
         if self._device.type == "cuda":
             room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
-        return resident_bytes(len(self._images), self._images.size, room) > 0
+        return len(self._images) * 3 * self._images.size**2 <= room
 
 
 def shuffled_if_random(groups: np.ndarray, mode: str, seed: int) -> np.ndarray:
@@ -132,14 +133,7 @@ def shuffled_if_random(groups: np.ndarray, mode: str, seed: int) -> np.ndarray:
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Values copied to a device; a GPU goes on with earlier steps meanwhile."""
+    """Return values copied to a device, without waiting for earlier steps on a GPU."""
     if device.type == "cuda":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
-
-
-def resident_bytes(count: int, size: int, room: float) -> int:
-    """Bytes that images of `size` pixels take in memory; 0 where they exceed `room`, and stay
-    memory-mapped."""
-    needed = count * 3 * size**2
-    return needed if needed <= room else 0

@@ -1,7 +1,7 @@
-"""Checkpoints as bytes: a line with version and SHA-256, then what `torch.save` wrote.
+"""Checkpoints as bytes: a line with version and SHA-256, then the output of `torch.save`.
 
-The digest finds a truncated or altered file before any of it is used; loading is
-`weights_only`, so that a file can hold tensors, numbers and strings, but no code.
+The digest detects a truncated or altered file before any of it is used. Loading is `weights_only`,
+so that a file can hold tensors, numbers and strings, but no code.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 
-VERSION = 2
-_BARE = 1
-"""The version whose digest covered the content alone."""
+VERSION = 1
+"""Version of the format and of the state in it; raise it when either changes."""
 _HEADER = re.compile(rb"(featgan checkpoint (\d{1,9}) sha256 )([0-9a-f]{64})\n")
 
 
@@ -26,12 +25,12 @@ class Damaged(Exception):
 
 
 def dump(state: dict[str, Any]) -> bytes:
-    """A checkpoint of `state` (tensors, numbers, strings, lists and dictionaries of them).
+    """Return a checkpoint of `state` (tensors, numbers, strings, lists and dictionaries of them).
 
-    A line with the digest of all else stands in front of what `torch.save` writes.
+    The digest in its first line covers the rest of the line and all that follows.
     """
     line, file = b"featgan checkpoint %d sha256 " % VERSION, io.BytesIO()
-    file.write(line + b"0" * 64 + b"\n")  # blank for now: a large checkpoint exists once
+    file.write(line + b"0" * 64 + b"\n")  # filled in below, so that there is only one copy
     torch.save(state, file)
     digest = _digest(line, file.getbuffer()[len(line) + 65 :])
     file.seek(len(line))
@@ -40,13 +39,15 @@ def dump(state: dict[str, Any]) -> bytes:
 
 
 def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in a checkpoint. Raises Damaged; UserError where another version wrote it."""
+    """Return the state in a checkpoint.
+
+    Raises Damaged if it is not whole, and UserError if it has another version.
+    """
     header = _HEADER.match(data)
     if header is None:
         raise Damaged("not a checkpoint of this format")
-    version, digest = int(header[2]), header[3].decode()
-    content = memoryview(data)[header.end() :]
-    if digest != _digest(b"" if version == _BARE else header[1], content):
+    line, version, digest = header[1], int(header[2]), header[3].decode()
+    if digest != _digest(line, memoryview(data)[header.end() :]):
         raise Damaged("truncated or altered: the SHA-256 differs")
     if version != VERSION:
         raise UserError(
@@ -59,9 +60,8 @@ def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
         state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            raise  # a whole checkpoint: the run must not begin anew
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"not loadable ({reason})") from error
+            raise  # not damaged: the run must not start again
+        raise Damaged(f"not loadable ({first_line(error)})") from error
     return state
 
 

@@ -31,7 +31,7 @@ class TrainingSettings(Settings):
     """The training of a run, and how often it is evaluated."""
 
     stage_epochs: int = Field(3000, ge=1)
-    """Epochs of each stage; a conventional run has as many as all stages together."""
+    """Epochs of each stage; a conventional run has the epochs of all stages."""
     evaluate_every: int = Field(10, ge=1)
     """Epochs between two evaluations; a divisor of `stage_epochs`."""
     epoch_steps: int | None = Field(None, ge=1)
@@ -45,7 +45,7 @@ class TrainingSettings(Settings):
     beta2: float | None = Field(None, ge=0, lt=1)
     """Adam's second decay rate; null: as published (`dcgan` 0.999, the others 0.9)."""
     d_steps: int | None = Field(None, ge=1)
-    """Steps, each an update of D, for one update of G; null: as published (1, the others 5)."""
+    """Updates of D for each update of G; null: as published (`dcgan` 1, the others 5)."""
     horizontal_flip: bool = False
     """Mirror each real image with probability 1/2."""
     precision: Precision = "auto"

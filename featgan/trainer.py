@@ -1,8 +1,8 @@
-"""One run: select groups, train the GAN, measure the score, rewind to the peak, add a group.
+"""One run: train the GAN on the first groups, measure its score, rewind to the peak, add a group.
 
-Everything random comes from a stream named by seed, stage and epoch (`featgan.seeds`), never
-from a global generator; so a continued run ends with the same bytes, and measuring a score
-leaves no trace in the training. Writes no files.
+All random numbers come from streams named by seed, stage and epoch (`featgan.seeds`), not from a
+global generator; so a continued run ends with the same bytes, and measuring a score does not
+change the training. Writes no files.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ import torch
 from torch import Tensor
 
 from featgan.batches import Batches, Images, on_device
-from featgan.errors import UserError
 from featgan.gans.gan import Gan
 from featgan.gans.settings import GanSettings
+from featgan.precision import resolve
 from featgan.scores.inception_score import Diverged, Score
 from featgan.scores.settings import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import TrainingSettings
-from featgan.staging.pacing import favour, ranks
+from featgan.staging.pacing import image_weights, ranks
 from featgan.staging.progress import Evaluation, Progress, StageRecord
 from featgan.staging.settings import SCORE, PacingSettings, StageSettings
 from featgan.staging.stages import Stage
 
-STATE_FORMAT = 2
 SPREAD_IMAGES = 64
-LEAST_CHANCE = 1e-6
-"""Least weight of an image in pacing, so that a group of the least favoured ones can train."""
-BEFORE = -1
-"""In place of an evaluation's number: the peak of the stage before."""
+LEAST_WEIGHT = 1e-6
+"""Least weight of an image in pacing, so that a group of images that count least can train."""
+PREVIOUS_STAGE = -1
+"""Key of the previous stage's peak in `StagedTrainer._models`."""
 
 
 class StagedTrainer:
     """Staged training of one GAN (paper, section 4).
 
-    `stages` say which groups train when (`featgan.stages.plan`); `groups` [len(images)] holds
-    every image's group number, `image_scores` [len(images)] what pacing orders them by. Iterate
-    `run()` for an evaluation at a time; at each of them `state()` is a complete checkpoint.
+    `stages` say which groups train when (`featgan.staging.stages.plan`). `groups` [len(images)]
+    holds the group number of every image, `image_scores` [len(images)] the values by which pacing
+    orders them; the default is `groups`. Iterate over `run()` for one evaluation at a time; at
+    each of them `state()` is a complete checkpoint. Sets flags of the process.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class StagedTrainer:
         pacing: PacingSettings | None = None,
         image_scores: np.ndarray | None = None,
     ) -> None:
-        be_deterministic(training.deterministic)
-        _keep_freed_memory()
+        set_process_flags(training.deterministic, resolve(training.precision, device))
         self.training, self.seed, self.device, self.score = training, seed, device, score
         self.batches = Batches(
             images,
@@ -77,97 +76,100 @@ class StagedTrainer:
             device=device,
         )
         self.gan = Gan(gan, training, images.size, seed, device)
-        # On by default: convolutions would round fp32 to 10 bits. What is measured and counted
-        # switches it off with the same flag; it and `fp32_precision` must not be mixed.
-        torch.backends.cudnn.allow_tf32 = self.gan.precision != torch.float32
         self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
-        """Why the run ended early; None while it has not."""
+        """Why the run ended early, if it did."""
         self._models: dict[int, dict[str, Any]] = {}
-        """The peak's model, and those that may become it, by evaluation of the stage; until it
-        has a peak, that of the stage before."""
+        """Models of the peak and of evaluations that may become it, by position in the stage.
+
+        Before the stage has a peak, also the peak of the previous stage."""
         self._pacing = pacing or PacingSettings()
         self._ranks = ranks(groups if image_scores is None else image_scores)
         self._random = torch.Generator(device)
-        """Of the training: seeded anew each epoch."""
+        """Source of all random numbers of the training; seeded again for each epoch."""
         self._tally = torch.zeros(4, device=device)
-        self._tallied = 0, 0.0  # steps and seconds since the last evaluation
-        self._noise = torch.randn(
-            (score.settings.count, gan.latent), generator=stream(seed, "evaluation")
-        ).to(device)
+        """Sum of the steps' tallies since the last evaluation."""
+        self._tally_steps, self._tally_seconds = 0, 0.0
+        noise = stream(seed, "evaluation")
+        self._noise = torch.randn((score.settings.count, gan.latent), generator=noise).to(device)
 
     def run(self) -> Iterator[Evaluation]:
-        """Train to the end, an evaluation at a time; at the end the model is the last peak's."""
-        while not self.progress.finished and not self.diverged:
+        """Train to the end, one evaluation at a time; the final model is the last peak's."""
+        progress = self.progress
+        while not progress.finished and not self.diverged:
             self.train(self.training.evaluate_every)
             try:
                 evaluation = self.evaluate()
             except Diverged as error:
-                self.diverged = f"stage {self.progress.stage.number}, "
-                self.diverged += f"epoch {self.progress.epoch}: {error}"
+                where = f"stage {progress.stage.number}, epoch {progress.epoch}"
+                self.diverged = f"{where}: {error}"
                 self._rewind()
                 return
-            self.progress.observe(evaluation.score, self._watched(evaluation))
+            progress.observe(evaluation.score, self._watched(evaluation))
             self._keep_models()
-            if self.progress.stage_over:
-                if self.progress.settings.rewind or self.progress.last_stage:
+            if progress.stage_over:
+                if progress.settings.rewind or progress.last_stage:
                     self._rewind()
-                peak = self._models.get(self._at_peak)
-                self._models = {} if peak is None else {BEFORE: peak}
-                self.progress.next_stage()
+                peak = self._peak_model()
+                self._models = {PREVIOUS_STAGE: peak} if peak else {}
+                progress.next_stage()
             yield evaluation
-        if self.progress.finished and self.progress.final_score is None:
-            self.diverged = f"stages.watch: {self.progress.settings.watch} was never a number"
+        if progress.finished and progress.final_score is None:
+            watch = progress.settings.watch
+            self.diverged = f"stages.watch: {watch} was NaN or infinite in every evaluation"
 
     def train(self, epochs: int) -> None:
         """Train on the groups of the current stage."""
-        started = time.perf_counter()
-        before = self.gan.steps
+        started, steps = time.perf_counter(), self.gan.steps
         for _ in range(epochs):
             self._train_epoch()
             self.progress.trained(1)
-        self._synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - started
         self.seconds["train"] += seconds
-        self._tallied = self._tallied[0] + self.gan.steps - before, self._tallied[1] + seconds
+        self._tally_seconds += seconds
+        self._tally_steps += self.gan.steps - steps
 
     def _train_epoch(self) -> None:
         stage, epoch = self.progress.stage, self.progress.epoch
         self._random.manual_seed(derive(self.seed, "noise", stage.number, epoch))
-        # Ours draw from streams alone; a user's own networks may have dropout.
+        # Built-in networks draw from `_random` only; user-defined networks may use dropout.
         torch.manual_seed(derive(self.seed, "networks", stage.number, epoch))
         chances = weights = None
         if self._pacing.by != "none":
-            paced = torch.from_numpy(favour(self._ranks, self.progress.share, self._pacing))
-            paced.clamp_(min=LEAST_CHANCE)
+            paced = torch.from_numpy(
+                image_weights(self._ranks, self.progress.share, self._pacing)
+            ).clamp_(min=LEAST_WEIGHT)
             if self._pacing.by == "sampling":
                 chances = paced
-            else:  # 1 on average over the images that train
+            else:  # 1 on average over the images of the stage
                 mean = paced[self.batches.rows(stage)].mean()
                 weights = on_device((paced / mean).float(), self.device)
         for real, rows in self.batches.epoch(stage, epoch, chances):
-            of_real = None if weights is None else weights[rows]
-            self._tally += self.gan.step(real, self._random, of_real)
+            batch_weights = None if weights is None else weights[rows]
+            self._tally += self.gan.step(real, self._random, batch_weights)
 
     def evaluate(self) -> Evaluation:
-        """Measure the model as it is; the training is as if this had not been called.
+        """Measure the current model; the training continues as if this had not been called.
 
-        Raises Diverged where losses, weights, images or logits are not finite.
+        Raises Diverged if losses, weights, images or logits are not finite.
         """
-        steps, train_seconds = self._tallied
+        steps, train_seconds = self._tally_steps, self._tally_seconds
         loss_d, loss_g, d_real, d_fake = (self._tally.double() / max(steps, 1)).tolist()
         self._tally.zero_()
-        self._tallied = 0, 0.0
+        self._tally_steps, self._tally_seconds = 0, 0.0
         if not (math.isfinite(loss_d) and math.isfinite(loss_g)):
             raise Diverged(f"the losses are not finite (D {loss_d}, G {loss_g})")
-        if not self.gan.is_finite():  # the losses are of before the last update
+        if not self.gan.is_finite():  # the losses were computed before the last update
             raise Diverged("weights or optimizer moments are not finite")
         started = time.perf_counter()
-        spread = self._spread()
+        sample = self.gan.images(self._noise[:SPREAD_IMAGES])
+        if not bool(sample.isfinite().all()):
+            raise Diverged("the generated images are not finite")
         measured = self.score.evaluate(self.generate)
-        self.seconds["score"] += time.perf_counter() - started
         evaluation = Evaluation(
             stage=self.progress.stage.number,
             epoch=self.progress.epoch,
@@ -175,7 +177,7 @@ class StagedTrainer:
             steps=self.gan.steps,
             score=measured.score,
             score_std=measured.score_std,
-            spread=spread,
+            spread=sample.std(dim=0).mean().item() * 127.5,
             metrics=measured.metrics,
             loss_d=loss_d,
             loss_g=loss_g,
@@ -183,19 +185,21 @@ class StagedTrainer:
             d_fake=d_fake,
             images_per_second=steps * self.training.batch_size / max(train_seconds, 1e-9),
         )
+        self.seconds["score"] += time.perf_counter() - started
         self.evaluations.append(evaluation)
         return evaluation
 
     def generate(self, start: int, stop: int) -> Tensor:
-        """Images of rows start..stop of the evaluation noise: uint8 [stop - start, 3, S, S].
+        """Return the images of rows start..stop of the noise: uint8 [stop - start, 3, S, S].
 
-        The noise is the same at every evaluation of a run.
+        The noise is the same in every evaluation of a run.
         """
         return self.gan.generate(self._noise[start:stop])
 
     def stage_records(self) -> list[StageRecord]:
         """Return the stages begun, each with its peak so far."""
         progress = self.progress
+        begun = zip(progress.stages, progress.epochs, progress.peaks, strict=False)
         return [
             StageRecord(
                 stage=stage.number,
@@ -205,15 +209,12 @@ class StagedTrainer:
                 peak_epoch=peak.epoch if peak else None,
                 peak_score=peak.score if peak else None,
             )
-            for stage, epochs, peak in zip(
-                progress.stages, progress.epochs, progress.peaks, strict=False
-            )
+            for stage, epochs, peak in begun
         ]
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restore` continues from: tensors, numbers and strings only."""
+        """Return all that `restore` needs: tensors, numbers and strings in plain containers."""
         return {
-            "format": STATE_FORMAT,
             "model": self.gan.state(),
             "models": dict(self._models),
             "progress": self.progress.state(),
@@ -224,37 +225,18 @@ class StagedTrainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a `state()` of a run with the same arguments, at its evaluation.
-
-        Raises UserError where another version of featgan made it.
-        """
-        if state["format"] != STATE_FORMAT:
-            raise UserError(
-                f"a checkpoint of another version of featgan (state {state['format']}, this one "
-                f"has {STATE_FORMAT}): continue the run with that version, or remove its folder"
-            )
+        """Continue from the `state()` of a trainer with the same arguments, at an evaluation."""
         self.gan.load_state(state["model"])
         self._models = dict(state["models"])
-        self.progress = Progress.restore(
-            self.progress.stages, self.progress.settings, state["progress"]
-        )
+        progress = self.progress
+        self.progress = Progress.restore(progress.stages, progress.settings, state["progress"])
         self.gan.steps = state["steps"]
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])
         self.diverged = state["diverged"]
 
-    def _spread(self) -> float:
-        """Standard deviation over images, mean over pixels, in grey levels.
-
-        Raises Diverged if a pixel is not finite.
-        """
-        sample = self.gan.images(self._noise[:SPREAD_IMAGES])
-        if not bool(sample.isfinite().all()):
-            raise Diverged("the generated images are not finite")
-        return sample.std(dim=0).mean().item() * 127.5
-
     def _watched(self, evaluation: Evaluation) -> float:
-        """What the criterion looks at, higher being better."""
+        """Return the value that the criterion compares; higher is better."""
         watch = self.progress.settings.watch
         if watch == SCORE:
             return evaluation.score
@@ -262,39 +244,36 @@ class StagedTrainer:
         return -value if lower_is_better(watch) else value
 
     def _keep_models(self) -> None:
-        """Keep this evaluation's model if it is the peak's or may become it; drop the others."""
-        newest, kept = len(self.progress.measured) - 1, self.progress.kept
-        if newest in kept:
-            self._models[newest] = self.gan.state()
+        """Keep the current model if it is the peak's or may become it; drop those that cannot."""
+        current, kept = len(self.progress.measured) - 1, self.progress.kept
+        if current in kept:
+            self._models[current] = self.gan.state()
         if self.progress.chosen is None:
-            kept = {BEFORE, *kept}
+            kept = {PREVIOUS_STAGE, *kept}
         self._models = {number: self._models[number] for number in sorted(kept & {*self._models})}
 
-    @property
-    def _at_peak(self) -> int:
-        return BEFORE if self.progress.chosen is None else self.progress.chosen
+    def _peak_model(self) -> dict[str, Any] | None:
+        """Return the model at the stage's peak; without one, at the previous stage's."""
+        chosen = self.progress.chosen
+        return self._models.get(PREVIOUS_STAGE if chosen is None else chosen)
 
     def _rewind(self) -> None:
-        """Back to networks and optimizers as of the peak, if there was one."""
-        if self._at_peak in self._models:
-            self.gan.load_state(self._models[self._at_peak])
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Restore networks and optimizers as they were at the peak, if there is one."""
+        if peak := self._peak_model():
+            self.gan.load_state(peak)
 
 
-def be_deterministic(on: bool) -> None:
-    """Let PyTorch use deterministic algorithms only; a run owns its process."""
+def set_process_flags(deterministic: bool, precision: torch.dtype) -> None:
+    """Set PyTorch's flags and the C library's allocator for a process that trains one run."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-    torch.use_deterministic_algorithms(on)
-    fill = "fill_uninitialized_memory"  # costs 5% of a step, and nothing here reads such memory
-    setattr(torch.utils.deterministic, fill, False)
-    torch.backends.cudnn.benchmark = not on
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one: 2 to 5% of a step are page faults."""
+    torch.use_deterministic_algorithms(deterministic)
+    # Filling memory costs 5% of a step, and nothing here reads uninitialized memory.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+    torch.backends.cudnn.benchmark = not deterministic
+    # TF32 is on by default, and rounds fp32 to 10 bits in convolutions. Scores and feature counts
+    # turn it off by the same flag; it must not be mixed with `fp32_precision`.
+    torch.backends.cudnn.allow_tf32 = precision != torch.float32
+    # Let glibc keep what a step frees for the next step: page faults cost 2 to 5% of a step.
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

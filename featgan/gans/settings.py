@@ -46,8 +46,8 @@ class GanSettings(Settings):
     network: Annotated[str, choice(RECIPES)] = "dcgan"
     """`dcgan`, `sngan`, `wgan-gp`, or a user-defined `module:function` (see docs/beyond.md)."""
     width: int = Field(64, ge=1, le=512)
-    """Channels of the layer next to the image, multiplied deeper inside. As published: 64 for the
-    ResNets, 128 for `dcgan`."""
+    """Channels of the layer next to the image; deeper layers have multiples. As published: 64 for
+    the ResNets, 128 for `dcgan`."""
     latent: int = Field(100, ge=1, le=4096)
     """Length of the noise vector that an image is generated from (the ResNets' papers: 128)."""
     loss: LossName | None = None

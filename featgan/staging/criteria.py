@@ -1,7 +1,7 @@
-"""Criteria: when a stage ends, and which of its evaluations counts as its peak.
+"""Criteria: functions that decide when a stage ends and which evaluation is its peak.
 
-A criterion is a pure function of what was measured in the stage so far, one value an
-evaluation and higher is better. It is asked after each evaluation.
+A criterion is a pure function of the values measured in the stage so far, one for each evaluation;
+higher is better. It is called after each evaluation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from featgan.staging.settings import StageSettings
 
 
 class Verdict(NamedTuple):
-    """What a criterion says after an evaluation."""
+    """The result of a criterion."""
 
     peak: int
     """Position, from 0, of the stage's evaluation that is its peak so far."""
@@ -25,15 +25,15 @@ Criterion = Callable[[Sequence[float], StageSettings], tuple[int, bool]]
 
 
 def peak(values: Sequence[float], stages: StageSettings) -> Verdict:
-    """The highest evaluation, known once the stage has run (paper, section 4)."""
+    """Choose the highest evaluation; the stage trains all its epochs (paper, section 4)."""
     return Verdict(_highest(values))
 
 
 def smoothed_peak(values: Sequence[float], stages: StageSettings) -> Verdict:
-    """The middle of the `window` evaluations with the highest mean (paper, future work 2).
+    """Choose the middle of the `window` evaluations with the highest mean (future work 2).
 
-    Only whole windows compete: at the ends, means over fewer would scatter more and so win
-    too often.
+    Only whole windows compete: at the ends, means of fewer values would vary more and so win too
+    often.
     """
     window = min(stages.window, len(values))
     means = _means(values, window)
@@ -41,15 +41,15 @@ def smoothed_peak(values: Sequence[float], stages: StageSettings) -> Verdict:
 
 
 def patience(values: Sequence[float], stages: StageSettings) -> Verdict:
-    """The highest evaluation; over once `patience` evaluations have not surpassed it."""
+    """Choose the highest evaluation; end after `patience` evaluations that do not exceed it."""
     best = _highest(values)
     return Verdict(best, len(values) - 1 - best >= stages.patience)
 
 
 def plateau(values: Sequence[float], stages: StageSettings) -> Verdict:
-    """The highest evaluation; over once the last `window` are no better on average than before.
+    """Choose the highest evaluation; end if the mean of the last `window` does not increase.
 
-    Compares the means of two neighbouring windows, so that one fluke neither ends a stage nor
+    Compares the means of two adjacent windows, so that a single outlier neither ends a stage nor
     keeps it going.
     """
     window = stages.window
@@ -60,9 +60,9 @@ def plateau(values: Sequence[float], stages: StageSettings) -> Verdict:
 
 
 def fixed(values: Sequence[float], stages: StageSettings) -> Verdict:
-    """The last evaluation, whatever it measured: the stage just ends after its epochs.
+    """Choose the last evaluation: the stage ends after its epochs, as in CuGAN's batches.
 
-    As the batches of CuGAN (Soviany et al. 2020) follow each other.
+    Soviany et al. 2020.
     """
     return Verdict(len(values) - 1)
 
@@ -77,11 +77,12 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def _highest(values: Sequence[float]) -> int:
-    """Position of the highest value; the first of equals."""
+    """Return the position of the first of the highest values."""
     return max(range(len(values)), key=values.__getitem__)
 
 
 def _means(values: Sequence[float], window: int) -> list[float]:
+    """Return the mean of each window."""
     return [
         sum(values[start : start + window]) / window for start in range(len(values) - window + 1)
     ]

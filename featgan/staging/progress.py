@@ -73,24 +73,24 @@ class Peak:
 
 @dataclass
 class Progress:
-    """How far a run has come through its stages: the peak, the rewind, the epoch counts."""
+    """Position of a run in its stages: peaks, rewinds and epoch counts."""
 
     stages: tuple[Stage, ...]
     settings: StageSettings = field(default_factory=StageSettings)
     index: int = 0
-    """Position in `stages` of the stage under way; `len(stages)` once finished."""
+    """Position in `stages` of the current stage; `len(stages)` once finished."""
     epochs: list[int] = field(default_factory=lambda: [0])
-    """Epochs trained in each stage begun, those undone by a rewind included."""
+    """Epochs trained in each stage begun, including those undone by a rewind."""
     peaks: list[Peak | None] = field(default_factory=lambda: [None])
-    """One for each stage begun; None until the stage's first evaluation."""
+    """Peak of each stage begun; None before the stage's first evaluation."""
     best_score: float | None = None
     """The highest score of the whole run; None before the first evaluation."""
     measured: list[tuple[int, float, float]] = field(default_factory=list)
-    """Epoch, score and watched value of each evaluation of the stage under way."""
+    """Epoch, score and watched value of each evaluation of the current stage."""
     chosen: int | None = None
-    """Position in `measured` of the peak."""
+    """Position of the peak in `measured`."""
     over: bool = False
-    """Whether the criterion has ended the stage under way."""
+    """Whether the criterion has ended the current stage."""
 
     @property
     def finished(self) -> bool:
@@ -99,98 +99,44 @@ class Progress:
 
     @property
     def stage(self) -> Stage:
-        """The stage under way; once finished, the last one."""
+        """The current stage; once finished, the last one."""
         return self.stages[min(self.index, len(self.stages) - 1)]
 
     @property
     def last_stage(self) -> bool:
-        """Whether no stage follows the one under way."""
+        """Whether no stage follows the current one."""
         return self.index >= len(self.stages) - 1
 
     @property
     def epoch(self) -> int:
-        """Epochs trained in the stage under way."""
+        """Epochs trained in the current stage."""
         return self.epochs[-1]
 
     @property
     def epochs_spent(self) -> int:
-        """Epochs trained in all, those undone by a rewind included."""
+        """Epochs trained in all stages, including those undone by a rewind."""
         return sum(self.epochs)
 
     @property
     def share(self) -> float:
-        """Epochs spent, of those that all stages may have."""
+        """Epochs spent as a share of the epochs of all stages."""
         return self.epochs_spent / sum(stage.epochs for stage in self.stages)
 
     @property
     def stage_over(self) -> bool:
-        """Whether the stage under way has trained all its epochs, or its criterion ended it."""
+        """Whether the current stage has trained all its epochs, or its criterion ended it."""
         return not self.finished and (self.over or self.epoch >= self.stage.epochs)
-
-    def trained(self, epochs: int) -> None:
-        """Count epochs of training."""
-        self.epochs[-1] += epochs
-
-    def observe(self, score: float, value: float | None = None) -> None:
-        """Take what was measured now: the score, and the watched value where it is another.
-
-        Higher is better. `peaks`, `kept` and `over` say afterwards what the criterion makes of
-        it. A value that is not finite is worse than any, and never a peak: where the criterion
-        chooses one, the peak stays where it was.
-        """
-        kept = self.kept
-        watched = score if value is None else value
-        self.measured.append((self.epoch, score, watched if math.isfinite(watched) else -math.inf))
-        if math.isfinite(score):
-            self.best_score = score if self.best_score is None else max(score, self.best_score)
-        values = [watched for _, _, watched in self.measured]
-        chosen, self.over = self._judged(values)
-        newest = len(values) - 1
-        usable = values[chosen] > -math.inf
-        if usable and chosen != newest and chosen not in kept:
-            raise UserError(
-                f"stages.criterion: {self.settings.criterion} chose evaluation {chosen + 1} of "
-                f"{newest + 1}, whose model is not kept; raise stages.window to look back further"
-            )
-        if usable:
-            epoch, score, _ = self.measured[chosen]
-            self.chosen, self.peaks[-1] = chosen, Peak(epoch, score)
-
-    def _judged(self, values: list[float]) -> tuple[int, bool]:
-        """What the criterion says of the stage's values: position of the peak, and whether over."""
-        name = self.settings.criterion
-        with user_code_errors(name):
-            verdict: Any = resolve(name, CRITERIA)(values, self.settings)
-        try:
-            chosen, over = verdict
-            chosen, over = int(chosen), bool(over)  # a user's own may be of numpy
-        except (TypeError, ValueError):
-            chosen = -1
-        if not 0 <= chosen < len(values):
-            raise UserError(
-                f"stages.criterion: {name} gave {verdict!r} for {len(values)} values; it must give "
-                "the peak's position, from 0, and whether the stage is over"
-            )
-        return chosen, over
 
     @property
     def kept(self) -> set[int]:
-        """Positions in `measured` of the models that are, or may become, the peak's."""
-        newest = len(self.measured) - 1
-        recent = range(max(newest + 1 - self.settings.looks_back, 0), newest + 1)
+        """Positions in `measured` whose models are the peak's or may become it."""
+        count = len(self.measured)
+        recent = range(max(count - self.settings.looks_back, 0), count)
         return {*recent} if self.chosen is None else {*recent, self.chosen}
-
-    def next_stage(self) -> None:
-        """Go on to the next stage; the caller has rewound the model to the peak."""
-        self.index += 1
-        if not self.finished:
-            self.epochs.append(0)
-            self.peaks.append(None)
-            self.measured, self.chosen, self.over = [], None, False
 
     @property
     def epochs_to_peak(self) -> int:
-        """Epochs behind the last stage's peak: the paper's "total training epochs".
+        """Epochs that led to the last stage's peak: the paper's "total training epochs".
 
         With rewinds the sum of the stages' peak epochs; without, earlier stages count in full.
         """
@@ -203,8 +149,62 @@ class Progress:
         """The score at the last peak; None before the run's first evaluation."""
         return next((peak.score for peak in reversed(self.peaks) if peak), None)
 
+    def trained(self, epochs: int) -> None:
+        """Count epochs of training."""
+        self.epochs[-1] += epochs
+
+    def observe(self, score: float, watched: float | None = None) -> None:
+        """Record an evaluation: its score, and the watched value if that is not the score.
+
+        Higher is better. Updates `peaks`, `kept` and `over` by the criterion. A value that is not
+        finite is worse than any other, and never a peak: if the criterion chooses one, the peak
+        does not change. Raises UserError if a user-defined criterion fails, or chooses an
+        evaluation whose model is not kept.
+        """
+        kept = self.kept
+        value = score if watched is None else watched
+        self.measured.append((self.epoch, score, value if math.isfinite(value) else -math.inf))
+        if math.isfinite(score):
+            self.best_score = score if self.best_score is None else max(score, self.best_score)
+        values = [value for _, _, value in self.measured]
+        position, self.over = self._apply_criterion(values)
+        if values[position] == -math.inf:
+            return
+        if position not in {*kept, len(values) - 1}:
+            raise UserError(
+                f"stages.criterion: {self.settings.criterion} chose evaluation {position + 1} of "
+                f"{len(values)}, whose model is not kept; raise stages.window to look back further"
+            )
+        epoch, score, _ = self.measured[position]
+        self.chosen, self.peaks[-1] = position, Peak(epoch, score)
+
+    def _apply_criterion(self, values: list[float]) -> tuple[int, bool]:
+        """Return the position of the peak in the stage's values, and whether the stage is over."""
+        name = self.settings.criterion
+        with user_code_errors(name):
+            verdict: Any = resolve(name, CRITERIA)(values, self.settings)
+        try:
+            position, over = verdict
+            position, over = int(position), bool(over)  # user code may return numpy's types
+        except (TypeError, ValueError):
+            position = -1
+        if not 0 <= position < len(values):
+            raise UserError(
+                f"stages.criterion: {name} returned {verdict!r} for {len(values)} values; return "
+                "the position of the peak, from 0, and whether the stage is over"
+            )
+        return position, over
+
+    def next_stage(self) -> None:
+        """Begin the next stage; the caller has rewound the model to the peak."""
+        self.index += 1
+        if not self.finished:
+            self.epochs.append(0)
+            self.peaks.append(None)
+            self.measured, self.chosen, self.over = [], None, False
+
     def state(self) -> dict[str, Any]:
-        """Plain numbers from which `restore` continues."""
+        """Return numbers in plain containers, from which `restore` continues."""
         return {
             "index": self.index,
             "epochs": list(self.epochs),
@@ -219,6 +219,6 @@ class Progress:
     def restore(
         cls, stages: tuple[Stage, ...], settings: StageSettings, state: dict[str, Any]
     ) -> Progress:
-        """The progress that `state` was taken from."""
+        """Return the progress that `state` was taken from."""
         peaks = [Peak(*peak) if peak else None for peak in state["peaks"]]
         return cls(stages, settings, **state | {"peaks": peaks})

@@ -37,17 +37,17 @@ class StageSettings(Settings):
 
     @property
     def looks_back(self) -> int:
-        """How many evaluations before the newest may still become a stage's peak."""
+        """Evaluations before the current one that may still become the stage's peak."""
         return 0 if self.criterion in NEEDS_NO_HISTORY else self.window // 2
 
     @property
     def models_kept(self) -> int:
-        """Models a run keeps at most: the peak's, and those that may become it."""
+        """Upper limit of the models that a run keeps: the peak's, and those that may become it."""
         return 1 + self.looks_back
 
     @field_validator("window")
     @classmethod
-    def _has_a_middle(cls, window: int) -> int:
+    def _is_odd(cls, window: int) -> int:
         if window % 2 == 0:
             raise ValueError("must be odd, so that it has a middle")
         return window

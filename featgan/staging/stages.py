@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from featgan.staging.modes import arrange
+from featgan.staging.modes import added_groups
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,18 @@ class Stage:
     groups: tuple[int, ...]
     """The groups trained on, in the order they were added."""
     epochs: int
-    """How many at most; a criterion may end the stage before."""
+    """Upper limit; a criterion may end the stage earlier."""
 
 
 def plan(
     mode: str, k: int, stage_epochs: int, change: Literal["add", "replace"] = "add"
 ) -> tuple[Stage, ...]:
-    """The stages of a run over `k` groups in the order of `mode` (paper, section 4).
+    """Return the stages of a run over `k` groups in the order of `mode` (paper, section 4).
 
-    A stage has `stage_epochs` epochs for each group it takes on; so a conventional run, which
-    takes on all at once, has as many as a staged one in all.
+    A stage has `stage_epochs` epochs for each group that it adds. So a conventional run, which
+    adds all groups at once, has as many epochs as a staged run.
     """
-    additions = arrange(mode, k)
+    additions = added_groups(mode, k)
     trained_on = additions if change == "replace" else list(accumulate(additions))
     return tuple(
         Stage(number, groups, stage_epochs * len(added))

@@ -72,7 +72,7 @@ def test_a_run_whose_watched_value_was_never_a_number_ends_diverged(make_trainer
     evaluations = len(list(trainer.run()))
     assert trainer.progress.finished
     assert len(trainer.evaluations) == evaluations > 1
-    assert trainer.diverged == "stages.watch: fid was never a number"
+    assert trainer.diverged == "stages.watch: fid was NaN or infinite in every evaluation"
     again.restore(trainer.state() | {"diverged": None})  # of a checkpoint at the last evaluation
     assert list(again.run()) == []
     assert again.diverged == trainer.diverged

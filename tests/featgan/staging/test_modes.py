@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from featgan.errors import UserError
-from featgan.staging.modes import MODES, arrange
+from featgan.staging.modes import MODES, added_groups
 from featgan.staging.settings import MODE_NAMES
 
 
@@ -20,7 +20,7 @@ from featgan.staging.settings import MODE_NAMES
     ],
 )
 def test_orders_by_hand(mode, k, additions):
-    assert arrange(mode, k) == additions
+    assert added_groups(mode, k) == additions
 
 
 def test_every_mode_has_a_function():
@@ -30,7 +30,7 @@ def test_every_mode_has_a_function():
 @pytest.mark.parametrize("mode", MODE_NAMES)
 @pytest.mark.parametrize("k", [1, 2, 7])
 def test_every_group_is_taken_on_once(mode, k):
-    assert sorted(n for added in arrange(mode, k) for n in added) == list(range(1, k + 1))
+    assert sorted(n for added in added_groups(mode, k) for n in added) == list(range(1, k + 1))
 
 
 def test_an_own_order_that_loses_a_group_is_refused(tmp_path, monkeypatch):
@@ -38,7 +38,7 @@ def test_an_own_order_that_loses_a_group_is_refused(tmp_path, monkeypatch):
     (tmp_path / "own_orders.py").write_text(
         "def outside_in(k):\n    return [[1], [3], [2]]\n\ndef lossy(k):\n    return [(1,), (1,)]\n"
     )
-    assert arrange("own_orders:outside_in", 3) == [(1,), (3,), (2,)]
+    assert added_groups("own_orders:outside_in", 3) == [(1,), (3,), (2,)]
     with pytest.raises(UserError, match=r"name each of 1\.\.3 once"):
-        arrange("own_orders:lossy", 3)
+        added_groups("own_orders:lossy", 3)
     sys.modules.pop("own_orders")

@@ -206,7 +206,7 @@ def test_a_user_defined_criterions_answer_is_checked(tmp_path, monkeypatch, answ
     progress = Progress(plan("conventional", 1, 90), StageSettings(criterion="vague:criterion"))
     with pytest.raises(UserError) as caught:
         progress.observe(1.0)
-    assert f"stages.criterion: vague:criterion gave {answer} for " in str(caught.value)
+    assert f"stages.criterion: vague:criterion returned {answer} for " in str(caught.value)
 
 
 def test_what_an_own_criterion_raises_names_it(tmp_path, monkeypatch):
