@@ -1,4 +1,4 @@
-"""A run small enough to train in a test, with everything real but its size."""
+"""A run small enough to train in a test; only its size is not real."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from featgan.trainer import StagedTrainer
 
 
 class ArrayImages:
-    """Images in memory, read as those of an image pack are."""
+    """Images in memory, with the interface of an image pack."""
 
     def __init__(self, images):
         self.images, self.size = images, images.shape[-1]
@@ -27,7 +27,7 @@ class ArrayImages:
 
 
 class LinearClassifier:
-    """A fixed random linear map of the pixels: quick, and sensitive to every one of them."""
+    """A fixed random linear map of the pixels: fast, and sensitive to every pixel."""
 
     name, classes, dtype, digest = "linear", 5, torch.float32, "0" * 64
 
@@ -42,7 +42,7 @@ class LinearClassifier:
 
 @pytest.fixture
 def one_thread():
-    """Tensors this small gain nothing by threads, and waiting threads spin."""
+    """Use one thread: tensors this small gain nothing from more, and waiting threads spin."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -110,7 +110,7 @@ def make_trainer(one_thread):
 
 @pytest.fixture
 def outcome():
-    """All of a run but its timings."""
+    """Return a function from a trainer to its state without timings."""
 
     def of(trainer):
         state = trainer.state()
@@ -124,7 +124,7 @@ def outcome():
 
 @pytest.fixture
 def same():
-    """Whether two nested states are equal to the last bit."""
+    """Return a function that compares two nested states bit by bit."""
 
     def compare(a, b):
         if isinstance(a, torch.Tensor):

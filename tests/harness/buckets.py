@@ -1,4 +1,4 @@
-"""A server of buckets on loopback."""
+"""A local S3 server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ moto = pytest.importorskip("moto.server")
 def serving(
     monkeypatch: pytest.MonkeyPatch, key: str = "test", secret: str = "test"
 ) -> Iterator[str]:
-    """Its `host:port`; the environment names it, and holds the keys to it."""
+    """Yield its `host:port`; the environment has its address and keys."""
     server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -64,9 +64,9 @@ def commands(own_ray: None) -> Iterator[Commands]:
 
 
 class FailingStore(Store):
-    """Raises `code` at the n-th write and at all later ones, as a disk that is full or closed.
+    """A store that raises `code` at the n-th write and all later ones, like a full or closed disk.
 
-    A full disk still deletes; a closed one does not.
+    A full disk can still delete; a closed one cannot.
     """
 
     def __init__(self, root: str, code: int = errno.ENOSPC, nth: int = 10**9) -> None:
@@ -102,27 +102,27 @@ class FailingStore(Store):
 
 @pytest.fixture(scope="session")
 def failing() -> type[FailingStore]:
-    """The class: tests need one store of it for each write."""
+    """Return the class: tests need one such store for each write."""
     return FailingStore
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 16 MiB."""
+    """Mount a real disk of 16 MiB and return its folder."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount a tmpfs")
+        pytest.skip("this machine does not allow mounting a tmpfs")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
 def fill() -> Callable[..., Path]:
-    """Fill the disk of a folder but for some `room`; the file that takes it all."""
+    """Return a function that fills the disk of a folder except for `room` bytes, with one file."""
 
     def ballast(folder: Path, room: int = 0) -> Path:
         disk, file = os.statvfs(folder), folder / "ballast"
@@ -133,7 +133,7 @@ def fill() -> Callable[..., Path]:
 
 
 def evaluations(scores: list[list[float]], every: int) -> list[Evaluation]:
-    """Evaluations of the given scores, a list a stage, one each `every` epochs."""
+    """Return evaluations of the given scores, one list for each stage, one every `every` epochs."""
     found, spent = [], 0
     for stage, values in enumerate(scores, 1):
         for number, score in enumerate(values, 1):
@@ -168,7 +168,7 @@ def run_record(
     reason: str | None = None,
     protocol: str = PROTOCOL,
 ) -> RunRecord:
-    """A run with the given scores; peaks and epoch counts follow from them."""
+    """Return a run with the given scores; peaks and epoch counts follow from them."""
     stages = []
     for number, (values, members) in enumerate(zip(scores, groups, strict=False), 1):
         best = max(values)
@@ -213,7 +213,7 @@ def run_record(
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
-    """A run's folder with its record and a sample grid at each peak."""
+    """Write a run's folder with its record and a sample grid at each peak."""
     home = folder / "runs" / record.run
     (home / "samples").mkdir(parents=True)
     (home / "run.json").write_text(record.model_dump_json(indent=1))
@@ -234,7 +234,7 @@ def write_sweep(
     axes: tuple[dict[str, Any], ...] = ({},),
     length: int = 30,
 ) -> Path:
-    """A finished sweep of noisy, rising scores, all of it a function of the arguments."""
+    """Write a finished sweep of noisy, rising scores that depend on the arguments alone."""
     cells = [
         {"data": data, "mode": mode, "seed": seed, **axis}
         for data in data_sets
@@ -263,7 +263,7 @@ def write_sweep(
 
 
 def write_data(folder: Path, data: str) -> None:
-    """Groups and data record of one data set."""
+    """Write groups and data record of one data set."""
     random = np.random.default_rng(len(data))
     counts = np.clip(random.normal(1120, 130, 600).round().astype(int), 700, 2100)
     bounds = np.quantile(counts, [0, 0.3, 0.75, 1]).astype(int)
@@ -316,24 +316,24 @@ def write_data(folder: Path, data: str) -> None:
 
 @pytest.fixture
 def sweep_folder(tmp_path: Path) -> Build:
-    """Writes a synthetic sweep; takes the arguments of `write_sweep`."""
+    """Return a function that writes a synthetic sweep, with the arguments of `write_sweep`."""
     return lambda **options: write_sweep(tmp_path / "try", **options)
 
 
 @pytest.fixture
 def make_run() -> Callable[..., RunRecord]:
-    """A run record of given scores; takes the arguments of `run_record`."""
+    """Return `run_record`, which makes a run record from scores."""
     return run_record
 
 
 @pytest.fixture
 def save_run() -> Callable[[Path, RunRecord], None]:
-    """Writes a run's folder."""
+    """Return `write_run`, which writes a run's folder."""
     return write_run
 
 
 def quality_record(**values: float) -> Qualities:
-    """Plausible qualities, some of them as given."""
+    """Return plausible image qualities, some of them as given."""
     plausible = {
         "images": 256,
         "sharpness": 15.0,
@@ -348,7 +348,7 @@ def quality_record(**values: float) -> Qualities:
 
 @pytest.fixture
 def save_rescored() -> Callable[..., None]:
-    """Writes a run's `rescored.json`."""
+    """Return a function that writes a run's `rescored.json`."""
 
     def save(
         folder: Path,
@@ -379,7 +379,7 @@ def save_rescored() -> Callable[..., None]:
 
 @pytest.fixture
 def save_real() -> Callable[..., None]:
-    """Writes the measurements of a data set's real images."""
+    """Return a function that writes the measurements of a data set's real images."""
 
     def save(folder: Path, data: str, **qualities: float) -> None:
         record = RealRecord(
@@ -397,7 +397,7 @@ def save_real() -> Callable[..., None]:
 
 @pytest.fixture
 def save_ceiling() -> Callable[..., None]:
-    """Writes the score of a data set's real images."""
+    """Return a function that writes the score of a data set's real images."""
 
     def save(
         folder: Path,

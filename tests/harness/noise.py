@@ -19,7 +19,7 @@ IMAGES = 20
 
 
 def draw(folder: Path) -> Path:
-    """Noise of rising coarseness, whose counts differ; the same at every call."""
+    """Write noise of rising coarseness, whose counts differ; the same at every call."""
     folder.mkdir()
     for number in range(IMAGES):
         shape = (number + 2, number + 2, 3)
