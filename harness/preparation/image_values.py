@@ -1,15 +1,14 @@
-"""A data set's values by another order than the feature count, made once and kept in the store.
+"""Values of a data set's images other than feature counts, computed once and kept in the store.
 
-`make` computes them through Ray; `load` reads what a run groups its images by. One Parquet file
-of `image_id` and `value` each, beside the feature table.
+They are one Parquet file of `image_id` and `value` next to the feature table.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -17,27 +16,24 @@ import pandas as pd
 import ray
 
 from featgan.digests import short_hash
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
 from featgan.images.decode import resized
 from featgan.images.pack import ImagePack
-from featgan.regular_file import open_regular
 from featgan.user_code import resolve, source_digest, user_code_errors
+from harness.counting.build import Progress
 from harness.counting.workers import counter, shared_weights
 from harness.records.data_set import DataSet, load_table
 from harness.records.image_values import dump_values
 from harness.storage.store import Store
 
 PART_BYTES = 2**26
-"""Pixels of the images that one task looks at."""
+"""Bytes of pixels in one task."""
 FEATURE_IMAGES = 256
-"""Images whose features one task holds: 4 MiB of VGG16's."""
+"""Number of images in one task: 4 MiB of VGG16's features."""
 LARGEST = 1e150
-"""Value, either way, whose square is still a number: k-means adds up squares."""
-
-Progress = Callable[[int, int | None], None]
-"""Called with images done and images in all."""
+"""Largest absolute value: k-means adds up squares."""
 
 
 def make(
@@ -48,41 +44,48 @@ def make(
     gpu: bool,
     progress: Progress,
 ) -> str:
-    """Store key of the values that `groups.by` names; computed unless they are there.
+    """Return the store key of the values that `groups.by` names; compute them if they are missing.
 
-    Raises `UserError` where a table lacks an image, or a function is not to be had or gives
+    Raises UserError where a table lacks an image, or a function cannot be imported or returns
     anything but one finite number an image.
     """
-    if groups.by == "table":
-        content = _read_table(groups)
-        made_from: list[object] = [groups.column, hashlib.sha256(content).hexdigest()]
+    by = groups.by
+    made_from: list[object] = [VERSION, by]
+    if by == "table":
+        made_from += [groups.column, hashlib.sha256(_read_table(groups)).hexdigest()]
+    elif by == "random":
+        made_from.append(groups.seed)
+    elif by == "centrality":
+        made_from.append(features.model_dump(mode="json"))
     else:
-        made_from = _made_from(groups, features)
-    name = short_hash(json.dumps([data.digest, *made_from]))  # mended images change the digest
-    key = f"{data.key}/scores/{groups.by.replace(':', '.')}-{name}.parquet"
-    if not store.exists(key):
+        made_from.append(source_digest(by))
+
+    def compute() -> bytes:
         ids = load_table(store, data.key)["image_id"]
-        if groups.by == "table":
-            values = _column(content, groups, data, ids)
-        elif groups.by == "random":
+        if by == "table":
+            values = _column(groups, data, ids)
+        elif by == "random":
             values = np.random.default_rng(groups.seed).random(len(ids))
-        elif groups.by == "centrality":
+        elif by == "centrality":
             values = _centrality(data, features, store, gpu, progress)
         else:
-            values = _of_pixels(data, groups.by, store, progress)
+            values = _of_pixels(data, by, store, progress)
         bad = np.flatnonzero(~(np.abs(values) <= LARGEST))
         if len(bad):
             raise UserError(
-                f"groups.by: {groups.by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
+                f"groups.by: {by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
                 f"data.{data.name}, and {len(bad)} such values in all; each image needs a "
                 f"number within {LARGEST:g} of 0"
             )
-        store.put(key, dump_values(key, ids, values))
-    return key
+        return dump_values(key, ids, values)
+
+    name = short_hash(data.digest, *made_from)  # images that become readable change the digest
+    key = f"{data.key}/scores/{by.replace(':', '.')}-{name}.parquet"
+    return store.once(key, compute)
 
 
 def label(groups: GroupSettings, features: FeatureSettings) -> str:
-    """What the values are, and their unit: for people."""
+    """Return a description of the values and their unit."""
     if groups.by == "feature_count":
         return f"{IMAGE_VALUES[groups.by]} (positive outputs of {features.layer_label})"
     if groups.by == "table":
@@ -90,29 +93,20 @@ def label(groups: GroupSettings, features: FeatureSettings) -> str:
     return IMAGE_VALUES.get(groups.by, groups.by)
 
 
-def digest_of(values: np.ndarray) -> str:
-    """What tells these values from others: a part of the signature of each run."""
+def digest(values: np.ndarray) -> str:
+    """Return the hash of values that is a part of the signature of runs."""
     return hashlib.sha256(values.astype("<f8").tobytes()).hexdigest()[:12]
 
 
-def _made_from(groups: GroupSettings, features: FeatureSettings) -> list[object]:
-    """All that decides the values, beside the data set and what its key holds already."""
-    if groups.by == "random":
-        return [VERSION, groups.seed]
-    if groups.by == "centrality":  # how features are made is in the key of the data set
-        return [VERSION, features.model_dump(mode="json")]
-    return [VERSION, groups.by, source_digest(groups.by)]
-
-
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
-    """A function's values of all images, in tasks over the whole cluster."""
-    resolve(by, PIXEL_VALUES)  # a name that leads nowhere is told before anything starts
+    """Return a function's values [n] of all images, from tasks on the whole cluster."""
+    resolve(by, PIXEL_VALUES)  # so that a wrong name is reported before anything starts
     size = ImagePack.open(store.local(f"{data.key}/pack")).size
     tasks = [
         _values.remote(store, data.key, by, start, stop)
         for start, stop in _parts(data.images, max(1, PART_BYTES // (3 * size**2)))
     ]
-    return np.concatenate([*_told(tasks, data.images, progress)])
+    return np.concatenate([*_results(tasks, data, by, progress)])
 
 
 @ray.remote(num_cpus=1)
@@ -122,8 +116,8 @@ def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarra
         values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
         raise UserError(
-            f"groups.by: {by} gave {values.dtype} {list(values.shape)} for {len(images)} images; "
-            "it must give one number an image"
+            f"groups.by: {by} returned {values.dtype} {list(values.shape)} for {len(images)} "
+            "images; it must return one number an image"
         )
     return values.astype(np.float64)
 
@@ -131,7 +125,10 @@ def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarra
 def _centrality(
     data: DataSet, features: FeatureSettings, store: Store, gpu: bool, progress: Progress
 ) -> np.ndarray:
-    """Distance of each image's features to their mean; the features stay in Ray's memory."""
+    """Return the distance [n] of each image's features to their mean.
+
+    The features stay in Ray's memory.
+    """
     options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": 1}
     amount = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
     parts = [*_parts(data.images, FEATURE_IMAGES)]
@@ -144,7 +141,7 @@ def _centrality(
         actors[number % len(actors)].of.remote(start, stop)
         for number, (start, stop) in enumerate(parts)
     ]
-    sums = [*_told([total for _, total in found], data.images, progress)]
+    sums = [*_results([total for _, total in found], data, "centrality", progress)]
     for actor in actors:
         ray.kill(actor)
     mean = ray.put(np.sum(sums, axis=0) / data.images)
@@ -153,7 +150,7 @@ def _centrality(
 
 @ray.remote
 class _Features:
-    """One process with the network; the images are the pack's, at the size of its input."""
+    """One process with the network; reads the pack's images at the size of its input."""
 
     def __init__(
         self,
@@ -171,7 +168,7 @@ class _Features:
 
     @ray.method(num_returns=2)
     def of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features float32 [stop - start, d], and their sum float64 [d]."""
+        """Return features float32 [stop - start, d], and their sum float64 [d]."""
         images = resized(self._pack.rows(np.arange(start, stop)), self._counter.input_size)
         features = self._counter.features(images)
         return features, features.sum(axis=0, dtype=np.float64)
@@ -182,20 +179,35 @@ def _distances(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.linalg.norm(features - mean, axis=1)
 
 
+def _parts(total: int, length: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + length, total)) for start in range(0, total, length))
+
+
+def _results(
+    tasks: list[ray.ObjectRef], data: DataSet, by: str, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Yield the results of the tasks in order, and report the progress."""
+    for number, task in enumerate(tasks):
+        progress(f"{data.name}: {by}", data.images * number // len(tasks), data.images)
+        yield ray.get(task)
+
+
 def _read_table(groups: GroupSettings) -> bytes:
+    """Return the content of the file of `groups.table`."""
+    path = str(groups.table).removeprefix("file://")
+    if "://" not in path and not Path(path).expanduser().is_file():
+        raise UserError(f"groups.table: {groups.table}: not a file; give a CSV or Parquet file")
     try:
-        path = str(groups.table).removeprefix("file://")
-        with fsspec.open(path, "rb") if "://" in path else open_regular(path) as file:
+        with fsspec.open(path, "rb") as file:
             return bytes(file.read())
-    # a bucket's client has errors of its own
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    except Exception as error:  # a bucket's client raises errors of its own
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"groups.table: {groups.table} cannot be read ({reason})") from error
 
 
-def _table(content: bytes, groups: GroupSettings) -> pd.DataFrame:
-    """The file's content; UserError where it is no table, or names a column twice."""
-    file, where = io.BytesIO(content), f"groups.table: {groups.table}"
+def _column(groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
+    """Return the numbers of the table's column in the order of `ids`."""
+    file, where = io.BytesIO(_read_table(groups)), f"groups.table: {groups.table}"
     repeated: list[str] = []
     try:
         if str(groups.table).endswith(".parquet"):
@@ -205,18 +217,10 @@ def _table(content: bytes, groups: GroupSettings) -> pd.DataFrame:
             repeated = header[header.duplicated()].to_list()
             file.seek(0)
             table = pd.read_csv(file, dtype={"image_id": str})
-    # pandas and pyarrow have each their own errors for a foreign file
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{where} cannot be read as CSV or Parquet ({reason})") from error
+    except Exception as error:  # pandas and pyarrow each have errors of their own
+        raise UserError(f"{where} is not CSV or Parquet ({first_line(error)})") from error
     if repeated:
         raise UserError(f"{where} has several columns {repeated[0]!r}; rename all but one")
-    return table
-
-
-def _column(content: bytes, groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
-    """The table's numbers in the order of `ids`."""
-    table, where = _table(content, groups), f"groups.table: {groups.table}"
     for column in ("image_id", groups.column):
         if column not in table:
             names = ", ".join(map(str, table.columns[:20]))
@@ -233,17 +237,5 @@ def _column(content: bytes, groups: GroupSettings, data: DataSet, ids: pd.Series
         )
     values = table[groups.column].loc[ids]
     if values.dtype.kind not in "biuf":  # dates would pass as nanoseconds, a missing one as well
-        raise UserError(f"{where}: column {groups.column!r} holds more than numbers")
+        raise UserError(f"{where}: column {groups.column!r} does not hold numbers only")
     return values.to_numpy(np.float64, na_value=np.nan)
-
-
-def _parts(total: int, length: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + length, total)) for start in range(0, total, length))
-
-
-def _told(tasks: list[ray.ObjectRef], images: int, progress: Progress) -> Iterator[np.ndarray]:
-    """The tasks' results in order, and to the screen how far they have come."""
-    progress(0, images)
-    for number, task in enumerate(tasks, 1):
-        yield ray.get(task)
-        progress(images * number // len(tasks), images)

@@ -1,123 +1,131 @@
-"""What runs share: counted data sets, their groups, the trained classifier.
+"""From the cells of a sweep's grid to runs, and the files that these share.
 
-Turns the cells of a grid into runs, whose signatures need the data. Each product is a file
-in the store that is made once.
+Data sets, groups, classifier and scores of real images are made when the first run needs them,
+and kept in the store.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-import numpy as np
 import ray
+from pydantic import BaseModel
 
-from featgan.digests import short_hash
+from featgan.digests import sha256_of_file, short_hash
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.images.pack import ImagePack
-from featgan.regular_file import open_regular
-from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
-from harness.counting.build import prepare
+from harness.counting.build import Progress, prepare
 from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.plan.signature import signature
-from harness.preparation import image_values, real_images
+from harness.preparation import classifier, image_values, real_images
 from harness.preparation.histogram import EVENT_FILE, event_file
-from harness.records.data_set import DataSet, check, data_record, load_table
+from harness.preparation.real_images import ChosenClassifier
+from harness.records.data_set import DataSet, check, data_record
 from harness.records.image_values import load_values
 from harness.records.sweep_records import DataRecord, GroupsRecord
 from harness.storage.store import Store
 
-Progress = Callable[[str, int, int | None], None]
-"""Told what is under way, how many images are done, and of how many if that is known."""
-
-CLASSIFIER_SEED = 0
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> list[Run]:
-    """The runs of all cells of the sweep; whatever they share lies in the store afterwards."""
-    return _Preparation(sweep, store, gpu, progress).runs()
+    """Return the runs of all cells of the sweep; make the files that they share.
+
+    Raises UserError where two cells are the same run.
+    """
+    preparation = _Preparation(sweep, store, gpu, progress)
+    runs = [preparation.run(cell) for cell in preparation.cells]
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        other = first.setdefault((run.cell.data, run.signature), run)
+        if other is not run:
+            same = (json.dumps(each.cell.as_dict()) for each in (other, run))
+            raise UserError(
+                f"grid: {' and '.join(same)} are one run, since their difference changes no "
+                "result: drop one of them"
+            )
+    preparation.delete_stale("groups", "ceilings")
+    return runs
 
 
 def prepare_groups(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
     """Count and group the data sets of the sweep's cells, and nothing else that runs need."""
-    _Preparation(sweep, store, gpu, progress).group_all()
+    preparation = _Preparation(sweep, store, gpu, progress)
+    for cell in preparation.cells:
+        preparation.groups(cell)
+    preparation.delete_stale("groups")
+
+
+def _once(make: F) -> F:
+    """Make a method of _Preparation return what it returned before for the same arguments."""
+
+    @wraps(make)
+    def remembered(self: _Preparation, *arguments: Any) -> Any:
+        values = (a.model_dump_json() if isinstance(a, BaseModel) else a for a in arguments)
+        key = make.__name__, *values
+        if key not in self.made:
+            self.made[key] = make(self, *arguments)
+        return self.made[key]
+
+    return cast(F, remembered)
 
 
 class _Preparation:
-    """Makes each shared thing when the first run asks for it."""
+    """Shared files of one sweep, each made when it is first needed."""
 
     def __init__(self, sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
+        self.cells = expand(sweep)
+        self.made: dict[Any, Any] = {}
         self._sweep, self._store, self._gpu, self._progress = sweep, store, gpu, progress
-        self._cells = expand(sweep)
-        self._data = cache(self._count)
-        self._values = cache(self._value)
-        self._groups = cache(self._group)
-        self._classifier = cache(self._train)
-        self._file = cache(_file_digest)
-        self._judged: dict[Any, str | None] = {}  # by settings that hold lists
-        self._ceilings: set[str] = set()
+        self._written: set[str] = set()
 
-    def runs(self) -> list[Run]:
-        runs = [self._run(cell) for cell in self._cells]
-        first: dict[tuple[str, str], Run] = {}
-        for run in runs:
-            other = first.setdefault((run.cell.data, run.signature), run)
-            if other is not run:
-                same = (json.dumps(one.cell.as_dict()) for one in (other, run))
-                raise UserError(
-                    f"grid: {' and '.join(same)} are one run, since their difference changes no "
-                    "result: drop one of them"
-                )
-        self._forget("groups", {run.groups_key for run in runs})
-        self._forget("ceilings", self._ceilings)
-        return runs
-
-    def group_all(self) -> None:
-        keys = set()
-        for method, name in ((cell.method, cell.data) for cell in self._cells):
-            data = self._data(name, method.features, method.image_size)
-            keys.add(self._groups(data, method.groups, method.features))
-        self._forget("groups", keys)
-
-    def _run(self, cell: Cell) -> Run:
-        method = cell.method
-        data = self._data(cell.data, method.features, method.image_size)
-        classifier = None
-        if method.score.trained_on:
-            sets = [
-                self._data(name, method.features, method.image_size)
-                for name in method.score.trained_on
-            ]
-            classifier = self._classifier(*sets)
-        judge = classifier and classifier[1]
-        if method.score.weights:
-            judge = self._file(method.score.weights)
-        values, values_digest = self._values(data, _ordering(method.groups), method.features)
+    def run(self, cell: Cell) -> Run:
+        """Return the run of a cell."""
+        method, data = cell.method, self._data_of(cell)
+        chosen = self._classifier(cell)
+        values_key, values_digest = self._values(
+            data, _value_settings(method.groups), method.features
+        )
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=signature(cell, data.digest, judge, values_digest),
+            signature=signature(cell, data.digest, chosen.digest, values_digest),
             data_key=data.key,
             data_digest=data.digest,
-            values_key=values,
-            groups_key=self._groups(data, method.groups, method.features),
-            classifier_key=classifier and classifier[0],
-            real_key=self._judge(data, method.score, classifier),
+            values_key=values_key,
+            groups_key=self.groups(cell),
+            classifier_key=chosen.key,
+            real_key=self._score_real_images(data, method.score, chosen),
             images=data.images,
         )
 
+    def groups(self, cell: Cell) -> str:
+        """Return the store key of a cell's groups."""
+        return self._group(self._data_of(cell), cell.method.groups, cell.method.features)
+
+    def delete_stale(self, *kinds: str) -> None:
+        """Delete files of earlier settings, which tables would show as this sweep's."""
+        for kind in kinds:
+            for key in self._store.list(f"{self._sweep.name}/{kind}"):
+                if key not in self._written:
+                    self._store.delete(key)
+
+    def _data_of(self, cell: Cell) -> DataSet:
+        return self._count(cell.data, cell.method.features, cell.method.image_size)
+
+    @_once
     def _count(self, name: str, features: FeatureSettings, image_size: int) -> DataSet:
-        """The data set with its features counted."""
+        """Return the data set with its features counted."""
         data = prepare(
             name,
             self._sweep.data[name],
@@ -131,158 +139,110 @@ class _Preparation:
         )
         check(self._store, data)
         record = data_record(self._store, data, self._sweep.data[name])
-        sealed = DataRecord.model_validate(record).to_json()
-        self._put(f"data/{self._label(data)}.json", sealed)
+        self._put(f"data/{self._label(data)}.json", DataRecord.model_validate(record).to_json())
         return data
 
-    def _value(
+    @_once
+    def _values(
         self, data: DataSet, groups: GroupSettings, features: FeatureSettings
     ) -> tuple[str | None, str | None]:
-        """Store key and digest of the values that images are grouped by, but for feature counts.
+        """Return store key and digest of the values that images are grouped by.
 
-        Those are in the feature table, and in the digest of the data set.
+        Both are None for feature counts: these are a part of the data set and of its digest.
         """
         if groups.by == "feature_count":
             return None, None
+        key = image_values.make(data, groups, features, self._store, self._gpu, self._progress)
+        return key, image_values.digest(load_values(self._store, data.key, key))
 
-        def progress(done: int, total: int | None) -> None:
-            self._progress(f"{data.name}: {groups.by}", done, total)
-
-        key = image_values.make(data, groups, features, self._store, self._gpu, progress)
-        values = load_values(self._store, data.key, key)
-        return key, image_values.digest_of(values)
-
+    @_once
     def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
-        """Store key of the data set's groups."""
-        key, _ = self._values(data, _ordering(settings), features)
-        values = load_values(self._store, data.key, key)
+        """Return the store key of the data set's groups."""
+        values_key, _ = self._values(data, _value_settings(settings), features)
         try:
+            values = load_values(self._store, data.key, values_key)
             groups = FeatureGroups.fit(values, settings)
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
-        name, label = self._label(data), image_values.label(settings, features)
-        record = GroupsRecord(data=name, label=label, **vars(groups))
-        name = f"groups/{name}-{self._group_label(settings)}"
+        record = GroupsRecord(
+            data=self._label(data), label=image_values.label(settings, features), **vars(groups)
+        )
+        name = f"groups/{self._label(data)}-{self._group_label(settings)}"
         self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
         return self._put(f"{name}.json", record.to_json())
 
-    def _judge(
-        self, data: DataSet, score: ScoreSettings, classifier: tuple[str, str] | None
-    ) -> str | None:
-        """Store key of the real images' features, if metrics need them; leaves their score."""
-        asked = score.model_dump_json(), data, classifier
-        if asked not in self._judged:
-            self._progress(f"{data.name}: scoring real images", 0, None)
-            record, features = real_images.measure(
-                data,
-                score,
-                classifier,
-                self._store,
-                cpus=self._sweep.resources.cpus_per_run,
-                gpu=self._gpu,
+    def _classifier(self, cell: Cell) -> ChosenClassifier:
+        """Return the classifier that scores a cell's images."""
+        method = cell.method
+        if method.score.trained_on:
+            sets = (
+                self._count(name, method.features, method.image_size)
+                for name in method.score.trained_on
             )
-            kind = hashlib.sha256(record.protocol.encode()).hexdigest()[:6]
-            name = f"ceilings/{self._label(data)}-{kind}.json"
-            self._ceilings.add(self._put(name, record.to_json()))
-            self._judged[asked] = features
-        return self._judged[asked]
+            return self._trained(*sets)
+        if method.score.weights:
+            path = Path(method.score.weights).expanduser()
+            if not path.is_file():
+                raise UserError(f"score.weights: {path}: not a file; give a file of weights")
+            return ChosenClassifier(None, self._file_digest(path))
+        return ChosenClassifier(None, None)
 
-    def _group_label(self, settings: GroupSettings) -> str:
-        """How groups are made, with a hash where the grid has several of the same name."""
-        kinds = {cell.method.groups for cell in self._cells}
-        name = _spelled(settings)
-        if sum(_spelled(kind) == name for kind in kinds) == 1:
-            return name
-        return f"{name}-{hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:6]}"
+    @_once
+    def _trained(self, *sets: DataSet) -> ChosenClassifier:
+        """Return the classifier that is trained on data sets: once, so that scores compare."""
 
-    def _forget(self, kind: str, wanted: set[str]) -> None:
-        """Delete what belongs to earlier settings: tables would show it as this sweep's."""
-        for key in self._store.list(f"{self._sweep.name}/{kind}"):
-            folder = key.rpartition("/")[0]  # TensorBoard's histogram lies in a folder of its name
-            if key not in wanted and f"{folder}.json" not in wanted:
-                self._store.delete(key)
-
-    def _train(self, *sets: DataSet) -> tuple[str, str]:
-        """Store key and digest of the classifier trained on the labels of data sets.
-
-        Made once, and kept: a sweep must not change its judge.
-        """
-        classes = sorted(f"{data.name}/{label}" for data in sets for label in data.classes)
-        if len(classes) < 2:
-            raise UserError(
-                "score.trained_on: a classifier needs 2 labels or more, but "
-                f"{', '.join(data.name for data in sets)} has {' '.join(classes) or 'none'}; name "
-                "data sets that have, or choose the classifier `inception`"
-            )
-        labels = (load_table(self._store, data.key)["label"].to_json() for data in sets)
-        told = [hashlib.sha256(column.encode()).hexdigest() for column in labels]
-        made_from = json.dumps(
-            [[data.name, data.digest, label] for data, label in zip(sets, told, strict=True)]
-        )
-        name = short_hash(made_from)
-        key = f"{self._sweep.name}/classifier/{name}.safetensors"
-        if not self._store.exists(key):
+        def train() -> bytes:
             self._progress("training the classifier", 0, None)
-            self._store.put(key, ray.get(_fit.remote(self._store, sets)))
-        training, _, digest = read_trained(self._store.local(key))
-        if [*training.classes] != classes:
-            raise UserError(
-                f"{self._store.join(key)}: was trained on other data; remove it, and it is "
-                "trained again"
-            )
-        return key, digest
+            return ray.get(classifier.train.remote(self._store, [*sets]))
+
+        name = classifier.classifier_name(self._store, [*sets])
+        key = self._store.once(f"{self._sweep.name}/classifier/{name}", train)
+        _, _, digest = read_trained(self._store.local(key))
+        return ChosenClassifier(key, digest)
+
+    @_once
+    def _file_digest(self, path: Path) -> str:
+        return sha256_of_file(path)
+
+    @_once
+    def _score_real_images(
+        self, data: DataSet, score: ScoreSettings, chosen: ChosenClassifier
+    ) -> str | None:
+        """Write the score of the real images; return the key of their features for metrics."""
+        self._progress(f"{data.name}: scoring real images", 0, None)
+        cpus = self._sweep.resources.cpus_per_run
+        record, features_key = real_images.measure(
+            data, score, chosen, self._store, cpus=cpus, gpu=self._gpu
+        )
+        name = f"ceilings/{self._label(data)}-{short_hash(record.protocol)[:6]}.json"
+        self._put(name, record.to_json())
+        return features_key
 
     def _label(self, data: DataSet) -> str:
-        """The data set's name, and its key where the grid makes several variants of it."""
-        variants = {(cell.method.features, cell.method.image_size) for cell in self._cells}
+        """Return the data set's name, with its key if the grid makes several variants of it."""
+        variants = {(cell.method.features, cell.method.image_size) for cell in self.cells}
         return data.name if len(variants) == 1 else f"{data.name}.{data.key[-6:]}"
+
+    def _group_label(self, settings: GroupSettings) -> str:
+        """Return how groups are made, with a hash if the grid has several of the same label."""
+        labels = [_grouping(groups) for groups in {cell.method.groups for cell in self.cells}]
+        label = _grouping(settings)
+        if labels.count(label) == 1:
+            return label
+        return f"{label}-{short_hash(settings.model_dump(mode='json'))[:6]}"
 
     def _put(self, name: str, content: bytes) -> str:
         key = f"{self._sweep.name}/{name}"
         self._store.put(key, content)
+        self._written.add(key)
         return key
 
 
-def _ordering(settings: GroupSettings) -> GroupSettings:
-    """What decides the values alone: not how they are cut."""
+def _value_settings(settings: GroupSettings) -> GroupSettings:
+    """Return the settings that decide the values, without how these are grouped."""
     return GroupSettings(**settings.model_dump(include={"by", "seed", "table", "column"}))
 
 
-def _spelled(settings: GroupSettings) -> str:
-    name = f"{settings.method}-k{settings.k}"
-    if settings.by != "feature_count":
-        name = f"{settings.by}-{name}"
-    return re.sub(r"[^A-Za-z0-9_.-]+", ".", name)
-
-
-def _file_digest(path: str) -> str:
-    """What is in a classifier's file, wherever it lies: another file is another judge."""
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"score.weights: {path}: {error.strerror}") from error
-
-
-@ray.remote(num_cpus=1)
-def _fit(store: Store, sets: tuple[DataSet, ...]) -> bytes:
-    """The file of a classifier; its classes are the pairs of data set and label."""
-    images, labels = zip(*(_labelled(store, data) for data in sets), strict=True)
-    names = np.concatenate(labels)
-    classes = sorted(set(names))
-    return train_classifier(
-        np.concatenate(images), np.searchsorted(classes, names), classes, seed=CLASSIFIER_SEED
-    )
-
-
-def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, 3, S, S] that have a label, and `data set/label` of each."""
-    table = load_table(store, data.key)
-    rows = np.flatnonzero(table["label"].notna())
-    if table["label"].nunique() == 0:
-        raise UserError(
-            f"score.trained_on: {data.name} has no labels; name data sets that have, or choose "
-            "the classifier `inception`"
-        )
-    labels = (data.name + "/" + table["label"].iloc[rows].astype(str)).to_numpy(str)
-    return ImagePack.open(store.local(f"{data.key}/pack")).rows(rows), labels
+def _grouping(settings: GroupSettings) -> str:
+    by = "" if settings.by == "feature_count" else f"{settings.by}-"
+    return re.sub(r"[^A-Za-z0-9_.-]+", ".", f"{by}{settings.method}-k{settings.k}")

@@ -1,13 +1,13 @@
-"""What a sweep's judge says of the real images: their features, kept for metrics, and the ceiling.
+"""The score of a data set's real images, and their features, which metrics compare with.
 
-The ceiling is the score of real images under a run's own protocol. Made once for each data set
-and way of scoring, through Ray, beside the feature table.
+The score is measured under a run's own protocol: it is the ceiling of generated images. It is
+made once for each data set and way of scoring, through Ray, next to the feature table.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import ray
@@ -28,81 +28,77 @@ from harness.storage.store import Store
 
 BATCH = 50
 """Real images classified at a time."""
-OF_JUDGE = {"classifier", "weights", "trained_on", "precision"}
+CLASSIFIER_SETTINGS = {"classifier", "weights", "trained_on", "precision"}
 """Settings of the score that features depend on."""
+
+
+class ChosenClassifier(NamedTuple):
+    """The classifier of a run, as far as its settings do not say."""
+
+    key: str | None
+    """Store key of the file of a classifier that the sweep trains."""
+    digest: str | None
+    """Hash of that file, or of the file of weights that the settings name."""
 
 
 def measure(
     data: DataSet,
     settings: ScoreSettings,
-    classifier: tuple[str, str] | None,
+    classifier: ChosenClassifier,
     store: Store,
     *,
     cpus: int,
     gpu: bool,
 ) -> tuple[RealScore, str | None]:
-    """The score of the real images and, where metrics need them, the store key of their features.
+    """Return the score of the real images and, if metrics need them, the key of their features.
 
-    `classifier` is key and digest of a `trained` one. Raises `UserError` where the classifier is
-    not to be had, or the images are too few.
+    Raises UserError where the classifier is missing, or the images are too few.
     """
     _check_enough(data, settings)
-    judge = [
-        data.digest,
-        settings.model_dump(mode="json", include=OF_JUDGE),
-        _judge(settings, classifier),
-        gpu,
-    ]
-    asked = [judge, settings.count, settings.splits, settings.metrics]
-    own = [source_digest(metric) for metric in settings.metrics]
-    key = f"{data.key}/real/{short_hash(json.dumps([asked, own]))}.json"
-    features = (
-        f"{data.key}/real/{short_hash(json.dumps(judge))}.safetensors" if settings.metrics else None
-    )
-    kept = _kept(store, key, data)
-    if kept is None or (features and not store.exists(features)):
+    chosen = settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
+    made_from = [data.digest, chosen, classifier.digest, gpu]
+    user_code = [source_digest(metric) for metric in settings.metrics]
+    name = short_hash(made_from, settings.count, settings.splits, settings.metrics, user_code)
+    key = f"{data.key}/real/{name}.json"
+    features_key = None
+    if settings.metrics:
+        features_key = f"{data.key}/real/{short_hash(made_from)}.safetensors"
+    score = _read(store, key)
+    if score is None or (features_key and not store.exists(features_key)):
         task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
-        trained = classifier and classifier[0]
-        ray.get(task.remote(store, data, settings, trained, cpus, gpu, key, features))
-        kept = RealScore.model_validate_json(store.get(key))
-    return kept, features
+        content = ray.get(
+            task.remote(store, data, settings, classifier.key, cpus, gpu, features_key)
+        )
+        store.put(key, content)
+        score = RealScore.model_validate_json(content)
+    return score, features_key
 
 
 def _check_enough(data: DataSet, settings: ScoreSettings) -> None:
-    """Raise UserError where the real images are too few for the score, or for a metric of it.
+    """Raise UserError where the real images are too few for the score, or for one of its metrics.
 
-    Known once they are counted; the runs would learn it hours later, each for itself.
+    Otherwise each run would fail, hours later.
     """
-    said = f"data.{data.name}: its images, {data.images} in all, are too few for"
+    few = f"data.{data.name}: its images, {data.images} in all, are too few for"
     if data.images < 2 * settings.splits:  # as for `count`: the score of one image is always 1
         raise UserError(
-            f"{said} score.splits, which is {settings.splits}: a split takes 2 or more; lower it, "
+            f"{few} score.splits, which is {settings.splits}: a split takes 2 or more; lower it, "
             "or add images"
         )
     for metric in settings.metrics:
         if metric in METRICS and data.images < (fewest := METRICS[metric].fewest_real):
             raise UserError(
-                f"{said} the metric {metric}: it takes {fewest} or more; leave it out of "
+                f"{few} the metric {metric}: it takes {fewest} or more; leave it out of "
                 "score.metrics, or add images"
             )
 
 
-def _kept(store: Store, key: str, data: DataSet) -> RealScore | None:
-    """What was measured before; None of what is not there, damaged, or another measurement."""
+def _read(store: Store, key: str) -> RealScore | None:
+    """Return an earlier measurement; None if there is none or it is damaged."""
     try:
-        kept = RealScore.model_validate_json(store.get(key))
+        return RealScore.model_validate_json(store.get(key))
     except (FileNotFoundError, ValidationError):
         return None
-    told = (kept.name, kept.digest, kept.asked)
-    return kept if told == (data.name, data.digest, Path(key).stem) else None
-
-
-def _judge(settings: ScoreSettings, classifier: tuple[str, str] | None) -> object:
-    """What tells the classifier from others: a digest, or when its file was last changed."""
-    if classifier:
-        return classifier[1]
-    path = Path(settings.weights).expanduser() if settings.weights else None
-    return [path.stat().st_size, path.stat().st_mtime_ns] if path and path.is_file() else None
 
 
 @ray.remote
@@ -113,10 +109,9 @@ def _measure(
     trained: str | None,
     threads: int,
     gpu: bool,
-    key: str,
     features_key: str | None,
-) -> None:
-    """Classify the real images; all of them where metrics need features that are not there."""
+) -> bytes:
+    """Classify the real images, all of them if metrics need features; return the RealScore."""
     torch.set_num_threads(threads)
     device = machine.device(gpu)
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
@@ -138,7 +133,6 @@ def _measure(
     record = RealScore(
         name=data.name,
         digest=data.digest,
-        asked=Path(key).stem,
         protocol=score.protocol,
         images=min(len(logits), settings.count),
         score=found.score,
@@ -146,4 +140,4 @@ def _measure(
         metrics=found.metrics,
         metrics_images=score.halves(len(features)) if found.metrics else None,
     )
-    store.put(key, record.to_json())
+    return record.to_json()

@@ -123,8 +123,6 @@ class RealScore(Sealed):
     format: Literal[1] = 1
     name: str
     digest: str
-    asked: str = ""
-    """Hash of all that the measurement depends on: the name under which the data set keeps it."""
     protocol: str
     """That of the runs whose ceiling this is; but `images` may be fewer than its n."""
     images: int

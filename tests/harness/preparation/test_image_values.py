@@ -63,7 +63,7 @@ def test_values_of_pixels_follow_the_packs_order_and_are_kept(
     assert table["image_id"].tolist() == IDS
     monkeypatch.setattr(image_values, "_of_pixels", lambda *_: pytest.fail("computed again"))
     assert np.array_equal(values(store, by="entropy"), found)
-    assert image_values.digest_of(found) != image_values.digest_of(found[::-1])
+    assert image_values.digest(found) != image_values.digest(found[::-1])
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -155,12 +155,12 @@ def test_a_column_of_a_table_is_joined_by_image_id(store: Store, tmp_path: Path,
         ("image_id,old\n00,1\n", "no column 'age'; it has image_id, old"),
         ("name,age\n00,1\n", "no column 'image_id'"),
         ("image_id,age\n00,1\n00,2\n", "1 image_ids twice, first '00'"),
-        ("image_id,age\n" + "".join(f"{i},x\n" for i in IDS), "'age' holds more than numbers"),
+        ("image_id,age\n" + "".join(f"{i},x\n" for i in IDS), "'age' does not hold numbers only"),
         ("image_id,age\n" + "".join(f"{i},\n" for i in IDS), "gives nan for '00'.*11 such"),
         ("image_id,age\n" + "".join(f"{i},1.7e308\n" for i in IDS), "gives 1.7e[+]308 for '00'"),
         ("image_id,age,x,age\n" + "".join(f"{i},1,2,3\n" for i in IDS), "several columns 'age'"),
-        ("", "cannot be read as CSV or Parquet"),
-        (None, r"cannot be read \(No such file"),
+        ("", "is not CSV or Parquet"),
+        (None, "not a file; give a CSV"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
@@ -182,7 +182,7 @@ def test_a_column_of_dates_or_with_a_missing_number_is_refused(
     path = str(tmp_path / "table.parquet")
     pd.DataFrame({"image_id": IDS, "day": day, "count": count}).to_parquet(path)
 
-    with pytest.raises(UserError, match="column 'day' holds more than numbers"):
+    with pytest.raises(UserError, match="column 'day' does not hold numbers only"):
         values(store, by="table", table=path, column="day")
     with pytest.raises(UserError, match="gives nan for '00'"):
         values(store, by="table", table=path, column="count")
@@ -191,5 +191,5 @@ def test_a_column_of_dates_or_with_a_missing_number_is_refused(
 def test_a_table_is_not_waited_for_at_a_pipe(store: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for address in ("", "file://"):
-        with pytest.raises(UserError, match=r"cannot be read \(a pipe or a device"):
+        with pytest.raises(UserError, match="not a file"):
             values(store, by="table", table=f"{address}{tmp_path}/pipe", column="age")

@@ -21,7 +21,7 @@ from featgan.errors import UserError
 from featgan.features import image_values as image_scores
 from featgan.images.pack import ImagePack
 from harness.plan.settings import Sweep
-from harness.preparation import image_values, real_images
+from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
 from harness.records.data_set import DataSet
 from harness.records.image_values import load_values
@@ -60,7 +60,7 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: counted)
     monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
     for module, task in (
-        (preparation, "_fit"),
+        (classifier, "train"),
         (image_values, "_values"),
         (real_images, "_measure"),
     ):
@@ -99,7 +99,7 @@ def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
 
     keys = [run.groups_key for run in runs]
     assert len(set(keys)) == len({run.signature for run in runs}) == 4
-    assert sorted(keys) == store.list("s/groups")
+    assert sorted(keys) == [key for key in store.list("s/groups") if key.endswith(".json")]
     records = [json.loads(store.get(key)) for key in keys]
     assert [record["by"] for record in records] == ["feature_count"] * 2 + ["edge_density"] * 2
     assert [run.values_key is None for run in runs] == [True, True, False, False]
@@ -113,7 +113,7 @@ def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
     assert 1 <= ceiling.score <= 2  # of two classes
 
 
-def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
+def test_each_way_of_scoring_has_a_ceiling(store: Store) -> None:
     grid = {"mode": ["ascending"], "seed": [0], "score.count": [20, 30]}
     metrics = sweep(grid=grid).score.model_copy(update={"metrics": ["fid"]})
     chosen = sweep(grid=grid, score=metrics.model_dump())
@@ -127,51 +127,43 @@ def test_a_grid_of_judges_has_a_ceiling_each(store: Store) -> None:
     assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
 
 
-def test_new_labels_have_a_judge_of_their_own(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def trained(labels: list[str]) -> str:
-        table = pd.DataFrame({"feature_count": [1, 2, 3, 4], "label": labels})
+def test_new_labels_are_of_another_classifier(store: Store) -> None:
+    def named(labels: str) -> str:
+        table = pd.DataFrame({"feature_count": [1, 2, 3, 4], "label": list(labels)})
         store.put("features/a-0/features.parquet", table.to_parquet(index=False))
-        made = preparation._Preparation(sweep(), store, False, lambda *_: None)
-        return made._train(DATA)[0]
+        return classifier.classifier_name(store, [DATA])
 
-    class Training:
-        classes = ("a/x", "a/y")
-
-    monkeypatch.setattr(preparation, "_fit", Here(type("Task", (), {"_function": lambda *_: b""})))
-    monkeypatch.setattr(preparation, "read_trained", lambda _: (Training, None, "0a1b"))
-    first, same, other = (trained(list(labels)) for labels in ("xyxy", "xyxy", "xxyy"))
-    assert first == same != other
+    assert named("xyxy") == named("xyxy") != named("xxyy")
 
 
 @pytest.mark.parametrize("labels", [(), ("x",)])
-def test_a_judge_needs_two_labels(store: Store, labels: tuple[str, ...]) -> None:
-    made = preparation._Preparation(sweep(), store, False, lambda *_: None)
+def test_a_classifier_needs_two_labels(store: Store, labels: tuple[str, ...]) -> None:
     with pytest.raises(
         UserError, match=r"score\.trained_on: .* 2 labels or more, but a has (none|a/x);"
     ):
-        made._train(replace(DATA, classes=labels))
+        classifier.classifier_name(store, [replace(DATA, classes=labels)])
 
 
-def test_a_judges_file_is_not_waited_for_at_a_pipe(tmp_path: Path) -> None:
+def test_a_file_of_weights_that_is_a_pipe_is_refused(store: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"score\.weights: .*/pipe: a pipe or a device"):
-        preparation._file_digest(str(tmp_path / "pipe"))
+    score = {"weights": str(tmp_path / "pipe"), "count": 20, "splits": 2}
+    with pytest.raises(UserError, match=r"score\.weights: .*/pipe: not a file"):
+        preparation.prepare_runs(sweep(score=score), store, False, lambda *_: None)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
     store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any], code: int
 ) -> None:
-    train = partial(preparation.train_classifier, epochs=1)
-    monkeypatch.setattr(preparation, "train_classifier", train)
+    train = partial(classifier.train_classifier, epochs=1)
+    monkeypatch.setattr(classifier, "train_classifier", train)
     grid = {"mode": ["ascending"], "seed": [0], "groups.by": ["feature_count", "random"]}
     root, threads = store.root, torch.get_num_threads()
 
     def prepare(store: Store) -> tuple[Any, dict[str, bytes]]:
         runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
-        return runs, {key: store.get(key) for key in store.list()}
+        keys = [key for key in store.list() if "tfevents" not in key]  # these hold the time
+        return runs, {key: store.get(key) for key in keys}
 
     def forget() -> None:
         for key in ("s", "features/a-0/scores", "features/a-0/real"):

@@ -1,0 +1,57 @@
+"""The classifier that a sweep trains on the labels of its data sets."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import ray
+
+from featgan.digests import short_hash
+from featgan.errors import UserError
+from featgan.images.pack import ImagePack
+from featgan.scores.inception_score import train_classifier
+from harness.records.data_set import DataSet, load_table
+from harness.storage.store import Store
+
+SEED = 0
+
+
+def classifier_name(store: Store, sets: list[DataSet]) -> str:
+    """Return the name of the file of the classifier of data sets, by a hash of their labels.
+
+    Raises UserError where there are too few labels.
+    """
+    classes = [f"{data.name}/{label}" for data in sets for label in data.classes]
+    unlabelled = [data.name for data in sets if not data.classes]
+    if unlabelled or len(classes) < 2:
+        where = ", ".join(unlabelled or (data.name for data in sets))
+        found = "none" if unlabelled else " ".join(classes)
+        raise UserError(
+            "score.trained_on: a classifier needs a label of each data set and 2 labels or more, "
+            f"but {where} has {found}; name data sets that have, or choose the classifier "
+            "`inception`"
+        )
+    labels = [load_table(store, data.key)["label"].to_json() for data in sets]
+    digests = [hashlib.sha256(column.encode()).hexdigest() for column in labels]
+    made_from = [[data.name, data.digest, of] for data, of in zip(sets, digests, strict=True)]
+    return f"{short_hash(*made_from)}.safetensors"
+
+
+@ray.remote(num_cpus=1)
+def train(store: Store, sets: list[DataSet]) -> bytes:
+    """Return the file of a classifier; its classes are the pairs of data set and label."""
+    images, labels = zip(*(_labelled(store, data) for data in sets), strict=True)
+    names = np.concatenate(labels)
+    classes = sorted(set(names))
+    return train_classifier(
+        np.concatenate(images), np.searchsorted(classes, names), classes, seed=SEED
+    )
+
+
+def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """Return images uint8 [n, 3, S, S] that have a label, and `data set/label` of each."""
+    table = load_table(store, data.key)
+    rows = np.flatnonzero(table["label"].notna())
+    labels = (data.name + "/" + table["label"].iloc[rows].astype(str)).to_numpy(str)
+    return ImagePack.open(store.local(f"{data.key}/pack")).rows(rows), labels
