@@ -2,7 +2,7 @@
 
 `@pytest.mark.guarantee(topic, text)` on a test, or in the `pytestmark` of a module, says what the
 test guarantees. `python tests/guarantees.py docs/reliability.md` rewrites the list; tests with
-the same topic and text share a row.
+the same topic and text share an item.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def page(text: str) -> str:
     """Return the text of the page with the list between the two comments written again."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{items()}\n{END}{after}"
 
 
-def tables() -> str:
-    """Return one table for each topic; a row holds a guarantee and its tests."""
+def items() -> str:
+    """Return a list for each topic; an item is a guarantee and its tests."""
     found = [mark for path in sorted(TESTS.rglob("test_*.py")) for mark in marks(path)]
     if wrong := {mark.topic for mark in found} ^ {*TOPICS}:
         raise SystemExit(f"guarantees: topics without tests, or unknown: {sorted(wrong)}")
     lines = []
     for topic in TOPICS:
-        lines += [f"### {topic}", "", "| guarantee | test |", "|---|---|"]
+        lines += [f"### {topic}", ""]
         rows: dict[str, list[str]] = {}
         for mark in found:
             if mark.topic == topic:
                 rows.setdefault(mark.text, []).append(mark.link())
-        lines += [f"| {text} | {', '.join(links)} |" for text, links in rows.items()]
+        lines += [f"- {text}: {', '.join(links)}" for text, links in rows.items()]
         lines.append("")
     return "\n".join(lines)
 

@@ -65,7 +65,7 @@ def test_a_large_checkpoint_is_in_memory_once():
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_a_whole_checkpoint_for_which_memory_is_short_is_not_called_damaged(monkeypatch, error):
+def test_short_memory_is_not_called_a_damaged_checkpoint(monkeypatch, error):
     """Or the run would begin anew, and write over it."""
 
     def short(*_, **__):

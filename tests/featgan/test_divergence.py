@@ -14,9 +14,7 @@ def poison(trainer, network="generator"):
 
 
 @pytest.mark.parametrize("network", ["generator", "trained", "discriminator"])
-def test_an_update_that_leaves_no_numbers_ends_the_run_diverged_with_its_peak(
-    make_trainer, monkeypatch, same, network
-):
+def test_an_update_that_leaves_nan_ends_the_run_diverged(make_trainer, monkeypatch, same, network):
     """The last one before an evaluation: the losses are of before it, and still finite."""
     trainer = make_trainer("conventional", gan={"ema": 0.9})
     run, train = trainer.run(), trainer.train
@@ -31,9 +29,7 @@ def test_an_update_that_leaves_no_numbers_ends_the_run_diverged_with_its_peak(
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
-def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(
-    make_trainer, same, network
-):
+def test_a_run_whose_weights_are_nan_ends_diverged(make_trainer, same, network):
     trainer = make_trainer("conventional")
     run = trainer.run()
     first = next(run)
@@ -46,7 +42,7 @@ def test_a_run_whose_weights_are_no_numbers_ends_diverged_with_its_peak(
     assert same(trainer.state()["model"], kept)
 
 
-def test_a_stage_that_diverges_at_once_leaves_the_peak_of_the_stage_before(make_trainer, same):
+def test_a_stage_that_diverges_at_once_leaves_the_peak_before(make_trainer, same):
     trainer = make_trainer("ascending", stage_epochs=1)
     run = trainer.run()
     first = next(run)
@@ -58,14 +54,14 @@ def test_a_stage_that_diverges_at_once_leaves_the_peak_of_the_stage_before(make_
     assert same(trainer.state()["model"], kept)
 
 
-def test_a_run_that_diverges_before_its_first_evaluation_has_no_score(make_trainer):
+def test_a_run_that_diverges_at_once_has_no_score(make_trainer):
     trainer = make_trainer()
     poison(trainer)
     assert list(trainer.run()) == []
     assert trainer.progress.final_score is None
 
 
-def test_a_run_whose_watched_value_was_never_a_number_ends_diverged(make_trainer, monkeypatch):
+def test_a_run_whose_watched_value_is_always_nan_ends_diverged(make_trainer, monkeypatch):
     options = {"mode": "conventional", "staging": {"watch": "fid"}, "metrics": ["fid"]}
     trainer, again = make_trainer(**options), make_trainer(**options)
     monkeypatch.setattr(trainer, "_watched", lambda evaluation: math.nan)

@@ -54,6 +54,11 @@ from harness.records.sweep_results import SweepResults
 from harness.storage.sealed import seal
 from harness.storage.store import Store
 
+pytestmark = pytest.mark.guarantee(
+    "Files that are read back",
+    "A file that is cut, altered or of another version is refused with one line, or made again",
+)
+
 FORMATS = (b'"format": 1', b'"format": 2')
 LATER = KIND.encode(), KIND[:-1].encode() + b"9"
 IDS = [f"{n}.png" for n in range(8)]
@@ -372,6 +377,10 @@ def test_values_of_another_order_are_refused(tmp_path: Path) -> None:
         load_values(store, "features/a-0", "features/a-0/scores/other.parquet")
 
 
+@pytest.mark.guarantee(
+    "Files that are read back",
+    "A record of another run, generator or data set is left out and named",
+)
 def test_a_measurement_of_another_generator_is_left_out(
     tmp_path: Path, make_run: Callable[..., RunRecord]
 ) -> None:
@@ -384,7 +393,7 @@ def test_a_measurement_of_another_generator_is_left_out(
         kinds["re-scored"].read()
 
 
-def test_the_driver_takes_no_damaged_or_foreign_record_for_a_finished_run(
+def test_a_damaged_or_foreign_record_is_not_a_finished_run(
     tmp_path: Path, make_run: Callable[..., RunRecord]
 ) -> None:
     from harness.runs.status import read_record

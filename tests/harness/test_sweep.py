@@ -113,6 +113,11 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
     assert "Traceback" not in err
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "SIGKILL of any process at any moment: the same command ends with the undisturbed tables "
+    "and generators",
+)
 @pytest.mark.smoke
 def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undisturbed, prepared):
     """Kill the command during runs; run it again, and compare bytes with an undisturbed sweep."""
@@ -146,6 +151,10 @@ def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undi
         assert (folder / "tables" / twin.name).read_text() == twin.read_text()
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "Ctrl-C, SIGTERM or a closed terminal (not under `nohup`) lets runs save themselves",
+)
 @pytest.mark.parametrize(
     "number",
     [

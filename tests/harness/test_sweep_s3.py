@@ -79,6 +79,7 @@ def left_by(store: Store) -> dict[str, object]:
     return found
 
 
+@pytest.mark.guarantee("Exposure", "Keys of the environment appear in no log of Ray or Tune")
 def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     commands: Commands, bucket: Store, tmp_path: Path
 ) -> None:

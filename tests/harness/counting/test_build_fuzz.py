@@ -62,7 +62,10 @@ def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> D
     )
 
 
-@pytest.mark.guarantee("Images", "The same through Ray, with 40 megapixels, with 100,000 images")
+@pytest.mark.guarantee(
+    "Images",
+    "Through Ray, damaged files are named and the count goes on, also with huge and 100,000 files",
+)
 @pytest.mark.usefixtures("ray_session")
 def test_damaged_files_are_counted_or_named_one_by_one(
     tmp_path: Path, fuzz: types.ModuleType
@@ -92,7 +95,10 @@ def test_damaged_files_are_counted_or_named_one_by_one(
     assert table.between(1, 4096).all()
 
 
-@pytest.mark.guarantee("Images", "The same through Ray, with 40 megapixels, with 100,000 images")
+@pytest.mark.guarantee(
+    "Images",
+    "Through Ray, damaged files are named and the count goes on, also with huge and 100,000 files",
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(7200)

@@ -81,7 +81,7 @@ def sweep(**more: Any) -> Sweep:
     return Sweep.model_validate(content | more)
 
 
-def test_every_kind_of_groups_has_a_file_and_only_this_grids_remain(
+def test_every_grouping_has_a_file_and_only_this_grids_remain(
     store: Store, images: np.ndarray
 ) -> None:
     store.put("s/groups/a-kmeans-k9.json", b"of settings since changed")
@@ -151,8 +151,13 @@ def test_a_file_of_weights_that_is_a_pipe_is_refused(store: Store, tmp_path: Pat
         preparation.prepare_runs(sweep(score=score), store, False, lambda *_: None)
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "A full or closed disk at any write costs nothing: with room again, the same command ends "
+    "with the same bytes",
+)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
-def test_a_disk_full_or_closed_at_any_write_costs_nothing_afterwards(
+def test_a_full_or_closed_disk_at_any_write_costs_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any], code: int
 ) -> None:
     train = partial(classifier.train_classifier, epochs=1)

@@ -56,6 +56,10 @@ def test_a_finished_run_without_a_score_does_not_count(tmp_path, make_run, save_
     assert block.paired("final_score", *[block.patterns.index[0]] * 2).shape == (2, 1)
 
 
+@pytest.mark.guarantee(
+    "Files that are read back",
+    "A record of another run, generator or data set is left out and named",
+)
 def test_real_images_of_another_data_set_are_left_out_and_named(sweep_folder, save_real):
     folder = sweep_folder(seeds=1, length=2)
     save_real(folder, "apples")

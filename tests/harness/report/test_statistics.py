@@ -6,7 +6,7 @@ import pytest
 from harness.report import statistics
 
 
-def test_probability_of_improvement_counts_all_pairs_and_half_of_ties():
+def test_probability_of_improvement_counts_ties_as_half():
     # 2 > 1, 2 = 2, 2 < 3; 4 > 1, 4 > 2, 4 > 3: (4 + 0.5) / 6.
     assert statistics.probability_of_improvement([2, 4], [1, 2, 3]) == 0.75
     assert statistics.probability_of_improvement([1], [2]) == 0
