@@ -41,15 +41,16 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     """Count and group a sweep's data sets, and print the tables; return the exit code."""
     # here, so that --help and a refused file do not wait for Ray and PyTorch
     from harness.cluster import connect
-    from harness.cluster.preflight import preflight
+    from harness.cluster.preflight import check_cluster
     from harness.preparation.prepare import prepare_groups
 
     store = Store(sweep.results)
     with sweep_lock(store, sweep.name, screen):
         try:
             engine = connect.connect()
-            preflight(store, files=checks.image_files(sweep), notice=screen.say)
-            prepare_groups(sweep, store, engine.gpus > 0, screen.features)
+            gpus = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
+            check_cluster(store, files=checks.image_files(sweep), notice=screen.say)
+            prepare_groups(sweep, store, gpus > 0, screen.features)
         finally:
             screen.end()
             connect.shutdown()

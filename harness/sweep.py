@@ -63,7 +63,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     """Prepare, run and report a sweep; return the command's exit code."""
     # here, so that --help and a refused file do not wait for Ray and PyTorch
     from harness.cluster import connect
-    from harness.cluster.preflight import preflight
+    from harness.cluster.preflight import check_cluster
     from harness.preparation.prepare import prepare_runs
     from harness.runs.status import classify_runs
     from harness.runs.tune import run_pending
@@ -74,14 +74,14 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
         try:
             # prepare
             engine = connect.connect()
-            gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run, screen.say)
+            gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
             screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
-            preflight(
+            check_cluster(
                 store,
                 files=checks.required_files(sweep),
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
-                may_grow=engine.address is not None,
+                joining=connect.nodes_to_join(engine),
                 notice=screen.say,
             )
             runs = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)

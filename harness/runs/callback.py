@@ -51,8 +51,6 @@ class ProgressCallback(tune.Callback, Stopper):
     ) -> None:
         """Show a report of a run."""
         name = trial_name(trial)
-        if "unfit" in result:
-            self._screen.say(f"{name} waits: {result['unfit']}")
         if "share" not in result:
             return
         share, best_score = result["share"], result["best_score"]

@@ -46,13 +46,8 @@ def trainable(
     run = runs[config["run"]]
     nothing = {"epochs": 0, "best_score": -math.inf}
     weights = run.cell.method.score.weights
-    fit = preflight.await_fit(
-        lambda: preflight.unfit(
-            store, run.groups_key, versions, [weights] if weights else [], options.gpu
-        ),
-        stopped=lambda: store.exists(run.stop_key),
-        tell=lambda reason: tune.report(nothing | {"unfit": reason}),
-    )
+    files = [weights] if weights else []
+    preflight.check_this_node(store, run.groups_key, versions, files, options.gpu)
     reported = -math.inf
 
     def report(record: RunRecord) -> None:
@@ -71,7 +66,7 @@ def trainable(
             }
         )
 
-    if not fit or run_trial(run, store, options, report) is None:
+    if run_trial(run, store, options, report) is None:
         tune.report(nothing | {"share": 0.0})
 
 

@@ -12,193 +12,141 @@ from typing import Any
 import pytest
 import ray
 import torch
-import yaml
 from ray.cluster_utils import Cluster
 
-from harness.cluster import connect, preflight
+from featgan.errors import UserError
+from harness.cluster import preflight
 from harness.storage.store import Store
 
-HEAD = {"NodeID": "a", "Resources": {"CPU": 4.0}}
-GPU = {"NodeID": "b", "Resources": {"CPU": 8.0, "GPU": 2.0}}
+HEAD = {"CPU": 4.0}
+GPU = {"CPU": 8.0, "GPU": 2.0}
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(connect, "BOOTSTRAP", tmp_path / "ray_bootstrap_config.yaml")
-
-
-def _unmet(nodes: list[dict[str, Any]], **request: float) -> tuple[list[str], list[str]]:
+def _request(
+    nodes: list[dict[str, float]], joining: list[dict[str, float]], **request: float
+) -> list[str]:
+    """Check a request; return the notices."""
     notices: list[str] = []
-    return preflight._unmet(nodes, request, True, notices.append), notices
+    preflight._check_request(request, nodes, joining, notices.append)
+    return notices
 
 
-def test_what_no_node_has_is_an_error() -> None:
-    assert _unmet([HEAD, GPU], CPU=8, GPU=2) == ([], [])
-    (problem,), _ = _unmet([HEAD, GPU], CPU=1, GPU=4)
-    assert problem.startswith("a run asks for 1 CPU and 4 GPU, but the most that one of 2 nodes")
-    assert "8 CPU, 2 GPU" in problem
-    assert _unmet([HEAD], CPU=4, GPU=0) == ([], [])
+def test_a_request_that_no_node_meets_is_refused() -> None:
+    assert _request([HEAD, GPU], [], CPU=8, GPU=2) == []
+    assert _request([HEAD], [], CPU=4, GPU=0) == []
+    with pytest.raises(UserError, match=r"for 1 CPU and 4 GPU, but .* 2 nodes has is 8 CPU"):
+        _request([HEAD, GPU], [], CPU=1, GPU=4)
 
 
-def test_a_cpu_and_a_gpu_on_different_nodes_do_not_make_a_run() -> None:
-    assert _unmet([HEAD | {"Resources": {"CPU": 16.0}}, GPU], CPU=12, GPU=1)[0]
+def test_a_cpu_and_a_gpu_on_two_nodes_do_not_make_a_run() -> None:
+    with pytest.raises(UserError):
+        _request([{"CPU": 16.0}, GPU], [], CPU=12, GPU=1)
 
 
-def test_what_the_cluster_may_still_start_is_only_told(tmp_path: Path) -> None:
-    types = {"gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}}
-    connect.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
-    assert _unmet([HEAD], CPU=1, GPU=1) == (
-        [],
-        ["no node has 1 CPU and 1 GPU yet; runs wait for a node of type gpu"],
-    )
-    assert _unmet([HEAD], CPU=1, GPU=2)[0], "that type never has two"
-    types["gpu"]["max_workers"] = 0
-    connect.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
-    assert _unmet([HEAD], CPU=1, GPU=1)[0], "none of that type may start"
+def test_a_request_that_a_joining_node_meets_waits_for_it() -> None:
+    waits = ["no node has 1 CPU and 1 GPU yet: runs wait for one to join"]
+    assert _request([HEAD], [{"CPU": 8, "GPU": 1}], CPU=1, GPU=1) == waits
+    assert _request([HEAD], [{}], CPU=1, GPU=1) == waits, "its resources are not known yet"
+    with pytest.raises(UserError):
+        _request([HEAD], [{"CPU": 8, "GPU": 1}], CPU=1, GPU=2)
 
 
-def test_machines_that_have_not_joined_yet_are_waited_for() -> None:
-    types = {"local.cluster.node": {"resources": {}, "max_workers": 3}}
-    connect.BOOTSTRAP.write_text(yaml.safe_dump({"available_node_types": types}))
-    assert _unmet([HEAD], GPU=1) == ([], ["no node has 1 GPU yet; 1 of up to 3 nodes have joined"])
-    assert _unmet([HEAD, HEAD, HEAD], GPU=1)[0]
-    # a cluster file, or Kubernetes, around one machine's own Ray
-    assert preflight._unmet([HEAD], {"GPU": 1}, False, pytest.fail)
-
-
-def test_a_mount_that_is_not_there_is_named(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "results"))
-    sight = preflight.look(store, "token", "node", [], False)
-    assert "does not see the storage" in sight.problems[0]
-    assert str(tmp_path / "results") in sight.problems[0]
-    assert sight.versions == preflight.versions()
-
-
-def test_data_and_a_foreign_token_are_named(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.put("preflight-token/driver", b"another's")
-    sight = preflight.look(store, "token", "node", [str(tmp_path), str(tmp_path / "photos")], False)
-    assert sight.problems == [
-        f"reads something else than was written to {tmp_path}",
-        f"does not see {tmp_path / 'photos'}",
-    ]
-    assert store.get("preflight-token/node") == b"token"
-
-
-def test_a_relative_path_is_looked_for_where_the_run_would(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.put("preflight-token/driver", b"token")
-    (problem,) = preflight.look(store, "token", "node", ["weights.pt"], False).problems
-    assert problem == f"does not see weights.pt (in {os.getcwd()}: name it from /)"
-
-
-def test_a_node_that_joined_late_is_named_where_it_is_unfit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path))
     store.put("paper/groups/a.json", b"{}")
-    here = preflight.versions()
+    return store
 
-    def reason(key: str = "a", **more: Any) -> str:
-        arguments: dict[str, Any] = {"expected": here} | more
-        return preflight.unfit(store, f"paper/groups/{key}.json", **arguments) or ""
 
-    assert reason() == ""
+def _problems(store: Store, key: str = "paper/groups/a.json", **more: Any) -> list[str]:
+    return preflight.check_node(store, key, **{"expected": preflight.versions()} | more)
+
+
+def test_a_fit_node_has_no_problems_and_keeps_no_probe(store: Store) -> None:
+    assert _problems(store, files=["/"]) == []
     assert store.list() == ["paper/groups/a.json"]
-    assert re.match(f"node {os.uname().nodename} .*does not see {tmp_path}", reason("b"))
-    wrong = here | {"torch": "1.0"}
-    assert re.search(r"has torch [0-9.+cu]+, the sweep's driver 1\.0", reason(expected=wrong))
-    assert reason(files=["/no/weights.pt"]).endswith("does not see /no/weights.pt")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "has a GPU, but PyTorch" in reason(gpu=True)
-    assert "resources.gpus_per_run: 0" in reason(gpu=True)
-    monkeypatch.setattr(Store, "put", denied)
-    assert reason().endswith(f"cannot use the storage {tmp_path}: PermissionError: [Errno 13] no")
+
+
+def test_a_mount_that_is_not_there_is_named(store: Store) -> None:
+    (problem,) = _problems(store, "paper/groups/b.json")
+    assert problem.startswith(f"does not see the storage {store.root} (paper/groups/b.json is not")
 
 
 def denied(*_: Any) -> None:
     raise PermissionError(13, "no")
 
 
-class Clock:
-    """Time that passes only when someone sleeps."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def test_a_run_waits_on_an_unfit_node_until_it_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, told = Clock(), list[str]()
-    monkeypatch.setattr(preflight, "time", clock)
-
-    def unfit() -> str | None:
-        return None if clock.now >= 100 else "no mount" if clock.now < 50 else "read-only"
-
-    assert preflight.await_fit(unfit, lambda: False, told.append)
-    assert (clock.now, told) == (100, ["no mount", "read-only"])
-
-
-def test_a_node_that_stays_unfit_is_left_after_an_hour_or_when_the_sweep_stops(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_storage_that_takes_no_files_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, told = Clock(), list[str]()
-    monkeypatch.setattr(preflight, "time", clock)
-    with pytest.raises(RuntimeError, match="no mount"):
-        preflight.await_fit(lambda: "no mount", lambda: denied() is None, told.append)
-    assert (clock.now, told) == (3600, ["no mount"])
-    assert not preflight.await_fit(lambda: "no mount", lambda: True, told.append)
-    assert clock.now == 3610
+    monkeypatch.setattr(Store, "put", denied)
+    assert _problems(store) == [
+        f"cannot use the storage {store.root}: PermissionError: [Errno 13] no"
+    ]
+
+
+def test_a_missing_file_is_named_where_the_run_looks(store: Store) -> None:
+    assert _problems(store, files=["/no/weights.pt", "weights.pt"]) == [
+        "does not see /no/weights.pt",
+        f"does not see weights.pt (in {os.getcwd()}: name it from /)",
+    ]
+
+
+def test_another_version_is_named(store: Store) -> None:
+    (problem,) = _problems(store, expected=preflight.versions() | {"torch": "1.0"})
+    assert re.fullmatch(r"has torch [0-9.+cu]+, the sweep's driver 1\.0", problem)
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(str(tmp_path))
-    store.put("preflight-token/driver", b"token")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert preflight.look(store, "token", "node", [], False).problems == []
-    (problem,) = preflight.look(store, "token", "node", [], True).problems
+    assert _problems(store) == []
+    (problem,) = _problems(store, gpu=True)
     assert problem.startswith(f"has a GPU, but PyTorch {torch.__version__} cannot use the GPU: ")
+    assert "resources.gpus_per_run: 0" in problem
 
 
 def test_a_changed_source_file_is_another_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "stages.py").write_text("a = 1\n")
+    (tmp_path / "gans").mkdir()
+    (tmp_path / "gans" / "gan.py").write_text("a = 1\n")
     monkeypatch.setattr(preflight.featgan, "__path__", [str(tmp_path)])
-    before = preflight.versions()
-    (tmp_path / "stages.py").write_text("a = 2\n")
-    after = preflight.versions()
+    versions = preflight.versions.__wrapped__  # not the cached ones of this process
+    before = versions()
+    (tmp_path / "gans" / "gan.py").write_text("a = 2\n")
+    after = versions()
     assert before["featgan"] != after["featgan"]
     assert {**before, "featgan": ""} == {**after, "featgan": ""}
 
 
-def test_a_node_with_another_function_of_ones_own_is_unfit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_changed_user_defined_function_is_named(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
-    store = Store(str(tmp_path))
-    store.put("groups.json", b"")
     (tmp_path / "own_order.py").write_text("mine = 1\n")
     functions = preflight.functions(["ascending", "own_order:mine", "own_absent:mine"])
     assert [*functions] == ["own_order:mine", "own_absent:mine"]
-
-    here = preflight.versions() | {"own_order:mine": functions["own_order:mine"]}
-    assert preflight.unfit(store, "groups.json", here) is None
+    here = {"own_order:mine": functions["own_order:mine"]}
+    assert _problems(store, expected=here) == []
     (tmp_path / "own_order.py").write_text("mine = 2\n")
-    told = preflight.unfit(store, "groups.json", here)
-    assert told is not None
-    assert f"the sweep's driver {functions['own_order:mine']}" in told
-    missing = preflight.unfit(store, "groups.json", here | {"own_absent:mine": "0a1b"})
-    assert missing is not None
-    assert "has own_absent:mine no such file, the sweep's driver 0a1b" in missing
+    (problem,) = _problems(store, expected=here)
+    assert problem.endswith(f", the sweep's driver {functions['own_order:mine']}")
+    (problem,) = _problems(store, expected={"own_absent:mine": "0a1b"})
+    assert problem == "has own_absent:mine no such file, the sweep's driver 0a1b"
+
+
+def test_a_run_on_an_unfit_node_fails_naming_the_node(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node may have joined after the look at all nodes."""
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    expected = preflight.versions()
+    preflight.check_this_node(store, "paper/groups/a.json", expected, [], False)
+    name = rf"node {os.uname().nodename} \(10\.0\.0\.7\)"
+    with pytest.raises(RuntimeError, match=f"^{name} does not see /no/w; does not see the stor"):
+        preflight.check_this_node(store, "paper/groups/b.json", expected, ["/no/w"], False)
 
 
 @pytest.fixture
@@ -215,29 +163,26 @@ def two_nodes(own_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluste
     connect.shutdown()
 
 
-def test_a_node_that_leaves_while_it_is_asked_is_done_without(
-    two_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_node_that_leaves_while_it_is_asked_is_ignored(
+    two_nodes: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(store: Store, token: str, node: str, files: list[str], gpu: bool) -> preflight.Sight:
-        if node == gone:
+    def check_node(store: Store, key: str, expected: dict[str, str], *_: Any) -> list[str]:
+        if ray.get_runtime_context().get_node_id() == gone:
             time.sleep(600)
-        return preflight.Sight(here)
+        return ["is asked"]
 
-    here, notices = preflight.versions(), []
     leaving = next(iter(two_nodes.worker_nodes))
     gone = leaving.node_id
-    monkeypatch.setattr(preflight, "look", look)
+    monkeypatch.setattr(preflight, "check_node", check_node)
 
     def wait_while_it_leaves(asked: list[ray.ObjectRef], **options: Any) -> None:
         two_nodes.remove_node(leaving, allow_graceful=False)
         wait(asked, **options)
 
-    wait = ray.wait
+    wait, notices = ray.wait, list[str]()
     monkeypatch.setattr(preflight.ray, "wait", wait_while_it_leaves)
-    store = Store(str(tmp_path))
-    staying = two_nodes.head_node.node_id
-    store.put(f"preflight-token/{staying}", b"token")
-    seen = preflight._look_around(ray.nodes(), store, "token", [], False, 60, notices.append)
-    assert [sight.problems for sight in seen.values()] == [[]]
+    with pytest.raises(UserError, match=r"^preflight: node [^;]* is asked$"):
+        preflight.check_cluster(store, notice=notices.append)
     (notice,) = notices
     assert "has left the cluster a moment ago: runs do without it" in notice
+    assert store.list() == ["paper/groups/a.json"]

@@ -78,8 +78,8 @@ def test_preflight_gets_the_required_files(
         asked.extend(files)
         raise UserError("seen")
 
-    monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 1, 0))
-    monkeypatch.setattr(preflight, "preflight", ask)
+    monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 0))
+    monkeypatch.setattr(preflight, "check_cluster", ask)
     with pytest.raises(UserError, match="seen"):
         command(plan("{k: 2}"), Screen())
     assert asked[:2] == ["/data/a", "/data/b"]

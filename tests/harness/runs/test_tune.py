@@ -248,12 +248,3 @@ def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
     counts.add_score(1.5, "b", "IS x")
     counts.add_score(None, "c", "IS x")
     assert counts.best == "2.500 (a; IS x)"
-
-
-def test_an_unfit_node_is_reported(store: Store) -> None:
-    run, out = a_run("conventional"), io.StringIO()
-    progress = SweepProgress(Counts(1), missing=[run])
-    watch = ProgressCallback(progress, store, Screen(out))
-    trial: Any = SimpleNamespace(config={"run": run.name})
-    watch.on_trial_result(0, [], trial, {"epochs": 0, "unfit": "node n does not see /srv"})
-    assert out.getvalue() == f"{run.name} waits: node n does not see /srv\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from featgan.errors import UserError
-from harness.cluster.preflight import Sight, look
+from harness.cluster.preflight import check_node
 from harness.storage import store as store_module
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
@@ -177,6 +177,5 @@ def test_the_lock_works_on_s3(store: Store) -> None:
 
 def test_a_bucket_that_is_not_there_is_named_by_the_node(store: Store) -> None:
     elsewhere = Store("s3://nobody-made-this/results")
-    sight = look(elsewhere, "token", "node", [], False)
-    assert isinstance(sight, Sight)
-    assert "s3://nobody-made-this/results" in sight.problems[0]
+    (problem,) = check_node(elsewhere, "token", {})
+    assert "s3://nobody-made-this/results" in problem

@@ -1,0 +1,140 @@
+"""The quiet instance on this machine: loopback only, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from processes import LOOPBACK, MARK, listening, marked
+
+from featgan.errors import UserError
+from harness.cluster import local
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+DRIVER = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+from harness.cluster import connect
+engine = connect.connect(cpus=1)
+import ray
+
+@ray.remote
+class Busy:
+    def hello(self):
+        return os.getpid()
+
+actor = Busy.remote()
+ray.get(actor.hello.remote())
+assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler, "Ray's ends without a word"
+print("started", engine.address, engine.nodes, flush=True)
+sys.stdin.readline()
+connect.shutdown()
+"""
+PATIENCE = 120.0
+"""Seconds after which something hangs."""
+
+
+class Driver:
+    """A process that starts Ray and ends at a line on its input."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"RAY_ADDRESS": "local", "TMPDIR": str(temporary), MARK: self.mark},
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "started None 1\n"
+
+    def processes(self) -> list[int]:
+        """Those of its Ray, and its own."""
+        return marked(self.mark)
+
+    def await_end(self) -> None:
+        """Wait until it and its Ray have ended."""
+        deadline = time.monotonic() + PATIENCE
+        while left := self.processes():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def start(own_ray: None) -> Iterator[type[Driver]]:
+    """Starts drivers with a temporary folder of their own: a socket's path is short."""
+    folder = Path(f"/tmp/fg{os.getpid()}")
+    folder.mkdir()
+    drivers = []
+
+    def started() -> Driver:
+        drivers.append(Driver(folder))
+        return drivers[-1]
+
+    yield started
+    for driver in drivers:
+        driver.process.kill()
+        driver.process.communicate()
+        for pid in driver.processes():
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder)
+
+
+def _folders() -> list[Path]:
+    return sorted(Path(f"/tmp/fg{os.getpid()}/featgan-{os.getuid()}").iterdir())
+
+
+def test_it_listens_on_loopback_only_and_ends_with_its_files(start) -> None:
+    driver = start()
+    assert len(driver.processes()) > 5
+    addresses = listening(driver.processes())
+    assert addresses, "Ray listens: the test must see it"
+    assert addresses <= LOOPBACK
+    assert len(_folders()) == 1
+    out, err = driver.process.communicate("end\n", timeout=PATIENCE)
+    assert (driver.process.returncode, out, err) == (0, "", "")
+    assert _folders() == []
+    driver.await_end()
+
+
+def test_a_killed_driver_leaves_no_process_and_no_obstacle(start) -> None:
+    killed, alive = start(), start()
+    folders = _folders()
+    killed.process.kill()
+    killed.process.wait()
+    third = start()
+    left = _folders()
+    assert len([folder for folder in folders if folder in left]) == 1, "those of the living one"
+    assert len(left) == 2
+    for driver in (alive, third):
+        driver.process.communicate("end\n", timeout=PATIENCE)
+        assert driver.process.returncode == 0
+    killed.await_end()
+
+
+def test_a_machine_too_busy_to_start_ray_is_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(local, "_sessions", lambda: tmp_path / "sessions")
+    before = signal.getsignal(signal.SIGHUP)
+    with pytest.raises(UserError, match="did not start on this machine within 30 s"):
+        local.start(1)
+    assert signal.getsignal(signal.SIGHUP) == before
+    local.shutdown()
+    assert [*(tmp_path / "sessions").iterdir()] == []
