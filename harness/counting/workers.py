@@ -23,7 +23,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from featgan.features import network
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
@@ -31,7 +31,6 @@ from featgan.images.decode import BadImage, decode, square
 from harness.counting.cache import NOT_COUNTED, Known
 from harness.sources import SourceSettings
 from harness.sources.folder import why_unreadable
-from harness.storage.redaction import one_line
 from harness.storage.retry import OUTAGE_SECONDS, is_outage
 
 Batch = dict[str, np.ndarray]
@@ -90,7 +89,7 @@ class Decoder:
             problem, unreadable = why_unreadable(error, location), True
         # a set or a bucket out of reach, whose client has errors of its own; too little memory
         except Exception as error:
-            what = one_line(str(error)) or type(error).__name__
+            what = first_line(error)
             problem, unreadable = f"cannot be read: {what}", True
         if not problem:
             return digest.hex(), "", False, self._known.get(digest), *pixels

@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from featgan.images.pack import ImagePack
 from harness.sources import SourceSettings
-from harness.storage.redaction import one_line
 from harness.storage.sealed import seal, unseal
 from harness.storage.store import Store
 
@@ -99,7 +98,7 @@ def check(store: Store, data: DataSet) -> None:
 
 def _damaged(store: Store, key: str, what: str) -> UserError:
     return UserError(
-        f"{store.join(key)}: {one_line(what)}; remove this folder, and it is counted again"
+        f"{store.join(key)}: {first_line(what)}; remove this folder, and it is counted again"
     )
 
 

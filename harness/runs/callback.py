@@ -16,7 +16,7 @@ from ray.tune.stopper import Stopper
 from featgan.errors import first_line
 from harness.display import Progress, Screen
 from harness.runs.status import SweepProgress, record_failure, set_status
-from harness.storage.redaction import one_line, redacted
+from harness.storage.redaction import redacted
 from harness.storage.store import Store
 
 KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
@@ -100,7 +100,7 @@ class ProgressCallback(tune.Callback, Stopper):
         try:
             yield
         except Exception as error:  # each kind of storage raises errors of its own
-            self._screen.say(f"{what}: {one_line(str(error))}")
+            self._screen.say(f"{what}: {first_line(error)}")
 
     def _failed(self, trial: Trial, then: str) -> None:
         """Show the reason, and record it for a process that could not do so itself."""

@@ -19,6 +19,7 @@ from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from featgan.errors import first_line
 from harness.cluster.preflight import functions, versions
 from harness.display import Screen
 from harness.plan.run import Run
@@ -27,7 +28,6 @@ from harness.runs.callback import ProgressCallback, trial_name
 from harness.runs.run_folder import TrialOptions
 from harness.runs.status import SweepProgress, classify_runs
 from harness.runs.trial import trainable
-from harness.storage.redaction import one_line
 from harness.storage.store import Store
 
 KEYS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
@@ -63,7 +63,7 @@ def run_pending(
                 _fit(sweep, pending, store, gpus_per_run, callback)
                 break
             except (RuntimeError, TuneError) as error:
-                screen.say(f"Tune stopped: {one_line(str(error))}")
+                screen.say(f"Tune stopped: {first_line(error)}")
                 pending = classify_runs(store, pending, sweep.pilot is not None).pending
                 counts.running.clear()
                 counts.done, counts.failed = counts.total - len(pending), 0

@@ -15,11 +15,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.folder import absolute, local, read, rows_of
-from harness.storage.redaction import one_line, refuse_keys
-from harness.storage.store import BUCKETS
 
 ATTRIBUTES = "list_attr_celeba.txt"
 IMAGES = "img_align_celeba"
@@ -60,8 +58,6 @@ def list_images(
     With `limit`, at most that many of them, drawn by `seed`.
     """
     path = absolute(path).rstrip("/")
-    if path.partition("://")[0] in BUCKETS:
-        refuse_keys("data", path)
     names, files, table = _read_attributes(path)
     keep = np.ones(len(files), bool)
     for name, wanted in attributes.items():
@@ -115,7 +111,7 @@ def _text(file: str) -> str:
         return read(file.encode()).decode("utf-8-sig")
     except OSError as error:
         raise UserError(
-            f"data: {file} cannot be read ({one_line(error.strerror or str(error))}); CelebA's "
+            f"data: {file} cannot be read ({first_line(error.strerror or str(error))}); CelebA's "
             f"folder holds {IMAGES}/ and {ATTRIBUTES}"
         ) from error
     except UnicodeDecodeError as error:
@@ -124,7 +120,7 @@ def _text(file: str) -> str:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
-        raise UserError(f"data: {file} cannot be read: {one_line(str(error))}") from error
+        raise UserError(f"data: {file} cannot be read: {first_line(error)}") from error
 
 
 def _damaged(file: str, what: str) -> UserError:

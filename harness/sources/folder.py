@@ -12,11 +12,10 @@ from typing import Any, Literal, NoReturn
 import fsspec
 from pydantic import field_validator
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from featgan.regular_file import open_regular
 from harness.sources.base import Found, Read, Row, Source
-from harness.storage.redaction import one_line, refuse_keys
-from harness.storage.store import BUCKETS, PACKAGES, S3_PATIENCE
+from harness.storage.store import PACKAGES, S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -125,7 +124,7 @@ def why_unreadable(error: OSError, location: bytes) -> str:
         return "link to a file that does not exist" if os.path.islink(location) else "file vanished"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    return f"cannot be read: {one_line(error.strerror or str(error))}"
+    return f"cannot be read: {first_line(error.strerror or str(error))}"
 
 
 def _prefixes(paths: list[str]) -> list[str]:
@@ -209,8 +208,6 @@ def _find_remote(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
 def _list_remote(uri: str) -> Iterator[_File]:
     """List a folder of a bucket; any change of what the storage knows of a file is a new stamp."""
     scheme = uri.partition("://")[0]
-    if scheme in BUCKETS:
-        refuse_keys("data", uri)
     try:
         system, top = _connect(uri)
         files = system.find(top, detail=True)
@@ -220,7 +217,7 @@ def _list_remote(uri: str) -> Iterator[_File]:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
-        raise UserError(f"data: {uri} cannot be listed: {one_line(str(error))}") from error
+        raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error
     for path, info in files.items():
         if path.lower().endswith(ENDINGS):
             path = path.lstrip("/")
@@ -237,10 +234,10 @@ def _connect(uri: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False, **options), path
     except ImportError as error:
-        advice = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else one_line(str(error))
+        advice = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else first_line(error)
         raise UserError(
             f"data: {scheme}:// needs a package that is not installed: {advice}"
         ) from error
     # file systems that need more than an address each have their own errors
     except Exception as error:
-        raise UserError(f"data: {scheme}:// cannot be read: {one_line(str(error))}") from error
+        raise UserError(f"data: {scheme}:// cannot be read: {first_line(error)}") from error

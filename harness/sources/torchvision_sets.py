@@ -21,7 +21,6 @@ from featgan.regular_file import open_regular
 from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
 from harness.sources.folder import local, readable
-from harness.storage.redaction import one_line
 
 
 class TorchvisionSource(Source):
@@ -146,7 +145,7 @@ def _label(data: Any, index: int) -> int:
 
 def _reason(error: Exception) -> str:
     """Return a decoder's error in one line."""
-    return one_line(str(error), 200) or type(error).__name__
+    return first_line(error)
 
 
 def _number(label: Any) -> int:

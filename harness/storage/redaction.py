@@ -1,14 +1,12 @@
-"""Secrets in addresses: keys before an @, tokens and signatures in a query.
+"""Credentials in addresses: keys before an `@`, tokens and signatures in a query.
 
-Whatever is shown, logged or kept in a record passes here; the storage itself gets the whole.
+A sweep file with one is refused, so that none is logged or kept in a record. What commands print
+is redacted all the same: libraries may repeat an address of the environment.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from featgan.errors import UserError
 
 HIDDEN = "***"
 
@@ -25,30 +23,5 @@ _QUERY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """A text without the secrets of the addresses in it."""
+    """Return a text with the credentials of the addresses in it replaced."""
     return _QUERY.sub(rf"\1={HIDDEN}", _USER.sub(HIDDEN, text))
-
-
-def refuse_keys(what: str, address: str) -> None:
-    """Raise UserError where the address of a bucket holds a secret: its clients take none there."""
-    if redacted(address) != address:
-        raise UserError(
-            f"{what}: {redacted(address)}: a bucket's address takes no keys; put them into the "
-            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a file of credentials"
-        )
-
-
-def one_line(text: str, most: int = 300) -> str:
-    """A text on one line without secrets: cut after they are hidden, or half of one is shown."""
-    return redacted(" ".join(text.split()))[:most]
-
-
-def redacted_tree(value: Any) -> Any:
-    """What JSON can hold, each text redacted."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, dict):
-        return {key: redacted_tree(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [redacted_tree(inner) for inner in value]
-    return value

@@ -12,8 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from harness.storage.redaction import redacted_tree
-
 SEAL = "sha256"
 
 
@@ -22,7 +20,7 @@ class Sealed(BaseModel):
 
     def to_json(self) -> bytes:
         """The file: all fields, secrets hidden, and the hash of them."""
-        return seal(redacted_tree(self.model_dump(mode="json")))
+        return seal(self.model_dump(mode="json"))
 
     @model_validator(mode="before")
     @classmethod

@@ -24,7 +24,6 @@ from typing import Any
 import fsspec
 
 from featgan.errors import UserError
-from harness.storage.redaction import redacted, refuse_keys
 from harness.storage.retry import outlasting
 
 MARKER = ".complete"
@@ -41,8 +40,6 @@ PACKAGES = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
-
-BUCKETS = ("s3", "s3a", "gs", "gcs")
 
 S3_PATIENCE = {
     "config_kwargs": {
@@ -73,12 +70,11 @@ class Store:
         return Store, (self.root,)
 
     def __repr__(self) -> str:
-        return f"Store({redacted(self.root)!r})"
+        return f"Store({self.root!r})"
 
     def join(self, key: str) -> str:
-        """The full path or URI of `key`, for people to read: secrets in it are hidden."""
-        path = f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
-        return path if self.is_local else redacted(path)
+        """The full path or URI of `key`, for people to read."""
+        return f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
 
     @outlasting
     def put(self, key: str, data: bytes) -> None:
@@ -274,8 +270,6 @@ def _connect(root: str) -> tuple[Any, str]:
     kind = root.partition("://")[0] if "://" in root else "file"
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
-    if kind in BUCKETS:
-        refuse_keys("results", root)
     options = S3_PATIENCE if kind in ("s3", "s3a") else {}
     try:
         # Listings must show what other hosts wrote a moment ago.
@@ -284,11 +278,11 @@ def _connect(root: str) -> tuple[Any, str]:
         package = PACKAGES.get(kind)
         advice = f"pip install {package}" if package else f"install what fsspec needs for {kind}://"
         raise UserError(
-            f"results: {redacted(root)} needs a package that is not installed: {advice}"
+            f"results: {root} needs a package that is not installed: {advice}"
         ) from error
     except ValueError as error:
         raise UserError(
-            f"results: {redacted(root)}: no storage is called {kind}://; use a path, s3:// or gs://"
+            f"results: {root}: no storage is called {kind}://; use a path, s3:// or gs://"
         ) from error
     return fs, base
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import pickle
@@ -12,6 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from featgan.errors import UserError
@@ -233,14 +233,10 @@ def test_a_kind_nobody_knows_is_the_users_error() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
+    def absent(*_: object, **__: object) -> None:
+        raise ImportError("Please install gcsfs to access Google Storage")
 
-    def absent(name: str, *args: object, **kwargs: object) -> object:
-        if name == "gcsfs":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(UserError, match=r"gs://bucket .*: pip install gcsfs"):
         Store("gs://bucket")
 
