@@ -16,7 +16,6 @@ from ray.tune.stopper import Stopper
 from featgan.errors import first_line
 from harness.display import Progress, Screen
 from harness.runs.status import SweepProgress, record_failure, set_status
-from harness.storage.redaction import redacted
 from harness.storage.store import Store
 
 KILLED = " (killed, or its node lost; where memory is short, lower resources.max_concurrent)"
@@ -131,5 +130,5 @@ def _reason(trial: Trial) -> str:
     if trial.pickled_error_file is not None:  # `get_pickled_error` reads a copy that comes later
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
         error = getattr(error, "cause", None) or error
-    reason = f"{type(error).__name__}: {first_line(redacted(str(error)), 500)}"
+    reason = f"{type(error).__name__}: {first_line(error, 500)}"
     return reason + KILLED if isinstance(error, RayActorError | WorkerCrashedError) else reason

@@ -1,4 +1,4 @@
-"""A sweep's small files in a local folder, for those who read folders and know no store."""
+"""A local copy of a sweep's small files, for code that works on folders."""
 
 from __future__ import annotations
 
@@ -16,46 +16,38 @@ WRITTEN = ("tables", "figures", "report.html")
 
 @contextmanager
 def mirrored(store: Store, name: str) -> Iterator[Path]:
-    """The folder of a sweep: itself on local disk, else a copy of all that tables need.
+    """Yield the folder of a sweep: itself on local disk, else a copy of what tables need.
 
-    What the caller writes below `tables/` and `figures/`, and `report.html`, goes back. Of what
-    is there already the copy has empty files of the same names: whoever removes one that is out
-    of date removes it from the store.
+    What changes below `tables/` and `figures/`, and in `report.html`, is written back, and what
+    is removed there is removed from the store.
     """
     if store.is_local:
         yield Path(store.join(name))
         return
     with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
-        folder = Path(scratch) / name
+        folder, before = Path(scratch, name), {}
         folder.mkdir()
-        there = [key.removeprefix(f"{name}/") for key in store.list(name)]
-        before = [folder / inner for inner in there if _top(inner) in WRITTEN]
-        for path in before:
-            _write(path, b"")
-        read = (f"{name}/{inner}" for inner in there if _is_read(inner))
-        for key, content in store.get_all(read):
-            if content is not None:  # else it has gone a moment ago
-                _write(folder / key.removeprefix(f"{name}/"), content)
+        for key, content in store.get_all(key for key in store.list(name) if _is_copied(key)):
+            if content is None:  # removed a moment ago
+                continue
+            Path(scratch, key).parent.mkdir(parents=True, exist_ok=True)
+            Path(scratch, key).write_bytes(content)
+            if _top(key) in WRITTEN:
+                before[key] = content
         yield folder
-        for path in sorted(folder.rglob("*")):
-            inner = path.relative_to(folder).as_posix()
-            if _top(inner) in WRITTEN and path.is_file() and path.stat().st_size:
-                store.put(f"{name}/{inner}", path.read_bytes())
-        for path in before:
-            if not path.exists():
-                store.delete(f"{name}/{path.relative_to(folder).as_posix()}")
+        keys = {path.relative_to(scratch).as_posix(): path for path in folder.rglob("*")}
+        after = {key: path for key, path in keys.items() if _top(key) in WRITTEN and path.is_file()}
+        for key, path in sorted(after.items()):
+            if path.read_bytes() != before.get(key):
+                store.put(key, path.read_bytes())
+        for key in before.keys() - after.keys():
+            store.delete(key)
 
 
-def _is_read(inner: str) -> bool:
-    top = _top(inner)
-    return top not in WRITTEN and (top in READ_FOLDERS or inner.endswith(READ))
+def _is_copied(key: str) -> bool:
+    return _top(key) in (*WRITTEN, *READ_FOLDERS) or key.endswith(READ)
 
 
-def _top(inner: str) -> str:
-    """The folder of the sweep that a file lies in, or the file itself."""
-    return inner.partition("/")[0]
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+def _top(key: str) -> str:
+    """Return the file or folder of the sweep that a key lies in."""
+    return key.split("/")[1]

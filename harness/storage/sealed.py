@@ -1,7 +1,7 @@
-"""JSON files that numbers are made from: each carries its format and the SHA-256 of its content.
+"""JSON files with a format version and a checksum.
 
-A file that was damaged, cut or edited is refused when it is read, whatever reads it. A file
-without a SHA-256 is read as it is: older versions wrote none, and people may write one by hand.
+A file that was damaged, cut or edited is refused when it is read. A file without a SHA-256 is
+read as it is: people may write one by hand.
 """
 
 from __future__ import annotations
@@ -16,37 +16,35 @@ SEAL = "sha256"
 
 
 class Sealed(BaseModel):
-    """The base of such files; a subclass has a field `format`, a Literal."""
+    """Base of such files; a subclass has a field `format`, a Literal."""
 
     def to_json(self) -> bytes:
-        """The file: all fields, secrets hidden, and the hash of them."""
+        """Return the file: all fields and the hash of them."""
         return seal(self.model_dump(mode="json"))
 
     @model_validator(mode="before")
     @classmethod
-    def _unbroken(cls, content: Any) -> Any:
-        return _opened(content) if isinstance(content, dict) else content
+    def _check_seal(cls, content: Any) -> Any:
+        return _opened(content) if isinstance(content, dict) and SEAL in content else content
 
 
 def seal(content: dict[str, Any]) -> bytes:
-    """A JSON file of `content`, with its hash."""
+    """Return a JSON file of `content` with its hash."""
     return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """What `seal` was given; ValueError, in one line, for a file that is cut or altered."""
+    """Return what `seal` was given; raise ValueError, in one line, for a cut or altered file."""
     try:
         content = json.loads(data)
-        if not isinstance(content, dict) or SEAL not in content:
-            raise ValueError("not sealed with its SHA-256")
-        return _opened(content)
     except RecursionError:
         raise ValueError("not sealed: nested too deeply") from None
+    if not isinstance(content, dict) or SEAL not in content:
+        raise ValueError("not sealed with its SHA-256")
+    return _opened(content)
 
 
 def _opened(content: dict[str, Any]) -> dict[str, Any]:
-    if SEAL not in content:
-        return content
     content = dict(content)
     if content.pop(SEAL) != _digest(content):
         raise ValueError("damaged or edited: the SHA-256 differs")
@@ -54,7 +52,7 @@ def _opened(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_of_other_format(error: ValidationError) -> bool:
-    """Whether a file was refused because another version of featgan wrote it."""
+    """Return whether a file was refused because another version of featgan wrote it."""
     return any(each["loc"] == ("format",) for each in error.errors())
 
 

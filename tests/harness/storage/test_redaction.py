@@ -10,7 +10,7 @@ import pytest
 
 from featgan.errors import UserError
 from harness.display import Screen
-from harness.runs.tune import mark_failed
+from harness.runs.status import record_failure
 from harness.storage.redaction import redacted
 from harness.storage.store import Store
 from harness.sweep import main
@@ -106,7 +106,7 @@ def test_the_reason_of_a_failure_tells_no_secret(tmp_path: Path) -> None:
         name = "a"
 
     store = Store(str(tmp_path))
-    mark_failed(store, Failed(), f"OSError: s3://KEY:{SECRET}@bucket: denied")
+    record_failure(store, Failed(), f"OSError: s3://KEY:{SECRET}@bucket: denied")
     kept = store.get("s/runs/a/failures.txt").decode()
     assert "s3://***@bucket: denied" in kept
     assert SECRET not in kept
