@@ -82,6 +82,8 @@ class SweepLock:
             if holder is not None and self._is_dead(holder):
                 self._take_over(holder)
                 break
+        with suppress(OSError):
+            self.store.remove_temporary_files(self.sweep)
         self._thread.start()
         return self
 

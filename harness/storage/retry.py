@@ -1,4 +1,4 @@
-"""A storage that cannot be reached for a while: how that is told, and waited for."""
+"""Recognise a storage that is unreachable for a while, and wait for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 OUTAGE_SECONDS = 120.0
-"""How long an operation is tried again while the storage cannot be reached."""
+"""How long an operation is tried again while the storage is unreachable."""
 LONGEST_PAUSE = 10.0
 UNREACHABLE = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.ENETDOWN),
@@ -17,16 +17,16 @@ UNREACHABLE = {
     *(errno.ECONNRESET, errno.EPIPE),
     errno.EBUSY,  # s3fs: 503, too many requests for now
 }
-"""What a mount says whose server is away. A full disk or a missing permission will not pass."""
+"""errno values of an unreachable file server; a full disk or a missing permission stays."""
 
 INTERRUPTED = ("connect", "timeout", "incompleteread", "payload", "streaming")
-"""In the names of what clients raise where the other side is silent, or falls silent."""
+"""Words in the names of the connection and timeout errors that clients raise."""
 
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 
-def outlasting(operation: Operation) -> Operation:
-    """Try an operation of the store again, after growing pauses, while its storage is away."""
+def retry_while_unreachable(operation: Operation) -> Operation:
+    """Try an operation again, after growing pauses, while its storage is unreachable."""
 
     @wraps(operation)
     def patient(*arguments: Any) -> Any:
@@ -44,7 +44,7 @@ def outlasting(operation: Operation) -> Operation:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the storage could not be reached, as a mount or a client of a bucket tells it."""
+    """Return whether an error of a mount or of a bucket's client means an unreachable storage."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError):

@@ -1,8 +1,8 @@
-"""Where a sweep keeps its files: local disk, a shared mount, or `s3://`, `gs://` through fsspec.
+"""Files of a sweep on local disk, on a shared mount, or in `s3://` and `gs://` through fsspec.
 
 A key is a relative path with slashes. A file appears complete or not at all, and so does a
 tree: its marker comes last. Names that begin with a dot are the store's own (temporary files,
-markers) and are never listed. Nothing here knows what the files mean.
+markers) and are never listed. The store knows nothing about the content of the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,22 +23,18 @@ from typing import Any
 import fsspec
 
 from featgan.errors import UserError
-from harness.storage.retry import outlasting
+from harness.storage.retry import retry_while_unreachable
 
 MARKER = ".complete"
 AT_ONCE = 64
 """Files fetched together: records of long runs take half a megabyte each."""
-STALE_SECONDS = 24 * 3600
-"""Age at which a temporary file is nobody's; hosts' clocks differ by far less."""
 
 PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs"), "adlfs"),
 }
+"""The package that fsspec needs for each kind of bucket."""
 
 S3_PATIENCE = {
     "config_kwargs": {
@@ -48,7 +43,7 @@ S3_PATIENCE = {
         "read_timeout": 60,
     }
 }
-"""A run must outlive a bad minute of the storage; hours of it are a failure with a reason."""
+"""A run survives a bad minute of the storage, but fails with a reason after a longer one."""
 
 
 class Store:
@@ -73,30 +68,30 @@ class Store:
         return f"Store({self.root!r})"
 
     def join(self, key: str) -> str:
-        """The full path or URI of `key`, for people to read."""
-        return f"{self.root.rstrip('/')}/{_checked(key)}" if key else self.root
+        """Return the full path or URI of `key`, for people to read."""
+        return f"{self.root.rstrip('/')}/{_check_key(key)}" if key else self.root
 
-    @outlasting
+    @retry_while_unreachable
     def put(self, key: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
         path = self._path(key)
         if not self.is_local:
             self._fs.pipe_file(path, data)
             return
-        with _appearing(Path(path)) as temporary:
+        with _atomic_write(Path(path)) as temporary:
             temporary.write_bytes(data)
             _sync(temporary)
 
-    @outlasting
+    @retry_while_unreachable
     def create(self, key: str, data: bytes) -> bool:
-        """Write a file unless it is there; of all who try, on any host, one gets True."""
+        """Write a file unless it exists; of all that try, on any host, one gets True."""
         path = self._path(key)
         try:
             if not self.is_local:
                 self._fs.pipe_file(path, data, mode="create")
                 return True
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            temporary = _beside(Path(path))
+            temporary = _temporary_path(Path(path))
             try:
                 temporary.write_bytes(data)
                 _sync(temporary)
@@ -104,7 +99,7 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
         except FileExistsError:
-            # A put whose answer was lost is sent again, and then meets itself.
+            # A request whose answer was lost is sent again, and then finds its own file.
             return self.get(key) == data
         return True
 
@@ -118,19 +113,19 @@ class Store:
             self.put(key, make())
         return key
 
-    @outlasting
+    @retry_while_unreachable
     def get(self, key: str) -> bytes:
-        """Read a file; FileNotFoundError where there is none."""
+        """Return the content of a file; raise FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self._path(key)))
 
     def get_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Each key with its file, None where there is none; of a bucket many come at once."""
+        """Yield each key with its content, None where there is no file; in batches."""
         rest = iter(keys)
-        while some := list(islice(rest, AT_ONCE)):
-            yield from zip(some, self._get_some(some), strict=True)
+        while batch := list(islice(rest, AT_ONCE)):
+            yield from zip(batch, self._get_batch(batch), strict=True)
 
-    @outlasting
-    def _get_some(self, keys: list[str]) -> list[bytes | None]:
+    @retry_while_unreachable
+    def _get_batch(self, keys: list[str]) -> list[bytes | None]:
         paths = [self._path(key) for key in keys]
         found: list[bytes | None] = self._fs.cat_ranges(paths, None, None, on_error="return")
         for number, content in enumerate(found):
@@ -140,29 +135,32 @@ class Store:
                 raise content
         return found
 
-    @outlasting
+    @retry_while_unreachable
     def exists(self, key: str) -> bool:
-        """True for a file, and for a tree that `put_tree` completed."""
+        """Return True for a file, and for a tree that `put_tree` completed."""
         path = self._path(key)
         return self._is_file(path) or self._is_file(f"{path}/{MARKER}")
 
-    @outlasting
+    @retry_while_unreachable
     def list(self, prefix: str = "") -> list[str]:
-        """Keys of all files below the folder `prefix`, at any depth, sorted.
-
-        Clears away temporary files that a crash left here more than a day ago.
-        """
+        """Return the keys of all files below the folder `prefix`, at any depth, sorted."""
         start = len(self._base.rstrip("/")) + 1
         errors = {"on_error": _unless_gone} if self.is_local else {}
         found = self._fs.find(self._path(prefix) if prefix else self._base, **errors)
-        keys = [path[start:] for path in found]
-        if self.is_local:
-            self._clear_stale(key for key in keys if _temporary_part(key))
-        return sorted(key for key in keys if not _is_own(key))
+        return sorted(key for path in found if not _is_own(key := path[start:]))
 
-    @outlasting
+    def remove_temporary_files(self, prefix: str) -> None:
+        """Remove what killed writers have left in the subfolders of `prefix` on a local disk.
+
+        For the holder of the lock on `prefix`: nobody else writes there.
+        """
+        if self.is_local:
+            for path in Path(self._path(prefix)).glob("*/**/.*.part"):
+                _remove(path)
+
+    @retry_while_unreachable
     def delete(self, key: str) -> None:
-        """Remove a file or a folder; what is missing already is fine."""
+        """Remove a file or a folder, if it exists."""
         path = self._path(key)
         if self.is_local:
             _remove(Path(path))
@@ -174,11 +172,11 @@ class Store:
             except FileNotFoundError:
                 continue
 
-    @outlasting
+    @retry_while_unreachable
     def move(self, key: str, to: str) -> None:
-        """Give a file another name, over any file of that name.
+        """Rename a file and replace any file of the new name.
 
-        FileNotFoundError where neither is there.
+        Raises FileNotFoundError where neither exists.
         """
         try:
             if self.is_local:
@@ -186,11 +184,11 @@ class Store:
             else:
                 self._fs.mv(self._path(key), self._path(to))
         except FileNotFoundError:
-            # A move whose answer was lost is sent again, and then finds its work done.
+            # A request whose answer was lost is sent again, and then finds the file moved.
             if not self.exists(to):
                 raise
 
-    @outlasting
+    @retry_while_unreachable
     def put_tree(self, folder: Path, key: str) -> None:
         """Copy a whole folder to `key`; it `exists` once complete, never before."""
         names = sorted(
@@ -209,7 +207,7 @@ class Store:
                 self._fs.put([str(path) for path in files], [f"{target}/{name}" for name in names])
             self._fs.pipe_file(f"{target}/{MARKER}", marker)
             return
-        with _appearing(Path(target)) as temporary:
+        with _atomic_write(Path(target)) as temporary:
             temporary.mkdir()
             for name, path in zip(names, files, strict=True):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +217,7 @@ class Store:
             _sync(temporary / MARKER)
             _remove(Path(target))
 
-    @outlasting
+    @retry_while_unreachable
     def local(self, key: str) -> Path:
         """The file or tree on this machine: itself, or a copy downloaded once per version.
 
@@ -241,32 +239,23 @@ class Store:
         with open(copy.parent / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
-                with _appearing(copy) as temporary:
+                with _atomic_write(copy) as temporary:
                     _download(self._fs, path, temporary, is_tree)
         return copy
 
     def _path(self, key: str) -> str:
-        return f"{self._base.rstrip('/')}/{_checked(key)}"
+        return f"{self._base.rstrip('/')}/{_check_key(key)}"
 
     def _is_file(self, path: str) -> bool:
-        """Unlike fsspec's `isfile`, for which a storage that is away holds nothing."""
+        """Like fsspec's `isfile`, which returns False for an unreachable storage; this raises."""
         try:
             return bool(self._fs.info(path)["type"] == "file")
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def _clear_stale(self, keys: Iterable[str]) -> None:
-        """Delete temporary files and trees that have not changed for a day."""
-        for top in sorted({_temporary_part(key) for key in keys}):
-            path = Path(self._base, top)
-            with suppress(FileNotFoundError):  # its owner was faster
-                newest = max(p.stat().st_mtime for p in (path, *path.rglob("*")))
-                if time.time() - newest > STALE_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
 
 def _connect(root: str) -> tuple[Any, str]:
-    """The file system of a root and the root's path in it."""
+    """Return the file system of a root and the root's path in it."""
     kind = root.partition("://")[0] if "://" in root else "file"
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
@@ -287,10 +276,12 @@ def _connect(root: str) -> tuple[Any, str]:
     return fs, base
 
 
-def _checked(key: str) -> str:
-    """`key` itself; ValueError where it could leave the root or hide a file."""
+def _check_key(key: str) -> str:
+    """Return `key`; raise ValueError where it could leave the root or hide a file."""
     if any(not part or part.startswith(".") for part in key.split("/")):
-        raise ValueError(f"{key!r} is no key: a relative path without empty or dotted parts")
+        raise ValueError(
+            f"{key!r} is not a valid key: give a relative path without empty or dotted parts"
+        )
     return key
 
 
@@ -298,39 +289,30 @@ def _is_own(key: str) -> bool:
     return any(part.startswith(".") for part in key.split("/"))
 
 
-def _temporary_part(key: str) -> str:
-    """The path down to the temporary file or tree that a key lies in; empty for any other key."""
-    parts = key.split("/")
-    for depth, part in enumerate(parts, start=1):
-        if part.startswith(".") and part.endswith(".part"):
-            return "/".join(parts[:depth])
-    return ""
-
-
 def _unless_gone(error: OSError) -> None:
-    """An unreadable folder must not look empty; one deleted a moment ago may."""
+    """Raise for an unreadable folder, which must not look empty; one just deleted may."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
-def _beside(path: Path) -> Path:
-    """A temporary name in the same folder, so that a rename stays on one file system."""
+def _temporary_path(path: Path) -> Path:
+    """Return a temporary name in the same folder, so that a rename stays on one file system."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; what was written there becomes `path`, or goes on an error."""
-    temporary = _beside(path)
+def _atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary name; rename it to `path` at the end, or delete it on an error."""
+    temporary = _temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if error.errno is None:  # a client's own
+        if error.errno is None:  # an error of a bucket's client
             raise
-        # A full disk says so without a name.
+        # The error of a full disk has no file name.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         if temporary.is_dir():
@@ -340,12 +322,12 @@ def _appearing(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file, or a folder in one step as others see it."""
+    """Delete a file, or a folder so that it vanishes in one step."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    doomed = _beside(path)
-    with suppress(FileNotFoundError):  # another has just done it
+    doomed = _temporary_path(path)
+    with suppress(FileNotFoundError):  # another process was faster
         os.replace(path, doomed)
         shutil.rmtree(doomed)
 
@@ -360,7 +342,7 @@ def _sync(path: Path) -> None:
 
 
 def _version(fs: Any, path: str) -> str:
-    """What tells two versions of a remote file apart: its ETag, else all that is known of it."""
+    """Return what differs between two versions of a remote file: its ETag, else all its data."""
     info = fs.info(path)
     return str(info.get("ETag") or info.get("etag") or fs.ukey(path))
 
@@ -371,7 +353,7 @@ def _download(fs: Any, path: str, target: Path, is_tree: bool) -> None:
         fs.get_file(path, str(target))
         return
     sizes: dict[str, int] = json.loads(fs.cat_file(f"{path}/{MARKER}"))["files"]
-    for name in map(_checked, sizes):
+    for name in map(_check_key, sizes):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     if sizes:
         fs.get([f"{path}/{name}" for name in sizes], [str(target / name) for name in sizes])

@@ -53,7 +53,7 @@ def test_a_move_waits_for_unreachable_storage(
     store.put("a", b"new")
     store.put("b", b"old")
     monkeypatch.setattr(module.os, "replace", replace)
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     store.move("a", "b")
     assert calls == [3]
     assert store.list() == ["b"]

@@ -123,7 +123,7 @@ def test_a_tree_in_a_bucket_cannot_write_outside_of_its_copy(
     store.put_tree(tmp_path / "made", "tree")
     marker = {"token": "x", "files": {name: 1}}
     store._fs.pipe_file(f"{store._path('tree')}/{MARKER}", json.dumps(marker).encode())
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not a valid key"):
         store.local("tree")
     assert not Path("/tmp/outside").exists()
     assert not list(tmp_path.rglob("outside"))

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import fsspec
 import pytest
 
 from featgan.errors import UserError
-from harness.storage.store import MARKER, STALE_SECONDS, Store
+from harness.storage.lock import SweepLock
+from harness.storage.store import MARKER, Store
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -159,7 +159,7 @@ def test_a_relative_root_stays_where_it_was_made(
 
 @pytest.mark.parametrize("key", ["../a", "/a", "a//b", ".a", "a/.b/c", ""])
 def test_a_key_cannot_leave_the_root_or_hide(store: Store, key: str) -> None:
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not a valid key"):
         store.put(key, b"")
 
 
@@ -179,17 +179,19 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(
     assert os.listdir(tmp_path) == ["run.json"]
 
 
-def test_temporary_files_are_hidden_and_go_after_a_day(tmp_path: Path) -> None:
+def test_temporary_files_are_hidden_and_go_under_the_lock(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    old, fresh, tree = (tmp_path / f".{n}.{'0' * 12}.part" for n in ("old", "fresh", "tree"))
-    tree.mkdir()
-    for path in (old, fresh, tree / "shard.npy"):
-        path.write_bytes(b"half")
-    yesterday = time.time() - STALE_SECONDS - 60
-    for path in (old, tree / "shard.npy", tree):
-        os.utime(path, (yesterday, yesterday))
-    assert store.list() == []
-    assert os.listdir(tmp_path) == [fresh.name]
+    store.put("s/runs/a/run.json", b"{}")
+    left = [f"s/runs/a/.{name}.{'0' * 12}.part" for name in ("checkpoint.pt", "tree")]
+    others = [f"s/.lock.json.{'0' * 12}.part", f"features/.a.{'0' * 12}.part"]
+    for name in (left[0], f"{left[1]}/shard.npy", *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    assert store.list() == ["s/runs/a/run.json"]
+    with SweepLock(store, "s"):
+        assert os.listdir(tmp_path / "s/runs/a") == ["run.json"]
+        assert all((tmp_path / name).exists() for name in others), "may be written just now"
+    assert store.list() == ["s/runs/a/run.json"]
 
 
 def test_an_unreadable_folder_does_not_look_empty(
