@@ -1,6 +1,6 @@
-"""The engine: everything that touches Ray, files and people.
+"""Run sweeps on Ray: everything that uses Ray, files or the terminal.
 
-Sets what Ray reads from the environment when it is imported, which this package always precedes.
+Sets the environment variables that Ray reads when it is imported; this package comes first.
 """
 
 import os
@@ -10,10 +10,10 @@ CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Written by `ray start` (so by `ray up`), removed by `ray stop`."""
 
 for _name, _value in {
-    # Turned off, Ray still reports once that it is off, unless it has nowhere to report to.
+    # Ray reports once even that reports are off, unless the address is unreachable.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
-    # The monitor ends a run whose machine is short of memory, and all of Tune with it.
+    # The monitor kills a run when memory is short, and Tune fails with it.
     "RAY_memory_monitor_refresh_ms": "0",
     # Without it, C++ messages about our actors reach the screen past log_to_driver.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -25,5 +25,5 @@ for _name, _value in {
 
 _asked = os.environ.get("RAY_ADDRESS", "").strip()
 if _asked == "local" or (_asked in ("", "auto") and not CURRENT_CLUSTER.exists()):
-    # Ray then takes 127.0.0.1 as this node's address, as on a Mac: no port is open to others.
+    # Ray then uses 127.0.0.1 as this node's address, as on a Mac: no port is open to others.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
