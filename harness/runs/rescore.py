@@ -1,15 +1,14 @@
-"""Measuring what was trained once more: fresh noise, many images, and what people see in them.
+"""Measure trained generators again: with fresh noise, many images, and qualities that people see.
 
-A run's final score is the best of many noisy evaluations, so it flatters. Here every finished
-run's generator is scored with noise its training never saw. Needs no Ray.
+A run's final score is the best of many noisy evaluations, which is a selection bias. Here the
+generator of every finished run is scored with noise that its training never saw. Needs no Ray.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from featgan.digests import sha256_of_file
 from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
@@ -31,98 +31,104 @@ from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, load_table, read_data_set
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import (
-    CountStatistics,
-    DataRecord,
-    RealRecord,
-    Rescored,
-)
+from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
 from harness.records.sweep_results import SweepResults, cell_name
 from harness.storage.store import Store
 
 GPU_COUNT = 50_000
 QUALITY_IMAGES = 256
 TRAINING_IMAGES = 5_000
-"""At most so many training images are searched for copies."""
+"""Largest number of training images that are searched for copies."""
 FEATURE_IMAGES = {"cpu": 96, "cuda": 1024}
 """VGG16 takes seconds for a dozen images on a CPU."""
-
-Say = Callable[[str], None]
 
 
 def rescore(
     results: Path,
     count: int | None = None,
-    say: Say = partial(print, flush=True),  # noqa: B008
+    say: Callable[[str], None] = partial(print, flush=True),  # noqa: B008
     networks: Collection[str] = (),
 ) -> None:
-    """Write `rescored.json` for every finished run, and `real/<data set>.json` beside the runs.
+    """Write `rescored.json` for every finished run, and `real/<data set>.json` of the sweep.
 
-    `count` images a run; by default 50,000 on a GPU, on a CPU ten evaluations' worth with the
-    small classifier and one with a large. What is there already is not measured again.
-    `networks` are the user's own `module:function`s that may be imported. Raises UserError where
-    images, generators or weights are missing or damaged, `count` is too small for a run's score,
-    or a run has own networks that are not among them.
+    `count` is the number of images of a run: by default 50,000 on a GPU; on a CPU ten times as
+    many as in an evaluation with the small classifier, and as many with a large one. What has
+    been measured is not measured again. `networks` are the user-defined networks that may be
+    imported. Raises UserError where images, generators or weights are missing or damaged, `count`
+    is too small for a run's score, or a run has a user-defined network that is not in `networks`.
     """
-    outcome = SweepResults.read(results)
-    measuring = _Measuring(results, outcome, say, networks)
-    finished = [run for run in outcome.runs if run.status == "finished"]
+    sweep = SweepResults.read(results)
+    rescoring = _Rescoring(sweep, say, networks)
+    finished = [run for run in sweep.runs if run.status == "finished"]
     for number, run in enumerate(finished, 1):
-        done = f"{number} of {len(finished)}: {cell_name(run.cell)}"
-        with _exact_fp32():
-            record = measuring.run(run, count)
-        say(f"{done}: {record.score:.3f}" if record else f"{done}: there already")
+        # without TF32, cuDNN's default, as training in fp32
+        with torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=False,
+        ):
+            record = rescoring.run(run, count)
+        outcome = f"{record.score:.3f}" if record else "measured already"
+        say(f"{number} of {len(finished)}: {cell_name(run.cell)}: {outcome}")
 
 
-class _Measuring:
-    """What runs share: device, classifiers, counters, real images; loaded when first needed."""
+@dataclass(frozen=True)
+class _RealImages:
+    """A sample of a data set's images, in random order."""
+
+    digest: str
+    images: np.ndarray
+    """uint8 [n, 3, S, S]"""
+    counts: np.ndarray
+    """Feature counts [n] by which the images were grouped."""
+
+
+class _Rescoring:
+    """Measures runs; keeps what they share."""
 
     def __init__(
-        self, results: Path, outcome: SweepResults, say: Say, networks: Collection[str]
+        self, sweep: SweepResults, say: Callable[[str], None], networks: Collection[str]
     ) -> None:
-        self.results, self.outcome, self.say, self.networks = results, outcome, say, networks
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.classifier = cache(self._classifier)
-        self.counter = cache(self._counter)
-        self.training = cache(self._training)
-        self.features = cache(self._features)
+        self._sweep, self._say, self._networks = sweep, say, networks
+        self._store = Store(str(sweep.folder))
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._classifier = cache(self._load_classifier)
+        self._counter = cache(self._load_counter)
+        self._real_images = cache(self._load_real_images)
 
     def run(self, run: RunRecord, count: int | None) -> Rescored | None:
-        """Measure one run; None where that has been done."""
-        home = self.outcome.run_folder(run)
-        digest = hashlib.sha256(_bytes(home / GENERATOR)).hexdigest()
-        if run.generator_sha256 not in (None, digest):
-            raise UserError(
-                f"{home / GENERATOR}: not the generator that this run ended with; remove the "
-                "run's folder, and the sweep trains it again"
-            )
+        """Measure a run; return None if that has been done."""
+        started, seed = time.perf_counter(), run.cell["seed"]
+        path = self._sweep.run_folder(run) / GENERATOR
+        if not path.is_file():
+            raise UserError(f"{path}: missing, though the run is finished; train it again")
+        digest = sha256_of_file(path)
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
-        classifier = self.classifier(settings.model_dump_json(), run.score_protocol)
-        many = self._count(settings) if count is None else count
-        if many < 2 * settings.splits:
+        classifier = self._classifier(settings.model_dump_json(), run.score_protocol)
+        count = self._default_count(settings) if count is None else count
+        if count < 2 * settings.splits:
             raise UserError(
-                f"--count {many}: too few for {run.run}: each of its score's {settings.splits} "
+                f"--count {count}: too few for {run.run}: each of its score's {settings.splits} "
                 f"splits takes 2 images or more; give at least {2 * settings.splits}"
             )
-        large = settings.model_copy(update={"count": many})
-        protocol = Score(classifier, large).protocol
-        before = self.outcome.rescored.get(run.run)
+        protocol = Score(classifier, settings.model_copy(update={"count": count})).protocol
+        before = self._sweep.rescored.get(run.run)
         if before and (before.generator_sha256, before.protocol) == (digest, protocol):
             return None
-        started = time.perf_counter()
-        generator = load_generator(home / GENERATOR, self.device, self.networks)
+        generator = load_generator(path, self._device, self._networks)
         features = FeatureSettings.model_validate(run.settings["features"])
-        data = self.outcome.variant(run)
-        self.real(data, features)
-        logits = self._logits(generator, classifier, large, run.cell["seed"])
+        data = self._sweep.variant(run)
+        real = self._real_images(data)
+        self._measure_real(data, real, features)
+        logits = self._logits(
+            generator, classifier, _noise(generator, count, seed, "score"), settings.batch_size
+        )
         score, score_std = inception_score(logits, settings.splits)
         fresh = [part for part in logits.split(settings.count) if len(part) == settings.count]
-        noise = _noise(generator, QUALITY_IMAGES, run.cell["seed"], "qualities")
-        images = generate(generator, noise)
-        _, training = self.training(data)
-        if training.shape[1:] != images.shape[1:]:
+        images = generate(generator, _noise(generator, QUALITY_IMAGES, seed, "qualities"))
+        if real.images.shape[1:] != images.shape[1:]:
             raise UserError(f"{run.run}: its images are not of the size of {data}'s")
-        found = image_quality.measure(images, training)
         record = Rescored(
             generator_sha256=digest,
             protocol=protocol,
@@ -130,153 +136,110 @@ class _Measuring:
             score_std=score_std,
             same_protocol=Score(classifier, settings).protocol,
             fresh_scores=[inception_score(part, settings.splits)[0] for part in fresh],
-            qualities=found,
+            qualities=image_quality.measure(images, real.images),
             feature_counts=_statistics(self._counts(features, images)),
-            device=self.device.type,
+            device=self._device.type,
             seconds=time.perf_counter() - started,
         )
-        _write(home / "rescored.json", record.to_json())
+        self._store.put(f"runs/{run.run}/rescored.json", record.to_json())
         return record
 
-    def real(self, data: str, features: FeatureSettings) -> None:
+    def _measure_real(self, data: str, real: _RealImages, features: FeatureSettings) -> None:
         """Measure a sample of a data set's real images, unless that has been done."""
-        record = self._record(data)
-        path = self.results / "real" / f"{data}.json"
-        with suppress(OSError, ValidationError):  # a damaged one is made again
-            if RealRecord.model_validate_json(path.read_bytes()).digest == record.digest:
+        key = f"real/{data}.json"
+        try:
+            if RealRecord.model_validate_json(self._store.get(key)).digest == real.digest:
                 return
-        order, training = self.training(data)
-        images = training[:QUALITY_IMAGES]
+        except (FileNotFoundError, ValidationError):  # a damaged one is measured again
+            pass
+        images = real.images[:QUALITY_IMAGES]
         counts = self._counts(features, images)
-        found = image_quality.measure(images, training, same=True)
-        real = RealRecord(
+        group_counts = {}
+        if counts is not None:
+            before = real.counts[: len(counts)]
+            of_data = (record for record in self._sweep.count_groups if record.data == data)
+            for group in groups.groups if (groups := next(of_data, None)) else ():
+                members = counts[(before >= group.lowest) & (before <= group.highest)]
+                if found := _statistics(members):
+                    group_counts[group.number] = found
+        record = RealRecord(
             name=data,
-            digest=record.digest,
-            qualities=found,
+            digest=real.digest,
+            qualities=image_quality.measure(images, real.images, same=True),
             feature_counts=_statistics(counts),
-            group_counts={} if counts is None else self._by_group(data, order, counts),
+            group_counts=group_counts,
         )
-        path.parent.mkdir(exist_ok=True)
-        _write(path, real.to_json())
+        self._store.put(key, record.to_json())
 
-    def _by_group(
-        self, data: str, rows: np.ndarray, counts: np.ndarray
-    ) -> dict[int, CountStatistics]:
-        """`counts` of the pack's first `rows` by the group each image was put into."""
-        store, key = self.features(data)
-        table = load_table(store, key)
-        original = table["feature_count"].to_numpy()[rows[: len(counts)]]
-        records = [record for record in self.outcome.count_groups if record.data == data][:1]
-        split = {
-            group.number: counts[(original >= group.lowest) & (original <= group.highest)]
-            for record in records
-            for group in record.groups
-        }
-        return {number: found for number, part in split.items() if (found := _statistics(part))}
+    def _load_real_images(self, data: str) -> _RealImages:
+        """Return a sample of a data set's images, which are checked."""
+        path = self._sweep.folder / "data" / f"{data}.json"
+        if data not in self._sweep.data:
+            raise UserError(f"{path}: missing or damaged; run the sweep again to recreate it")
+        record, store = self._sweep.data[data], Store(str(self._sweep.folder.resolve().parent))
+        try:
+            check(store, read_data_set(store, record.key))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{error.filename}: no such file, of the images of {data}; measuring needs the "
+                "folder `features/` next to the sweep's"
+            ) from None
+        pack = ImagePack.open(store.local(f"{record.key}/pack"))
+        order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
+        counts = load_table(store, record.key)["feature_count"].to_numpy()[order]
+        return _RealImages(record.digest, pack.rows(order), counts)
 
-    def _count(self, settings: ScoreSettings) -> int:
-        if self.device.type == "cuda":
+    def _default_count(self, settings: ScoreSettings) -> int:
+        if self._device.type == "cuda":
             return max(GPU_COUNT, settings.count)
         return settings.count * (10 if settings.classifier == "trained" else 1)
 
-    def _classifier(self, settings: str, protocol: str) -> Classifier:
-        """The classifier of a score protocol; a trained one is found by its name in it."""
+    def _load_classifier(self, settings: str, protocol: str) -> Classifier:
+        """Return the classifier of a score protocol; find a trained one by its name in it."""
         chosen = ScoreSettings.model_validate_json(settings)
         if chosen.classifier != "trained":
-            return load_classifier(chosen, self.device)
-        for path in sorted((self.results / "classifier").glob("*.safetensors")):
-            classifier = load_classifier(chosen, self.device, path)
+            return load_classifier(chosen, self._device)
+        folder = self._sweep.folder / "classifier"
+        for path in sorted(folder.glob("*.safetensors")):
+            classifier = load_classifier(chosen, self._device, path)
             if f" {classifier.name} " in protocol:
                 return classifier
-        raise UserError(f"{self.results / 'classifier'}: no classifier of the protocol {protocol}")
+        raise UserError(f"{folder}: no classifier of the protocol {protocol}; run the sweep again")
 
-    def _counter(self, settings: FeatureSettings) -> FeatureCounter | None:
+    def _load_counter(self, settings: FeatureSettings) -> FeatureCounter | None:
         try:
-            return FeatureCounter(settings, self.device)
+            return FeatureCounter(settings, self._device)
         except UserError as error:
-            self.say(f"feature counts are left out: {error}")
+            self._say(f"feature counts are left out: {error}")
             return None
 
     def _counts(self, settings: FeatureSettings, images: np.ndarray) -> np.ndarray | None:
-        """Feature counts of the first images, resized to VGG16's input; None without weights."""
-        counter = self.counter(settings)
-        if counter is None:
+        """Return feature counts [n] of the first images; None without the network's weights."""
+        if (counter := self._counter(settings)) is None:
             return None
-        some = images[: FEATURE_IMAGES[self.device.type]]
+        some = images[: FEATURE_IMAGES[self._device.type]]
         return counter.count(resized(some, settings.input_size))
 
-    def _record(self, data: str) -> DataRecord:
-        if data not in self.outcome.data:
-            raise UserError(
-                f"{self.results / 'data' / data}.json: missing, or another's; run the sweep again"
-            )
-        return self.outcome.data[data]
-
-    def _features(self, data: str) -> tuple[Store, str]:
-        """Store and key of a data set's features and images, beside the sweep's folder; checked."""
-        store, key = Store(str(self.results.resolve().parent)), self._record(data).key
-        if not key.startswith("features/"):
-            path = self.results / "data" / f"{data}.json"
-            raise UserError(f"{path}: tells no folder below `features/`; the sweep writes it anew")
-        try:
-            check(store, read_data_set(store, key))
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename}: no such file, of the images of {data}; measuring needs "
-                "`features/` beside the sweep, as it was counted"
-            ) from None
-        return store, key
-
-    def _training(self, data: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [n] and images [n, 3, S, S] of a sample of the real images, in random order."""
-        store, key = self.features(data)
-        pack = ImagePack.open(store.local(f"{key}/pack"))
-        order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
-        return order, pack.rows(order)
-
     def _logits(
-        self, generator: SavedGenerator, classifier: Classifier, settings: ScoreSettings, seed: int
+        self, generator: SavedGenerator, classifier: Classifier, noise: torch.Tensor, batch: int
     ) -> torch.Tensor:
-        """Logits [count, classes] of images from noise of a stream of its own."""
-        noise = _noise(generator, settings.count, seed, "score")
+        """Return logits [n, classes] of the images of noise [n, latent]."""
         with torch.inference_mode():
-            batches = noise.split(settings.batch_size)
             return torch.cat(
-                [classifier(to_uint8(generator.network(rows.to(self.device)))) for rows in batches]
+                [
+                    classifier(to_uint8(generator.network(rows.to(self._device))))
+                    for rows in noise.split(batch)
+                ]
             )
-
-
-@contextmanager
-def _exact_fp32() -> Iterator[None]:
-    """Keep cuDNN's TF32, its default, out of generators, as training in fp32 does."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _noise(generator: SavedGenerator, count: int, seed: int, use: str) -> torch.Tensor:
+    """Return noise [count, latent] of a stream that training does not use."""
     return torch.randn(count, generator.gan.latent, generator=stream(seed, "rescore", use))
 
 
 def _statistics(counts: np.ndarray | None) -> CountStatistics | None:
-    """Number, mean and deviation of counts; None of none."""
+    """Return number, mean and deviation of counts; None if there are none."""
     if counts is None or not len(counts):
         return None
     return CountStatistics(images=len(counts), mean=float(counts.mean()), sd=float(counts.std()))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing, though the run is finished; train it again") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write and rename, so that no half-written measurement is ever read."""
-    part = path.with_suffix(".part")
-    part.write_bytes(data)
-    part.replace(path)
