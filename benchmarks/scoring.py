@@ -35,7 +35,7 @@ from featgan import precision
 from featgan.gans.registry import build, to_uint8
 from featgan.gans.settings import GanSettings
 from featgan.scores.classifiers import Classifier, load_inception
-from featgan.scores.inception_score import Score
+from featgan.scores.score import Score
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained, network, prepare, read_trained, train_classifier
 
@@ -158,7 +158,7 @@ def compare(
             generate(start, min(start + batch, count))
 
     def ours(classifier: Classifier = classifier, name: str = "featgan") -> None:
-        scores[name] = Score(classifier, settings).measure(generate)[0]
+        scores[name] = Score(classifier, settings).evaluate(generate).score
 
     def peer() -> None:
         model = GenerativeModelModuleWrapper(images, LATENT, "normal", 0, cuda=False)

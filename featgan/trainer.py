@@ -24,7 +24,8 @@ from featgan.batches import Batches, Images, on_device
 from featgan.gans.gan import Gan
 from featgan.gans.settings import GanSettings
 from featgan.precision import resolve
-from featgan.scores.inception_score import Diverged, Score
+from featgan.scores.inception_score import Diverged
+from featgan.scores.score import Score
 from featgan.scores.settings import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import TrainingSettings

@@ -12,7 +12,7 @@ from torch import Tensor
 from featgan import tensor_file
 from featgan.errors import UserError
 from featgan.scores.classifiers import Classifier
-from featgan.scores.metrics import FeatureStatistics
+from featgan.scores.metrics.statistics import FeatureStatistics
 
 KIND = "featgan real features 3"
 ADVICE = "delete it; the next sweep recreates it"

@@ -19,7 +19,7 @@ DENSITY_NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Metric:
-    """Properties of a built-in metric; its function is in `featgan.scores.metrics`."""
+    """Properties of a built-in metric; its function is in `featgan.scores.metrics.registry`."""
 
     numbers: tuple[str, ...]
     """Names under which its numbers are reported."""
@@ -40,8 +40,8 @@ METRICS = {
 class ScoreSettings(Settings):
     """The scores of generated images."""
 
-    classifier: Literal["inception", "torchvision", "trained"] = "inception"
-    """The literature's Inception-v3, torchvision's, or a small CNN that the sweep trains."""
+    classifier: Literal["inception", "trained"] = "inception"
+    """The literature's Inception-v3, or a small CNN that the sweep trains."""
     weights: str | None = None
     """File of the Inception-v3's weights; null: they are downloaded once."""
     trained_on: list[str] | None = Field(None, min_length=1)
@@ -68,7 +68,7 @@ class ScoreSettings(Settings):
                 f"not {self.count}"
             )
         if self.weights is not None and self.classifier == "trained":
-            raise ValueError("weights belongs to inception and torchvision; trained has its own")
+            raise ValueError("weights belongs to the classifier inception; trained has its own")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
         names = reported(self.metrics)

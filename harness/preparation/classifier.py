@@ -10,7 +10,7 @@ import ray
 from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.images.pack import ImagePack
-from featgan.scores.inception_score import train_classifier
+from featgan.scores.small_cnn import train_classifier
 from harness.records.data_set import DataSet, load_table
 from harness.storage.store import Store
 

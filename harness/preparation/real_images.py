@@ -18,7 +18,7 @@ from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
-from featgan.scores.inception_score import Score, classify, drawn, load_classifier
+from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import machine

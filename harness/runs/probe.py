@@ -15,13 +15,10 @@ import numpy as np
 import torch
 
 from featgan import precision
-from featgan.scores.inception_score import (
-    Classifier,
-    FeatureStatistics,
-    Score,
-    load_classifier,
-    train_classifier,
-)
+from featgan.scores.classifiers import Classifier
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.score import Score, load_classifier
+from featgan.scores.small_cnn import train_classifier
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
 from harness.plan.estimate import Estimate, count_images, estimate

@@ -26,7 +26,9 @@ from featgan.images.decode import resized
 from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, generate
 from featgan.scores import image_quality
-from featgan.scores.inception_score import Classifier, Score, inception_score, load_classifier
+from featgan.scores.classifiers import Classifier
+from featgan.scores.inception_score import inception_score
+from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, load_table, read_data_set

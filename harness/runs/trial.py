@@ -20,7 +20,7 @@ from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
-from featgan.scores.inception_score import Score, load_classifier
+from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run

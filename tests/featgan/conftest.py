@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from featgan.gans.settings import GanSettings
-from featgan.scores.inception_score import Score, real_statistics
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.score import Score
 from featgan.scores.settings import ScoreSettings
 from featgan.settings import TrainingSettings
 from featgan.staging.settings import PacingSettings, StageSettings
@@ -89,7 +90,9 @@ def make_trainer(one_thread):
                 batch_size=10,
                 metrics=list(metrics),
             ),
-            real_statistics(classifier, images) if metrics else None,
+            FeatureStatistics(classifier.features_and_logits(torch.from_numpy(images))[0])
+            if metrics
+            else None,
         )
         return StagedTrainer(
             ArrayImages(images),

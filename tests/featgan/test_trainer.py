@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from featgan import checkpoint
-from featgan.scores.inception_score import Measurement
+from featgan.scores.score import Measurement
 from featgan.staging.progress import Peak
 
 

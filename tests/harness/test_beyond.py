@@ -12,7 +12,9 @@ import yaml
 
 from featgan.features.groups import FeatureGroups
 from featgan.images.pack import ImagePack
-from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.score import Score, load_classifier
+from featgan.scores.small_cnn import train_classifier
 from featgan.trainer import StagedTrainer
 from featgan.user_code import resolve
 from harness.plan.grid import expand
@@ -117,11 +119,12 @@ def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
         expected[-1] += 1  # the highest value itself
         assert [group.size for group in groups.groups] == expected
         classifier = load_classifier(method.score, torch.device("cpu"), tmp_path / "classifier")
+        real = FeatureStatistics(classifier.features_and_logits(torch.from_numpy(images))[0])
         trainer = StagedTrainer(
             pack,
             groups.assign(values),
             cell.stages,
-            Score(classifier, method.score, real_statistics(classifier, images)),
+            Score(classifier, method.score, real),
             gan=method.gan,
             training=method.training,
             seed=cell.seed,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from featgan.errors import UserError
 from featgan.gans.gan import Gan
 from featgan.gans.settings import GanSettings
-from featgan.scores.inception_score import Score
+from featgan.scores.score import Score
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import Training, load_trained, network, read_trained, train_classifier
 from featgan.settings import TrainingSettings
@@ -61,12 +61,12 @@ def test_scores_do_not_depend_on_the_batch_size(path: Path) -> None:
             weights.mul_(6)  # untrained, it is grey whatever the noise
     latent = torch.randn((300, 16), generator=torch.Generator().manual_seed(0))
     scores = [
-        Score(classifier, ScoreSettings(count=300, splits=3, batch_size=size)).measure(
-            lambda start, stop: gan.generate(latent[start:stop])
-        )
+        Score(classifier, ScoreSettings(count=300, splits=3, batch_size=size))
+        .evaluate(lambda start, stop: gan.generate(latent[start:stop]))
+        .score
         for size in (1, 7, 64, 300)
     ]
-    assert scores[0][0] > 1.005
+    assert scores[0] > 1.005
     for score in scores[1:]:
         assert score == pytest.approx(scores[0], rel=1e-6, abs=1e-6)
 

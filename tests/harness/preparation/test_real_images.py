@@ -13,10 +13,13 @@ import torch
 
 from featgan.errors import UserError
 from featgan.images.pack import ImagePack
-from featgan.scores import feature_file, inception_score
-from featgan.scores.inception_score import Score, load_classifier, real_statistics, train_classifier
-from featgan.scores.metrics import FeatureStatistics, measure
+from featgan.scores import feature_file
+from featgan.scores import score as scores
+from featgan.scores.metrics.registry import measure
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import METRICS, Metric, ScoreSettings
+from featgan.scores.small_cnn import train_classifier
 from harness.preparation import real_images
 from harness.records.data_set import DataSet
 from harness.storage.store import Store
@@ -76,7 +79,8 @@ def test_real_images_are_scored_once_as_generated_ones_are(
         ScoreSettings.model_validate(SETTINGS), CPU, store.local("c.safetensors")
     )
     score = Score(judge, ScoreSettings.model_validate(SETTINGS))
-    expected = score.measure_images(images)
+    rows = np.random.RandomState(2020).permutation(40)[:30]
+    expected = score.measure_real(*judge.features_and_logits(torch.from_numpy(images[rows])))
     assert record.score == pytest.approx(expected.score, rel=1e-6)
     assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
 
@@ -96,9 +100,10 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert key is not None
     assert (record.images, task.calls) == (40, 2)
     assert list(record.metrics) == ["fid", "density", "coverage"]
-    statistics = real_statistics(judge, images)
     kept = feature_file.read(str(store.local(key)), judge)
-    assert torch.equal(kept.features, statistics.features)
+    assert torch.equal(
+        kept.features, judge.features_and_logits(torch.from_numpy(images))[0].double()
+    )
     store.delete(key)
     measure(metrics=["fid", "density_coverage"], count=400, splits=1)
     assert store.exists(key)
@@ -107,7 +112,7 @@ def test_real_images_are_scored_once_as_generated_ones_are(
 
     def classify(judge: Any, generate: Any, count: int, size: int) -> Any:
         classified.append(count)
-        return inception_score.classify(judge, generate, count, size)
+        return scores.classify(judge, generate, count, size)
 
     monkeypatch.setattr(real_images, "classify", classify)
     other, same = measure(metrics=["fid", "density_coverage"], count=10, splits=1)

@@ -14,9 +14,8 @@ from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
 from featgan.images.pack import ImagePack
-from featgan.scores.inception_score import train_classifier
 from featgan.scores.settings import ScoreSettings
-from featgan.scores.small_cnn import load_trained
+from featgan.scores.small_cnn import load_trained, train_classifier
 from harness import results
 from harness.records.data_set import FORMAT, DataSet
 from harness.records.sweep_results import SweepResults

@@ -16,7 +16,7 @@ from featgan.features.settings import GroupSettings
 from featgan.gans.generator_file import load_generator
 from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
-from featgan.scores.inception_score import classify, drawn, load_classifier
+from featgan.scores.score import classify, drawn, load_classifier
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run

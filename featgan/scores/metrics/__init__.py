@@ -1,0 +1,1 @@
+"""Distances of generated from real images in a classifier's feature space: a file for each."""

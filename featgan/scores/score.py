@@ -1,0 +1,141 @@
+"""Measure the images of a generator during training, and real images for comparison.
+
+`Score` classifies images as they would be saved, on the classifier's device. It does not change
+any global random generator, flag or mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featgan import precision
+from featgan.scores.classifiers import Classifier, load_inception
+from featgan.scores.inception_score import inception_score
+from featgan.scores.metrics.distances import TooFew
+from featgan.scores.metrics.registry import measure
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.settings import METRICS, ScoreSettings
+from featgan.scores.small_cnn import load_trained
+from featgan.user_code import source_digest
+
+Generate = Callable[[int, int], Tensor]
+"""`generate(start, stop)` returns uint8 images [stop - start, 3, S, S] on the device."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One score and, from the same images, the further metrics."""
+
+    score: float
+    score_std: float
+    """Standard deviation of the score over its splits."""
+    metrics: dict[str, float]
+
+
+class Score:
+    """Inception Score of images, and metrics that compare them with `real` images.
+
+    `protocol` states how the score is made, `metrics_protocol` how the metrics are.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: ScoreSettings,
+        real: FeatureStatistics | None = None,
+    ) -> None:
+        if settings.metrics and real is None:
+            raise ValueError(f"{', '.join(settings.metrics)} need features of real images")
+        self.classifier, self.settings, self.real = classifier, settings, real
+        self.count = settings.count
+        """Images of one measurement."""
+        number_format = precision.name(classifier.dtype)
+        self.protocol = (
+            f"IS {classifier.name} n={self.count} splits={settings.splits} {number_format}"
+        )
+        self.metrics_protocol = ""
+        if real is not None and settings.metrics:
+            names = " ".join(map(_protocol_name, settings.metrics))
+            images = f"n={self.count} real={len(real)}"
+            self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
+
+    def evaluate(self, generate: Generate) -> Measurement:
+        """Measure score and metrics of the first `count` images of `generate`, in one pass.
+
+        Raises `Diverged` if the score is not finite.
+        """
+        size = self.settings.batch_size
+        features, logits = classify(self.classifier, generate, self.count, size)
+        score, deviation = inception_score(logits, self.settings.splits)
+        return Measurement(score, deviation, self._metrics(features, self.real))
+
+    def measure_real(self, features: Tensor, logits: Tensor) -> Measurement:
+        """Measure real images as if they were generated: the values a generator can reach.
+
+        Takes a classifier's features [n, width] and logits of images in random order. The score is
+        that of `count` images; the metrics compare one part of the images with the other. There
+        are none if half of the images are too few for them.
+        """
+        score, deviation = inception_score(logits[: self.count], self.settings.splits)
+        part, _ = self.halves(len(features))
+        metrics: dict[str, float] = {}
+        if part > 1:  # one image has no variance
+            with suppress(TooFew):
+                metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
+        return Measurement(score, deviation, metrics)
+
+    def halves(self, images: int) -> tuple[int, int]:
+        """Return the sizes of the two parts of real images that the metrics compare."""
+        part = min(self.count, images // 2)
+        return part, images - part
+
+    def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if real is not None:
+            for name in self.settings.metrics:
+                found |= measure(name, real, features)
+        return found
+
+
+def _protocol_name(metric: str) -> str:
+    """Return a metric's name in a protocol; a user-defined one has the digest of its source."""
+    if metric in METRICS:
+        return metric.upper()
+    return f"{metric}-{(source_digest(metric) or 'unknown')[:6]}"
+
+
+def load_classifier(
+    settings: ScoreSettings, device: torch.device, trained: Path | None = None
+) -> Classifier:
+    """Load the classifier of `settings` onto `device`; `trained` is the file of a trained one."""
+    dtype = precision.resolve(settings.precision, device)
+    if settings.classifier == "inception":
+        return load_inception(settings.weights, device, dtype)
+    if trained is None:
+        raise ValueError("the file of the trained classifier is missing")
+    return load_trained(trained, device, dtype)
+
+
+def classify(
+    classifier: Classifier, generate: Generate, count: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return features [count, width] and logits [count, classes] of a generator's images."""
+    features, logits = [], []
+    for start in range(0, count, batch_size):
+        images = generate(start, min(start + batch_size, count))
+        of_batch = classifier.features_and_logits(images)
+        features.append(of_batch[0])
+        logits.append(of_batch[1])
+    return torch.cat(features), torch.cat(logits)
+
+
+def drawn(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Generate:
+    """Return a generator of real images in the order of `rows`; `read` returns uint8 images."""
+    return lambda start, stop: torch.from_numpy(read(rows[start:stop]))

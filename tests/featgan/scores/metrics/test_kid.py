@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from synthetic_features import SIZES, features, line
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from featgan.scores.metrics.kid import kernel_distance
+from featgan.scores.metrics.statistics import FeatureStatistics
+
+
+@pytest.mark.parametrize("part", [0.9, 0.1])
+@pytest.mark.parametrize(("n", "real_n", "d"), [*SIZES, (2100, 50, 3)])
+def test_kid_equals_torch_fidelity(n: int, real_n: int, d: int, part: float) -> None:
+    generated, real = features(n, d, 1, 0.1), features(real_n, d, 2)
+    size = int(min(n, real_n) * part)
+    theirs = kid_features_to_metric(
+        generated.double(), real.double(), kid_subsets=7, kid_subset_size=size, verbose=False
+    )["kernel_inception_distance_mean"]
+    ours = kernel_distance(FeatureStatistics(real), generated, subsets=7, size=size)
+    assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_kid_with_cached_real_draws_is_the_same() -> None:
+    real, some, others = features(90, 9, 0), features(80, 9, 1), features(60, 9, 2)
+    kept = FeatureStatistics(real)
+    for generated in (some, some + 1, others, some):
+        alone = kernel_distance(FeatureStatistics(real), generated, subsets=3, size=40)
+        assert kernel_distance(kept, generated, subsets=3, size=40) == alone
+
+
+def test_kid_by_hand() -> None:
+    # k(x, y) = (xy + 1)³: k(0, 1) = 1 twice; k(1, 2) = 27 twice; across: 1, 1, 8, 27.
+    real, generated = FeatureStatistics(line(0, 1)), line(1, 2)
+    assert kernel_distance(real, generated) == pytest.approx(1 + 27 - 2 * 37 / 4)
+
+
+def test_kid_of_whole_sets_needs_one_draw() -> None:
+    generated, real = features(60, 9, 1), FeatureStatistics(features(60, 9, 2))
+    assert kernel_distance(real, generated) == pytest.approx(
+        kernel_distance(real, generated[torch.randperm(60)], subsets=3), rel=1e-9
+    )
