@@ -261,7 +261,7 @@ def others(folder: Path) -> dict[str, Kind]:
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
         "real features": Kind(folder / "f.safetensors", of_real, (b"features 3", b"features 4")),
         "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
-        "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 2", b"checkpoint 3")),
+        "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 1", b"checkpoint 9")),
         "part": Kind(folder / "count" / "parts" / "00000.npz", part),
     }
 
