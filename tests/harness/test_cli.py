@@ -1,4 +1,4 @@
-"""How commands end: the code, and the one line that is told."""
+"""Exit codes of commands, and the one line that they print."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_what_went_wrong_is_one_line(
     error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(fails(error)) == code
-    told = capsys.readouterr().err
-    assert told.startswith(f"featgan: {line}")
-    assert told.count("\n") == 1
-    assert "SECRET" not in told
+    err = capsys.readouterr().err
+    assert err.startswith(f"featgan: {line}")
+    assert err.count("\n") == 1
+    assert "SECRET" not in err
 
 
 class EndpointConnectionError(Exception):
@@ -63,13 +63,13 @@ class EndpointConnectionError(Exception):
         (OSError(errno.ESTALE, "stale", "/x/y"), "stale: /x/y: fix"),
         (ConnectionError("no route"), "ConnectionError: no route: the storage of `results`: fix"),
         (
-            EndpointConnectionError("s3://K:SECRET@b is away"),
-            "EndpointConnectionError: s3://***@b is away: the storage of `results`: fix",
+            EndpointConnectionError("s3://K:SECRET@b is unreachable"),
+            "EndpointConnectionError: s3://***@b is unreachable: the storage of `results`: fix",
         ),
     ],
     ids=["mount", "connection", "bucket"],
 )
-def test_a_storage_that_is_away_is_one_line(
+def test_an_unreachable_storage_is_one_line(
     error: Exception, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(fails(error)) == 1
@@ -80,10 +80,10 @@ def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert exit_code(fails(ValueError("odd: s3://KEY:SECRET@b"))) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback (most recent call last):\n")
-    assert told.endswith("ValueError: odd: s3://***@b\n")
-    assert "SECRET" not in told
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("ValueError: odd: s3://***@b\n")
+    assert "SECRET" not in err
     assert exit_code(lambda: 0) == 0
 
 
@@ -98,7 +98,7 @@ def test_an_unexpected_error_keeps_its_traceback_but_no_secret(
     ],
     ids=["a file", "below a file", "proc", "long"],
 )
-def test_a_place_that_can_keep_no_files_is_told(root: str, reason: str) -> None:
+def test_a_place_that_can_keep_no_files_is_named(root: str, reason: str) -> None:
     message = rf"^results: {root}: no files can be written there .*{reason}"
     lock = cli.sweep_lock(Store(root), "s", Screen())
     with pytest.raises(UserError, match=message) as caught, lock:
@@ -181,19 +181,19 @@ score: {classifier: inception}
 def dry_run(folder: Path, out: Any, encoding: str = "utf-8", **options: Any) -> Any:
     (folder / "s.yaml").write_text(FILE)
     command = [sys.executable, "-m", "harness.sweep", str(folder / "s.yaml"), "--dry-run"]
-    spelled = os.environ | {"PYTHONIOENCODING": encoding}
-    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=spelled, **options)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=environment, **options)
 
 
 def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:
-        told = dry_run(tmp_path, closed)
-    assert (told.returncode, told.stderr) == (1, b"")
+        done = dry_run(tmp_path, closed)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_letters_that_standard_output_lacks_are_spelled(tmp_path: Path) -> None:
-    told = dry_run(tmp_path, subprocess.PIPE, "ascii")
-    assert (told.returncode, told.stderr) == (0, b"")
-    assert b"/caf\\xe9" in told.stdout
+def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, subprocess.PIPE, "ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"/caf\\xe9" in done.stdout

@@ -47,7 +47,7 @@ def test_a_file_is_read_back_replaced_and_deleted(store: Store) -> None:
     assert not store.exists("runs/a/run.json")
 
 
-def test_many_files_are_read_in_the_order_asked_for_whatever_their_names(
+def test_many_files_are_read_in_the_order_asked_for(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.storage.store.AT_ONCE", 2)

@@ -51,7 +51,7 @@ class Server:
             self.met.append(fault)
         if fault == "stall":
             time.sleep(1)
-        if fault == "lost answer":  # done, but the caller is told that it failed
+        if fault == "lost answer":  # done, but the caller sees a failure
             list(self.inner(environment, lambda *_: None))
         if fault == "slow down":
             start("503 Slow Down", [("Content-Length", str(len(SLOW_DOWN)))])
@@ -136,7 +136,7 @@ def test_every_call_outlives_a_storage_that_fails_for_a_while(
     assert store.list() == ["lock/1", "runs/a/before.json"]
 
 
-def test_a_storage_that_stays_down_is_an_error_not_an_endless_wait(
+def test_a_storage_that_stays_unreachable_is_an_error(
     store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
