@@ -1,7 +1,6 @@
-"""The run record: the schema of `run.json`, the one truth that tables are made from.
+"""The run record: the schema of `run.json`, from which all tables are made.
 
-Written by the trial at every evaluation, read by the sweep (what is done?) and by the
-results. Knows no Ray and no tensors.
+A trial writes it; the sweep reads from it which runs are done.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from harness.storage.sealed import Sealed
 
 Status = Literal["running", "interrupted", "finished", "diverged", "failed", "stopped"]
 FINAL: tuple[Status, ...] = ("finished", "diverged")
-"""A run of any other status is continued by the next sweep; a pilot leaves `stopped` ones be."""
+"""Runs of any other status are continued by the next sweep, `stopped` ones not by a pilot."""
 
 
 class Seconds(BaseModel):
-    """Where the time of a run went, in seconds, over all its continuations."""
+    """Time that a run has spent, in seconds, over all its continuations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +29,7 @@ class Seconds(BaseModel):
     """Start-up: loading libraries, images and classifier."""
 
 
-def _whole(cell: dict[str, Any]) -> dict[str, Any]:
+def _complete(cell: dict[str, Any]) -> dict[str, Any]:
     if not (
         isinstance(cell.get("data"), str)
         and isinstance(cell.get("mode"), str)
@@ -40,7 +39,7 @@ def _whole(cell: dict[str, Any]) -> dict[str, Any]:
     return cell
 
 
-CellRecord = Annotated[dict[str, Any], AfterValidator(_whole)]
+CellRecord = Annotated[dict[str, Any], AfterValidator(_complete)]
 """A place in the grid: `data`, `mode`, `seed` and any further axis by dotted key."""
 
 
@@ -57,36 +56,36 @@ class RunRecord(Sealed):
     cell: CellRecord
     """The run's place in the grid."""
     settings: dict[str, Any]
-    """The run's resolved settings, as the sweep file spells them."""
+    """The run's resolved settings, as in a sweep file."""
     data_key: str = ""
-    """Store key of its images and feature counts; empty in a record of old."""
+    """Store key of its images and feature counts; empty if unknown."""
     data_digest: str = ""
-    """Hash of what these are, a part of the signature; empty in a record of old."""
+    """Hash of images and feature counts, a part of the signature; empty if unknown."""
     status: Status
     reason: str | None = None
     """Why a run failed, diverged or was interrupted."""
     score_protocol: str
     metrics_protocol: str = ""
-    """How the further metrics were made; empty without any."""
+    """Protocol of the further metrics; empty without any."""
     stages: list[StageRecord]
     epochs_to_peak: int
     """Sum of the stages' peak epochs: the paper's "total training epochs"."""
     epochs_spent: int
     final_score: float | None
-    """The last stage's peak; of a run that ended before that stage had one, the peak before."""
+    """The last stage's peak, or the peak before it if the run ended without one."""
     best_score: float | None
     """The highest score of the whole run."""
     evaluations: list[Evaluation]
     generator_sha256: str | None = None
-    """Of `generator.safetensors`, once the run has ended."""
+    """SHA-256 of `generator.safetensors`, once the run has ended."""
     seconds: Seconds
     device: str
     machines: tuple[str, ...] = ()
-    """Host and device of the start and of every continuation that the record knows of."""
+    """Host and device of the start and of every continuation."""
     precision: str
     versions: dict[str, str]
     continued: int = 0
-    """How often the run was continued from a checkpoint."""
+    """Number of continuations from a checkpoint."""
     started: str
     updated: str
     """ISO 8601, UTC."""

@@ -1,6 +1,6 @@
-"""The schemas of the small JSON files beside the run records: groups, data sets, measurements.
+"""Schemas of a sweep's JSON files other than run records: groups, data sets, measurements.
 
-They ignore keys they do not know, so that tables can be made from the files of a later version.
+Unknown keys are ignored, so that tables can be made from the files of a later version.
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ from harness.records.run_record import CellRecord
 from harness.storage.sealed import Sealed
 
 
+class _Record(Sealed):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal[1] = 1
+
+
 class GroupsRecord(Sealed):
-    """The feature groups of one data set, and how many images have each value."""
+    """The feature groups of one data set, and the number of images of each value."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     format: Literal[2] = 2
     data: str
     by: str
-    """What images are grouped by: `feature_count`, or another of `groups.by`."""
+    """The value that images are grouped by, as in `groups.by`."""
     label: str
-    """What these values are, with their unit."""
+    """Description of the values, with their unit."""
     method: str
     k: int
     groups: tuple[Group, ...]
@@ -39,37 +45,31 @@ class GroupsRecord(Sealed):
 
     @property
     def title(self) -> str:
-        """How the groups were made."""
+        """Description of how the groups were made."""
         by = "" if self.by == "feature_count" else f"{self.by}, "
         return f"{by}{self.method}, k = {self.k}"
 
     @property
     def digits(self) -> int:
-        """Decimals that tell the groups' values apart: one for feature counts, as in the paper."""
+        """Number of decimals that distinguish the groups; 1 for feature counts, as in the paper."""
         span = self.groups[-1].highest - self.groups[0].lowest
         return max(1, 3 - math.ceil(math.log10(span))) if span > 0 else 1
 
 
-class SweepRecord(Sealed):
-    """What a sweep asks for; `sweep.json` is this model as sealed JSON."""
+class SweepRecord(_Record):
+    """The grid of a sweep; `sweep.json` is this model as sealed JSON."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    format: Literal[1] = 1
     name: str
     cells: list[CellRecord]
     runs: list[str] | None = None
-    """Folders of the runs of these cells; None: whatever is there."""
+    """Folders of the runs of these cells; None for all that exist."""
     notes: list[str] = Field([])
     """Sentences that every table repeats."""
 
 
-class DataRecord(Sealed):
+class DataRecord(_Record):
     """How one data set of the sweep was made."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    format: Literal[1] = 1
     name: str
     source: dict[str, Any] = Field({})
     key: str = ""
@@ -93,56 +93,47 @@ class CountStatistics(BaseModel):
     sd: float
 
 
-class Rescored(Sealed):
+class Rescored(_Record):
     """A trained generator measured again, with noise that its training never saw."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    format: Literal[1] = 1
     generator_sha256: str
     protocol: str
-    """Of `score`: many images."""
+    """Protocol of `score`, with many images."""
     score: float
     score_std: float
     same_protocol: str
-    """Of `fresh_scores`: the protocol of the run's own evaluations."""
+    """Protocol of `fresh_scores`: that of the run's evaluations."""
     fresh_scores: list[float]
-    """One score for each disjoint set of images as large as an evaluation's."""
+    """A score for each disjoint set of as many images as an evaluation has."""
     qualities: Qualities
     feature_counts: CountStatistics | None
-    """Of generated images; None where VGG16's weights were not to be had."""
+    """Feature counts of generated images; None without the network's weights."""
     device: str
     seconds: float
 
 
-class RealScore(Sealed):
+class RealScore(_Record):
     """The score of a data set's real images, measured as those of a generator: the ceiling."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    format: Literal[1] = 1
     name: str
     digest: str
     protocol: str
-    """That of the runs whose ceiling this is; but `images` may be fewer than its n."""
+    """Protocol of the runs whose ceiling this is; `images` may be fewer than its n."""
     images: int
     score: float
     score_std: float
     metrics: dict[str, float] = Field({})
-    """Of a part of them, at most half of all, against the others."""
+    """Metrics of a part of the images, at most half of all, against the others."""
     metrics_images: tuple[int, int] | None = None
-    """How many that part holds, and how many the others are."""
+    """Numbers of images of that part, and of the others."""
 
 
-class RealRecord(Sealed):
+class RealRecord(_Record):
     """The same measurements of the real images of a data set, at the size they are trained at."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    format: Literal[1] = 1
     name: str
     digest: str
     qualities: Qualities
     feature_counts: CountStatistics | None
     group_counts: dict[int, CountStatistics] = Field({})
-    """By feature group, of the images that were grouped by their full-size counts."""
+    """Feature counts at training size by feature group; images are grouped by full-size counts."""

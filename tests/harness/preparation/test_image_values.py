@@ -94,7 +94,7 @@ def raising(images):
 """
 
 
-def test_a_users_own_function(
+def test_a_user_defined_function(
     store: Store, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ownscores.py").write_text(OWN)

@@ -130,7 +130,7 @@ def test_real_images_are_scored_once_as_generated_ones_are(
         (5, {"splits": 1, "metrics": ["density_coverage"]}, "density_coverage: it takes 6"),
     ],
 )
-def test_too_few_real_images_are_told_before_any_is_scored(
+def test_too_few_real_images_are_reported_before_any_is_scored(
     store: Store, number: int, settings: dict[str, Any], says: str
 ) -> None:
     data = replace(DATA, images=number)

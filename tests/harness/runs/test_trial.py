@@ -139,7 +139,7 @@ def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
     assert [len(r.evaluations) for r in reports] == [1, 2, 3, 4, 5, 6, 6]
 
 
-def test_seconds_are_told_apart_and_add_up(store, run):
+def test_seconds_of_a_run_add_up(store, run):
     import time
 
     started = time.perf_counter()
@@ -162,7 +162,7 @@ def dying_after(evaluations):
     return report
 
 
-def test_a_run_that_died_at_every_evaluation_ends_as_if_it_had_not(store, run, shared, tmp_path):
+def test_a_run_killed_at_every_evaluation_ends_with_same_bytes(store, run, shared, tmp_path):
     straight = Store(str(tmp_path / "straight"))
     (tmp_path / "straight" / "s").mkdir(parents=True)
     (tmp_path / "straight" / "features").symlink_to(shared / "features")
@@ -240,7 +240,7 @@ def test_a_run_is_not_continued_on_other_threads(store, run):
     assert run_trial(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
 
-def test_a_run_has_the_threads_of_its_cores_whatever_the_environment_says(store, run):
+def test_a_run_uses_as_many_threads_as_its_options_say(store, run):
     before, seen = torch.get_num_threads(), set()
     torch.set_num_threads(1)  # what OMP_NUM_THREADS=1 does, which Ray sets
     try:
@@ -275,7 +275,7 @@ def test_checkpoints_are_written_by_time(store, run):
     assert not store.exists(f"{run.folder}/checkpoint.pt")
 
 
-def test_the_record_of_a_run_that_may_end_at_any_report_is_never_behind(store, run):
+def test_the_record_of_a_pilots_run_is_never_behind(store, run):
     rarely = replace(EVERY_EVALUATION, checkpoint_minutes=60)
 
     def behind(options):
@@ -294,7 +294,7 @@ def test_the_record_of_a_run_that_may_end_at_any_report_is_never_behind(store, r
     assert behind(rarely) > 0
 
 
-def test_a_sweep_that_asks_to_stop_gets_a_checkpoint_and_continues(store, run, monkeypatch):
+def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
     store.delete(run.folder)
@@ -315,7 +315,7 @@ def test_a_sweep_that_asks_to_stop_gets_a_checkpoint_and_continues(store, run, m
 
 
 @pytest.mark.usefixtures("seconds_between_event_files")
-def test_curves_of_a_continued_run_have_no_gap_and_no_double_point(store, run):
+def test_curves_of_a_continued_run_have_no_gap_or_double_point(store, run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     rarely = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2)

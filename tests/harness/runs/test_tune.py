@@ -161,7 +161,7 @@ def test_a_reason_that_cannot_be_recorded_ends_no_other_run(
     assert "Tune stopped" not in said
 
 
-def test_ctrl_c_with_failing_storage_is_reported_and_the_second_ends_all(
+def test_ctrl_c_with_failing_storage_is_reported(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(key: str, data: bytes) -> None:
@@ -242,7 +242,7 @@ def test_time_left_of_continued_runs_is_from_where_they_continue(store: Store) -
     assert reported(second, 0.5) == pytest.approx(0.55 / 1.1)
 
 
-def test_the_best_score_so_far_counts_what_earlier_calls_have_done() -> None:
+def test_the_best_score_so_far_includes_earlier_calls() -> None:
     counts = Counts(total=2)
     counts.add_score(2.5, "a", "IS x")
     counts.add_score(1.5, "b", "IS x")
