@@ -12,7 +12,7 @@ from featgan.staging.progress import Peak
 @pytest.mark.parametrize("mode", ["ascending", "conventional"])
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_stopped_at_every_evaluation_ends_with_the_same_bytes(
+def test_a_run_stopped_at_every_evaluation_ends_the_same(
     make_trainer, mode, size, precision, same, outcome
 ):
     options = {
@@ -78,9 +78,7 @@ BEYOND = [
 
 
 @pytest.mark.parametrize("options", BEYOND, ids=str)
-def test_beyond_the_paper_too_a_stopped_run_ends_with_the_same_bytes(
-    make_trainer, options, same, outcome
-):
+def test_a_stopped_run_beyond_the_paper_ends_the_same(make_trainer, options, same, outcome):
     straight = make_trainer(**options)
     evaluations = len(list(straight.run()))
     assert evaluations > 3
@@ -113,7 +111,7 @@ def scripted(make_trainer, monkeypatch):
     return script
 
 
-def test_a_smoothed_peak_rewinds_to_the_middle_of_the_best_window(scripted, same):
+def test_a_smoothed_peak_rewinds_to_the_best_windows_middle(scripted, same):
     trainer, models = scripted(
         [1.0, 6.0, 1.0, 5.0, 5.0, 5.0],
         mode="conventional",
@@ -135,7 +133,7 @@ def test_a_watched_distance_is_best_when_lowest(scripted, same):
     assert same(trainer.state()["model"], models[1])
 
 
-def test_without_rewind_the_next_stage_goes_on_and_the_run_still_ends_at_its_peak(scripted, same):
+def test_without_rewind_the_run_still_ends_at_its_peak(scripted, same):
     trainer, models = scripted(
         [3.0, 1.0, 2.0, 1.0, 4.0, 1.0], mode="ascending", stage_epochs=2, staging={"rewind": False}
     )
@@ -161,9 +159,7 @@ def test_replaced_groups_are_not_met_again(make_trainer, monkeypatch):
     assert len(met) == 3
 
 
-def test_paced_sampling_favours_low_scores_at_first_and_nobody_in_the_end(
-    make_trainer, monkeypatch
-):
+def test_paced_sampling_favours_low_values_only_at_first(make_trainer, monkeypatch):
     trainer = make_trainer(
         "conventional", count=40, stage_epochs=8, epoch_steps=20, pacing={"by": "sampling"}
     )
@@ -196,7 +192,7 @@ def test_a_paced_loss_weighs_each_real_image_by_its_place(make_trainer, monkeypa
     assert seen[0].tolist() == pytest.approx((2 - rows / 2).tolist(), abs=1e-5)
 
 
-def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_trainer, same):
+def test_measuring_more_often_does_not_change_training(make_trainer, same):
     never, always = make_trainer("conventional"), make_trainer("conventional")
     never.train(6)
     for _ in range(6):
@@ -205,7 +201,7 @@ def test_measuring_never_or_at_every_epoch_leaves_the_training_the_same(make_tra
     assert same(never.state()["model"], always.state()["model"])
 
 
-def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer, same):
+def test_the_number_of_scored_images_does_not_change_training(make_trainer, same):
     few, many = make_trainer("conventional"), make_trainer("conventional", score_count=60)
     for trainer in (few, many):
         trainer.train(1)
@@ -214,9 +210,7 @@ def test_the_number_of_images_scored_leaves_the_training_the_same(make_trainer, 
     assert same(few.state()["model"], many.state()["model"])
 
 
-def test_the_next_stage_starts_from_the_peak_and_not_from_the_stages_end(
-    make_trainer, monkeypatch, same
-):
+def test_the_next_stage_starts_from_the_peak(make_trainer, monkeypatch, same):
     trainer = make_trainer("ascending", stage_epochs=3)
     scores = iter([1.0, 3.0, 2.0, 5.0, 4.0, 3.0, 1.0, 1.0, 2.0])
     measure = lambda generate: Measurement(next(scores), 0.0, {})  # noqa: E731
@@ -251,7 +245,7 @@ def test_fp32_is_fp32_in_convolutions_on_a_gpu_too(make_trainer, monkeypatch, pr
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_modes_of_one_seed_start_from_the_same_weights_and_the_same_noise(make_trainer, same):
+def test_modes_of_one_seed_share_weights_and_noise(make_trainer, same):
     staged, conventional = make_trainer("descending", seed=4), make_trainer("conventional", seed=4)
     assert same(staged.state()["model"], conventional.state()["model"])
     assert torch.equal(staged.generate(0, 8), conventional.generate(0, 8))
@@ -296,7 +290,7 @@ def test_losses_are_means_since_the_evaluation_before(make_trainer):
     assert (first.steps, second.steps) == (3, 6)
 
 
-def test_a_users_network_with_dropout_continues_to_the_same_bytes(make_trainer, same):
+def test_a_network_with_dropout_continues_to_the_same_bytes(make_trainer, same):
     def with_dropout():
         trainer = make_trainer("conventional")
         trainer.gan.discriminator.layers.insert(1, torch.nn.Dropout(0.5))

@@ -98,6 +98,10 @@ def test_a_name_is_text_in_every_table_and_leaves_no_folder(
     assert "\\input{" not in (folder / "tables" / "tables.tex").read_text()
 
 
+@pytest.mark.guarantee(
+    "Files that are read back",
+    "A record of another run, generator or data set is left out and named",
+)
 def test_a_record_that_names_another_folder_is_left_out(
     sweep_folder: Callable[..., Path],
 ) -> None:

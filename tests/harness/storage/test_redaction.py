@@ -15,6 +15,11 @@ from harness.storage.redaction import redacted
 from harness.storage.store import Store
 from harness.sweep import main
 
+pytestmark = pytest.mark.guarantee(
+    "Exposure",
+    "Secrets appear nowhere: not in output, logs, records, reports or run names",
+)
+
 SECRET = "AKIA1234SECRET"
 LONG = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 """A key and a secret of the lengths that AWS gives them: longer than what an error repeats."""
