@@ -223,25 +223,14 @@ class SweepResults:
 
     def _row(self, run: RunRecord) -> dict[str, Any]:
         """Return what `frame` takes from one run alone."""
-        again = self.rescored.get(run.run)
-        row = {
-            "data": run.cell["data"],
-            "mode": run.cell["mode"],
-            "seed": run.cell["seed"],
-            "axes": _axes(run.cell),
-            "protocol": run.score_protocol,
-            "status": run.status,
-            "pattern": _key(run.cell, without="seed"),
-            "label": ", ".join([run.cell["mode"], *(f"{k}={v}" for k, v in _axes(run.cell))]),
-            "final_score": run.final_score,
-            "best_score": run.best_score,
-            "epochs_to_peak": run.epochs_to_peak,
-            "epochs_spent": run.epochs_spent,
-            "record": run,
-            "rescored": again,
-        }
+        again, axes = self.rescored.get(run.run), _axes(run.cell)
+        row = {key: run.cell[key] for key in ("data", "mode", "seed")} | dict(run)
+        row |= {"axes": axes, "record": run, "rescored": again}
+        row["protocol"] = run.score_protocol
+        row["pattern"] = _key(run.cell, without="seed")
+        row["label"] = ", ".join([run.cell["mode"], *(f"{key}={value}" for key, value in axes)])
         if again:
-            row |= {name: getattr(again.qualities, name) for name in QUALITIES}
+            row |= vars(again.qualities)
             if again.fresh_scores and again.same_protocol == run.score_protocol:
                 row["fresh_score"] = np.mean(again.fresh_scores)
             if counts := again.feature_counts:

@@ -25,34 +25,32 @@ ENOUGH_SEEDS = 6
 class Claim:
     """The claim that `first` is above (`sign` 1) or below (-1) `second` in a measure."""
 
-    text: str
     first: str
+    verb: str
     second: str
     measure: str
-    """Column of the table of runs."""
+    """Column of the runs' frame."""
     sign: int
     digits: int
 
+    @property
+    def text(self) -> str:
+        """The claim as a sentence."""
+        return f"{self.first} {self.verb} {self.second}"
+
 
 CLAIMS = (
-    Claim("conventional ends with a higher score than descending",
-          "conventional", "descending", "final_score", 1, 3),
-    Claim("conventional ends with a higher score than ascending",
-          "conventional", "ascending", "final_score", 1, 3),
-    Claim("descending needs fewer epochs to its peak than conventional",
-          "descending", "conventional", "epochs_to_peak", -1, 0),
-    Claim("ascending needs fewer epochs to its peak than conventional",
-          "ascending", "conventional", "epochs_to_peak", -1, 0),
-    Claim("descending has clearer outlines than conventional",
-          "descending", "conventional", "sharpness", 1, 2),
-    Claim("conventional has clearer outlines than ascending",
-          "conventional", "ascending", "sharpness", 1, 2),
-    Claim("ascending has more saturated colours than conventional",
-          "ascending", "conventional", "saturation", 1, 3),
-    Claim("ascending makes more similar images than conventional",
-          "ascending", "conventional", "diversity", -1, 1),
-    Claim("features steer: descending's images have more of them than ascending's",
-          "descending", "ascending", "feature_count", 1, 1),
+    Claim("conventional", "ends with a higher score than", "descending", "final_score", 1, 3),
+    Claim("conventional", "ends with a higher score than", "ascending", "final_score", 1, 3),
+    Claim("descending", "needs fewer epochs to its peak than", "conventional",
+          "epochs_to_peak", -1, 0),
+    Claim("ascending", "needs fewer epochs to its peak than", "conventional",
+          "epochs_to_peak", -1, 0),
+    Claim("descending", "has clearer outlines than", "conventional", "sharpness", 1, 2),
+    Claim("conventional", "has clearer outlines than", "ascending", "sharpness", 1, 2),
+    Claim("ascending", "has more saturated colours than", "conventional", "saturation", 1, 3),
+    Claim("ascending", "makes more similar images than", "conventional", "diversity", -1, 1),
+    Claim("descending", "makes images of more features than", "ascending", "feature_count", 1, 1),
 )  # fmt: skip
 
 

@@ -64,10 +64,16 @@ def draw(results: SweepResults, folder: Path) -> list[Path]:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-            for kind in ("png",) if name.startswith("samples-") else ("png", "svg"):
+            # Without version and date, an equal figure has equal bytes.
+            kinds: dict[str, Any] = {
+                "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
+                "svg": {"metadata": {"Date": None}},
+            }
+            if name.startswith("samples-"):
+                del kinds["svg"]  # pixels have no use for it
+            for kind, options in kinds.items():
                 drawn.append(folder / f"{name}.{kind}")
-                undated = {"Software": None} if kind == "png" else {"Date": None}
-                figure.savefig(drawn[-1], bbox_inches=box, metadata=undated)  # same bytes again
+                figure.savefig(drawn[-1], bbox_inches=box, **options)
     return drawn
 
 

@@ -27,19 +27,6 @@ from harness.report.table import Column, Table, Value
 PEAK_PIXELS = 560
 """Longest side of a sample grid in the report; the files beside the runs are whole."""
 
-WORDS = (
-    ("feature count", "positive outputs of VGG16's first fully connected layer for one image"),
-    ("feature group", "images of similar feature counts, or of another value by which they are "
-                      "grouped; numbered by rising centroid"),
-    ("stage", "the training between two changes of the data"),
-    ("peak", "the evaluation with the best score of its stage; the next stage starts from the "
-             "model as it was then (rewind)"),
-    ("epochs to peak", "the sum of the stages' peak epochs; epochs spent counts all"),
-    ("final score", "the peak of the last stage; best score: the highest of the whole run"),
-    ("best of n", "of the runs that differ in their seed alone, the one with the highest best "
-                  "score"),
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -95,7 +82,6 @@ def write(
         complete=not results.missing and all(run.status == "finished" for run in results.runs),
         state=state,
         sections=[section for section in chapters if section.tables or section.galleries],
-        words=WORDS,
     )
     (results.folder / "report.html").write_text(page)
 
