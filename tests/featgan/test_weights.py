@@ -59,6 +59,10 @@ def test_a_download_is_verified_and_kept(hub: Path, monkeypatch: pytest.MonkeyPa
     assert asked == [(URL, DIGEST[:8])]
 
 
+@pytest.mark.guarantee(
+    "Exposure",
+    "Downloaded weights are verified by their published hash, also when kept",
+)
 def test_a_damaged_download_is_refused(hub: Path) -> None:
     hub.mkdir()
     (hub / URL.rpartition("/")[2]).write_bytes(CONTENT[:-1])

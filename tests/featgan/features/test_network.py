@@ -133,6 +133,10 @@ def test_unknown_networks_and_layers_are_refused(options: dict[str, object], mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.guarantee(
+    "Exposure",
+    "Downloaded weights are verified by their published hash, also when kept",
+)
 def test_a_damaged_download_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()

@@ -96,6 +96,7 @@ def _folders() -> list[Path]:
     return sorted(Path(f"/tmp/fg{os.getpid()}/featgan-{os.getuid()}").iterdir())
 
 
+@pytest.mark.guarantee("Exposure", "On one machine only loopback is listened on")
 def test_it_listens_on_loopback_only_and_ends_with_its_files(start) -> None:
     driver = start()
     assert len(driver.processes()) > 5

@@ -98,6 +98,7 @@ def test_longest_first_in_one_process_and_failures_are_reported(
     assert [line.partition(" ")[2] for line in logged] == [reason, reason]
 
 
+@pytest.mark.guarantee("Exposure", "Keys of the environment appear in no log of Ray or Tune")
 def test_the_keys_of_a_bucket_are_not_written_into_logs(
     ray_session: None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,10 @@ def test_ctrl_c_with_failing_storage_is_reported(
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.guarantee(
+    "Faults",
+    "Ctrl-C, SIGTERM or a closed terminal (not under `nohup`) lets runs save themselves",
+)
 def test_a_closed_terminal_asks_once_and_under_nohup_not_at_all(store: Store) -> None:
     numbers = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
     before = {number: signal.getsignal(number) for number in numbers}
