@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import fsspec
 from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
-from featgan.regular_file import open_regular
 from harness.sources.base import Found, Read, Row, Source
 from harness.storage.store import PACKAGES, S3_PATIENCE
 
@@ -93,8 +94,10 @@ def local(*paths: str) -> list[str]:
 def read(location: bytes) -> bytes:
     """Return the bytes of a local or remote file; OSError if they cannot be read."""
     if b"://" not in location:
-        with open_regular(location) as file:
-            return file.read()
+        file = Path(os.fsdecode(location)).expanduser()
+        if file.exists() and not file.is_file():  # a pipe would block, a device may never end
+            raise OSError(errno.EINVAL, "not a regular file", str(file))
+        return file.read_bytes()
     system, path = _connect(location.decode())
     return bytes(system.cat_file(path))
 

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from featgan.errors import UserError, first_line
 from featgan.images.decode import BadImage, decode, turn
-from featgan.regular_file import open_regular
 from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
 from harness.sources.folder import local, readable
+from harness.sources.folder import read as read_file
 
 
 class TorchvisionSource(Source):
@@ -184,8 +184,7 @@ def _open(key: str) -> Any:
 
 def _load(path: str) -> Image.Image:
     """Load a file as every other source does, in place of torchvision's loader."""
-    with open_regular(path) as file:
-        return decode(file.read())
+    return decode(read_file(os.fsencode(path)))
 
 
 def _first(data: Any) -> Any:
