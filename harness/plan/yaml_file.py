@@ -105,9 +105,6 @@ def parse(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not readable as YAML: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping of keys such as `data:` and `grid:`")
-    for key in content:
-        if not isinstance(key, str):
-            raise UserError(f"{path}: {_shown(key)}: a key must be text; quote it")
     return content
 
 

@@ -136,7 +136,7 @@ def test_a_mistake_inside_a_section_names_its_key(read, old, new, message):
         ("[]", "a sweep file is a mapping"),
         ("data: {}", "data: dictionary should have at least 1 item"),
         ("image_size: 32", "data: missing"),
-        ("1: 2", "1: a key must be text"),
+        ("data: {a: {source: builtin, set: digits}}\n1: 2", "1: keys should be strings, not 1"),
         (
             "a: &a [x, x]\nb: &b [*a, *a]\n"
             + "\n".join(
