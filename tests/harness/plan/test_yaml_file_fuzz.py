@@ -313,7 +313,7 @@ def test_ten_thousand_runs_are_planned_and_billions_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = "grid: {{mode: [ascending], data: [apples], seed: {}, groups.k: {}}}\n"
-    text = VALID[0].partition("grid:")[0]
+    text = VALID[0].partition("\ngrid:")[0] + "\n"
     path = tmp_path / "large.yaml"
     path.write_text(text + grid.format(list(range(200)), list(range(1, 51))))
     assert main([str(path), "--dry-run"]) == 0
@@ -333,7 +333,7 @@ def test_a_run_of_many_axes_still_fits_into_a_file_name(tmp_path: Path) -> None:
     keys = ["groups.tolerance", "training.learning_rate", "training.beta1", "training.beta2"]
     axes = ", ".join(f"{key}: [0.123456789012345, 0.1]" for key in keys)
     path = tmp_path / "many.yaml"
-    path.write_text(VALID[0].partition("grid:")[0] + f"grid: {{{axes}, features.weights: ["
+    path.write_text(VALID[0].partition("\ngrid:")[0] + "\n" + f"grid: {{{axes}, features.weights: ["
                     f"random, {'x' * 80}]}}\n")  # fmt: skip
     cells = expand(load(path))
     assert max(len(cell.label) for cell in cells) < 180
