@@ -99,8 +99,10 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
         except FileExistsError:
-            # A request whose answer was lost is sent again, and then finds its own file.
-            return self.get(key) == data
+            # A request whose answer was lost is sent again, and then finds its own file. Another's
+            # may be gone by now, like the lock of a sweep that has just ended.
+            ((_, found),) = self.get_all([key])
+            return found == data
         return True
 
     def once(self, key: str, make: Callable[[], bytes]) -> str:

@@ -72,6 +72,16 @@ def test_only_the_first_creates(store: Store) -> None:
     assert store.list() == ["lock/1"]
 
 
+def test_a_file_that_is_gone_at_once_was_created_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(*_: object) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", exists)
+    assert not Store(str(tmp_path)).create("s/lock.json", b"mine")
+
+
 def test_once_makes_a_file_that_is_missing_and_no_other(store: Store) -> None:
     assert store.once("classifier/0a1b", lambda: b"weights") == "classifier/0a1b"
     assert store.once("classifier/0a1b", lambda: pytest.fail("made again")) == "classifier/0a1b"
