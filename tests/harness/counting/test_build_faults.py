@@ -199,7 +199,7 @@ def test_what_a_reader_failed_on_is_tried_again(
     monkeypatch.setattr(folders, "read", read)
     data, (_, rejected, _) = counted(photos, Store(str(tmp_path / "store")))
     assert (data.rejected, data.unreadable) == (2, 1)
-    why = str(error).replace("\n", " ") or "MemoryError"
+    why = str(error).partition("\n")[0] or "MemoryError"
     assert rejected["reason"][1] == f"cannot be read: {why}"
 
 
