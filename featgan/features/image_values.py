@@ -1,34 +1,38 @@
-"""A value for each image, by which the images can be ordered and grouped.
+"""Values of images by which they can be ordered and grouped.
 
-Each function here takes uint8 images [n, 3, S, S], RGB, and gives float64 [n]; an image's value
-depends on nothing but its own pixels. Values that are no functions of pixels alone, such as the
-feature count or a column of a table, are only named here.
+Each function takes uint8 RGB images [n, 3, S, S] and returns float64 [n]; the value of an image
+depends on its own pixels alone. Values with other inputs, such as the feature count or a column of
+a table, are made elsewhere.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-ImageScore = Callable[[np.ndarray], np.ndarray]
-
 VERSION = 1
-"""Part of the name of stored values: to be raised when a function below gives other values."""
+"""Part of the name of stored values; raise it when a function below returns other values."""
 JPEG_QUALITY = 75
 EDGE = 16
-"""Grey levels between neighbours that make an edge."""
+"""Smallest difference of neighbours at an edge, in grey levels."""
 
 
 def jpeg_size(images: np.ndarray) -> np.ndarray:
-    """Bytes of each image saved as a JPEG of quality 75, however its own file was saved."""
-    return np.array([_jpeg_bytes(image) for image in images], np.float64)
+    """Return the size in bytes of each image saved as a JPEG of quality 75."""
+    sizes = []
+    for image in images:
+        file = io.BytesIO()
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        Image.fromarray(pixels).save(file, "jpeg", quality=JPEG_QUALITY)
+        sizes.append(file.tell())
+    return np.array(sizes, np.float64)
 
 
 def entropy(images: np.ndarray) -> np.ndarray:
-    """Entropy of each image's 256 grey levels in bits (Shannon 1948): 0 for one level, up to 8."""
+    """Return the entropy of each image's 256 grey levels in bits (Shannon 1948), 0..8."""
     shares = np.stack([np.bincount(image.ravel(), minlength=256) for image in grey(images)])
     shares = shares / shares.sum(axis=1, keepdims=True)
     logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
@@ -36,9 +40,9 @@ def entropy(images: np.ndarray) -> np.ndarray:
 
 
 def edge_density(images: np.ndarray) -> np.ndarray:
-    """Share of each image's pixels that differ by over 16 grey levels from the right or lower one.
+    """Return the share of each image's pixels with a gradient over 16 grey levels.
 
-    The difference is the length of the gradient, by forward differences.
+    The gradient is that of forward differences to the right and downwards.
     """
     levels = grey(images).astype(np.int32)
     across, down = np.diff(levels, axis=2)[:, :-1], np.diff(levels, axis=1)[:, :, :-1]
@@ -46,24 +50,17 @@ def edge_density(images: np.ndarray) -> np.ndarray:
 
 
 def grey(images: np.ndarray) -> np.ndarray:
-    """Luminance in whole grey levels: uint8 [n, 3, S, S] -> uint8 [n, S, S].
+    """Return the luminance, uint8 [n, S, S], of uint8 images [n, 3, S, S].
 
-    ITU-R 601's weights in integers, as Pillow converts, so equal on every machine.
+    ITU-R 601's weights as integers, as in Pillow, so that it is equal on every machine.
     """
     red, green, blue = images.astype(np.uint32).transpose(1, 0, 2, 3)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
 
 
-def _jpeg_bytes(image: np.ndarray) -> int:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
-        file, "jpeg", quality=JPEG_QUALITY
-    )
-    return file.tell()
-
-
-PIXEL_VALUES: Mapping[str, ImageScore] = {
+PIXEL_VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "jpeg_size": jpeg_size,
     "entropy": entropy,
     "edge_density": edge_density,
 }
+"""Functions by their names in `groups.by`."""

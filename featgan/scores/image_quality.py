@@ -1,7 +1,7 @@
-"""What people see in images, as numbers: outlines, colour, variety, copies.
+"""Measures of outlines, colour, variety and copies in real and in generated images.
 
-Pure functions of uint8 images [n, 3, S, S]. The paper's authors judged outlines and colour by
-eye; these measure them, for real and for generated images alike.
+Pure functions of uint8 images [n, 3, S, S]. The paper's authors assessed outlines and colour by
+eye.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Images = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 
 COMPARED_SIZE = 32
-"""Side to which images are averaged down before they are compared: detail is not variety."""
+"""Side, in pixels, to which images are averaged down for distances: detail is not variety."""
 NEAR = 10.0
-"""Distance in grey levels below which two images count as near-duplicates."""
+"""Distance of near-duplicates, in grey levels."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Qualities:
 
 
 def measure(images: Images, training: Images, *, same: bool = False) -> Qualities:
-    """All qualities of `images`; `same` where row i of `images` is row i of `training`.
+    """Return all qualities of `images`.
 
-    An image is then not its own nearest training image.
+    With `same`, `images` are the first of `training`, and none is its own nearest training image.
     """
     return Qualities(
         images=len(images),
@@ -52,9 +52,9 @@ def measure(images: Images, training: Images, *, same: bool = False) -> Qualitie
 
 
 def sharpness(images: Images) -> Numbers:
-    """Outline sharpness [n]: RMS gradient of the luminance, in grey levels a pixel.
+    """Return the sharpness of outlines [n]: RMS gradient of the luminance, in grey levels a pixel.
 
-    Forward differences in both directions; the square root of the gradient energy.
+    The gradient is that of forward differences in both directions.
     """
     grey = np.tensordot(images, [0.299, 0.587, 0.114], axes=([1], [0]))  # [n, S, S]
     across, down = np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]
@@ -62,14 +62,14 @@ def sharpness(images: Images) -> Numbers:
 
 
 def saturation(images: Images) -> Numbers:
-    """Colour saturation [n] as in HSV: mean of (max - min) / max over pixels, 0 where black."""
+    """Return the saturation [n] as in HSV: mean of (max - min) / max over pixels, 0 for black."""
     highest = images.max(axis=1).astype(np.float64)
     spread = highest - images.min(axis=1)
     return (spread / np.maximum(highest, 1)).mean(axis=(1, 2))
 
 
 def colourfulness(images: Images) -> Numbers:
-    """Colourfulness [n] (Hasler and Süsstrunk 2003): 0 for grey, over 80 for vivid photographs."""
+    """Return the colourfulness [n] (Hasler and Süsstrunk 2003): 0 for grey, 80 for vivid photos."""
     red, green, blue = images.astype(np.float64).transpose(1, 0, 2, 3)
     opponents = np.stack([red - green, (red + green) / 2 - blue])  # [2, n, S, S]
     spread = np.sqrt((opponents.std(axis=(2, 3)) ** 2).sum(axis=0))
@@ -78,22 +78,22 @@ def colourfulness(images: Images) -> Numbers:
 
 
 def diversity(images: Images) -> float:
-    """Mean distance over all pairs of images; NaN for fewer than two."""
+    """Return the mean distance over all pairs of images; NaN for fewer than two."""
     if len(images) < 2:
         return float("nan")
     distance = distances(images, images)
     return float(distance.sum() / (len(images) * (len(images) - 1)))
 
 
-def near_duplicates(images: Images, near: float = NEAR) -> float:
-    """Share of the images with another image of the set nearer than `near`."""
-    return float((nearest(images, images, same=True) < near).mean())
+def near_duplicates(images: Images) -> float:
+    """Return the share of the images that have a near-duplicate in the set."""
+    return float((nearest(images, images, same=True) < NEAR).mean())
 
 
 def nearest(images: Images, others: Images, *, same: bool = False) -> Numbers:
-    """Distance [n] of each image to the nearest of `others`; infinite where there is none.
+    """Return the distance [n] of each image to the nearest of `others`; infinite without any.
 
-    `same`: row i of `images` is row i of `others`, and is not compared with itself.
+    With `same`, row i of `images` is row i of `others`, and is not compared with itself.
     """
     best = np.full(len(images), np.inf)
     for start in range(0, len(others), 1000):
@@ -106,7 +106,7 @@ def nearest(images: Images, others: Images, *, same: bool = False) -> Numbers:
 
 
 def distances(images: Images, others: Images) -> Numbers:
-    """Distances [n, m]: RMS over pixels and channels, images averaged down to 32×32 at most."""
+    """Return the distances [n, m]: RMS over pixels and channels of images of at most 32×32."""
     a, b = _compared(images), _compared(others)
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
     found = np.sqrt(np.maximum(squares, 0) / a.shape[1])
@@ -114,7 +114,7 @@ def distances(images: Images, others: Images) -> Numbers:
 
 
 def _compared(images: Images) -> Numbers:
-    """Images as rows of numbers [n, 3 · s · s], averaged down to s = 32 where that divides S."""
+    """Return images as rows [n, 3 · s · s], averaged down to s = 32 if that divides S."""
     count, channels, size, _ = images.shape
     block = max(size // COMPARED_SIZE, 1)
     side = size // block

@@ -213,7 +213,7 @@ def test_images_near_a_boundary_are_those_that_assign_moves(counts: list[int], b
         ({"by": "table", "column": "x"}, "needs `table`"),
     ],
 )
-def test_what_orders_images_is_checked(options: dict[str, object], message: str) -> None:
+def test_group_settings_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         GroupSettings(**options)
     GroupSettings(by="my.module:function")
@@ -230,7 +230,7 @@ def test_ten_million_values_take_about_a_second(kind: type, seconds: float) -> N
     assert np.bincount(numbers)[1:].tolist() == [group.size for group in groups.groups]
 
 
-def test_a_grouping_of_the_users_own(tmp_path, monkeypatch):
+def test_a_user_defined_grouping(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_groups.py").write_text(
         "def first_alone(values, weights, settings):\n    return range(1, settings.k)\n\n"
@@ -239,7 +239,7 @@ def test_a_grouping_of_the_users_own(tmp_path, monkeypatch):
     counts = np.array([7, 3, 9, 3, 8])
     groups = FeatureGroups.fit(counts, GroupSettings(method="own_groups:first_alone", k=2))
     assert groups.assign(counts).tolist() == [2, 1, 2, 1, 2]
-    with pytest.raises(UserError, match=r"own_groups:lost gave the ends \[0\] for 2 groups"):
+    with pytest.raises(UserError, match=r"own_groups:lost returned the ends \[0\] for 2 groups"):
         FeatureGroups.fit(counts, GroupSettings(method="own_groups:lost", k=2))
 
 

@@ -65,7 +65,8 @@ def test_diversity_is_the_mean_over_pairs():
 def test_near_duplicates_are_counted_as_images():
     images = flat((0, 0, 0), (5, 5, 5), (100, 100, 100), (200, 200, 200))
     assert image_quality.near_duplicates(images) == 0.5
-    assert image_quality.near_duplicates(images, near=5) == 0.0
+    apart = flat((0, 0, 0), (15, 15, 15))
+    assert image_quality.near_duplicates(apart) == 0.0
 
 
 def test_nearest_training_image_finds_copies_across_blocks():
