@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan.seeds import derive, stream
+from featgan.settings import TrainingSettings
 from featgan.staging.modes import RANDOM
 from featgan.staging.stages import Stage
 
@@ -41,20 +42,16 @@ class Batches:
         self,
         images: Images,
         groups: np.ndarray,
-        *,
-        batch_size: int,
-        epoch_steps: int | None,
-        horizontal_flip: bool,
+        training: TrainingSettings,
         seed: int,
         device: torch.device,
     ) -> None:
         """Keep the images in memory if they fit; `groups` [len(images)] are their group numbers."""
         if len(groups) != len(images):
             raise ValueError(f"{len(groups)} group numbers for {len(images)} images")
-        self._images, self._groups = images, groups
-        self._batch_size, self._epoch_steps = batch_size, epoch_steps
-        self._flip, self._seed, self._device = horizontal_flip, seed, device
-        self._resident = self._load() if self._fits() else None
+        self._images, self._groups, self._training = images, groups, training
+        self._seed, self._device = seed, device
+        self._resident = self._load()
 
     def count(self, stage: Stage) -> int:
         """Return the number of images in the stage's groups."""
@@ -73,52 +70,46 @@ class Batches:
         does not divide their number, the last batch is filled from the start of the pass. With
         `chances` [len(images)] images are drawn with replacement, in proportion to their chance.
         """
-        rows = self.rows(stage)
+        rows, batch_size = self.rows(stage), self._training.batch_size
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
-        steps = self._epoch_steps or math.ceil(len(rows) / self._batch_size)
-        count, random = steps * self._batch_size, stream(self._seed, "order", stage.number, epoch)
+        steps = self._training.epoch_steps or math.ceil(len(rows) / batch_size)
+        count, random = steps * batch_size, stream(self._seed, "order", stage.number, epoch)
         if chances is None:
             order = torch.randperm(len(rows), generator=random)
             picks = order.repeat(math.ceil(count / len(rows)))[:count]
         else:
             picks = torch.multinomial(chances[rows], count, replacement=True, generator=random)
-        picks = rows[picks].view(steps, -1)
+        picks = rows[picks].view(steps, batch_size)
         picks_on_device = on_device(picks, self._device)
-        mirror = self._mirror(stage, epoch, picks.shape) if self._flip else None
+        if self._training.horizontal_flip:
+            random = stream(self._seed, "flip", stage.number, epoch)
+            mirror = on_device(torch.rand(picks.shape, generator=random) < 0.5, self._device)
         for step, batch in enumerate(picks_on_device):
-            images = self._read(picks[step]) if self._resident is None else self._resident[batch]
+            if self._resident is not None:
+                images = self._resident[batch]
+            else:
+                read = torch.from_numpy(self._images.rows(picks[step].numpy()))
+                images = on_device(read, self._device).permute(0, 2, 3, 1).contiguous()
             images = images.permute(0, 3, 1, 2)
-            if mirror is not None:
+            if self._training.horizontal_flip:
                 images = torch.where(mirror[step, :, None, None, None], images.flip(3), images)
             yield images.float().mul_(1 / 127.5).sub_(1), batch
 
-    def _mirror(self, stage: Stage, epoch: int, shape: torch.Size) -> Tensor:
-        """Draw which images of an epoch are mirrored: bool [steps, batch] on the device."""
-        random = stream(self._seed, "flip", stage.number, epoch)
-        return on_device(torch.rand(shape, generator=random) < 0.5, self._device)
-
-    def _read(self, rows: Tensor) -> Tensor:
-        """Return the images of `rows` as uint8 [n, S, S, 3] on the device."""
-        images = on_device(torch.from_numpy(self._images.rows(rows.numpy())), self._device)
-        return images.permute(0, 2, 3, 1).contiguous()
-
-    def _load(self) -> Tensor:
-        """Return all images as uint8 [n, S, S, 3] on the device."""
+    def _load(self) -> Tensor | None:
+        """Return all images as uint8 [n, S, S, 3] on the device; None if they take too much."""
         size, count = self._images.size, len(self._images)
+        room: float = RESIDENT_BYTES
+        if self._device.type == "cuda":
+            room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        if count * 3 * size**2 > room:
+            return None
         resident = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
         for start in range(0, count, 1024):
             rows = np.arange(start, min(start + 1024, count))
             part = torch.from_numpy(self._images.rows(rows))
             resident[start : start + len(rows)] = part.permute(0, 2, 3, 1).to(self._device)
         return resident
-
-    def _fits(self) -> bool:
-        """Return whether all images may be kept in the device's memory."""
-        room: float = RESIDENT_BYTES
-        if self._device.type == "cuda":
-            room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
-        return len(self._images) * 3 * self._images.size**2 <= room
 
 
 def shuffled_if_random(groups: np.ndarray, mode: str, seed: int) -> np.ndarray:

@@ -67,15 +67,7 @@ class StagedTrainer:
     ) -> None:
         set_process_flags(training.deterministic, resolve(training.precision, device))
         self.training, self.seed, self.device, self.score = training, seed, device, score
-        self.batches = Batches(
-            images,
-            groups,
-            batch_size=training.batch_size,
-            epoch_steps=training.epoch_steps,
-            horizontal_flip=training.horizontal_flip,
-            seed=seed,
-            device=device,
-        )
+        self.batches = Batches(images, groups, training, seed, device)
         self.gan = Gan(gan, training, images.size, seed, device)
         self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []

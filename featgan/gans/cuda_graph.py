@@ -8,7 +8,6 @@ results are those of the work itself (tests/featgan/test_gpu.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,31 +42,22 @@ class CudaGraph:
         """
         if self._graph is None and self._calls < WARM_UP:
             self._calls += 1
-            return self._warm_up(work, random, *inputs)
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                output = work(random, *inputs)
+            current.wait_stream(self._stream)
+            return output
         if self._graph is None:
-            self._graph = self._capture(work, random, *inputs)
+            self._random, self._inputs = random, [torch.empty_like(given) for given in inputs]
+            graph = torch.cuda.CUDAGraph()
+            graph.register_generator_state(random)
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._output = work(random, *self._inputs)
+            self._graph = graph
         if random is not self._random:
             raise ValueError("the graph was captured with another random generator")
         for fixed, given in zip(self._inputs, inputs, strict=True):
             fixed.copy_(given)
         self._graph.replay()
         return self._output
-
-    def _warm_up(self, work: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """Run the work once on the stream of the capture."""
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            output = work(*arguments)
-        current.wait_stream(self._stream)
-        return output
-
-    def _capture(
-        self, work: Callable[..., Tensor], random: torch.Generator, *inputs: Tensor
-    ) -> torch.cuda.CUDAGraph:
-        self._random, self._inputs = random, [torch.empty_like(given) for given in inputs]
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(random)
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._output = work(random, *self._inputs)
-        return graph

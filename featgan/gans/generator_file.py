@@ -11,7 +11,7 @@ from torch import nn
 
 from featgan import tensor_file
 from featgan.errors import UserError, first_line
-from featgan.gans.registry import IMAGE_SIZES, NETWORKS, untrained_networks
+from featgan.gans.registry import NETWORKS, untrained_networks
 from featgan.gans.settings import GanSettings
 
 KIND = "featgan generator 1"
@@ -43,10 +43,8 @@ def load_generator(
     """
     header, weights, _ = tensor_file.read(path, KIND, "give the generator.safetensors of a run")
     try:
-        gan, image_size = GanSettings(**header["gan"]), header["image_size"]
-        if image_size not in IMAGE_SIZES:
-            raise ValueError(f"image_size is {image_size!r}")
-    except (KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        gan, image_size = GanSettings(**header["gan"]), int(header["image_size"])
+    except (TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise UserError(f"{path}: invalid settings of a generator ({first_line(error)})") from error
     is_known = gan.network in NETWORKS
     if not is_known and gan.network not in networks:

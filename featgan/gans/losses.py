@@ -28,11 +28,6 @@ class Loss:
     """Weight of the function `gradient_penalty` in D's loss."""
 
 
-def negative(logits: Tensor) -> Tensor:
-    """Return the logits with the opposite sign."""
-    return -logits
-
-
 LOSSES = {
     # Two cross-entropies (Goodfellow et al. 2014, section 3).
     "non-saturating": Loss(
@@ -44,13 +39,13 @@ LOSSES = {
     "hinge": Loss(
         real=lambda logits: relu(1 - logits),
         fake=lambda logits: relu(1 + logits),
-        generator=negative,
+        generator=torch.neg,
     ),
     # Gulrajani et al. 2017, equation 3.
     "wasserstein": Loss(
-        real=negative,
+        real=torch.neg,
         fake=lambda logits: logits,
-        generator=negative,
+        generator=torch.neg,
         gradient_penalty=10.0,
     ),
 }

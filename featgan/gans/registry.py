@@ -13,8 +13,6 @@ from featgan.gans.settings import GanSettings
 from featgan.seeds import derive, stream
 from featgan.user_code import resolve, user_code_errors
 
-IMAGE_SIZES = (32, 64, 128, 256)
-
 Networks = Callable[[GanSettings, int], tuple[nn.Module, nn.Module]]
 """Function of settings and image size S that returns a generator (noise [n, latent] -> images
 [n, 3, S, S] in [-1, 1]) and a discriminator (images -> logits [n])."""
@@ -63,27 +61,20 @@ def untrained_networks(gan: GanSettings, image_size: int) -> tuple[nn.Module, nn
     user_defined: Networks = resolve(gan.network, NETWORKS)
     with user_code_errors(gan.network):
         generator, discriminator = user_defined(gan, image_size)
-        _check_shapes(gan, image_size, generator.eval(), discriminator.eval())
-        return generator.train(), PerBatchDiscriminator(discriminator.train())
-
-
-def _check_shapes(
-    gan: GanSettings, size: int, generator: nn.Module, discriminator: nn.Module
-) -> None:
-    """Raise UserError if two noise vectors do not give two images and these two logits."""
-    with torch.no_grad():
-        images = generator(torch.zeros(2, gan.latent))
-        if images.shape != (2, 3, size, size):
+        with torch.no_grad():
+            images = generator.eval()(torch.zeros(2, gan.latent))
+            if images.shape != (2, 3, image_size, image_size):
+                raise UserError(
+                    f"gan.network: {gan.network}: the generator returns {[*images.shape]} for 2 "
+                    f"noise vectors, not [2, 3, {image_size}, {image_size}]"
+                )
+            logits = discriminator.eval()(images)
+        if logits.numel() != 2:
             raise UserError(
-                f"gan.network: {gan.network}: the generator returns {[*images.shape]} for 2 noise "
-                f"vectors, not [2, 3, {size}, {size}]"
+                f"gan.network: {gan.network}: the discriminator returns {logits.numel()} values "
+                "for 2 images, not one logit each"
             )
-        logits = discriminator(images).flatten()
-    if logits.shape != (2,):
-        raise UserError(
-            f"gan.network: {gan.network}: the discriminator returns {logits.numel()} values for "
-            "2 images, not one logit each"
-        )
+        return generator.train(), PerBatchDiscriminator(discriminator.train())
 
 
 def to_uint8(images: Tensor) -> Tensor:

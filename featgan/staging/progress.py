@@ -7,7 +7,7 @@ the next group where it peaked.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featgan.errors import UserError
@@ -205,20 +205,14 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """Return numbers in plain containers, from which `restore` continues."""
-        return {
-            "index": self.index,
-            "epochs": list(self.epochs),
-            "peaks": [(peak.epoch, peak.score) if peak else None for peak in self.peaks],
-            "best_score": self.best_score,
-            "measured": list(self.measured),
-            "chosen": self.chosen,
-            "over": self.over,
-        }
+        state = asdict(self)
+        del state["stages"], state["settings"]
+        return state
 
     @classmethod
     def restore(
         cls, stages: tuple[Stage, ...], settings: StageSettings, state: dict[str, Any]
     ) -> Progress:
         """Return the progress that `state` was taken from."""
-        peaks = [Peak(*peak) if peak else None for peak in state["peaks"]]
+        peaks = [peak and Peak(**peak) for peak in state["peaks"]]
         return cls(stages, settings, **state | {"peaks": peaks})

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from featgan.batches import Batches, shuffled_if_random
+from featgan.settings import TrainingSettings
 from featgan.staging.stages import Stage
 
 
@@ -29,9 +30,7 @@ def batches(count=10, batch_size=4, epoch_steps=None, flip=False, seed=0, images
     return Batches(
         images or Numbered(count),
         np.arange(count) % 2 + 1,
-        batch_size=batch_size,
-        epoch_steps=epoch_steps,
-        horizontal_flip=flip,
+        TrainingSettings(batch_size=batch_size, epoch_steps=epoch_steps, horizontal_flip=flip),
         seed=seed,
         device=torch.device("cpu"),
     )
@@ -95,7 +94,7 @@ def test_values_go_from_minus_one_to_one():
 
 def test_memory_mapped_images_give_the_same_batches(monkeypatch):
     resident = [images.clone() for images, _ in batches().epoch(ALL, 1)]
-    monkeypatch.setattr(Batches, "_fits", lambda self: False)
+    monkeypatch.setattr("featgan.batches.RESIDENT_BYTES", 0)
     mapped = [images for images, _ in batches().epoch(ALL, 1)]
     assert all(map(torch.equal, mapped, resident))
 

@@ -10,6 +10,7 @@ from featgan import checkpoint, precision
 from featgan.batches import Batches
 from featgan.gans import cuda_graph
 from featgan.gans.cuda_graph import CudaGraph
+from featgan.settings import TrainingSettings
 from featgan.staging.stages import Stage
 
 pytestmark = [
@@ -195,9 +196,7 @@ def epoch_of_pictures():
     batches = Batches(
         Pictures(),
         np.ones(50),
-        batch_size=16,
-        epoch_steps=None,
-        horizontal_flip=True,
+        TrainingSettings(batch_size=16, horizontal_flip=True),
         seed=0,
         device=torch.device("cuda"),
     )

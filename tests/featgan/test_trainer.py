@@ -6,6 +6,7 @@ import torch
 
 from featgan import checkpoint
 from featgan.scores.score import Measurement
+from featgan.settings import TrainingSettings
 from featgan.staging.progress import Peak
 
 
@@ -324,9 +325,7 @@ def test_every_image_needs_a_group(make_trainer):
         Batches(
             make_trainer().batches._images,
             np.ones(3),
-            batch_size=2,
-            epoch_steps=None,
-            horizontal_flip=False,
+            TrainingSettings(batch_size=2),
             seed=0,
             device=torch.device("cpu"),
         )
