@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_scale(parser)
     parser.add_argument("--dry-run", action="store_true", help="print settings, grid and work")
-    parser.add_argument("--probe", action="store_true", help="and measure hours and memory")
+    parser.add_argument("--probe", action="store_true", help="also measure hours and memory")
     options = parser.parse_args(arguments)
 
     def work() -> int:

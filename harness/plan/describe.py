@@ -48,7 +48,7 @@ def estimate_text(sweep: Sweep) -> str:
 def notes(sweep: Sweep) -> list[str]:
     """Return sentences on what makes this sweep's numbers differ from published ones."""
     methods, found = [cell.method for cell in expand(sweep)], []
-    random = {m.features.network for m in methods if m.features.weights == "random"}
+    random = {m.features.layer_label for m in methods if m.features.weights == "random"}
     if random:
         found.append(
             f"Feature counts come from {' and '.join(sorted(random))} with random weights: they "

@@ -41,10 +41,10 @@ def test_a_sweep_is_described_where_its_images_are_missing():
     [
         ({"score": {}}, []),
         ({"score": SWEEP["score"]}, ["CNN trained on the labels of a:"]),
-        ({"score": {}, "features": {"weights": "random"}}, ["come from vgg16 with random"]),
+        ({"score": {}, "features": {"weights": "random"}}, ["come from VGG16 fc1 with random"]),
         (
             {"score": {}, "features": {"weights": "random", "network": "resnet18", "layer": "fc"}},
-            ["come from resnet18 with random"],
+            ["come from resnet18 fc with random"],
         ),
         ({"score": {}, "training": {"deterministic": False}}, ["a repeated run may differ"]),
         ({"score": {}, "pilot": {"grace": 1}}, ["not for results"]),
