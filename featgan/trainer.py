@@ -73,7 +73,7 @@ class StagedTrainer:
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
-        """Why the run ended early, if it did."""
+        """Reason for an early end of the run, if it diverged."""
         self._models: dict[int, dict[str, Any]] = {}
         """Models of the peak and of evaluations that may become it, by position in the stage.
 

@@ -18,7 +18,7 @@ class Verdict(NamedTuple):
     peak: int
     """Position, from 0, of the stage's evaluation that is its peak so far."""
     over: bool = False
-    """Whether the stage ends now, before its epochs are spent."""
+    """True to end the stage now, before its epochs are spent."""
 
 
 Criterion = Callable[[Sequence[float], StageSettings], tuple[int, bool]]

@@ -90,11 +90,11 @@ class Progress:
     chosen: int | None = None
     """Position of the peak in `measured`."""
     over: bool = False
-    """Whether the criterion has ended the current stage."""
+    """True once the criterion has ended the current stage."""
 
     @property
     def finished(self) -> bool:
-        """Whether every stage has ended."""
+        """True once every stage has ended."""
         return self.index == len(self.stages)
 
     @property
@@ -104,7 +104,7 @@ class Progress:
 
     @property
     def last_stage(self) -> bool:
-        """Whether no stage follows the current one."""
+        """True if no stage follows the current one."""
         return self.index >= len(self.stages) - 1
 
     @property
@@ -124,7 +124,7 @@ class Progress:
 
     @property
     def stage_over(self) -> bool:
-        """Whether the current stage has trained all its epochs, or its criterion ended it."""
+        """True once the current stage has trained all its epochs, or its criterion ended it."""
         return not self.finished and (self.over or self.epoch >= self.stage.epochs)
 
     @property

@@ -66,7 +66,7 @@ def test_a_large_checkpoint_is_in_memory_once():
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_short_memory_is_not_called_a_damaged_checkpoint(monkeypatch, error):
-    """Or the run would begin anew, and write over it."""
+    """Otherwise the run would start again and overwrite it."""
 
     def short(*_, **__):
         raise error

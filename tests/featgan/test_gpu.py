@@ -1,4 +1,4 @@
-"""What the trainer promises, on an NVIDIA GPU: `pytest -m gpu tests/featgan/test_gpu.py`."""
+"""The guarantees of the trainer on an NVIDIA GPU: `pytest -m gpu tests/featgan/test_gpu.py`."""
 
 from collections import Counter
 
@@ -101,7 +101,7 @@ def test_a_run_goes_on_from_a_checkpoint_into_replays(make_on_gpu, same, outcome
     assert same(outcome(again), outcome(straight))
 
 
-def test_an_optimizer_state_that_cannot_be_recorded_is_made_so(make_on_gpu):
+def test_a_state_from_a_cpu_is_made_capturable(make_on_gpu):
     trainer = make_on_gpu("conventional")
     trainer.train(4)
     state = trainer.gan.state()
@@ -133,14 +133,14 @@ def test_every_kind_of_gan_is_the_same_twice_on_a_gpu(make_on_gpu, same, outcome
     assert same(outcome(runs[0]), outcome(runs[1]))
 
 
-def test_a_users_own_networks_are_not_recorded(make_on_gpu, tmp_path, monkeypatch):
-    """Theirs may look at a value, or decide otherwise next time."""
-    (tmp_path / "own_networks.py").write_text(
+def test_user_defined_networks_are_not_captured(make_on_gpu, tmp_path, monkeypatch):
+    """A user-defined step may read values or take other branches in the next call."""
+    (tmp_path / "user_networks.py").write_text(
         "from featgan.gans.dcgan import dcgan\n\n\ndef networks(gan, size):\n"
         "    return dcgan(gan, size)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    trainer = make_on_gpu("conventional", gan={"network": "own_networks:networks"})
+    trainer = make_on_gpu("conventional", gan={"network": "user_networks:networks"})
     trainer.train(4)
     assert not trainer.gan._graphs
 

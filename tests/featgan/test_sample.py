@@ -56,19 +56,19 @@ def test_the_first_images_do_not_depend_on_their_number(run, tmp_path):
 
 def test_user_defined_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys):
     """The file alone imports nothing."""
-    (tmp_path / "own_sampled.py").write_text("from featgan.gans.dcgan import dcgan as mine\n")
+    (tmp_path / "user_sampled.py").write_text("from featgan.gans.dcgan import dcgan as mine\n")
     monkeypatch.syspath_prepend(tmp_path)
-    gan = GanSettings(network="own_sampled:mine", width=4, latent=8)
+    gan = GanSettings(network="user_sampled:mine", width=4, latent=8)
     file = tmp_path / "own.safetensors"
     file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0], gan, 32))
-    sys.modules.pop("own_sampled")
+    sys.modules.pop("user_sampled")
     out = ["--count", "2", "--out", str(tmp_path / "own.png")]
     assert sample.main([str(file), *out]) == 2
-    assert "--network own_sampled:mine" in capsys.readouterr().err
-    assert "own_sampled" not in sys.modules
-    assert sample.main([str(file), "--network", "own_sampled:mine", *out]) == 0
+    assert "--network user_sampled:mine" in capsys.readouterr().err
+    assert "user_sampled" not in sys.modules
+    assert sample.main([str(file), "--network", "user_sampled:mine", *out]) == 0
     assert np.asarray(Image.open(tmp_path / "own.png")).shape == (32, 66, 3)
-    sys.modules.pop("own_sampled")
+    sys.modules.pop("user_sampled")
 
 
 def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path, capsys):

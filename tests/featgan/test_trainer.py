@@ -1,4 +1,4 @@
-"""What the trainer promises: the method, exact continuation, and scores that leave no trace."""
+"""The trainer: the method, exact continuation, and scores that do not affect the training."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ GANS = {
 
 @pytest.mark.parametrize("gan", GANS.values(), ids=GANS)
 def test_every_kind_of_gan_continues_with_the_same_bytes(make_trainer, same, outcome, gan):
-    """At steps that G sits out, too: with 12 images an epoch is 2 steps, and G moves every 5th."""
+    """Also between updates of G: with 12 images an epoch is 2 steps, and G moves every 5th."""
     options = {"gan": gan, "stage_epochs": 2, "count": 12, "learning_rate": 1e-3}
     straight, stopped = make_trainer(**options), make_trainer(**options)
     start = straight.gan.generator_file()

@@ -65,7 +65,7 @@ def test_cutout_makes_a_square_of_half_the_side_grey():
 
 
 def test_colors_move_in_the_papers_bounds():
-    """Of a grey image saturation and contrast change nothing: what is left is brightness."""
+    """Saturation and contrast do not change a grey image, so only brightness remains."""
     shift = augment(torch.zeros(2000, 3, 2, 2), ["color"], random())[:, 0, 0, 0]
     assert -0.5 <= shift.min() < -0.49
     assert 0.49 < shift.max() <= 0.5

@@ -198,5 +198,5 @@ def test_neither_network_is_shown_an_unchanged_image(make_gan, monkeypatch, kind
     gan.step(real_images(), noise())
     for batch, unchanged in zip(seen, [real_images(), fake, fake], strict=True):
         assert not torch.equal(batch, unchanged)
-    assert not torch.equal(seen[1], seen[2])  # G's turn draws anew
+    assert not torch.equal(seen[1], seen[2])  # drawn again to update G
     assert not torch.equal(weights_of(gan.trained), before)  # its gradient came through

@@ -69,9 +69,9 @@ def test_r1_is_half_the_mean_squared_slope():
 def test_penalties_reach_the_weights():
     """For D(x) = w x: R1 is w²/2, its derivative w; the gradient penalty's is 2 (|w| - 1)."""
     weight = torch.tensor(3.0, requires_grad=True)
-    judge = lambda images: weight * images.flatten()  # noqa: E731
-    r1_penalty(judge, single(1.0, 5.0)).backward()
+    critic = lambda images: weight * images.flatten()  # noqa: E731
+    r1_penalty(critic, single(1.0, 5.0)).backward()
     assert weight.grad.item() == pytest.approx(3)
     weight.grad = None
-    gradient_penalty(judge, single(0.0), single(1.0), torch.tensor([0.5])).backward()
+    gradient_penalty(critic, single(0.0), single(1.0), torch.tensor([0.5])).backward()
     assert weight.grad.item() == pytest.approx(2 * (3 - 1))

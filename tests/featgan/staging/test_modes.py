@@ -29,16 +29,16 @@ def test_every_mode_has_a_function():
 
 @pytest.mark.parametrize("mode", MODE_NAMES)
 @pytest.mark.parametrize("k", [1, 2, 7])
-def test_every_group_is_taken_on_once(mode, k):
+def test_every_group_is_added_once(mode, k):
     assert sorted(n for added in added_groups(mode, k) for n in added) == list(range(1, k + 1))
 
 
-def test_an_own_order_that_loses_a_group_is_refused(tmp_path, monkeypatch):
+def test_a_user_defined_mode_that_loses_a_group_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_orders.py").write_text(
+    (tmp_path / "user_modes.py").write_text(
         "def outside_in(k):\n    return [[1], [3], [2]]\n\ndef lossy(k):\n    return [(1,), (1,)]\n"
     )
-    assert added_groups("own_orders:outside_in", 3) == [(1,), (3,), (2,)]
+    assert added_groups("user_modes:outside_in", 3) == [(1,), (3,), (2,)]
     with pytest.raises(UserError, match=r"name each of 1\.\.3 once"):
-        added_groups("own_orders:lossy", 3)
-    sys.modules.pop("own_orders")
+        added_groups("user_modes:lossy", 3)
+    sys.modules.pop("user_modes")

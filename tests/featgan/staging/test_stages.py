@@ -162,7 +162,7 @@ def test_without_rewind_epochs_after_a_peak_count():
     assert progress.epochs_to_peak == 30 + 20
 
 
-def test_the_watched_value_chooses_and_the_score_is_told():
+def test_the_watched_value_chooses_and_the_score_is_reported():
     """With FID as the criterion the peak is the smallest FID; its score is another's business."""
     progress = Progress(plan("conventional", 1, 30), StageSettings(watch="fid"))
     for score, fid in [(3.0, 90.0), (2.0, 50.0), (2.5, 60.0)]:
@@ -209,7 +209,7 @@ def test_a_user_defined_criterions_answer_is_checked(tmp_path, monkeypatch, answ
     assert f"stages.criterion: vague:criterion returned {answer} for " in str(caught.value)
 
 
-def test_what_an_own_criterion_raises_names_it(tmp_path, monkeypatch):
+def test_an_error_in_a_user_defined_criterion_names_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "hasty.py").write_text(
         "def criterion(values, stages):\n    return values[7], False\n"
