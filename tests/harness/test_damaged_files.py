@@ -208,8 +208,8 @@ def others(folder: Path) -> dict[str, Kind]:
     def classifier() -> str:
         return load_trained(folder / "c.safetensors", torch.device("cpu")).digest
 
-    judge = load_trained(folder / "c.safetensors", torch.device("cpu"))
-    kept = feature_file.dump(torch.arange(640.0).reshape(10, 64), judge, "f")
+    trained = load_trained(folder / "c.safetensors", torch.device("cpu"))
+    kept = feature_file.dump(torch.arange(640.0).reshape(10, 64), trained, "f")
     (folder / "f.safetensors").write_bytes(kept)
     gan = GanSettings(width=1, latent=2)
     network, _ = build(gan, 32, seed=0)
@@ -217,7 +217,7 @@ def others(folder: Path) -> dict[str, Kind]:
 
     @refusing
     def of_real() -> list[list[float]]:
-        return feature_file.read(str(folder / "f.safetensors"), judge).features.tolist()
+        return feature_file.read(str(folder / "f.safetensors"), trained).features.tolist()
 
     @refusing
     def generator() -> Any:

@@ -23,11 +23,11 @@ class EndpointConnectionError(Exception):
 def test_the_end_of_a_sweep_survives_an_unreachable_bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: Any) -> None:
+    def unreachable(*_: Any) -> None:
         raise EndpointConnectionError
 
     with SweepLock(Store(str(tmp_path)), "s"):
-        monkeypatch.setattr(Store, "put", away)
+        monkeypatch.setattr(Store, "put", unreachable)
 
 
 @pytest.mark.guarantee(

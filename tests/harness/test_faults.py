@@ -135,7 +135,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     return lambda: now[0]
 
 
-class Away:
+class Unreachable:
     """A file system that cannot be reached until a moment of the clock."""
 
     def __init__(self, fs: Any, clock: Callable[[], float], until: float, error: Exception) -> None:
@@ -172,7 +172,7 @@ def test_a_storage_that_is_gone_for_a_minute_is_waited_for(
     clock: Callable[[], float], error: Exception
 ) -> None:
     store = Store(f"memory://outage-{type(error).__name__}")
-    store._fs = Away(store._fs, clock, until=60, error=error)
+    store._fs = Unreachable(store._fs, clock, until=60, error=error)
     store.put("a/b", b"1")
     assert 60 <= clock() < 75
     assert store.get("a/b") == b"1"
@@ -192,7 +192,9 @@ def test_unreachable_storage_is_not_taken_for_empty(
     store.put("a/b", b"1")
     assert not store.exists("a")
     assert not store.exists("a/b/c")
-    store._fs = Away(store._fs, clock, until=30, error=OSError(errno.ESTALE, "Stale file handle"))
+    store._fs = Unreachable(
+        store._fs, clock, until=30, error=OSError(errno.ESTALE, "Stale file handle")
+    )
     assert store.exists("a/b")
     assert clock() >= 30
 
@@ -204,7 +206,7 @@ def test_unreachable_storage_is_not_taken_for_empty(
 )
 def test_storage_that_stays_unreachable_is_reported(clock: Callable[[], float]) -> None:
     store = Store("memory://gone")
-    store._fs = Away(store._fs, clock, until=10**9, error=ConnectionError("no route"))
+    store._fs = Unreachable(store._fs, clock, until=10**9, error=ConnectionError("no route"))
     with pytest.raises(ConnectionError, match="no route"):
         store.put("a/b", b"1")
     assert retry.OUTAGE_SECONDS - retry.LONGEST_PAUSE <= clock() <= retry.OUTAGE_SECONDS
@@ -212,7 +214,7 @@ def test_storage_that_stays_unreachable_is_reported(clock: Callable[[], float]) 
 
 def test_a_full_disk_is_reported_at_once(clock: Callable[[], float]) -> None:
     store = Store("memory://full")
-    store._fs = Away(store._fs, clock, until=10**9, error=OSError(errno.ENOSPC, "full"))
+    store._fs = Unreachable(store._fs, clock, until=10**9, error=OSError(errno.ENOSPC, "full"))
     with pytest.raises(OSError, match="full"):
         store.put("a/b", b"1")
     assert clock() == 0

@@ -75,12 +75,12 @@ def test_real_images_are_scored_once_as_generated_ones_are(
         return real_images.measure(DATA, settings, CLASSIFIER, store, cpus=1, gpu=False)
 
     record, key = measure()
-    judge = load_classifier(
+    classifier = load_classifier(
         ScoreSettings.model_validate(SETTINGS), CPU, store.local("c.safetensors")
     )
-    score = Score(judge, ScoreSettings.model_validate(SETTINGS))
+    score = Score(classifier, ScoreSettings.model_validate(SETTINGS))
     rows = np.random.RandomState(2020).permutation(40)[:30]
-    expected = score.measure_real(*judge.features_and_logits(torch.from_numpy(images[rows])))
+    expected = score.measure_real(*classifier.features_and_logits(torch.from_numpy(images[rows])))
     assert record.score == pytest.approx(expected.score, rel=1e-6)
     assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
 
@@ -100,9 +100,9 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert key is not None
     assert (record.images, task.calls) == (40, 2)
     assert list(record.metrics) == ["fid", "density", "coverage"]
-    kept = feature_file.read(str(store.local(key)), judge)
+    kept = feature_file.read(str(store.local(key)), classifier)
     assert torch.equal(
-        kept.features, judge.features_and_logits(torch.from_numpy(images))[0].double()
+        kept.features, classifier.features_and_logits(torch.from_numpy(images))[0].double()
     )
     store.delete(key)
     measure(metrics=["fid", "density_coverage"], count=400, splits=1)
@@ -110,9 +110,9 @@ def test_real_images_are_scored_once_as_generated_ones_are(
 
     classified = []
 
-    def classify(judge: Any, generate: Any, count: int, size: int) -> Any:
+    def classify(classifier: Any, generate: Any, count: int, size: int) -> Any:
         classified.append(count)
-        return scores.classify(judge, generate, count, size)
+        return scores.classify(classifier, generate, count, size)
 
     monkeypatch.setattr(real_images, "classify", classify)
     other, same = measure(metrics=["fid", "density_coverage"], count=10, splits=1)

@@ -183,9 +183,9 @@ def test_damaged_images_are_reported_before_anything_is_measured(folder, name, c
     for damage in damages:
         damage()
         assert results.main(rescored) == 2
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1
-        assert str(folder.parent / "features" / "apples-0a1b") in told
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert str(folder.parent / "features" / "apples-0a1b") in error
 
 
 @pytest.mark.parametrize(("count", "fresh"), [(4, 0), (19, 0), (40, 2)])
@@ -201,9 +201,9 @@ def test_fewer_images_than_in_an_evaluation_give_no_fresh_score(folder, count, f
 )
 def test_a_count_too_small_or_absurd_is_reported(folder, count, line, capsys):
     assert results.main([str(folder), "--rescore", "--count", count]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"featgan: --count {count}: ")
-    assert told.endswith(f"{line}\n")
+    error = capsys.readouterr().err
+    assert error.startswith(f"featgan: --count {count}: ")
+    assert error.endswith(f"{line}\n")
 
 
 def test_generators_make_their_images_without_tf32(folder, monkeypatch):
