@@ -6,7 +6,7 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -127,12 +127,11 @@ class SweepResults:
         rescored = {}
         for run in runs:
             path = folder / "runs" / run.run / "rescored.json"
-            if not path.is_file() or (again := _parsed(path, Rescored, problems)) is None:
-                continue
-            if run.generator_sha256 not in (None, again.generator_sha256):
+            again = _parsed(path, Rescored, problems) if path.is_file() else None
+            if again and run.generator_sha256 not in (None, again.generator_sha256):
                 problems.append(f"{path}: left out: measured of another generator than the run's")
-                continue
-            rescored[run.run] = again
+            elif again:
+                rescored[run.run] = again
         data = _read_all(folder / "data", DataRecord, problems)
         real = {}
         for record in _read_all(folder / "real", RealRecord, problems).values():
@@ -196,8 +195,8 @@ class SweepResults:
         | pattern, label | JSON of the cell without its seed; mode and axes for people |
         | planned | how many seeds the sweep asks for |
         | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
-        | counts | finished with scores: whether it counts in means and in best of n |
-        | best | whether it is its pattern's best of n: the first of the highest best scores |
+        | counts | True if finished with scores, and so part of means and best of n |
+        | best | True if its pattern's best of n: the first of the highest best scores |
         | fresh_score | mean of its fresh scores, if they are of its protocol |
         | sharpness, ..., feature_count, feature_count_sd | of its generated images |
         | record, rescored | the RunRecord, and the Rescored or None |
@@ -205,8 +204,9 @@ class SweepResults:
         rows = [self._row(run) for run in self.runs]
         frame = pd.DataFrame(rows, columns=_COLUMNS, dtype=object)
         frame = frame.astype(dict.fromkeys(_NUMBERS, float))
-        axes = [*dict.fromkeys(frame["axes"])]
-        order = {"data": self.data_sets.index, "axes": axes.index, "mode": self.modes.index}
+        axes = {axes: number for number, axes in enumerate(dict.fromkeys(frame["axes"]))}
+        order: dict[Any, Callable[..., Any]] = {"data": self.data_sets.index, "axes": axes.get}
+        order["mode"] = self.modes.index
         frame = frame.sort_values(
             ["data", "protocol", "axes", "mode", "seed"],
             key=lambda column: column.map(order[column.name]) if column.name in order else column,

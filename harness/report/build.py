@@ -67,9 +67,7 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         Section("The paper's claims", [claim_table(results)]),
         Section("Every run", run_tables(results)),
     ]
-    for section in sections:
-        section.tables[:] = [table for table in section.tables if table.rows]
-    return [section for section in sections if section.tables]
+    return html.without_empty(sections)
 
 
 def state(results: SweepResults) -> list[str]:

@@ -23,7 +23,7 @@ ENOUGH_SEEDS = 6
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim that `first` is above (`sign` 1) or below (-1) `second` in a measure."""
+    """A claim that one mode is above (`sign` 1) or below (-1) another in a measure."""
 
     first: str
     verb: str
@@ -35,7 +35,7 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """The claim as a sentence."""
+        """Sentence of the claim."""
         return f"{self.first} {self.verb} {self.second}"
 
 
@@ -67,7 +67,7 @@ def claim_table(results: SweepResults) -> Table:
             "Paired differences over seeds with a 95 % bootstrap interval: supported or "
             "contradicted where it leaves out zero, undecided where it does not. "
             f"Under {ENOUGH_SEEDS} seeds an interval leaves out zero by chance more often "
-            "than in 5 % of sweeps, whatever it says.",
+            "than in 5 % of sweeps.",
             *few_seeds(most),
         ],
     )

@@ -25,7 +25,7 @@ from harness.report.paper_tables import status
 from harness.report.table import Column, Table, Value
 
 PEAK_PIXELS = 560
-"""Longest side of a sample grid in the report; the files beside the runs are whole."""
+"""Longest side of a sample grid in the report; the files of the runs are larger."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The image as a data URI."""
+        """Data URI of the image."""
         return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
@@ -53,6 +53,12 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     galleries: dict[str, list[Picture]] = field(default_factory=dict)
     """Pictures by their heading."""
+
+
+def without_empty(sections: list[Section]) -> list[Section]:
+    """Return the sections without tables that have no rows, and without empty sections."""
+    kept = [replace(s, tables=[table for table in s.tables if table.rows]) for s in sections]
+    return [section for section in kept if section.tables or section.galleries]
 
 
 def write(
@@ -81,7 +87,7 @@ def write(
         name=results.name,
         complete=not results.missing and all(run.status == "finished" for run in results.runs),
         state=state,
-        sections=[section for section in chapters if section.tables or section.galleries],
+        sections=without_empty(chapters),
     )
     (results.folder / "report.html").write_text(page)
 
@@ -112,14 +118,13 @@ def _set_up(results: SweepResults) -> list[Table]:
     ]
     names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
     pairs = [Column("key"), Column("values")]
-    tables = [
+    return [
         Table("grid", f"The grid: {len(results.cells)} runs", pairs,
               [[key, ", ".join(values)] for key, values in axes.items()]),
         Table("settings", "Settings of the runs", pairs,
               [[key, " / ".join(values)] for key, values in settings.items()]),
         Table("data", "Data sets", [*map(Column, names)], data),
     ]  # fmt: skip
-    return tables[:1] + [table for table in tables[1:] if table.rows]
 
 
 def _peaks(results: SweepResults) -> dict[str, list[Picture]]:
@@ -160,14 +165,14 @@ def _losses(results: SweepResults) -> list[Table]:
     ]
     total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
-    of_runs, of_images = [
-        [*map(Column, names)] for names in (("run", "status"), ("data", "image", "reason"))
-    ]
-    tables = [
+    of_runs, of_images = (
+        [*map(Column, ("run", "status"))],
+        [*map(Column, ("data", "image", "reason"))],
+    )
+    return [
         Table("lost-runs", "Runs without a final result", of_runs, runs),
         Table("rejected", "Rejected images", of_images, images, shown),
     ]
-    return [table for table in tables if table.rows]
 
 
 def _protocols(results: SweepResults) -> list[Table]:
@@ -189,11 +194,10 @@ def _protocols(results: SweepResults) -> list[Table]:
         cost.append([data, label, len(runs), *seconds.tolist(), seconds.sum() / 3600])
     names = ("data", "pattern", "runs", *(f"{kind}, s" for kind in Seconds.model_fields))
     columns = [*map(Column, names), Column("hours in all", 2)]
-    tables = [
+    return [
         Table("protocols", "Protocols and versions", [*map(Column, ("what", "how", "of"))], rows),
         Table("cost", "Seconds spent", columns, cost),
     ]
-    return [table for table in tables if table.rows]
 
 
 def _shrunk(path: Path) -> bytes:
