@@ -112,11 +112,8 @@ def _method(sweep: Sweep, values: dict[str, Any]) -> Method:
     """The settings of a run: the file's, with the values of dotted keys replaced."""
     settings = sweep.model_dump(include=set(Method.model_fields))
     for key, value in values.items():
-        *sections, name = key.split(".")
-        target = settings
-        for section in sections:
-            target = target[section]
-        target[name] = value
+        section, _, name = key.rpartition(".")
+        (settings[section] if section else settings)[name] = value
     return Method.model_validate(settings)
 
 
