@@ -45,7 +45,7 @@ class StagedTrainer:
     """Staged training of one GAN (paper, section 4).
 
     `stages` say which groups train when (`featgan.staging.stages.plan`). `groups` [len(images)]
-    holds the group number of every image, `image_scores` [len(images)] the values by which pacing
+    holds the group number of every image, `image_values` [len(images)] the values by which pacing
     orders them; the default is `groups`. Iterate over `run()` for one evaluation at a time; at
     each of them `state()` is a complete checkpoint. Sets flags of the process.
     """
@@ -63,7 +63,7 @@ class StagedTrainer:
         device: torch.device,
         staging: StageSettings | None = None,
         pacing: PacingSettings | None = None,
-        image_scores: np.ndarray | None = None,
+        image_values: np.ndarray | None = None,
     ) -> None:
         set_process_flags(training.deterministic, resolve(training.precision, device))
         self.training, self.seed, self.device, self.score = training, seed, device, score
@@ -79,7 +79,7 @@ class StagedTrainer:
 
         Before the stage has a peak, also the peak of the previous stage."""
         self._pacing = pacing or PacingSettings()
-        self._ranks = ranks(groups if image_scores is None else image_scores)
+        self._ranks = ranks(groups if image_values is None else image_values)
         self._random = torch.Generator(device)
         """Source of all random numbers of the training; seeded again for each epoch."""
         self._tally = torch.zeros(4, device=device)

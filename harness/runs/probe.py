@@ -118,7 +118,7 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
         seed=0,
         device=device,
         pacing=method.pacing,
-        image_scores=np.arange(len(images)),
+        image_values=np.arange(len(images)),
     )
     d_steps = trainer.gan.optimizer.d_steps  # one step of this many also updates G
     # the first steps are slower; on a GPU, until a graph of each kind is captured

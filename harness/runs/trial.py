@@ -130,7 +130,7 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
         device=device,
         staging=method.stages,
         pacing=method.pacing,
-        image_scores=values,
+        image_values=values,
     )
 
 

@@ -105,7 +105,7 @@ def make_trainer(one_thread):
             device=torch.device(device),
             staging=staging,
             pacing=PacingSettings(**pacing or {}),
-            image_scores=np.arange(count),
+            image_values=np.arange(count),
         )
 
     return make
