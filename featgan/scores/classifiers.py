@@ -8,8 +8,7 @@ convolutions.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -26,8 +25,7 @@ INCEPTION_SIZE = 299
 class Classifier:
     """A frozen network on one device: uint8 images [n, 3, S, S] -> float32 logits [n, classes].
 
-    `name` identifies it in the protocol of every score, `digest` is the SHA-256 of its weights,
-    `description` is one line of text.
+    `name` identifies it in the protocol of every score, `digest` is the SHA-256 of its weights.
     """
 
     def __init__(
@@ -35,7 +33,6 @@ class Classifier:
         *,
         name: str,
         digest: str,
-        description: str,
         prepare: Callable[[Tensor], Tensor],
         body: nn.Module,
         head: nn.Linear,
@@ -43,10 +40,9 @@ class Classifier:
         dtype: torch.dtype,
     ) -> None:
         """Take images prepared by `prepare` through `body` (in `dtype`) and `head` (fp32)."""
-        self.name, self.digest, self.description = name, digest, description
+        self.name, self.digest = name, digest
         self.device, self.dtype = device, dtype
-        self.classes, self.width = head.out_features, head.in_features
-        self.prepare = prepare
+        self.prepare, self.width = prepare, head.in_features
         body = fold_batch_norms(body.eval()).requires_grad_(False)
         # on a GPU channels last is faster only with tensor cores
         exact = device.type == "cuda" and dtype == torch.float32
@@ -62,23 +58,15 @@ class Classifier:
         """Return the last layer's inputs [n, width] and outputs [n, classes], both float32."""
         if images.dtype != torch.uint8:
             raise TypeError(f"a classifier takes uint8 images, not {images.dtype}")
-        with torch.inference_mode(), _exact_fp32(self.device, self.dtype):
+        cudnn = torch.backends.cudnn
+        flags = cudnn.flags(  # the process's own, but without TF32, cuDNN's default
+            True, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        )
+        with torch.inference_mode(), flags:
             inputs = self.prepare(images.to(self.device))
             inputs = inputs.to(self.dtype, memory_format=self.layout)
             features = self.body(inputs).float()
             return features, self.head(features)
-
-
-@contextmanager
-def _exact_fp32(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Turn off cuDNN's TF32, its default, for fp32 scores; restore its flags afterwards."""
-    cudnn = torch.backends.cudnn
-    if device.type != "cuda" or dtype != torch.float32:
-        yield
-        return
-    benchmark, deterministic = cudnn.benchmark, cudnn.deterministic
-    with cudnn.flags(True, benchmark, deterministic=deterministic, allow_tf32=False):
-        yield
 
 
 def fold_batch_norms(body: nn.Module) -> nn.Module:
@@ -157,7 +145,6 @@ def load_inception(
     return Classifier(
         name="inception-v3-compat" + ("" if published else f"-{digest[:6]}"),
         digest=digest,
-        description="Inception-v3 (2015-12-05), 1,008 classes of ImageNet",
         prepare=_prepare_inception,
         body=nn.Sequential(*layers, nn.Flatten()),
         head=network.fc,

@@ -174,11 +174,6 @@ def load_trained(
     return Classifier(
         name=f"trained-cnn2-{digest[:6]}",
         digest=digest,
-        description=(
-            f"a small CNN trained on {training.images - training.held_out} images of "
-            f"{len(training.classes)} classes, {training.accuracy:.0%} right on "
-            f"{training.held_out} held out"
-        ),
         prepare=prepare,
         body=body,
         head=head,

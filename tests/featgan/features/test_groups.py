@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -219,14 +218,12 @@ def test_group_settings_are_checked(options: dict[str, object], message: str) ->
     GroupSettings(by="my.module:function")
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [(np.int16, 1.0), (np.float64, 1.5)])
-def test_ten_million_values_take_about_a_second(kind: type, seconds: float) -> None:
+@pytest.mark.parametrize("kind", [np.int16, np.float64])
+def test_ten_million_values_are_grouped(kind: type) -> None:
     values = np.random.default_rng(0).normal(1100, 150, 10_000_000).astype(kind)
-    start = time.process_time()
     groups = FeatureGroups.fit(values, GroupSettings())
     numbers = groups.assign(values)
 
-    assert time.process_time() - start < seconds
     assert np.bincount(numbers)[1:].tolist() == [group.size for group in groups.groups]
 
 

@@ -131,7 +131,7 @@ def test_a_gpu_has_the_cpus_logits_and_keeps_flags(inception_file: Path) -> None
 def test_other_weights_are_named_by_their_digest(inception_file: Path) -> None:
     classifier = load_inception(str(inception_file), CPU)
     assert classifier.name == f"inception-v3-compat-{classifier.digest[:6]}"
-    assert classifier.classes == 1008
+    assert classifier.head.out_features == 1008
 
 
 def test_loading_does_not_touch_the_random_generator(inception_file: Path) -> None:

@@ -28,7 +28,6 @@ def small_classifier(seed: int = 0) -> Classifier:
     return Classifier(
         name="linear",
         digest="0" * 64,
-        description="linear",
         prepare=lambda images: images.float() / 255,
         body=nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()),
         head=head,
