@@ -7,13 +7,13 @@ that sees the same files. Decoding, counting and copying are not its business.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from featgan.settings import Settings
+from harness.sources.rows import Found
 
 if TYPE_CHECKING:
     from harness.sources.listing import Listing
@@ -23,31 +23,6 @@ Read = Callable[[bytes], bytes]
 
 Place = Annotated[str, Field(min_length=1)]
 """A path or a URI; an empty one would mean the current folder."""
-
-
-class Row(NamedTuple):
-    """One image of a source."""
-
-    image_id: str
-    """Unique in its source, UTF-8."""
-    location: bytes
-    """What the source's reader takes."""
-    label: str | None
-    stamp: str
-    """Changes whenever the image changes."""
-    problem: str | None = None
-    """Why this cannot be an image although it looks like one, such as a folder named `x.jpg`."""
-    origin: str | None = None
-    """Name of the image's source in a union."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The images of a source, one after another; may raise UserError while they are read."""
-
-    rows: Iterable[Row]
-    matched: int | None = None
-    """Images that passed the source's filter, before any limit; None without a filter."""
 
 
 class Source(Settings):

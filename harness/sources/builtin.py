@@ -13,7 +13,8 @@ from pydantic import Field
 
 from featgan.errors import UserError
 from harness.sources import apples
-from harness.sources.base import Found, Read, Row, Source
+from harness.sources.base import Read, Source
+from harness.sources.rows import Found, Row
 
 VERSION = "1"
 """Raise it whenever the same seed gives other pictures."""

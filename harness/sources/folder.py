@@ -15,7 +15,8 @@ import fsspec
 from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, Read, Row, Source
+from harness.sources.base import Read, Source
+from harness.sources.rows import Found, Row
 from harness.storage.store import PACKAGES, S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")

@@ -1,0 +1,32 @@
+"""The rows in which a source describes its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One image of a source."""
+
+    image_id: str
+    """Unique in its source, UTF-8."""
+    location: bytes
+    """What the source's reader takes."""
+    label: str | None
+    stamp: str
+    """Changes whenever the image changes."""
+    problem: str | None = None
+    """Why this cannot be an image although it looks like one, such as a folder named `x.jpg`."""
+    origin: str | None = None
+    """Name of the image's source in a union."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a source, one after another; may raise UserError while they are read."""
+
+    rows: Iterable[Row]
+    matched: int | None = None
+    """Images that passed the source's filter, before any limit; None without a filter."""
