@@ -28,6 +28,7 @@ class ProgressCallback(tune.Callback, Stopper):
         self, progress: SweepProgress, store: Store, screen: Screen, pilot: bool = False
     ) -> None:
         self._runs = {run.name: run for run in progress.pending}
+        self._lengths = {run.name: run.planned_images for run in progress.pending}
         self._counts, self._store, self._screen = progress.counts, store, screen
         self._before = {name: progress.shares.get(name, 0.0) for name in self._runs}
         self._shares = dict(self._before)
@@ -112,9 +113,9 @@ class ProgressCallback(tune.Callback, Stopper):
 
     def _show(self, last: bool = False) -> None:
         done = todo = 0.0
-        for name, run in self._runs.items():
-            done += run.planned_images * (self._shares[name] - self._before[name])
-            todo += run.planned_images * (1 - self._before[name])
+        for name, length in self._lengths.items():
+            done += length * (self._shares[name] - self._before[name])
+            todo += length * (1 - self._before[name])
         self._counts.share = done / todo
         self._screen.runs(self._counts, last)
 
@@ -126,9 +127,9 @@ def trial_name(trial: Trial) -> str:
 
 def _reason(trial: Trial) -> str:
     """Return in one line why a trial failed."""
-    error: Any = "no reason given"
-    if trial.pickled_error_file is not None:  # `get_pickled_error` reads a copy that comes later
-        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        error = getattr(error, "cause", None) or error
+    if trial.pickled_error_file is None:  # `get_pickled_error` reads a copy that comes later
+        return "no reason given"
+    error: Any = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    error = getattr(error, "cause", None) or error
     reason = f"{type(error).__name__}: {first_line(error, 500)}"
     return reason + KILLED if isinstance(error, RayActorError | WorkerCrashedError) else reason

@@ -126,7 +126,7 @@ def test_runs_continue_after_tune_itself_fails(
     def fit(sweep: Sweep, runs: list[Run], *_: Any) -> None:
         asked.append([run.name for run in runs])
         if len(asked) < 3:
-            raise (RuntimeError, TuneError)[len(asked) % 2]("The actor\n died")
+            raise (RuntimeError, TuneError)[len(asked) % 2]("The actor died\nsomewhere")
 
     monkeypatch.setattr(module, "_fit", fit)
     completed, _, said = run_pending(todo, store, max_failures=2)
