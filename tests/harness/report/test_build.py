@@ -27,6 +27,17 @@ def test_make_writes_tables_and_figures(sweep_folder):
     }
 
 
+def test_a_sweep_whose_runs_all_failed_has_its_tables(sweep_folder):
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    for path in folder.glob("runs/*/run.json"):
+        record = json.loads(path.read_text()) | {"status": "failed", "reason": "no disk"}
+        path.write_text(json.dumps(record))
+    text = build.summary(build.make(folder))
+    assert "0 of 3 runs finished." in text
+    assert "Left out (failed: no disk): a-descending-seed0, a-ascending-seed0" in text
+    assert not list((folder / "tables").glob("seeds-*.csv"))
+
+
 def test_old_tables_and_figures_are_removed_other_files_kept(sweep_folder):
     folder = sweep_folder(seeds=1, length=2)
     (folder / "tables").mkdir()
