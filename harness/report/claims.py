@@ -50,7 +50,7 @@ CLAIMS = (
     Claim("conventional", "has clearer outlines than", "ascending", "sharpness", 1, 2),
     Claim("ascending", "has more saturated colours than", "conventional", "saturation", 1, 3),
     Claim("ascending", "makes more similar images than", "conventional", "diversity", -1, 1),
-    Claim("descending", "makes images of more features than", "ascending", "feature_count", 1, 1),
+    Claim("descending", "makes images with more features than", "ascending", "feature_count", 1, 1),
 )  # fmt: skip
 
 
