@@ -35,13 +35,17 @@ class CutNetwork(nn.Module):
         super().__init__()
         with torch.device("meta"):
             network = _whole(settings.network).eval()
-        layer, names = settings.layer, get_graph_node_names(network)[1]
+        layer = settings.layer
+        # training differs, by dropout for instance, and is not used
+        names = get_graph_node_names(network, suppress_diff_warning=True)[1]
         if not any(f"{name}.".startswith(f"{layer}.") for name in names):
             near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
             raise UserError(
                 f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
             )
-        self.extractor = create_feature_extractor(network, {layer: "outputs"})
+        self.extractor = create_feature_extractor(
+            network, {layer: "outputs"}, suppress_diff_warning=True
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the layer's outputs [n, …] for preprocessed pixels [n, 3, S, S]."""

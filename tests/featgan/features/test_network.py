@@ -90,6 +90,14 @@ def test_a_layer_of_many_outputs_needs_larger_numbers(images: np.ndarray) -> Non
     assert counter.count(images).dtype == np.int32
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"), [("inception_v3", "Mixed_5d"), ("googlenet", "inception3a")]
+)
+def test_networks_with_auxiliary_outputs_are_cut(name: str, layer: str) -> None:
+    chosen = settings(network=name, layer=layer, input_size=128)
+    assert network.output_count(chosen) > 10_000
+
+
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_weights_of_a_file(tmp_path: Path, kind: str) -> None:
     whole = get_model("resnet18", weights=None).state_dict()
