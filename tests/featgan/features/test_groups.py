@@ -111,7 +111,7 @@ def test_binned_values_are_assigned_as_they_were_fitted(
     assert [g.highest for g in groups.groups] == [values[numbers == n + 1].max() for n in range(k)]
     assert len(groups.histogram) <= 4096
     assert sum(groups.histogram.values()) == 6000
-    if method != "kmeans":  # whatever the tails: a bin holds few images
+    if method != "kmeans":  # for all tails a bin holds few images
         assert max(g.size for g in groups.groups) <= 6000 / k * 1.1 + 6
 
 

@@ -58,7 +58,7 @@ def test_scores_do_not_depend_on_the_batch_size(path: Path) -> None:
     gan = Gan(GanSettings(width=8, latent=16), TrainingSettings(), 32, 0, CPU)
     with torch.no_grad():
         for weights in gan.generator.parameters():
-            weights.mul_(6)  # untrained, it is grey whatever the noise
+            weights.mul_(6)  # untrained, it is grey for all noise
     latent = torch.randn((300, 16), generator=torch.Generator().manual_seed(0))
     scores = [
         Score(classifier, ScoreSettings(count=300, splits=3, batch_size=size))
