@@ -1,8 +1,7 @@
-"""The feature process of one data set: source -> feature table and image pack, in the store.
+"""From a source to a data set in the store: feature table and image pack.
 
-A count that was interrupted continues after its last finished part, and an image that was
-counted before, for whatever data set, is not counted again.
-`python harness/features.py FILE` does this for a sweep file, and shows counts and groups.
+An interrupted count continues after its finished blocks, and an image that was counted before,
+for any data set, is not counted again.
 """
 
 from __future__ import annotations
@@ -10,55 +9,39 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.metadata
-import json
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import count_type
 from featgan.features.settings import PAPER_LAYER, FeatureSettings
 from featgan.images.decode import DECODING, RESIZE
-from featgan.images.pack import ImagePack
-from harness.counting.cache import MAKERS, Known, known_counts
-from harness.counting.feature_table import NONE, duplicates_of, feature_table
-from harness.counting.shards import Parts
-from harness.records.data_set import DataSet, load_rejected, put_record, read_data_set
+from harness.counting import workers
+from harness.counting.cache import load_counts, save_counts
+from harness.counting.feature_table import NO_DUPLICATES, feature_table, find_duplicates
+from harness.counting.shards import Blocks, block_length
+from harness.records.data_set import (
+    DataSet,
+    load_rejected,
+    put_data_set,
+    put_record,
+    read_data_set,
+)
 from harness.sources import SourceSettings
 from harness.sources.listing import Listing
-from harness.storage import memory
 from harness.storage.lock import SweepLock
-from harness.storage.sealed import seal
 from harness.storage.store import Store
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A data set that is to be counted and packed, and its folder in the store."""
-
-    name: str
-    source: SourceSettings
-    features: FeatureSettings
-    image_size: int
-    listing: Listing
-    store: Store
-    key: str
-    max_rejected: float
-
-    @property
-    def allowed(self) -> int:
-        """How many of the images may be unusable; 29% of a hundred are 29, whatever floats say."""
-        return int(self.max_rejected * self.listing.found + 1e-6)
 
 
 def prepare(
@@ -75,182 +58,175 @@ def prepare(
 ) -> DataSet:
     """Count and pack a data set through Ray, which is initialised; reuse what is there.
 
-    `actors` is the number of counting processes (None: two a GPU, or one a core). Raises
-    `UserError` where images or weights cannot be had, or more than `max_rejected` are unusable.
+    `actors` is the number of counting processes (None: two a GPU, or one a core). A data set
+    with images that could not be read is not finished: these are tried again. Raises `UserError`
+    if images or weights cannot be read, or more than `max_rejected` of the images are unusable.
     """
-    count_type(features)  # an unknown network or layer is told before anything is read
-    listing = source.listing(image_size)
-    kind = _kind(features)
-    key = f"features/{name}-{_hash(listing.digest(), kind, image_size, source.remove_duplicates)}"
-    wanted = _Wanted(name, source, features, image_size, listing, store, key, max_rejected)
-    if not _is_complete(wanted) or Parts.are_left(store, key):
+    count_type(features)  # reports an unknown network or layer before anything is read
+    listing, kind = source.listing(image_size), _kind(features)
+    made_of = short_hash(listing.digest(), kind, image_size, source.remove_duplicates)
+    key = f"features/{name}-{made_of}"
+    job = workers.Job(store, key, source, features, image_size, _maker(gpu))
+    count = _Count(name, job, listing, kind, max_rejected, progress)
+    if not _is_finished(store, key):
         with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
-            if not _is_complete(wanted):  # another sweep may just have done it
-                _make(wanted, kind, actors, gpu, progress)
-            Parts.delete(store, key)  # by now the images are packed
+            if not _is_finished(store, key):  # another sweep may just have done it
+                count.carry_out(actors, gpu)
     data = read_data_set(store, key)
     rejected = load_rejected(store, data)
-    if _are_too_many(wanted, rejected):
-        raise _unusable(wanted, rejected, listing.found, f"{key}/rejected.csv")
+    count.check(rejected, listing.found, f"{key}/rejected.csv")
     if len(rejected):
         path = store.join(f"{key}/rejected.csv")
         progress(f"{name}: {len(rejected)} of {listing.found} images rejected: {path}", 0, None)
     return data
 
 
-def _is_complete(wanted: _Wanted) -> bool:
-    """Whether the data set is counted, and none of its images can be used that could not be."""
-    store, key = wanted.store, wanted.key
-    if not store.exists(f"{key}/dataset.json"):
-        return False
-    data = read_data_set(store, key)
-    return not data.unreadable or _are_still_bad(wanted, load_rejected(store, data))
+def _is_finished(store: Store, key: str) -> bool:
+    return store.exists(f"{key}/dataset.json") and not read_data_set(store, key).unreadable
 
 
-def _are_still_bad(wanted: _Wanted, rejected: pd.DataFrame) -> bool:
-    """Whether none of these images can be used now."""
-    from harness.counting.workers import (
-        Decoder,  # loads Ray, which reads its environment when imported
-    )
+@dataclass(frozen=True)
+class _Count:
+    """The count of one data set."""
 
-    images = wanted.listing.images
-    again = images["location"][images["image_id"].isin(rejected["image_id"])]
-    decoder = Decoder(wanted.source, wanted.features.input_size, wanted.image_size, Known())
-    return all(decoder.problem(location) for location in again)
+    name: str
+    job: workers.Job
+    listing: Listing
+    kind: dict[str, Any]
+    """All that decides the count of an image's bytes."""
+    max_rejected: float
+    progress: Progress
 
+    def carry_out(self, actors: int | None, gpu: bool) -> None:
+        """Count the blocks that are missing, and write the data set.
 
-def _make(
-    wanted: _Wanted, kind: dict[str, Any], actors: int | None, gpu: bool, progress: Progress
-) -> None:
-    """Count what is missing and pack it; the parts that an earlier count has left are taken up.
+        A data set that is there already stays as it is until the new one can take its place.
+        """
+        store, key, total = self.job.store, self.job.key, len(self.listing.images)
+        side = max(self.job.image_size, self.job.features.input_size)
+        blocks = Blocks(store, key, total, block_length(total, side))
+        so_far = f"{key}/rejected-so-far.csv"
+        if self._allowed >= len(self.listing.problems):
+            self._count(blocks, actors, gpu)
+        rejected = self._rejected(blocks)
+        looked_at = int(blocks.counted.sum()) + len(self.listing.problems)
+        if self._are_too_many(rejected):
+            store.put(so_far, _csv(rejected))
+        self.check(rejected, looked_at, so_far)
+        if missing := blocks.missing():
+            raise RuntimeError(f"{self.name}: {len(missing)} blocks were not counted")
+        self._put(blocks, rejected)
+        store.delete(so_far)
 
-    A data set that is there already stays as it is until the new one can take its place.
-    """
-    store, key, listing = wanted.store, wanted.key, wanted.listing
-    known, made_with = known_counts(store, kind, _maker(gpu))  # its own, too
-    made = kind | {MAKERS: made_with}
-    store.put(f"{key}/counting.json", seal(made))
-    parts = Parts(store, key, len(listing.images), wanted.image_size)
-    limit = wanted.allowed - len(listing.problems)
-    if limit >= 0:
-        _count(wanted, parts, known, actors, gpu, limit, progress)
-    rejected = _rejected(listing, parts)
-    if _are_too_many(wanted, rejected):
-        looked_at = int(parts.counted.sum()) + len(listing.problems)
-        until_now = Parts.rejected(key)
-        store.put(until_now, _csv(rejected))
-        raise _unusable(wanted, rejected, looked_at, until_now)
-    _put_data_set(wanted, parts, made, rejected)
+    def check(self, rejected: pd.DataFrame, looked_at: int, key: str) -> None:
+        """Raise UserError if too many of the images looked at are rejected, or all.
 
-
-def _count(
-    wanted: _Wanted,
-    parts: Parts,
-    known: Known,
-    actors: int | None,
-    gpu: bool,
-    limit: int,
-    progress: Progress,
-) -> None:
-    """Count what is missing, until more than `limit` images turn out bad."""
-    from harness.counting import workers
-
-    progress(wanted.name, int(parts.counted.sum()), parts.total)
-    if len(parts.problems) > limit:  # known from the parts that an earlier count has left
-        return
-    missing, locations = parts.missing(), wanted.listing.images[["location"]]
-    with closing(  # or actors outlive an interruption
-        workers.count(
-            locations.iloc[missing].assign(index=missing),
-            wanted.source,
-            wanted.features,
-            wanted.image_size,
-            known,
-            actors,
-            gpu,
+        `key` is that of their list.
+        """
+        if not self._are_too_many(rejected):
+            return
+        listed, first = self.listing.found, rejected.iloc[0]
+        which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
+        raise UserError(
+            f"data.{self.name}: {len(rejected)} of {which} images cannot be used, more than "
+            f"max_rejected ({self.max_rejected:.2%} of all) allows; first {first.image_id!r}: "
+            f"{first.reason}; those found are in {self.job.store.join(key)}: fix or remove them, "
+            "or raise max_rejected"
         )
-    ) as batches:
-        for batch in batches:
-            parts.add(batch)
-            progress(wanted.name, int(parts.counted.sum()), parts.total)
-            if len(parts.problems) > limit:
-                break
 
+    @property
+    def _allowed(self) -> int:
+        """Most images that may be rejected; in floats 29% of 100 are 28.999999999999996."""
+        return int(self.max_rejected * self.listing.found + 1e-6)
 
-def _rejected(listing: Listing, parts: Parts) -> pd.DataFrame:
-    """The images without a count: image_id, reason; sorted by image_id."""
-    image_ids = listing.images["image_id"]
-    reasons = listing.problems | {image_ids[row]: why for row, why in parts.problems.items()}
-    return pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
+    def _are_too_many(self, rejected: pd.DataFrame) -> bool:
+        return len(rejected) > self._allowed or len(rejected) == self.listing.found
 
+    def _count(self, blocks: Blocks, actors: int | None, gpu: bool) -> None:
+        """Count the missing blocks, until too many images turn out bad."""
+        store, limit = self.job.store, self._allowed - len(self.listing.problems)
+        self.progress(self.name, int(blocks.counted.sum()), blocks.total)
+        missing = blocks.missing()
+        if not missing or len(blocks.problems) > limit:
+            return
+        earlier = load_counts(store, self.kind)
+        table = _table_of(self.listing.images["location"], blocks, missing)
+        try:
+            # closed, or actors outlive an interruption
+            with closing(workers.count(self.job, table, earlier, actors, gpu)) as finished:
+                del table  # it lies in Ray's store now
+                for block in finished:
+                    blocks.add(block)
+                    self.progress(self.name, int(blocks.counted.sum()), blocks.total)
+                    if len(blocks.problems) > limit:
+                        break
+        finally:  # of an interrupted count as well, whose source may change
+            good = blocks.counts >= 0
+            if good.any():
+                counts = earlier.merged(blocks.sha256[good], blocks.counts[good], blocks.makers)
+                save_counts(store, self.kind, counts)
 
-def _are_too_many(wanted: _Wanted, rejected: pd.DataFrame) -> bool:
-    """Whether more of the images are unusable than may be, or all."""
-    return len(rejected) > wanted.allowed or len(rejected) == wanted.listing.found
+    def _rejected(self, blocks: Blocks) -> pd.DataFrame:
+        """Return the images without a count: image_id, reason; sorted by image_id."""
+        ids = self.listing.images["image_id"]
+        reasons = self.listing.problems | {ids[row]: why for row, why in blocks.problems.items()}
+        return pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
 
-
-def _unusable(wanted: _Wanted, rejected: pd.DataFrame, looked_at: int, key: str) -> UserError:
-    """Too many unusable images among those that were looked at; `key` is that of their list."""
-    listed, first = wanted.listing.found, rejected.iloc[0]
-    which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
-    return UserError(
-        f"data.{wanted.name}: {len(rejected)} of {which} images cannot be used, more than "
-        f"max_rejected ({wanted.max_rejected:.2%} of all) allows; first {first.image_id!r}: "
-        f"{first.reason}; those found are in {wanted.store.join(key)}: mend or remove them, or "
-        "raise max_rejected"
-    )
-
-
-def _put_data_set(
-    wanted: _Wanted, parts: Parts, made: dict[str, Any], rejected: pd.DataFrame
-) -> None:
-    """From finished parts to table and pack; `dataset.json` is last, and says that all is there."""
-    if not parts.counted.all():
-        raise RuntimeError(
-            f"{wanted.name}: {len(parts.missing())} images were neither counted nor rejected"
+    def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
+        """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
+        job, images, good = self.job, self.listing.images, blocks.counts >= 0
+        store, key, keep = job.store, job.key, good.copy()
+        duplicates = NO_DUPLICATES
+        if job.source.remove_duplicates:
+            duplicates = find_duplicates(images, blocks.sha256, good)
+            keep[duplicates.index] = False
+        kept = np.flatnonzero(keep)
+        table, content = feature_table(images, blocks, kept, count_type(job.features))
+        rejections = _csv(rejected)
+        data_set = DataSet(
+            name=self.name,
+            key=key,
+            digest=short_hash(content, job.image_size, RESIZE, DECODING),
+            images=len(kept),
+            rejected=len(rejected),
+            duplicates=len(duplicates),
+            classes=tuple(sorted(images["label"].iloc[kept].dropna().unique())),
+            matched=self.listing.matched,
+            table_sha256=hashlib.sha256(table).hexdigest(),
+            rejected_sha256=hashlib.sha256(rejections).hexdigest(),
+            unreadable=blocks.unreadable,
+            shards=blocks.shards,
+            left_out=tuple((np.cumsum(good) - 1)[duplicates.index].tolist()),
         )
-    store, key, listing = wanted.store, wanted.key, wanted.listing
-    images, keep = listing.images, parts.counts >= 0
-    duplicates = duplicates_of(images, parts, keep) if wanted.source.remove_duplicates else NONE
-    keep[duplicates.index] = False
-    rejections = _csv(rejected)
-    store.delete(f"{key}/dataset.json")
-    store.put(f"{key}/rejected.csv", rejections)
-    memory.release()  # what the count has left
-    with tempfile.TemporaryDirectory() as folder:
-        kept = (pixels[keep[rows]] for rows, pixels in parts)
-        image_ids = images["image_id"][keep].reset_index(drop=True)
-        ImagePack.write(Path(folder), image_ids, kept)
-        store.put_tree(Path(folder), f"{key}/pack")
-    memory.release()
-    counts = count_type(wanted.features)
-    table, content = feature_table(images, parts, np.flatnonzero(keep), counts)
-    store.put(f"{key}/features.parquet", table)
-    store.put(f"{key}/duplicates.csv", _csv(duplicates))
-    versions = {name: text for name, text in _maker(False).items() if name != "device"}
-    protocol = made | {"weights": wanted.features.weights, "versions": versions}
-    put_record(store, key, "protocol.json", protocol)
-    data_set = DataSet(
-        name=wanted.name,
-        key=key,
-        digest=_hash(content, parts.image_size, RESIZE, DECODING),
-        images=int(keep.sum()),
-        rejected=len(rejected),
-        duplicates=len(duplicates),
-        classes=tuple(sorted(images["label"][keep].dropna().unique())),
-        matched=listing.matched,
-        table_sha256=hashlib.sha256(table).hexdigest(),
-        rejected_sha256=hashlib.sha256(rejections).hexdigest(),
-        unreadable=len(parts.unreadable),
-    )
-    put_record(store, key, "dataset.json", asdict(data_set))
+        if store.exists(f"{key}/dataset.json") and read_data_set(store, key) == data_set:
+            return
+        store.delete(f"{key}/dataset.json")
+        store.put(f"{key}/rejected.csv", rejections)
+        store.put(f"{key}/duplicates.csv", _csv(duplicates))
+        store.put(f"{key}/features.parquet", table)
+        versions = {name: text for name, text in job.maker.items() if name != "device"}
+        made = {"weights": job.features.weights, "versions": versions, "made_with": blocks.makers}
+        put_record(store, key, "protocol.json", self.kind | made)
+        put_data_set(store, data_set)
+        listed = {f"{key}/pack/{shard.file}" for shard in blocks.shards}
+        for file in store.list(f"{key}/pack"):
+            if file not in listed:  # of images that could not be read then
+                store.delete(file)
+
+
+def _table_of(locations: pd.Series, blocks: Blocks, missing: list[int]) -> pa.Table:
+    """Return a table with the number (`block`) and the image `locations` of each block."""
+    rows = [blocks.rows(number) for number in missing]
+    places = pa.array(locations.iloc[np.concatenate([np.r_[one] for one in rows])])
+    offsets = np.cumsum([0, *(one.stop - one.start for one in rows)])
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), places)
+    return pa.table({"block": missing, "locations": lists})
 
 
 def _kind(features: FeatureSettings) -> dict[str, Any]:
-    """What decides a count, beside the image."""
+    """Return all that decides the count of an image's bytes."""
     named = {"network": features.network, "layer": features.layer}
     papers = tuple(named.values()) == PAPER_LAYER
-    # the paper's layer is not spelled out: counts made before there were others stay known
     return ({} if papers else named) | {
         # of a file its hash alone: moving it changes no count
         "weights": features.weights if features.weights in ("imagenet", "random") else "file",
@@ -264,17 +240,12 @@ def _kind(features: FeatureSettings) -> dict[str, Any]:
 
 
 def _maker(gpu: bool) -> dict[str, str]:
-    """What may move a count by one or two: the kind of processor, and the libraries."""
+    """Return what may move a count by one or two: the kind of processor, and the libraries."""
     packages = ("torch", "torchvision", "pillow", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"device": "GPU" if gpu else "CPU"} | versions
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    """All text in quotes: names may hold carriage returns, which only those keep in a row."""
+    """Return a CSV file with all text in quotes: names may hold carriage returns."""
     return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode()
-
-
-def _hash(*content: Any) -> str:
-    """The first digits of the SHA-256 of something that JSON can spell."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

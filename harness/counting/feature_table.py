@@ -11,20 +11,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.counting.shards import Parts
-from harness.storage import memory
-from harness.storage.memory import SLICE
+from harness.counting.shards import Blocks
+from harness.sources.listing import SLICE
 
-NONE = pd.DataFrame({"image_id": [], "same_as": []}, dtype="str", index=pd.Index([], dtype=int))
-"""No duplicates."""
+NO_DUPLICATES = pd.DataFrame(
+    {"image_id": [], "same_as": []}, dtype="str", index=pd.Index([], dtype=int)
+)
 
 
-def duplicates_of(images: pd.DataFrame, parts: Parts, good: np.ndarray) -> pd.DataFrame:
-    """The images whose bytes an image before them has, and that image: rows as NONE's.
+def find_duplicates(images: pd.DataFrame, sha256: np.ndarray, good: np.ndarray) -> pd.DataFrame:
+    """Return the images whose bytes an image before them has: `image_id`, `same_as`.
 
-    Their index is that of the listing, of whose rows `good` [n] says which are images at all.
+    `sha256` S64 [n] and `good` bool [n] describe the images; the index is that of `images`.
     """
-    table = images.loc[good, ["image_id"]].assign(sha256=_text(parts.sha256[good]).to_numpy())
+    # as Arrow text: numpy's takes four bytes a letter
+    digests = pa.array(sha256[good]).cast(pa.string()).to_pandas()
+    table = images.loc[good, ["image_id"]].assign(sha256=digests.to_numpy())
     again = table["sha256"].duplicated()
     repeated = table[again]
     firsts = table[~again & table["sha256"].isin(repeated["sha256"])].set_index("sha256")
@@ -33,11 +35,12 @@ def duplicates_of(images: pd.DataFrame, parts: Parts, good: np.ndarray) -> pd.Da
 
 
 def feature_table(
-    images: pd.DataFrame, parts: Parts, kept: np.ndarray, counts: type[np.integer[Any]]
+    images: pd.DataFrame, blocks: Blocks, kept: np.ndarray, counts: type[np.integer[Any]]
 ) -> tuple[bytes, str]:
-    """The table of the rows `kept` as a Parquet file, and the hash of its digests and counts.
+    """Return a Parquet file of the images at `kept`, and the hash of their digests and counts.
 
-    `counts` is their type. A slice at a time: all of it is the largest thing a count would hold.
+    `counts` is the type of a count. Built in slices: a whole table is the largest thing a count
+    would hold.
     """
     columns = [name for name in images if name not in ("location", "stamp")]
     types = dict.fromkeys([*columns, "sha256"], pa.string())
@@ -48,15 +51,9 @@ def feature_table(
         for start in range(0, len(kept), SLICE):
             rows = kept[start : start + SLICE]
             table = images[columns].iloc[rows].set_axis(range(start, start + len(rows)))
-            table["sha256"] = parts.sha256[rows].astype(str)
-            table["feature_count"] = parts.counts[rows].astype(counts)
+            table["sha256"] = blocks.sha256[rows].astype(str)
+            table["feature_count"] = blocks.counts[rows].astype(counts)
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-            told = table[["sha256", "feature_count"]]
-            content.update(told.to_csv(header=start == 0).encode())
-            memory.release()
+            hashed = table[["sha256", "feature_count"]]
+            content.update(hashed.to_csv(header=start == 0).encode())
     return file.getvalue(), content.hexdigest()
-
-
-def _text(digests: np.ndarray) -> pd.Series:
-    """Digests S64 [n] as a column of text, without the four bytes a letter of numpy's."""
-    return pa.array(digests).cast(pa.string()).to_pandas()

@@ -9,9 +9,8 @@ import ray
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
-from featgan.images.pack import ImagePack
 from featgan.scores.small_cnn import train_classifier
-from harness.records.data_set import DataSet, load_table
+from harness.records.data_set import DataSet, load_table, open_pack
 from harness.storage.store import Store
 
 SEED = 0
@@ -54,4 +53,4 @@ def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
     table = load_table(store, data.key)
     rows = np.flatnonzero(table["label"].notna())
     labels = (data.name + "/" + table["label"].iloc[rows].astype(str)).to_numpy(str)
-    return ImagePack.open(store.local(f"{data.key}/pack")).rows(rows), labels
+    return open_pack(store, data.key).rows(rows), labels

@@ -20,11 +20,10 @@ from featgan.errors import UserError, first_line
 from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
 from featgan.images.decode import resized
-from featgan.images.pack import ImagePack
 from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.counting.build import Progress
 from harness.counting.workers import counter, shared_weights
-from harness.records.data_set import DataSet, load_table
+from harness.records.data_set import DataSet, load_table, open_pack
 from harness.records.image_values import dump_values
 from harness.storage.store import Store
 
@@ -101,7 +100,7 @@ def digest(values: np.ndarray) -> str:
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
     """Return a function's values [n] of all images, from tasks on the whole cluster."""
     resolve(by, PIXEL_VALUES)  # so that a wrong name is reported before anything starts
-    size = ImagePack.open(store.local(f"{data.key}/pack")).size
+    size = open_pack(store, data.key).size
     tasks = [
         _values.remote(store, data.key, by, start, stop)
         for start, stop in _parts(data.images, max(1, PART_BYTES // (3 * size**2)))
@@ -111,7 +110,7 @@ def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.n
 
 @ray.remote(num_cpus=1)
 def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarray:
-    images = ImagePack.open(store.local(f"{key}/pack")).rows(np.arange(start, stop))
+    images = open_pack(store, key).rows(np.arange(start, stop))
     with user_code_errors(by):
         values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
@@ -163,7 +162,7 @@ class _Features:
         import torch
 
         torch.set_num_threads(1)
-        self._pack = ImagePack.open(store.local(f"{key}/pack"))
+        self._pack = open_pack(store, key)
         self._counter = counter(settings, weights, gpu)
 
     @ray.method(num_returns=2)

@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
-from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import machine
-from harness.records.data_set import DataSet
+from harness.records.data_set import DataSet, open_pack
 from harness.records.sweep_records import RealScore
 from harness.storage.store import Store
 
@@ -115,7 +114,7 @@ def _measure(
     torch.set_num_threads(threads)
     device = machine.device(gpu)
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
-    pack = ImagePack.open(store.local(f"{data.key}/pack"))
+    pack = open_pack(store, data.key)
     order = np.random.RandomState(2020).permutation(len(pack))
     kept = features_key is not None and store.exists(features_key)
     rows = order if features_key and not kept else order[: settings.count]

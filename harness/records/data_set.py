@@ -1,14 +1,17 @@
-"""A data set that is counted and packed: its record, table, images and rejections in the store."""
+"""A data set in the store that is counted and packed: record, table, images and rejections."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from featgan.digests import sha256_of_file
 from featgan.errors import UserError, first_line
 from featgan.images.pack import ImagePack
 from harness.sources import SourceSettings
@@ -16,7 +19,18 @@ from harness.storage.sealed import seal, unseal
 from harness.storage.store import Store
 
 FORMAT = 1
-"""Of `dataset.json` and `protocol.json`, which also tell the folder they belong to."""
+"""Of `dataset.json` and `protocol.json`, which also name the folder they belong to."""
+AT_ONCE = 16
+"""Shards fetched from a bucket at the same time."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a data set's pack."""
+
+    file: str
+    images: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class DataSet:
     key: str
     """Its folder in the store: `features/<name>-<hash of listing and protocol>`."""
     digest: str
-    """Hash of what its images and counts are: part of the signature of each run."""
+    """Hash of its images and counts: part of the signature of each run."""
     images: int
     rejected: int
     duplicates: int
@@ -40,40 +54,52 @@ class DataSet:
     rejected_sha256: str = ""
     """Of `rejected.csv`."""
     unreadable: int = 0
-    """Of the rejected: those that could not be read, which the next sweep tries again."""
+    """Rejected images that could not be read, which the next sweep tries again."""
+    shards: tuple[Shard, ...] = ()
+    """The files of its pack, in the order of the table."""
+    left_out: tuple[int, ...] = ()
+    """Rows of the shards, counted through, that are duplicates and not in the table."""
 
 
 def read_data_set(store: Store, key: str) -> DataSet:
-    """The record of the data set in this folder; UserError for one that is damaged or foreign."""
+    """Read the record of a data set; UserError if it is damaged or another folder's."""
     record = _own(store, key, "dataset.json")
-    return DataSet(**record | {"key": key, "classes": tuple(record["classes"])})
+    shards = tuple(Shard(**shard) for shard in record["shards"])
+    more = {"key": key, "shards": shards}
+    more |= {name: tuple(record[name]) for name in ("classes", "left_out")}
+    return DataSet(**record | more)
+
+
+def put_data_set(store: Store, data: DataSet) -> None:
+    """Write the record that makes a data set a finished one."""
+    put_record(store, data.key, "dataset.json", asdict(data))
 
 
 def read_protocol(store: Store, key: str) -> dict[str, Any]:
-    """How the images of this folder were counted; UserError for a file damaged or foreign."""
+    """Read how images were counted; UserError if the file is damaged or another folder's."""
     return _own(store, key, "protocol.json")
 
 
 def put_record(store: Store, key: str, name: str, record: dict[str, Any]) -> None:
-    """Write a sealed file that tells whose it is."""
+    """Write a sealed file that names its folder."""
     store.put(f"{key}/{name}", seal(record | {"format": FORMAT, "key": key}))
 
 
 def _own(store: Store, key: str, name: str) -> dict[str, Any]:
-    """What a sealed file holds that tells this folder's key; UserError for any other."""
+    """Read a sealed file that names this folder; UserError for any other."""
     try:
         record = unseal(store.get(f"{key}/{name}"))
     except ValueError as error:
         raise _damaged(store, key, f"{name}: {error}") from error
     if record.pop("format", None) != FORMAT:
         raise _damaged(store, key, f"{name} is another version's")
-    if (told := record.pop("key", None)) != key:
-        raise _damaged(store, key, f"{name} is that of {told}")
+    if (other := record.pop("key", None)) != key:
+        raise _damaged(store, key, f"{name} is that of {other}")
     return record
 
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
-    """The feature table: image_id, sha256, feature_count, label, in the order of the pack."""
+    """Load the feature table: image_id, sha256, feature_count, label, in the order of the pack."""
     data = store.get(f"{key}/features.parquet")
     try:
         return pd.read_parquet(io.BytesIO(data))
@@ -82,18 +108,29 @@ def load_table(store: Store, key: str) -> pd.DataFrame:
 
 
 def check(store: Store, data: DataSet) -> None:
-    """Raise UserError where the table or the images are not, to the byte, what was counted."""
+    """Read all of a data set; UserError if a byte of table or images is not as it was counted."""
     table = store.get(f"{data.key}/features.parquet")
     if hashlib.sha256(table).hexdigest() != data.table_sha256:
         raise _damaged(store, data.key, "features.parquet is not the table that was counted")
+    for shard, path in zip(data.shards, _local_shards(store, data), strict=True):
+        if sha256_of_file(path) != shard.sha256:
+            raise _damaged(store, data.key, f"pack/{shard.file} is not the file that was made")
+
+
+def open_pack(store: Store, key: str) -> ImagePack:
+    """Open the images of a data set, in the order of its table; of a bucket, a local copy."""
+    data = read_data_set(store, key)
+    lengths = [shard.images for shard in data.shards]
+    return ImagePack(_local_shards(store, data), lengths, data.left_out)
+
+
+def _local_shards(store: Store, data: DataSet) -> list[Path]:
+    keys = [f"{data.key}/pack/{shard.file}" for shard in data.shards]
     try:
-        folder = store.local(f"{data.key}/pack")
-        ImagePack.check(folder)
-        same = ImagePack.open(folder).image_ids.equals(load_table(store, data.key)["image_id"])
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(store, data.key, f"its images: {error}") from error
-    if not same:
-        raise _damaged(store, data.key, "its images are another data set's")
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(store.local, keys))
+    except FileNotFoundError as error:
+        raise _damaged(store, data.key, f"a file of its pack is missing ({error})") from error
 
 
 def _damaged(store: Store, key: str, what: str) -> UserError:
@@ -103,7 +140,7 @@ def _damaged(store: Store, key: str, what: str) -> UserError:
 
 
 def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
-    """The images that could not be used: image_id, reason."""
+    """Load the list of rejected images: image_id, reason."""
     file = store.get(f"{data.key}/rejected.csv")
     if hashlib.sha256(file).hexdigest() != data.rejected_sha256:
         raise _damaged(store, data.key, "rejected.csv is not the list that was made")
@@ -112,9 +149,11 @@ def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
 
 
 def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict[str, Any]:
-    """How a sweep's data set was made, for its folder: everything a reader may ask."""
+    """Return how a data set was made, for the folder of a sweep."""
     rejected = load_rejected(store, data_set)
-    return asdict(data_set) | {
+    record = asdict(data_set)
+    del record["shards"], record["left_out"]
+    return record | {
         "source": source.model_dump(),
         "protocol": read_protocol(store, data_set.key),
         "rejections": rejected.head(100).to_dict("records"),

@@ -23,7 +23,6 @@ from featgan.features.settings import FeatureSettings
 from featgan.gans.generator_file import SavedGenerator, load_generator
 from featgan.gans.registry import to_uint8
 from featgan.images.decode import resized
-from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, generate
 from featgan.scores import image_quality
 from featgan.scores.classifiers import Classifier
@@ -31,7 +30,7 @@ from featgan.scores.inception_score import inception_score
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
-from harness.records.data_set import check, load_table, read_data_set
+from harness.records.data_set import check, load_table, open_pack, read_data_set
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
 from harness.records.sweep_results import SweepResults, cell_name
@@ -186,7 +185,7 @@ class _Rescoring:
                 f"{error.filename}: no such file, of the images of {data}; measuring needs the "
                 "folder `features/` next to the sweep's"
             ) from None
-        pack = ImagePack.open(store.local(f"{record.key}/pack"))
+        pack = open_pack(store, record.key)
         order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
         counts = load_table(store, record.key)["feature_count"].to_numpy()[order]
         return _RealImages(record.digest, pack.rows(order), counts)

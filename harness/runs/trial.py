@@ -18,13 +18,12 @@ from ray import tune
 from featgan.batches import shuffled_if_random
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
-from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run
-from harness.records.data_set import read_data_set
+from harness.records.data_set import open_pack, read_data_set
 from harness.records.image_values import load_values
 from harness.records.run_record import FINAL, RunRecord
 from harness.records.sweep_records import GroupsRecord
@@ -120,7 +119,7 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
     classifier = load_classifier(method.score, device, trained)
     real = feature_file.read(str(store.local(run.real_key)), classifier) if run.real_key else None
     return StagedTrainer(
-        ImagePack.open(store.local(f"{run.data_key}/pack")),
+        open_pack(store, run.data_key),
         shuffled_if_random(_groups(store, run.groups_key).assign(values), cell.mode, cell.seed),
         cell.stages,
         Score(classifier, method.score, real),

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from featgan.features.groups import FeatureGroups
-from featgan.images.pack import ImagePack
+from featgan.images.pack import ImagePack, shard_bytes
 from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.small_cnn import train_classifier
@@ -103,7 +103,8 @@ def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
     path.write_text(yaml.safe_dump(content))
 
     images = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), np.uint8)
-    pack = ImagePack.write(tmp_path / "pack", [*map(str, range(45))], [images])
+    (tmp_path / "shard.npy").write_bytes(shard_bytes(images))
+    pack = ImagePack([tmp_path / "shard.npy"], [45])
     (tmp_path / "classifier").write_bytes(
         train_classifier(images, np.arange(45) % 2, ["x", "y"], seed=0, epochs=1)
     )

@@ -6,7 +6,6 @@ and test_exactness.py, where runs are.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from packed import put_counted
 
 from featgan import checkpoint
 from featgan.errors import UserError
@@ -26,15 +25,13 @@ from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.generator_file import generator_bytes, load_generator
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
-from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.small_cnn import KIND, load_trained, train_classifier
-from harness.counting.cache import known_counts
-from harness.counting.shards import Parts
+from harness.counting.shards import Block, Blocks
 from harness.preparation import image_values
 from harness.records.data_set import (
     FORMAT,
-    DataSet,
+    Shard,
     check,
     load_rejected,
     read_data_set,
@@ -94,21 +91,8 @@ def features(folder: Path) -> dict[str, Kind]:
     """A counted data set: table, images, and what says how."""
     store, key = Store(str(folder)), "features/a-0"
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8)
-    made = folder / "made"
-    ImagePack.write(made, IDS, [images])
-    store.put_tree(made, f"{key}/pack")
-    table = pd.DataFrame({"image_id": IDS, "sha256": IDS, "feature_count": range(8), "label": "x"})
-    data = table.to_parquet(index=False)
-    store.put(f"{key}/features.parquet", data)
     rejected = b'"image_id","reason"\n"bad.png","empty file"\n"worse.png","empty file"\n'
-    store.put(f"{key}/rejected.csv", rejected)
-    counted = DataSet(
-        *("a", key, "d", 8, 2, 0, ("x",), None),
-        table_sha256=hashlib.sha256(data).hexdigest(),
-        rejected_sha256=hashlib.sha256(rejected).hexdigest(),
-    )
-    about = {"format": FORMAT} | vars(counted) | {"classes": ["x"]}
-    store.put(f"{key}/dataset.json", seal(about))
+    counted = put_counted(store, key, images, range(8), ["x"] * 8, rejected=rejected)
     protocol = {"format": FORMAT, "key": key, "weights": "random"}
     store.put(f"{key}/protocol.json", seal(protocol))
 
@@ -128,10 +112,6 @@ def features(folder: Path) -> dict[str, Kind]:
     return {
         "feature table": Kind(home / "features.parquet", read),
         "pack shard": Kind(home / "pack" / "00000.npy", read),
-        "pack index": Kind(home / "pack" / "index.parquet", read),
-        "pack digests": Kind(
-            home / "pack" / "digests.json", read, (b'"format": 1', b'"format": 2')
-        ),
         "data set": Kind(
             home / "dataset.json",
             refusing(lambda: read_data_set(store, key)),
@@ -197,7 +177,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
 
 
 def others(folder: Path) -> dict[str, Kind]:
-    """Checkpoint, classifier and its features, generator, part of a count."""
+    """Checkpoint, classifier and its features, generator, block of a count."""
     folder.mkdir(exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8)
     trained = train_classifier(images, np.arange(8) % 2, ["x", "y"], seed=0, epochs=1)
@@ -234,41 +214,32 @@ def others(folder: Path) -> dict[str, Kind]:
         return found | {"a": found["a"].tolist()}
 
     store = Store(str(folder))
-    parts = Parts(store, "count", 8, 8)
-    digests = [hashlib.sha256(name.encode()).hexdigest() for name in IDS]
-    parts.add(
-        {
-            "index": np.arange(8),
-            "sha256": np.array(digests),
-            "problem": np.array([""] * 7 + ["damaged PNG"]),
-            "unreadable": np.zeros(8, bool),
-            "count": np.array([*range(7), -1], np.int16),
-            "image": images,
-        }
-    )
+    record = Block(
+        key="count", number=0, digests=[f"{i:064x}" for i in range(8)], counts=[*range(7), -1],
+        problems={7: "damaged PNG"}, shard=Shard("0.npy", 7, "0"),
+    )  # fmt: skip
+    store.put("count/pack/0.npy", b"pixels")
+    record.put(store)
 
-    def part() -> Any:
-        data = (folder / "count" / "parts" / "00000.npz").read_bytes()
-        try:
-            found = Parts(store, "count", 8, 8)
-            if not found.counted.all():
-                raise Refused("counted again")
-            return found.counts.tolist(), found.sha256.tolist(), found.problems
-        finally:
-            store.put("count/parts/00000.npz", data)
+    @refusing
+    def block() -> Any:
+        found = Blocks(store, "count", 8, 8)
+        if found.missing():
+            raise Refused("counted again")
+        return found.counts.tolist(), found.sha256.tolist(), found.problems, found.shards
 
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
         "real features": Kind(folder / "f.safetensors", of_real, (b"features 3", b"features 4")),
         "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
         "checkpoint": Kind(folder / "checkpoint.pt", state, (b"checkpoint 1", b"checkpoint 9")),
-        "part": Kind(folder / "count" / "parts" / "00000.npz", part),
+        "block": Kind(folder / "count" / "blocks" / "00000.json", block, FORMATS),
     }
 
 
 KINDS = [
-    *("feature table", "pack shard", "pack index", "pack digests", "data set", "protocol"),
-    *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "part"),
+    *("feature table", "pack shard", "data set", "protocol"),
+    *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "block"),
     *("rejected list", "image values", "data record", "ceiling", "real features", "generator"),
 ]
 
@@ -313,42 +284,13 @@ def test_a_file_is_refused_in_one_line_or_read_as_it_was(kinds: dict[str, Kind],
 def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
     features(tmp_path)
     store = Store(str(tmp_path))
-    images = np.zeros((8, 3, 8, 8), np.uint8)
-    ImagePack.write(tmp_path / "other", [f"other{n}.png" for n in range(8)], iter([images]))
-    store.put_tree(tmp_path / "other", "features/a-0/pack")
-    table = (tmp_path / "features/a-0/features.parquet").read_bytes()
-    counted = DataSet(
-        "a", "features/a-0", "d", 8, 0, 0, ("x",), None, hashlib.sha256(table).hexdigest()
-    )
-    with pytest.raises(UserError, match="its images are another data set's; remove this folder"):
-        check(store, counted)
-
-
-def test_counts_of_a_damaged_table_are_not_taken_for_known(tmp_path: Path) -> None:
-    store, key, chance = Store(str(tmp_path)), "features/a-0", random.Random(0)
-    digests = [hashlib.sha256(name.encode()).hexdigest() for name in IDS]
-    table = pd.DataFrame({"sha256": digests, "feature_count": range(8)}).to_parquet(index=False)
-    data_set = seal({"table_sha256": hashlib.sha256(table).hexdigest()})
-    for name, content in (("features.parquet", table), ("dataset.json", data_set)):
-        store.put(f"{key}/{name}", content)
-    store.put(f"{key}/counting.json", seal({}))
-
-    def known() -> list[int]:
-        return sorted(known_counts(store, {}, {})[0].counts.tolist())
-
-    assert known() == [*range(8)]
-    for _ in range(40):
-        content = bytearray(table)
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        store.put(f"{key}/features.parquet", bytes(content))
-        assert known() == []
-    store.put(f"{key}/features.parquet", table)
-    store.put(f"{key}/dataset.json", data_set.replace(b"a", b"b", 1))
-    assert known() == []
-    store.put(f"{key}/dataset.json", data_set)
-    for counting in (b"", b"{}", seal({})[:-5], seal({"weights": "others"})):
-        store.put(f"{key}/counting.json", counting)
-        assert known() == []
+    put_counted(store, "features/b-0", np.zeros((8, 3, 8, 8), np.uint8), range(8))
+    store.put("features/a-0/pack/00000.npy", store.get("features/b-0/pack/00000.npy"))
+    with pytest.raises(UserError, match=r"pack/00000\.npy is not the file .*; remove this folder"):
+        check(store, read_data_set(store, "features/a-0"))
+    store.delete("features/a-0/pack/00000.npy")
+    with pytest.raises(UserError, match="a file of its pack is missing"):
+        check(store, read_data_set(store, "features/a-0"))
 
 
 def test_a_data_set_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
@@ -358,16 +300,6 @@ def test_a_data_set_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
         store.put(f"features/b-1/{name}", store.get(f"features/a-0/{name}"))
         with pytest.raises(UserError, match=f"b-1: {name} is that of features/a-0; remove"):
             read(store, "features/b-1")
-
-
-def test_a_part_in_the_place_of_another_is_counted_again(tmp_path: Path) -> None:
-    others(tmp_path)
-    store = Store(str(tmp_path))
-    for key, name in (("count", "00001.npz"), ("another", "00000.npz")):
-        store.put(f"{key}/parts/{name}", store.get("count/parts/00000.npz"))
-    assert sum(map(len, Parts.left_in(store, "count"))) == 7
-    assert not [*Parts.left_in(store, "another")]
-    assert not Parts(store, "another", 8, 8).counted.any()
 
 
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:

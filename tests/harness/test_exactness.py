@@ -12,16 +12,15 @@ import runpy
 import signal
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from packed import put_counted
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness.storage.store
 from featgan import checkpoint
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
-from featgan.images.pack import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run
@@ -129,11 +128,7 @@ def data(tmp_path_factory):
     for size in (32, 64):
         shape = (len(ids), 3, size, size)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        folder = tmp_path_factory.mktemp("pack")
-        ImagePack.write(folder, ids, iter([images]))
-        store.put_tree(folder, f"features/{size}/pack")
-        table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
-        store.put(f"features/{size}/features.parquet", table.to_parquet(index=False))
+        put_counted(store, f"features/{size}", images, counts)
     groups = FeatureGroups.fit(counts, GroupSettings())
     store.put("groups.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
     trained = train_classifier(images, np.arange(len(ids)) % 2, ["x", "y"], seed=0, epochs=1)

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from packed import put_counted
 
 from featgan import checkpoint
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
-from featgan.images.pack import ImagePack
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run
@@ -49,13 +48,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shared")
     store, random = Store(str(root)), np.random.default_rng(0)
     images = random.integers(0, 256, (IMAGES, 3, 32, 32), dtype=np.uint8)
-    ids = [f"{n}.png" for n in range(IMAGES)]
     counts = np.repeat([10, 20], IMAGES // 2).astype(np.int16)
-    folder = tmp_path_factory.mktemp("pack")
-    ImagePack.write(folder, ids, iter([images]))
-    store.put_tree(folder, "features/a-0/pack")
-    table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts})
-    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    put_counted(store, "features/a-0", images, counts)
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
     record = GroupsRecord(data="a", label="x", **vars(groups))
     store.put("features/groups.json", record.to_json())

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from featgan.features import image_values
-from featgan.images.pack import ImagePack
+from harness.records.data_set import open_pack
+from harness.storage.store import Store
 
 SWEEP = """
 results: {results}
@@ -32,8 +33,8 @@ def test_two_kinds_of_values_as_an_axis_of_the_grid(commands, tmp_path):
     assert code == 0, err
     assert "2 of 2 runs finished" in out
 
-    (home,) = (tmp_path / "results" / "features").iterdir()
-    pack = ImagePack.open(home / "pack")
+    (home,) = (tmp_path / "results" / "features").glob("digits-*")
+    pack = open_pack(Store(str(tmp_path / "results")), f"features/{home.name}")
     edges = image_values.edge_density(pack.rows(np.arange(len(pack))))
     (kept,) = home.glob("scores/*.parquet")
     assert np.array_equal(pd.read_parquet(kept)["value"], edges)

@@ -1,53 +1,55 @@
+"""Packs of images."""
+
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from featgan.images import pack as images
-from featgan.images.pack import ImagePack
+from featgan.images import pack as packs
+from featgan.images.pack import ImagePack, shard_bytes
+
+LENGTHS = (2, 2, 1)
 
 
-def numbered(count: int) -> np.ndarray:
-    """Image i is filled with i."""
-    return np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """Shards of five images; image i is filled with i."""
+    paths = [tmp_path / f"{number}.npy" for number in range(len(LENGTHS))]
+    pixels = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
+    for path, images in zip(paths, np.split(pixels, [2, 4]), strict=True):
+        path.write_bytes(shard_bytes(images))
+    return paths
 
 
-def test_pack_keeps_order_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "SHORTEST", 2)
-    some = numbered(5)
-    written = ImagePack.write(tmp_path, list("abcde"), [some[:1], some[1:1], some[1:]])
-    pack = ImagePack.open(tmp_path)
-
-    assert len([*tmp_path.glob("*.npy")]) == 3
-    assert (len(pack), pack.size, pack.image_ids.tolist()) == (5, 8, list("abcde"))
-    assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
-    assert written.rows(np.array([], int)).shape == (0, 3, 8, 8)
-
-
-@pytest.mark.parametrize("lengths", [[7], [3, 4], [1] * 7, [2, 5], [5, 0, 2]])
-def test_a_packs_shards_are_few_however_its_images_come(
-    lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rows_come_in_any_order_across_shards(
+    shards: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "SHORTEST", 1)
-    monkeypatch.setattr(images, "MOST_SHARDS", 3)
-    pieces = np.split(numbered(7), np.cumsum(lengths)[:-1])
-    ImagePack.write(tmp_path / "pack", list("abcdefg"), iter(pieces))
-
-    shards = sorted((tmp_path / "pack").glob("*.npy"))
-    for shard, expected in zip(shards, np.split(numbered(7), [3, 6]), strict=True):
-        np.save(tmp_path / "expected.npy", expected)
-        assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    for most in (512, 1):
+        monkeypatch.setattr(packs, "MOST_OPEN", most)
+        pack = ImagePack(shards, LENGTHS)
+        assert (len(pack), pack.size) == (5, 8)
+        assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
+        assert pack.rows(np.array([], int)).shape == (0, 3, 8, 8)
 
 
-def test_opening_a_pack_reads_no_pixels(tmp_path: Path) -> None:
-    ImagePack.write(tmp_path, list("ab"), [np.zeros((2, 3, 8, 8), np.uint8)])
-    pack = ImagePack.open(tmp_path)
-    shard = tmp_path / "00000.npy"
-    with shard.open("r+b") as file:  # changed after opening, seen by reading
+def test_rows_that_are_left_out_are_not_counted(shards: list[Path]) -> None:
+    pack = ImagePack(shards, LENGTHS, left_out=(1, 2))
+    assert len(pack) == 3
+    assert pack.rows(np.arange(3))[:, 0, 0, 0].tolist() == [0, 3, 4]
+
+
+def test_a_shard_is_a_file_that_numpy_reads(shards: list[Path]) -> None:
+    load: Callable[[Path], np.ndarray] = np.load
+    assert load(shards[1])[:, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_opening_a_pack_reads_no_pixels(shards: list[Path]) -> None:
+    pack = ImagePack(shards, LENGTHS)
+    with shards[0].open("r+b") as file:  # changed after opening, seen by reading
         file.seek(-1, os.SEEK_END)
         file.write(b"\x07")
-
     assert pack.rows(np.array([1]))[0, 2, 7, 7] == 7

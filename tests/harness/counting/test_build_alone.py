@@ -1,26 +1,21 @@
-"""The feature process without Ray: what is known, mended, rejected or locked."""
+"""Counting without Ray: what is known, resumed, rejected."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from inline import Here
 from noise import IMAGES, draw, run
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups
-from featgan.features.settings import FeatureSettings, GroupSettings
+from featgan.features.settings import FeatureSettings
 from harness.counting import build, workers
-from harness.counting.boundaries import boundary_table
-from harness.counting.cache import Known
 from harness.records.data_set import DataSet, load_rejected, load_table, read_protocol
 from harness.storage.store import Store
 
@@ -34,76 +29,25 @@ class Interrupted(Exception):
     pass
 
 
-def fake_count(counts: dict[str, int], bad: dict[str, str], calls: list[list[str]]) -> Any:
-    """`counting.count` without Ray, four images at a time; what is `bad` cannot be read."""
-
-    def count(
-        rows: pd.DataFrame, source: Any, features: Any, size: int, known: Known, *_: Any
-    ) -> Generator[workers.Batch, None, None]:
-        names = [os.path.basename(location).decode() for location in rows["location"]]
-        calls.append(names)
-        for start in range(0, len(rows), 4):
-            some, named = rows.iloc[start : start + 4], names[start : start + 4]
-            digests = [hashlib.sha256(i.encode()).hexdigest() for i in named]
-            found = [known.get(bytes.fromhex(digest)) for digest in digests]
-            values = zip(named, found, strict=True)
-            yield {
-                "index": some["index"].to_numpy(),
-                "sha256": np.array(digests, object),
-                "problem": np.array([bad.get(i, "") for i in named], object),
-                "unreadable": np.array([i in bad for i in named]),
-                "count": np.array(
-                    [-1 if i in bad else counts.get(i, 7) if k < 0 else k for i, k in values]
-                ),
-                "image": np.zeros((len(some), 3, size, size), np.uint8),
-            }
-
-    return count
-
-
 @pytest.mark.guarantee(
     "Images",
     "An unreadable image is tried again; no other image is counted again",
 )
-def test_an_unreadable_image_is_counted_once_it_can_be_read(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_count_ended_by_bad_images_resumes_once_they_are_fixed(
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
-    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
-    bad = {"03.png": "cannot be read: Stale file handle", "11.png": "no permission to read it"}
-    monkeypatch.setattr(workers, "count", fake_count({}, bad, calls))
-    first = run(photos, store)
-    assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 2)
-
-    bad.clear()
-    mended = run(photos, store)
-    assert mended.key == first.key
-    assert (mended.images, mended.rejected, mended.unreadable) == (IMAGES, 0, 0)
-    assert load_rejected(store, mended).empty
-    assert len(load_table(store, mended.key)) == IMAGES
-    assert run(photos, store) == mended
-    assert [len(call) for call in calls] == [IMAGES, IMAGES]
-
-
-@pytest.mark.guarantee(
-    "Images",
-    "An unreadable image is tried again; no other image is counted again",
-)
-def test_what_stopped_a_count_and_was_mended_is_looked_at_again(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.counting.shards.SMALLEST", 4)
-    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
-    bad = {f"{number:02d}.png": "cannot be read: gone" for number in range(5)}
-    monkeypatch.setattr(workers, "count", fake_count({}, bad, calls))
-    with pytest.raises(UserError, match=r"5 of the first 8 of 20 images cannot be used"):
+    store = Store(str(tmp_path / "store"))
+    here.closed = {f"{number:02d}.png" for number in range(5)}
+    with pytest.raises(UserError, match=r"5 of the first 6 of 20 images cannot be used"):
         run(photos, store, max_rejected=0.2)
 
-    bad.clear()
+    here.closed.clear()
+    here.forget()
     assert run(photos, store, max_rejected=0.2).images == IMAGES
-    assert len(calls[1]) == 17  # 05, 06 and 07 were counted and stay so
+    assert here.seen == IMAGES - 1  # 05 was counted before
 
 
-def test_problems_of_the_listing_stop_before_anything_is_counted(
+def test_problems_of_the_listing_end_a_count_before_it_begins(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):
@@ -113,44 +57,60 @@ def test_problems_of_the_listing_stop_before_anything_is_counted(
         run(photos, Store(str(tmp_path / "store")), max_rejected=0.1)
 
 
-def test_a_data_set_that_another_counts_is_told(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_count_resumes_after_its_blocks(
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
     store = Store(str(tmp_path / "store"))
-    inner: list[str] = []
 
-    def count(*_: Any) -> Generator[workers.Batch, None, None]:
-        with pytest.raises(UserError) as caught:
-            run(photos, store)
-        inner.append(str(caught.value))
-        raise Interrupted
-        yield {}
+    def stop(_: str, done: int, __: int | None) -> None:
+        if done >= 8:
+            raise Interrupted
 
-    monkeypatch.setattr(workers, "count", count)
     with pytest.raises(Interrupted):
-        run(photos, store)
-    assert "features/photos-" in inner[0]
-    assert "is being run by process" in inner[0]
+        run(photos, store, progress=stop)
+    assert here.seen == 8
+    shown: list[int] = []
+    data = run(photos, store, progress=lambda _, done, __: shown.append(done))
+    assert (shown[0], here.seen, data.images) == (8, IMAGES, IMAGES)
+
+    (photos / "00.png").rename(photos / "99.png")  # another listing, of the same images
+    here.forget()
+    assert (run(photos, store).images, here.seen) == (IMAGES, 0)
+
+
+def test_an_interrupted_count_of_a_changed_source_is_not_lost(
+    photos: Path, tmp_path: Path, here: Here
+) -> None:
+    store = Store(str(tmp_path / "store"))
+
+    def stop(_: str, done: int, __: int | None) -> None:
+        if done >= 8:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(photos, store, progress=stop)
+    (photos / "19.png").rename(photos / "99.png")
+    assert (run(photos, store).images, here.seen) == (IMAGES, IMAGES)
 
 
 def test_a_known_count_is_taken_as_it_is(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
-    monkeypatch.setattr(workers, "count", fake_count({"04.png": 99}, {}, calls))
-    before = run(photos, store)
-    monkeypatch.setattr(workers, "count", fake_count({"04.png": 1, "new.png": 5}, {}, calls))
+    store = Store(str(tmp_path / "store"))
+    before = load_table(store, run(photos, store).key).set_index("image_id")["feature_count"]
+    monkeypatch.setattr(here, "count", lambda inputs: np.full(len(inputs), 5))
     (photos / "new.png").write_bytes((photos / "04.png").read_bytes())
+    Image.new("RGB", (30, 30), "red").save(photos / "other.png")
     table = load_table(store, run(photos, store).key).set_index("image_id")["feature_count"]
 
-    assert (table["04.png"], table["new.png"], before.images) == (99, 5, IMAGES)
+    assert (table["new.png"], table["other.png"]) == (before["04.png"], 5)
+    assert table[before.index].equals(before)
 
 
-def test_all_that_counts_were_made_with_is_told(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_protocol_names_every_maker_of_counts(
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, calls = Store(str(tmp_path / "store")), list[list[str]]()
-    monkeypatch.setattr(workers, "count", fake_count({}, {}, calls))
+    store = Store(str(tmp_path / "store"))
     versions = build._maker(gpu=False)
     monkeypatch.setattr(build, "_maker", lambda gpu: versions | {"torch": "1.0"})
     run(photos, store)
@@ -162,17 +122,6 @@ def test_all_that_counts_were_made_with_is_told(
     assert [(made["device"], made["torch"]) for made in protocol["made_with"]] == [
         ("CPU", "1.0"),
         ("GPU", version("torch")),
-    ]
-
-
-def test_boundary_report() -> None:
-    groups = FeatureGroups.fit(np.array([10, 11, 12, 20, 21, 30, 60, 60]), GroupSettings(k=3))
-    table = boundary_table("some", groups)
-
-    assert table.rows[0][:2] == ["1 | 2", "12 | 20"]
-    assert [row[2:] for row in table.rows] == [
-        ["1 (12.5%)", "3 (37.5%)", "6 (75.0%)"],  # 12; 10 to 12; 20, 21 and 30 too
-        ["1 (12.5%)", "1 (12.5%)", "5 (62.5%)"],  # 30; 30; 11 to 21 too
     ]
 
 

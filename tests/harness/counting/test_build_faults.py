@@ -1,4 +1,4 @@
-"""A count whose storage fails at any write: the next ends the same, and counts no part twice."""
+"""Counts whose storage fails, whose images cannot be read, or that end early."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from inline import Here
 from PIL import Image
 
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.images.pack import ImagePack
-from harness.counting import build, shards, workers
+from harness.counting import build, workers
 from harness.counting.build import prepare
-from harness.counting.cache import Known
+from harness.counting.cache import EarlierCounts
+from harness.counting.shards import Block
 from harness.preparation import image_values
-from harness.records.data_set import DataSet, check, load_rejected, load_table
+from harness.records.data_set import DataSet, check, load_rejected, load_table, open_pack
 from harness.records.image_values import load_values
 from harness.sources import FolderSource
 from harness.sources import folder as folders
@@ -48,53 +47,6 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-@dataclass
-class Done:
-    """Indices of images that were decoded, and of those that the network saw."""
-
-    decoded: list[int] = field(default_factory=list)
-    seen: list[int] = field(default_factory=list)
-
-
-@pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> Done:
-    """Counting without Ray, two images to a part; a network that tells the largest pixel."""
-    done = Done()
-
-    class Network:
-        def count(self, inputs: np.ndarray) -> np.ndarray:
-            done.seen += done.decoded[-1:] * len(inputs)
-            return inputs.max(axis=(1, 2, 3)) if len(inputs) else np.zeros(0)
-
-    def count(rows: pd.DataFrame, *how: Any) -> Iterator[dict[str, np.ndarray]]:
-        source, settings, image_size, known, *_ = how
-        decoder = workers.Decoder(source, settings.input_size, image_size, known)
-        counter = workers.Counter(settings, [], decoder, gpu=False)
-        for _, row in rows.iterrows():
-            done.decoded.append(int(row["index"]))
-            yield counter({"index": np.array([row["index"]]), "location": [row["location"]]})
-
-    monkeypatch.setattr(workers, "count", count)
-    monkeypatch.setattr(workers, "counter", lambda *_: Network())
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(shards, "SMALLEST", 2)
-    return done
-
-
-@pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
-    """Names of images that nobody may read."""
-    read, closed = folders.read, {b"03.png"}
-
-    def guarded(location: bytes) -> bytes:
-        if os.path.basename(location) in closed:
-            raise PermissionError(13, "Permission denied")
-        return read(location)
-
-    monkeypatch.setattr(folders, "read", guarded)
-    return closed
-
-
 def nothing(*_: Any) -> None:
     pass
 
@@ -114,7 +66,7 @@ def counted(
         progress=nothing,
     )
     check(store, data)
-    pack = ImagePack.open(store.local(f"{data.key}/pack"))
+    pack = open_pack(store, data.key)
     table, rejected = load_table(store, data.key), load_rejected(store, data)
     images = pack.rows(np.arange(len(pack))).tolist()
     return data, [table.to_dict("list"), rejected.to_dict("list"), images]
@@ -127,69 +79,71 @@ def counted(
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_full_or_closed_disk_at_any_write_costs_nothing(
-    photos: Path, tmp_path: Path, done: Done, failing: type[Any], code: int
+    photos: Path, tmp_path: Path, here: Here, failing: type[Any], code: int
 ) -> None:
     root = str(tmp_path / "store")
     watched = failing(root, code)
     data, expected = counted(photos, watched)
-    assert (data.images, data.rejected) == (IMAGES - 1, 1)
-    # six parts; what they were made with, three tables, the pack, the protocol, the end; the lock
-    # taken; what is deleted before and after, and the lock
-    assert watched.writes == 6 + 7 + 1 + (3 if code == errno.EACCES else 0)
+    assert (data.images, data.rejected, len(data.shards)) == (IMAGES - 1, 1, 6)
+    # a shard and a record for each block; counts, three tables, the protocol, the end; the lock
+    assert watched.writes >= 6 * 2 + 6 + 1
     for nth in range(1, watched.writes):
         Store(root).delete("features")
-        done.decoded.clear()
+        here.forget()
         with pytest.raises(OSError, match=os.strerror(code)):
             counted(photos, failing(root, code, nth))
-        Store(root).delete(f"{data.key}/lock.json")  # its holder would have ended
+        Store(root).delete(f"{data.key}/lock")  # its holder would have ended
         assert counted(photos, Store(root)) == (data, expected), f"write {nth}"
-        of_lost_part = len(done.decoded) - IMAGES
-        assert of_lost_part <= 2, f"write {nth}: {of_lost_part} images were counted twice"
-        assert not [key for key in Store(root).list("features") if "/parts/" in key]
+        twice = len(here.read) - IMAGES
+        assert twice <= 2, f"write {nth}: {twice} images of the block under way at most"
 
 
+@pytest.mark.guarantee(
+    "Images",
+    "An unreadable image is tried again; no other image is counted again",
+)
 def test_an_unreadable_image_costs_no_other_a_second_count(
-    photos: Path, tmp_path: Path, done: Done, closed: set[bytes]
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
     store = Store(str(tmp_path / "store"))
-    first, _ = counted(photos, store)
+    here.closed = {"03.png"}
+    first, content = counted(photos, store)
     assert (first.images, first.rejected, first.unreadable) == (IMAGES - 2, 2, 1)
-    done.seen.clear()
-    done.decoded.clear()
-    assert counted(photos, store)[0] == first
-    assert done.seen == done.decoded == []  # nor a second look
+    here.forget()
+    assert counted(photos, store) == (first, content)
+    assert (here.read, here.seen) == (["02.png"], 0)  # the block is read again, and not counted
 
     before = image_values.make(first, AT_RANDOM, FEATURES, store, False, nothing)
-    closed.clear()
-    mended, _ = counted(photos, store)
-    assert (mended.key, mended.images, mended.unreadable) == (first.key, IMAGES - 1, 0)
-    assert done.seen == [3]
-    after = image_values.make(mended, AT_RANDOM, FEATURES, store, False, nothing)
+    here.closed.clear()
+    fixed, _ = counted(photos, store)
+    assert (fixed.key, fixed.images, fixed.unreadable) == (first.key, IMAGES - 1, 0)
+    assert here.seen == 1
+    assert {key.rpartition("/")[2] for key in store.list(f"{fixed.key}/pack")} == {
+        shard.file for shard in fixed.shards
+    }
+    after = image_values.make(fixed, AT_RANDOM, FEATURES, store, False, nothing)
     lengths = [len(load_values(store, first.key, key)) for key in (before, after)]
     assert lengths == [IMAGES - 2, IMAGES - 1]
+    here.forget()
+    assert counted(photos, store)[0] == fixed
+    assert here.read == []
 
 
-def test_a_known_count_makes_no_image_of_bytes_that_are_refused(
-    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+def test_a_known_count_makes_no_image_of_refused_bytes(
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An earlier version, or another Pillow, may have read what this one refuses."""
-    known = Known.of(
-        pd.DataFrame(
-            {
-                "sha256": [hashlib.sha256(p.read_bytes()).hexdigest() for p in photos.iterdir()],
-                "feature_count": range(IMAGES),
-            }
-        )
-    )
-    monkeypatch.setattr(build, "known_counts", lambda *_: (known, []))
+    digests = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(photos.iterdir())]
+    known = EarlierCounts().merged(np.array(digests, "S64"), np.arange(IMAGES), [])
+    monkeypatch.setattr(build, "load_counts", lambda *_: known)
     data, (_, rejected, _) = counted(photos, Store(str(tmp_path / "store")))
-    assert (data.images, data.rejected, done.seen) == (IMAGES - 1, 1, [])
+    assert (data.images, data.rejected, here.seen) == (IMAGES - 1, 1, 0)
     assert rejected["image_id"] == ["05.png"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no answer\nat all")])
-def test_what_a_reader_failed_on_is_tried_again(
-    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_any_error_of_a_reader_makes_an_image_unreadable(
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def read(location: bytes) -> bytes:
         if location.endswith(b"07.png"):
@@ -205,61 +159,61 @@ def test_what_a_reader_failed_on_is_tried_again(
 
 @pytest.mark.guarantee(
     "Images",
-    "A data set stays until its successor is written; unfinished counts are removed under the "
-    "lock only",
+    "A data set stays until its successor is written; two sweeps never count it at once",
 )
 def test_a_recount_that_ends_early_loses_nothing(
-    photos: Path, tmp_path: Path, done: Done, closed: set[bytes], failing: type[Any]
+    photos: Path, tmp_path: Path, here: Here, failing: type[Any]
 ) -> None:
     before, root = tmp_path / "before", str(tmp_path / "store")
+    here.closed = {"03.png"}
     first, content = counted(photos, Store(str(before)))
-    done.seen.clear()
-    closed.clear()
+    here.closed = set()
     shutil.copytree(before, root)
     watched = failing(root)
-    mended = counted(photos, watched)
-    assert mended[0].images == first.images + 1
+    fixed = counted(photos, watched)
+    assert fixed[0].images == first.images + 1
+    here.forget()
     for nth in range(1, watched.writes):
         shutil.rmtree(root)
         shutil.copytree(before, root)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             counted(photos, failing(root, errno.ENOSPC, nth))
-        Store(root).delete(f"{first.key}/lock.json")  # its holder would have ended
-        assert counted(photos, Store(root)) == mended, f"write {nth}"
-    assert {*done.seen} == {3}  # no other was counted again
+        Store(root).delete(f"{first.key}/lock")  # its holder would have ended
+        assert counted(photos, Store(root)) == fixed, f"write {nth}"
+    assert here.seen <= 2 * watched.writes  # no other image was counted again
 
     shutil.rmtree(root)
     shutil.copytree(before, root)
-    closed |= {b"%02d.png" % number for number in range(4, IMAGES)}  # the storage goes away
-    with pytest.raises(UserError, match=r"7 of the first 11 .*/parts/rejected\.csv"):
-        counted(photos, Store(root))
-    closed.clear()
-    closed.add(b"03.png")
+    here.closed = {f"{number:02d}.png" for number in range(2, 4)}  # worse than before
+    with pytest.raises(UserError, match=r"3 of 12 .*/rejected-so-far\.csv"):
+        counted(photos, Store(root), max_rejected=0.2)
+    check(Store(root), first)  # the old data set is still there
+    here.closed = {"03.png"}
     assert counted(photos, Store(root)) == (first, content)
 
 
 @pytest.mark.guarantee(
     "Images",
-    "A data set stays until its successor is written; unfinished counts are removed under the "
-    "lock only",
+    "A data set stays until its successor is written; two sweeps never count it at once",
 )
-def test_left_parts_are_removed_unless_a_count_runs(
-    photos: Path, tmp_path: Path, done: Done
+def test_a_data_set_that_another_sweep_counts_is_refused(
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
     store = Store(str(tmp_path / "store"))
     data, _ = counted(photos, store)
-    left = f"{data.key}/parts/00000.npz"
-    store.put(left, b"left behind")
-    with SweepLock(store, data.key, notice=nothing):
-        with pytest.raises(UserError, match="is being run by process"):
-            counted(photos, store)
-        assert store.exists(left)
+    store.delete(f"{data.key}/dataset.json")
+    with (
+        SweepLock(store, data.key, notice=nothing),
+        pytest.raises(UserError, match="is being run by"),
+    ):
+        counted(photos, store)
+    here.forget()
     assert counted(photos, store)[0] == data
-    assert not store.exists(left)
+    assert here.read == []  # all its blocks are there
 
 
-def test_so_many_per_cent_may_be_bad_and_not_one_less(
-    photos: Path, tmp_path: Path, done: Done
+def test_29_of_100_images_may_be_bad_and_not_one_more(
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
     """29 of a hundred, which floats take for 28.999999999999996."""
     good = (photos / "00.png").read_bytes()
@@ -269,29 +223,45 @@ def test_so_many_per_cent_may_be_bad_and_not_one_less(
     assert (data.images, data.rejected) == (71, 29)
 
 
-def test_an_image_that_nobody_answers_for_ends_no_count_well(
-    photos: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+def test_a_block_that_never_comes_ends_no_count_well(
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, store = workers.count, Store(str(tmp_path / "store"))
 
-    def forgetful(rows: pd.DataFrame, *how: Any) -> Iterator[dict[str, np.ndarray]]:
-        yield from count(rows[rows["index"] != 7], *how)
+    def forgetful(*how: Any) -> Iterator[Block]:
+        yield from (block for block in count(*how) if block.number != 3)
 
     monkeypatch.setattr(workers, "count", forgetful)
-    with pytest.raises(RuntimeError, match="photos: 1 images were neither counted nor rejected"):
+    with pytest.raises(RuntimeError, match="photos: 1 blocks were not counted"):
         counted(photos, store)
-    assert not [key for key in store.list() if key.endswith(("dataset.json", ".parquet"))]
+    assert not store.list("features/photos") or not [
+        key for key in store.list("features") if key.endswith("dataset.json")
+    ]
 
 
 def test_of_equal_files_the_first_is_kept_and_named(
-    photos: Path, tmp_path: Path, done: Done
+    photos: Path, tmp_path: Path, here: Here
 ) -> None:
     for name in ("20.png", "21.png"):
         shutil.copy(photos / "03.png", photos / name)
     (photos / "22.png").write_bytes(b"")  # as bad as 05.png, and no duplicate of it
+    Image.new("RGB", (20, 20), "lime").save(photos / "23.png")
     store = Store(str(tmp_path / "store"))
-    data, (table, _, _) = counted(photos, store, remove_duplicates=True)
-    assert (data.images, data.duplicates, data.rejected) == (IMAGES - 1, 2, 2)
+    data, (table, _, images) = counted(photos, store, remove_duplicates=True)
+    assert (data.images, data.duplicates, data.rejected) == (IMAGES, 2, 2)
     assert not {"20.png", "21.png"} & {*table["image_id"]}
+    assert np.array(images[-1])[1].min() == 255  # the last image is the last of the table
     duplicates = pd.read_csv(store.join(f"{data.key}/duplicates.csv")).to_numpy().tolist()
     assert duplicates == [["20.png", "03.png"], ["21.png", "03.png"]]
+
+
+def test_a_damaged_block_is_counted_again(photos: Path, tmp_path: Path, here: Here) -> None:
+    store = Store(str(tmp_path / "store"))
+    expected = counted(photos, store)
+    key = expected[0].key
+    for number, damage in enumerate((b"", b"{}", store.get(f"{key}/blocks/00003.json"))):
+        store.put(f"{key}/blocks/{number:05d}.json", damage)
+    store.delete(f"{key}/dataset.json")
+    here.forget()
+    assert counted(photos, store) == expected
+    assert (len(here.read), here.seen) == (6, 0)

@@ -1,4 +1,4 @@
-"""Reading, decoding and counting as an actor does it, in this process and without Ray."""
+"""Reading, decoding, counting and packing as an actor does it, in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -18,16 +17,19 @@ from featgan.errors import UserError
 from featgan.features.network import load
 from featgan.features.settings import FeatureSettings
 from harness.counting import workers
-from harness.counting.cache import NOT_COUNTED, Known
-from harness.counting.workers import Counter, Decoder
+from harness.counting.cache import NOT_COUNTED, EarlierCounts
+from harness.counting.shards import Block
+from harness.counting.workers import Counter, Job
 from harness.sources import FolderSource
+from harness.sources import folder as folders
+from harness.storage.store import Store
 
-NOTHING = Known.of(pd.DataFrame({"sha256": [], "feature_count": []}))
 FEATURES = FeatureSettings(weights="random", input_size=32)
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> list[bytes]:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    monkeypatch.setattr(workers.ray, "get", lambda reference: reference)
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
@@ -35,16 +37,19 @@ def images(tmp_path: Path) -> list[bytes]:
     return [str(path).encode() for path in paths]
 
 
-def decoder(known: Known = NOTHING, read: Callable[[bytes], bytes] | None = None) -> Decoder:
-    made = Decoder(FolderSource(source="folder", path="/"), 32, 16, known)
-    if read:
-        made._read = read
-    return made
+def job(folder: Path) -> Job:
+    source = FolderSource(source="folder", path="/")
+    return Job(Store(str(folder / "store")), "features/x", source, FEATURES, 16, {"device": "CPU"})
 
 
-def batch(locations: list[bytes]) -> workers.Batch:
-    places = np.array(locations, object)
-    return {"index": np.arange(len(places)), "location": places}
+def batch(locations: list[bytes]) -> pa.Table:
+    return pa.table({"block": [0], "locations": [locations]})
+
+
+def decoded(job: Job, locations: list[bytes]) -> Block:
+    """A block before its images are counted."""
+    found = workers.decode_block(batch(locations), job, [EarlierCounts()])
+    return Block.model_validate_json(found["block"][0].as_py())
 
 
 @pytest.mark.parametrize(
@@ -65,42 +70,29 @@ def test_actors_share_gpus_only_where_there_are_more_of_them(
     assert workers._room(asked, gpu) == expected
 
 
-@pytest.mark.parametrize(
-    ("images", "actors", "blocks", "length"),
-    [(20, 2, 3, 8), (4096, 2, 512, 8), (100_000, 2, 521, 192), (100_000, 64, 2084, 48)],
-)
-def test_blocks_are_whole_batches_and_do_not_grow_in_number(
-    images: int, actors: int, blocks: int, length: int
-) -> None:
-    rows = pd.DataFrame({"index": range(images), "location": [b"x"] * images})
-    found = workers._blocks(rows, actors, batch=8)
-
-    assert (len(found), found[0].num_rows) == (blocks, length)
-    assert pa.concat_tables(found)["index"].to_pylist() == list(range(images))
-
-
-def test_known_counts_are_taken_and_not_made_again(
-    images: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_counts_are_taken_and_not_made_again(images: list[bytes], tmp_path: Path) -> None:
     state = {name: tensor.numpy() for name, tensor in load(FEATURES).items()}
-    monkeypatch.setattr(workers.ray, "get", lambda reference: reference)
-    weights: list[Any] = [state]
     digest = hashlib.sha256(Path(images[1].decode()).read_bytes()).hexdigest()
-    wrong = Known.of(pd.DataFrame({"sha256": [digest], "feature_count": [4000]}))
+    wrong = EarlierCounts().merged(np.array([digest], "S64"), np.array([4000]), [{"device": "GPU"}])
 
-    free = Counter(FEATURES, weights, decoder(), gpu=False)(batch(images))["count"].tolist()
-    bound = Counter(FEATURES, weights, decoder(wrong), gpu=False)(batch(images))["count"].tolist()
-    assert 1000 < min(free) <= max(free) < 3000
-    assert bound == [free[0], 4000, free[2]]
+    def count(earlier: EarlierCounts) -> Block:
+        weights: list[Any] = [state]
+        actor = Counter(job(tmp_path), weights, [earlier], gpu=False, decodes=True)
+        return Block.model_validate_json(actor(batch(images))["block"][0].as_py())
+
+    free, bound = count(EarlierCounts()), count(wrong)
+    assert 1000 < min(free.counts) <= max(free.counts) < 3000
+    assert bound.counts == [free.counts[0], 4000, free.counts[2]]
+    assert (free.makers, bound.makers) == (
+        [{"device": "CPU"}],
+        [{"device": "GPU"}, {"device": "CPU"}],
+    )
+    assert free.shard == bound.shard
 
 
-def failing(*errors: Exception) -> Callable[[bytes], bytes]:
-    left = list(errors)
-
-    def read(location: bytes) -> bytes:
-        if left:
-            raise left.pop(0)
-        return Path(location.decode()).read_bytes()
+def failing(error: Exception) -> Callable[[bytes], bytes]:
+    def read(_: bytes) -> bytes:
+        raise error
 
     return read
 
@@ -109,59 +101,34 @@ def failing(*errors: Exception) -> Callable[[bytes], bytes]:
     "Images",
     "An unreadable image is tried again; no other image is counted again",
 )
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, None])
-def test_a_storage_that_stumbles_is_asked_again(
-    number: int | None, images: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers.time, "sleep", lambda _: None)
-    stumble = OSError(number, "stumbled") if number else OSError("stumbled")
-    found = decoder(read=failing(stumble, stumble)).decode(batch(images[:1]))
-
-    assert (found["problem"][0], found["unreadable"].tolist()) == ("", [False])
-
-
-@pytest.mark.guarantee(
-    "Images",
-    "Storage that stays unreachable is waited for once, not for each image",
-)
-def test_unreachable_storage_is_waited_for_once(
-    images: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(workers.time, "sleep", waited.append)
-    monkeypatch.setattr(Decoder, "_waited", 0.0)
-    read = failing(*(OSError(errno.EIO, "gone") for _ in range(200)))
-    found = decoder(read=read)
-    lost = [decoder(read=read).problem(images[0]) for _ in range(60)]  # as Ray's tasks have them
-
-    assert set(lost) == {"cannot be read: gone"}
-    assert 120 <= sum(waited) < 125  # seconds, where each image alone would have cost four
-    while found.problem(images[0]):
-        pass
-    stumbling = failing(OSError(errno.EIO, "gone"))
-    found._read = stumbling  # once one could be read, there is patience again
-    assert found.problem(images[0]) == ""
-
-
-def test_what_cannot_be_read_is_told_apart_from_what_is_bad(
-    images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers.time, "sleep", lambda _: None)
-    for error, reason in (
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
         (PermissionError(errno.EACCES, "Permission denied"), "no permission to read it"),
         (UserError("data: s3://b cannot be reached"), "cannot be read: data: s3://b cannot"),
-    ):
-        found = decoder(read=failing(error)).decode(batch(images[:1]))
-        assert found["problem"][0].startswith(reason)
-        assert found["unreadable"].tolist() == [True]
-    gone = OSError(errno.EIO, "Input/output\nerror")
-    assert decoder(read=failing(*[gone] * 9)).decode(batch(images[:1]))["unreadable"].all()
+        (OSError(errno.EIO, "Input/output\nerror"), "cannot be read: Input/output"),
+        (MemoryError(), "cannot be read: MemoryError"),
+    ],
+)
+def test_an_unreadable_image_is_not_a_bad_one(
+    images: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "read", failing(error))
+        found = decoded(job(tmp_path), images[:1])
+    assert found.problems[0].startswith(reason)
+    assert (found.unreadable, found.counts, found.shard) == ([0], [NOT_COUNTED], None)
 
     (tmp_path / "text.png").write_text("no image")
-    found = decoder().decode(batch([str(tmp_path / "text.png").encode()]))
-    assert found["problem"][0] == "not an image that Pillow can read"
-    assert not found["unreadable"].any()
-    assert found["count"].tolist() == [NOT_COUNTED]
+    found = decoded(job(tmp_path), [images[0], str(tmp_path / "text.png").encode()])
+    assert found.problems == {1: "not an image that Pillow can read"}
+    assert found.unreadable == []
+    assert found.shard is not None
+    assert found.shard.images == 1
 
 
 def test_actors_asked_for_wait_for_a_cluster_that_grows() -> None:

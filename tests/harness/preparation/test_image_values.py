@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from packed import put_counted
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import resized
-from featgan.images.pack import ImagePack
 from harness.preparation import image_values
 from harness.records.data_set import DataSet
 from harness.records.image_values import load_values
@@ -37,10 +37,7 @@ def images() -> np.ndarray:
 @pytest.fixture
 def store(tmp_path: Path, images: np.ndarray) -> Store:
     store = Store(str(tmp_path / "store"))
-    ImagePack.write(tmp_path / "pack", IDS, [images[:4], images[4:]])
-    store.put_tree(tmp_path / "pack", "features/a-0/pack")
-    table = pd.DataFrame({"image_id": IDS, "feature_count": np.arange(IMAGES, dtype=np.int16)})
-    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    put_counted(store, "features/a-0", images, range(IMAGES), ids=IDS)
     return store
 
 

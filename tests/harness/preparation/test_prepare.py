@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from dataclasses import replace
@@ -16,10 +15,10 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from packed import put_counted
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
-from featgan.images.pack import ImagePack
 from harness.plan.settings import Sweep
 from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
@@ -49,14 +48,9 @@ def images() -> np.ndarray:
 @pytest.fixture
 def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Store:
     store = Store(str(tmp_path / "results"))
-    ids = [f"{n:02d}" for n in range(40)]
-    ImagePack.write(tmp_path / "pack", ids, [images])
-    store.put_tree(tmp_path / "pack", "features/a-0/pack")
-    counts = np.arange(40, dtype=np.int16)
-    table = pd.DataFrame({"image_id": ids, "feature_count": counts, "label": ["x", "y"] * 20})
-    file = table.to_parquet(index=False)
-    store.put("features/a-0/features.parquet", file)
-    counted = replace(DATA, table_sha256=hashlib.sha256(file).hexdigest())
+    counted = put_counted(
+        store, "features/a-0", images, range(40), ["x", "y"] * 20, digest=DATA.digest
+    )
     monkeypatch.setattr(preparation, "prepare", lambda *_, **__: counted)
     monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
     for module, task in (

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import ray
 import torch
+from packed import put_counted
 
 from featgan.errors import UserError
-from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores import score as scores
 from featgan.scores.metrics.registry import measure
@@ -56,8 +56,7 @@ def images() -> np.ndarray:
 @pytest.fixture
 def store(tmp_path: Path, images: np.ndarray) -> Store:
     store = Store(str(tmp_path / "store"))
-    ImagePack.write(tmp_path / "pack", [str(n) for n in range(40)], [images])
-    store.put_tree(tmp_path / "pack", "features/a-0/pack")
+    put_counted(store, "features/a-0", images, range(40))
     names = ["x", "y"]
     store.put("c.safetensors", train_classifier(images, np.arange(40) % 2, names, seed=0, epochs=1))
     return store

@@ -1,28 +1,25 @@
 """Measuring trained generators again, on a tiny sweep with real networks."""
 
-import hashlib
 import json
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
+from packed import put_counted
 
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings
 from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
-from featgan.images.pack import ImagePack
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained, train_classifier
 from harness import results
-from harness.records.data_set import FORMAT, DataSet
 from harness.records.sweep_results import SweepResults
 from harness.report.image_quality import quality_tables
 from harness.report.paper_tables import group_tables
 from harness.runs import rescore
-from harness.storage.sealed import seal
+from harness.storage.store import Store
 
 SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
 
@@ -66,14 +63,11 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
     (folder / "data").mkdir()
     data = {"name": "apples", "key": "features/apples-0a1b", "digest": "0a1b", "images": 30}
     (folder / "data" / "apples.json").write_text(json.dumps(data))
-    home = tmp_path / "results" / "features" / "apples-0a1b"
     images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
-    ImagePack.write(home / "pack", [str(n) for n in range(30)], [images])
-    table = pd.DataFrame({"image_id": map(str, range(30)), "feature_count": range(100, 130)})
-    table.to_parquet(home / "features.parquet")
-    table_sha256 = hashlib.sha256((home / "features.parquet").read_bytes()).hexdigest()
-    counted = DataSet(**data, rejected=0, duplicates=0, classes=(), table_sha256=table_sha256)
-    (home / "dataset.json").write_bytes(seal({"format": FORMAT} | vars(counted)))
+    store = Store(str(tmp_path / "results"))
+    put_counted(
+        store, "features/apples-0a1b", images, range(100, 130), name="apples", digest="0a1b"
+    )
     groups = [
         {"number": n, "centroid": c, "size": 15, "lowest": low, "highest": low + 14}
         for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))

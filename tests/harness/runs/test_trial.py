@@ -5,16 +5,15 @@ import platform
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from packed import put_counted
 
 from featgan import precision
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from featgan.gans.generator_file import load_generator
-from featgan.images.pack import ImagePack
 from featgan.scores import feature_file
 from featgan.scores.score import classify, drawn, load_classifier
 from featgan.scores.small_cnn import train_classifier
@@ -22,6 +21,7 @@ from harness.plan.grid import Cell
 from harness.plan.run import Run
 from harness.plan.settings import Method
 from harness.plan.signature import signature
+from harness.records.data_set import open_pack
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
 from harness.runs import run_folder
@@ -39,15 +39,8 @@ def shared(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
     store, random = Store(str(root)), np.random.default_rng(0)
     images = random.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
-    ids = [f"{n}.png" for n in range(24)]
     counts = np.repeat([10, 20, 30], 8).astype(np.int16)
-    folder = tmp_path_factory.mktemp("pack")
-    ImagePack.write(folder, ids, iter([images]))
-    store.put_tree(folder, "features/a-0/pack")
-    table = pd.DataFrame(
-        {"image_id": ids, "sha256": ids, "feature_count": counts, "label": ["x", "y"] * 12}
-    )
-    store.put("features/a-0/features.parquet", table.to_parquet(index=False))
+    put_counted(store, "features/a-0", images, counts, ["x", "y"] * 12)
     groups = FeatureGroups.fit(counts, GroupSettings())
     store.put("s/groups/a.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
     trained = train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
@@ -333,8 +326,7 @@ def test_curves_of_a_continued_run_have_no_gap_or_double_point(store, run):
 def test_a_run_on_a_bucket_leaves_the_same(run, store, shared):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     bucket = Store("memory://trial-test")
-    bucket.put_tree(shared / "features" / "a-0" / "pack", "features/a-0/pack")
-    for key in ("features/a-0/features.parquet", run.groups_key, run.classifier_key):
+    for key in (*store.list("features/a-0"), run.groups_key, run.classifier_key):
         bucket.put(key, store.get(key))
     with pytest.raises(Died):
         run_trial(run, bucket, EVERY_EVALUATION, dying_after(3))
@@ -386,7 +378,7 @@ def test_further_metrics_are_reported_with_their_protocol(store, run):
     method = run.cell.method.model_copy(update={"score": score})
     cell = Cell("a", "conventional", 0, method)
     classifier = load_classifier(score, torch.device("cpu"), store.local(run.classifier_key))
-    pack = ImagePack.open(store.local(f"{run.data_key}/pack"))
+    pack = open_pack(store, run.data_key)
     features, _ = classify(classifier, drawn(pack.rows, np.arange(24)), 24, 50)
     store.put("real.safetensors", feature_file.dump(features, classifier, "real"))
     signed = signature(cell, "d", "c")
