@@ -59,8 +59,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
 
 
 def _report(store: Store, sweep: str) -> str:
-    """Draw figure 9; return tables 2 and 3, and the images near a boundary, as text."""
-    from harness.counting.boundaries import boundary_table
+    """Draw figure 9; return tables 2 and 3 as text."""
     from harness.records.sweep_results import SweepResults
     from harness.report import figures
     from harness.report.paper_tables import group_tables
@@ -69,10 +68,7 @@ def _report(store: Store, sweep: str) -> str:
     with mirrored(store, sweep) as folder:
         results = SweepResults.read(folder)
         figures.draw(results, folder / "figures")
-        tables = group_tables(results)
-        for record in results.count_groups:
-            tables.append(boundary_table(f"{record.data}: {record.title}", record.split))
-        text = "\n".join(table.text() for table in tables)
+        text = "\n".join(table.text() for table in group_tables(results))
     return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
 
 

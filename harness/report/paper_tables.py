@@ -9,6 +9,9 @@ from harness.records.sweep_records import GroupsRecord, RealScore
 from harness.records.sweep_results import Block, SweepResults, cell_name
 from harness.report.table import Column, Table, Value
 
+NEAR = 5
+"""Change of a feature count that another precision, such as bf16, may cause."""
+
 
 def group_tables(results: SweepResults) -> list[Table]:
     """Return centroid, size and range of every feature group: tables 2 and 3."""
@@ -32,6 +35,8 @@ def group_tables(results: SweepResults) -> list[Table]:
         centroids = [group.centroid for group in groups]
         ranges = [_range(group.lowest, group.highest, record) for group in groups]
         whole = _range(groups[0].lowest, groups[-1].highest, record)
+        near = record.split.near_boundaries(NEAR)
+        crossing: list[Value] = [f"images within {NEAR} of the next group", *near, None, sum(near)]
         tables.append(
             Table(
                 key=f"groups-{name}",
@@ -45,6 +50,7 @@ def group_tables(results: SweepResults) -> list[Table]:
                     ["centroid (positive features)" if by_count else "centroid", *centroids, None],
                     ["feature counts" if by_count else record.label, *ranges, whole],
                     ["images", *sizes, sum(sizes)],
+                    *([crossing] if by_count else []),
                 ],
                 notes=notes,
             )

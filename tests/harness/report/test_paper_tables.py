@@ -79,6 +79,10 @@ def test_groups_show_centroids_and_sizes(sweep_folder):
     table = group_tables(SweepResults.read(sweep_folder(seeds=1, length=2)))[0]
     assert table.rows[0][0] == "centroid (positive features)"
     assert table.rows[2] == ["images", 180, 270, 150, 600]
+    name, *near = table.rows[3]
+    assert name == "images within 5 of the next group"
+    assert near[2] is None
+    assert near[3] == near[0] + near[1] > 0
     assert table.notes[0] == "The largest group is 1.8 times the smallest."
     assert "1 rejected, 2 duplicates" in table.notes[1]
 
