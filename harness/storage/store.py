@@ -1,16 +1,14 @@
 """Files of a sweep on local disk, on a shared mount, or in `s3://` and `gs://` through fsspec.
 
-A key is a relative path with slashes. A file appears complete or not at all, and so does a
-tree: its marker comes last. Names that begin with a dot are the store's own (temporary files,
-markers) and are never listed. The store knows nothing about the content of the files.
+A key is a relative path with slashes. A file appears complete or not at all. Names that begin
+with a dot are the store's own temporary files and are never listed. The store knows nothing about
+the content of the files.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -25,7 +23,6 @@ import fsspec
 from featgan.errors import UserError
 from harness.storage.retry import retry_while_unreachable
 
-MARKER = ".complete"
 AT_ONCE = 64
 """Files fetched together: records of long runs take half a megabyte each."""
 
@@ -139,9 +136,8 @@ class Store:
 
     @retry_while_unreachable
     def exists(self, key: str) -> bool:
-        """Return True for a file, and for a tree that `put_tree` completed."""
-        path = self._path(key)
-        return self._is_file(path) or self._is_file(f"{path}/{MARKER}")
+        """Return True for a file."""
+        return self._is_file(self._path(key))
 
     @retry_while_unreachable
     def list(self, prefix: str = "") -> list[str]:
@@ -167,12 +163,8 @@ class Store:
         if self.is_local:
             _remove(Path(path))
             return
-        # The marker goes first: a tree half deleted must not look complete.
-        for remote in (f"{path}/{MARKER}", path):
-            try:
-                self._fs.rm(remote, recursive=remote == path)
-            except FileNotFoundError:
-                continue
+        with suppress(FileNotFoundError):
+            self._fs.rm(path, recursive=True)
 
     @retry_while_unreachable
     def move(self, key: str, to: str) -> None:
@@ -191,37 +183,8 @@ class Store:
                 raise
 
     @retry_while_unreachable
-    def put_tree(self, folder: Path, key: str) -> None:
-        """Copy a whole folder to `key`; it `exists` once complete, never before."""
-        names = sorted(
-            name
-            for path in folder.rglob("*")
-            if path.is_file() and not _is_own(name := path.relative_to(folder).as_posix())
-        )
-        files = [folder / name for name in names]
-        sizes = {name: path.stat().st_size for name, path in zip(names, files, strict=True)}
-        # The token tells two versions of a tree apart even where all sizes agree.
-        marker = json.dumps({"token": uuid.uuid4().hex, "files": sizes}).encode()
-        target = self._path(key)
-        if not self.is_local:
-            self.delete(key)
-            if files:
-                self._fs.put([str(path) for path in files], [f"{target}/{name}" for name in names])
-            self._fs.pipe_file(f"{target}/{MARKER}", marker)
-            return
-        with _atomic_write(Path(target)) as temporary:
-            temporary.mkdir()
-            for name, path in zip(names, files, strict=True):
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, temporary / name)
-                _sync(temporary / name)
-            (temporary / MARKER).write_bytes(marker)
-            _sync(temporary / MARKER)
-            _remove(Path(target))
-
-    @retry_while_unreachable
     def local(self, key: str) -> Path:
-        """The file or tree on this machine: itself, or a copy downloaded once per version.
+        """Return the file on this machine: itself, or a copy downloaded once per version.
 
         Copies lie under `$XDG_CACHE_HOME/featgan` (default `~/.cache/featgan`) and may be
         deleted whenever no sweep runs. Raises FileNotFoundError for what is not there.
@@ -231,8 +194,8 @@ class Store:
             if not os.path.exists(path):
                 raise FileNotFoundError(f"{path} does not exist")
             return Path(path)
-        is_tree = self._is_file(f"{path}/{MARKER}")
-        version = _version(self._fs, f"{path}/{MARKER}" if is_tree else path)
+        info = self._fs.info(path)
+        version = info.get("ETag") or info.get("etag") or self._fs.ukey(path)
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featgan"
         copy = home / hashlib.sha256(f"{self.join(key)} {version}".encode()).hexdigest()[:32]
         copy = copy / key.rpartition("/")[2]
@@ -242,7 +205,7 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
                 with _atomic_write(copy) as temporary:
-                    _download(self._fs, path, temporary, is_tree)
+                    self._fs.get_file(path, str(temporary))
         return copy
 
     def _path(self, key: str) -> str:
@@ -341,24 +304,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _version(fs: Any, path: str) -> str:
-    """Return what differs between two versions of a remote file: its ETag, else all its data."""
-    info = fs.info(path)
-    return str(info.get("ETag") or info.get("etag") or fs.ukey(path))
-
-
-def _download(fs: Any, path: str, target: Path, is_tree: bool) -> None:
-    """Fetch a file or a complete tree; OSError where a size is not what the marker says."""
-    if not is_tree:
-        fs.get_file(path, str(target))
-        return
-    sizes: dict[str, int] = json.loads(fs.cat_file(f"{path}/{MARKER}"))["files"]
-    for name in map(_check_key, sizes):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-    if sizes:
-        fs.get([f"{path}/{name}" for name in sizes], [str(target / name) for name in sizes])
-    for name, size in sizes.items():
-        if (target / name).stat().st_size != size:
-            raise OSError(errno.EBADMSG, "changed while it was downloaded", f"{path}/{name}")

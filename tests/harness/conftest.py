@@ -95,10 +95,6 @@ class FailingStore(Store):
         self._writing(to)
         super().move(key, to)
 
-    def put_tree(self, folder: Path, key: str) -> None:
-        self._writing(key)
-        super().put_tree(folder, key)
-
 
 @pytest.fixture(scope="session")
 def failing() -> type[FailingStore]:

@@ -15,7 +15,7 @@ import pytest
 
 from featgan.errors import UserError
 from harness.storage.lock import SweepLock
-from harness.storage.store import MARKER, Store
+from harness.storage.store import Store
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -24,15 +24,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "local":
         return Store(str(tmp_path / "results"))
     return Store(f"memory://{uuid.uuid4().hex}/results")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "made"
-    (folder / "pack").mkdir(parents=True)
-    (folder / "features.parquet").write_bytes(b"table")
-    (folder / "pack" / "0.npy").write_bytes(b"images")
-    return folder
 
 
 def test_a_file_is_read_back_replaced_and_deleted(store: Store) -> None:
@@ -101,53 +92,30 @@ def test_list_is_recursive_sorted_and_bound_to_the_folder(store: Store) -> None:
     assert store.list() == [*store.list("s"), "s2/x"]
 
 
-def test_a_tree_exists_only_once_complete(store: Store, tree: Path) -> None:
-    store.put("features/apples-1/features.parquet", b"left by a crash")
-    assert not store.exists("features/apples-1")
-    store.put_tree(tree, "features/apples-1")
-    assert store.exists("features/apples-1")
-    assert store.list("features") == [
-        "features/apples-1/features.parquet",
-        "features/apples-1/pack/0.npy",
-    ]
-    assert store.get("features/apples-1/features.parquet") == b"table"
-    store.delete("features/apples-1")
-    assert not store.exists("features/apples-1")
-    assert store.list("features") == []
-
-
-def test_local_gives_the_latest_version_of_files_and_trees(store: Store, tree: Path) -> None:
+def test_local_gives_the_latest_version_of_a_file(store: Store) -> None:
     store.put("classifier/a.safetensors", b"weights")
     assert store.local("classifier/a.safetensors").read_bytes() == b"weights"
-    store.put_tree(tree, "features/a")
-    assert (store.local("features/a") / "pack" / "0.npy").read_bytes() == b"images"
-    (tree / "pack" / "0.npy").write_bytes(b"IMAGES")  # same size: only the version differs
-    store.put_tree(tree, "features/a")
-    assert (store.local("features/a") / "pack" / "0.npy").read_bytes() == b"IMAGES"
+    store.put("classifier/a.safetensors", b"WEIGHTS")  # of equal size
+    assert store.local("classifier/a.safetensors").read_bytes() == b"WEIGHTS"
     with pytest.raises(FileNotFoundError):
-        store.local("features/b")
+        store.local("classifier/b.safetensors")
 
 
-def test_local_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
+def test_local_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = Store(f"memory://{uuid.uuid4().hex}")
-    store.put_tree(tree, "features/a")
-    first = store.local("features/a")
-    monkeypatch.setattr(store._fs, "get", lambda *_: pytest.fail("downloaded again"))
-    assert store.local("features/a") == first
+    store.put("pack/0.npy", b"images")
+    first = store.local("pack/0.npy")
+    monkeypatch.setattr(store._fs, "get_file", lambda *_: pytest.fail("downloaded again"))
+    assert store.local("pack/0.npy") == first
 
 
-def test_an_incomplete_download_is_no_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = Store(f"memory://{uuid.uuid4().hex}")
-    store.put_tree(tree, "features/a")
-    store.put("features/a/pack/0.npy", b"cut")
-    with pytest.raises(OSError, match="changed while it was downloaded"):
-        store.local("features/a")
-    store.put("features/a/pack/0.npy", b"images")
-    assert (store.local("features/a") / "pack" / "0.npy").read_bytes() == b"images"
+def test_deleting_a_folder_removes_its_files(store: Store) -> None:
+    for name in ("a/features.parquet", "a/pack/0.npy", "b/features.parquet"):
+        store.put(f"features/{name}", b"table")
+    store.delete("features/a")
+    assert store.list("features") == ["features/b/features.parquet"]
+    assert not store.exists("features/a/pack/0.npy")
 
 
 def test_pickling_keeps_the_root(store: Store) -> None:
@@ -252,20 +220,3 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(UserError, match=r"gs://bucket .*: pip install gcsfs"):
         Store("gs://bucket")
-
-
-def test_the_marker_names_every_file(tmp_path: Path, tree: Path) -> None:
-    store = Store(str(tmp_path / "results"))
-    store.put_tree(tree, "t")
-    marker = (tmp_path / "results" / "t" / MARKER).read_text()
-    assert '"files": {"features.parquet": 5, "pack/0.npy": 6}' in marker
-
-
-def test_a_tree_that_was_put_before_can_be_put_elsewhere(tmp_path):
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "a").write_bytes(b"1")
-    store = Store(str(tmp_path / "store"))
-    store.put_tree(tmp_path / "made", "tree")
-    bucket = Store("memory://put-again")
-    bucket.put_tree(store.local("tree"), "tree")
-    assert (bucket.local("tree") / "a").read_bytes() == b"1"
