@@ -92,7 +92,7 @@ def test_a_full_or_closed_disk_at_any_write_costs_nothing(
         here.forget()
         with pytest.raises(OSError, match=os.strerror(code)):
             counted(photos, failing(root, code, nth))
-        Store(root).delete(f"{data.key}/lock")  # its holder would have ended
+        Store(root).delete(f"{data.key}/lock.json")  # its holder would have ended
         assert counted(photos, Store(root)) == (data, expected), f"write {nth}"
         twice = len(here.read) - IMAGES
         assert twice <= 2, f"write {nth}: {twice} images of the block under way at most"
@@ -178,7 +178,7 @@ def test_a_recount_that_ends_early_loses_nothing(
         shutil.copytree(before, root)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             counted(photos, failing(root, errno.ENOSPC, nth))
-        Store(root).delete(f"{first.key}/lock")  # its holder would have ended
+        Store(root).delete(f"{first.key}/lock.json")  # its holder would have ended
         assert counted(photos, Store(root)) == fixed, f"write {nth}"
     assert here.seen <= 2 * watched.writes  # no other image was counted again
 
