@@ -181,7 +181,9 @@ def test_bad_images_and_duplicates_are_listed(photos: Path, tmp_path: Path) -> N
     assert np.array_equal(pack.rows(np.array([image_ids.index("07.png")]))[0], shown)
 
     assert data.unreadable == 1
-    with pytest.raises(UserError, match=r"4 of 25 images cannot be used.*rejected\.csv") as caught:
+    with pytest.raises(
+        UserError, match=r"4 of 25 images cannot be used.*rejected-so-far\.csv"
+    ) as caught:
         run(photos, store, remove_duplicates=True, max_rejected=0.1)
     assert "\n" not in str(caught.value)
 
