@@ -1,7 +1,7 @@
 """Blocks: fixed slices of a listing, each counted and packed by one worker.
 
-A finished block is a shard of the data set's pack and, written after it, a small file of what is
-known of its images. An interrupted count resumes with the blocks that are not finished.
+A finished block is a shard of the data set's pack and, written after it, a small record of its
+images. An interrupted count resumes with the blocks that are not finished.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def block_length(total: int, side: int) -> int:
 
 
 class Block(Sealed):
-    """What is known of the images of a finished block, in the order of the listing."""
+    """The record of a finished block; its images are in the order of the listing."""
 
     format: Literal[1] = 1
     key: str
-    """Of the data set."""
+    """The folder of the data set."""
     number: int
     digests: list[str]
-    """Of the bytes of each image; empty where they could not be read."""
+    """SHA-256 of the bytes of each image; empty where they could not be read."""
     counts: list[int]
     """NOT_COUNTED for rejected images."""
     problems: dict[int, str] = Field({})
-    """Why an image is rejected, by its place in the block."""
+    """The reason for rejecting an image, by its place in the block."""
     unreadable: list[int] = Field([])
     """Places of images that could not be read: the next count tries them again."""
     shard: Shard | None = None
@@ -54,7 +54,7 @@ class Block(Sealed):
 
 
 class Blocks:
-    """What is known of each of the images of a listing, by their index."""
+    """The results of a count so far, by the index of an image in the listing."""
 
     def __init__(self, store: Store, key: str, total: int, length: int) -> None:
         """Load the finished blocks of an earlier count, except those with unreadable images."""
@@ -64,7 +64,7 @@ class Blocks:
         self.counts = np.full(total, -1, np.int32)
         self.sha256 = np.zeros(total, "S64")
         self.problems: dict[int, str] = {}
-        """Why an image is rejected."""
+        """The reason for rejecting an image."""
         self.unreadable = 0
         self.makers: Makers = []
         self._shards: dict[int, Shard | None] = {}

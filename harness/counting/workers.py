@@ -47,7 +47,7 @@ RETRIES = 3
 
 @dataclass(frozen=True)
 class Job:
-    """The data set to count, and how: what every worker needs to know."""
+    """The data set to count and the settings of the count, for every worker."""
 
     store: Store
     key: str

@@ -1,4 +1,4 @@
-"""Image files in folders and buckets: finding them, whatever their names, and reading them."""
+"""Image files in folders and buckets: found under any name, and read."""
 
 from __future__ import annotations
 
