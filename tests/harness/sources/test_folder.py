@@ -120,7 +120,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.guarantee(
     "Images",
-    "Storage that stays unreachable is waited for once, not for each image",
+    "A denial by a bucket is a permission error and not an outage",
 )
 def test_a_denial_by_amazon_is_a_permission_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Handler(BaseHTTPRequestHandler):
