@@ -13,12 +13,12 @@ class Row(NamedTuple):
     image_id: str
     """Unique in its source, UTF-8."""
     location: bytes
-    """What the source's reader takes."""
+    """The argument of the source's reader."""
     label: str | None
     stamp: str
     """Changes whenever the image changes."""
     problem: str | None = None
-    """Why this cannot be an image although it looks like one, such as a folder named `x.jpg`."""
+    """The reason why this only looks like an image, such as a folder named `x.jpg`."""
     origin: str | None = None
     """Name of the image's source in a union."""
 
