@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,16 @@ with sweep_lock(Store(sys.argv[1]), "s", Screen()):
 
 def test_a_command_that_lost_its_sweep_ends_with_the_reason(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOSES, str(tmp_path)]
-    loser = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert loser.stdout is not None
-    assert loser.stdout.readline() == "held\n"
     heir = SweepLock(Store(str(tmp_path)), "s")
     heir._me = lock._this_process()
-    heir.store.put("s/lock.json", heir._lease())
-    out, err = loser.communicate(timeout=60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as loser:
+        assert loser.stdout is not None
+        assert loser.stdout.readline() == "held\n"
+        while loser.poll() is None:  # a heartbeat under way may overwrite the heir's lease
+            heir.store.put("s/lock.json", heir._lease())
+            time.sleep(0.1)
+        out, err = loser.communicate()
     assert (loser.returncode, out) == (2, "")
     assert err.startswith(f"featgan: sweep s was taken over by process {os.getpid()} of ")
     assert err.endswith("; this driver and its runs have ended\n")
