@@ -53,10 +53,6 @@ class Batches:
         self._seed, self._device = seed, device
         self._resident = self._load()
 
-    def count(self, stage: Stage) -> int:
-        """Return the number of images in the stage's groups."""
-        return len(self.rows(stage))
-
     def rows(self, stage: Stage) -> Tensor:
         """Return the rows of the images in the stage's groups."""
         return torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))

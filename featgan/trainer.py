@@ -103,7 +103,7 @@ class StagedTrainer:
             progress.observe(evaluation.score, self._watched(evaluation))
             self._keep_models()
             if progress.stage_over:
-                if progress.settings.rewind or progress.last_stage:
+                if progress.settings.rewind or progress.stage is progress.stages[-1]:
                     self._rewind()
                 peak = self._peak_model()
                 self._models = {PREVIOUS_STAGE: peak} if peak else {}
@@ -133,9 +133,9 @@ class StagedTrainer:
         torch.manual_seed(derive(self.seed, "networks", stage.number, epoch))
         chances = weights = None
         if self._pacing.by != "none":
-            paced = torch.from_numpy(
-                image_weights(self._ranks, self.progress.share, self._pacing)
-            ).clamp_(min=LEAST_WEIGHT)
+            share = self.progress.share
+            paced = torch.from_numpy(image_weights(self._ranks, share, self._pacing))
+            paced.clamp_(min=LEAST_WEIGHT)
             if self._pacing.by == "sampling":
                 chances = paced
             else:  # 1 on average over the images of the stage
@@ -197,7 +197,7 @@ class StagedTrainer:
             StageRecord(
                 stage=stage.number,
                 groups=stage.groups,
-                images=self.batches.count(stage),
+                images=len(self.batches.rows(stage)),
                 epochs=epochs,
                 peak_epoch=peak.epoch if peak else None,
                 peak_score=peak.score if peak else None,
@@ -221,8 +221,7 @@ class StagedTrainer:
         """Continue from the `state()` of a trainer with the same arguments, at an evaluation."""
         self.gan.load_state(state["model"])
         self._models = dict(state["models"])
-        progress = self.progress
-        self.progress = Progress.restore(progress.stages, progress.settings, state["progress"])
+        self.progress.restore(state["progress"])
         self.gan.steps = state["steps"]
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])

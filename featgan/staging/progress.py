@@ -103,11 +103,6 @@ class Progress:
         return self.stages[min(self.index, len(self.stages) - 1)]
 
     @property
-    def last_stage(self) -> bool:
-        """True if no stage follows the current one."""
-        return self.index >= len(self.stages) - 1
-
-    @property
     def epoch(self) -> int:
         """Epochs trained in the current stage."""
         return self.epochs[-1]
@@ -209,10 +204,8 @@ class Progress:
         del state["stages"], state["settings"]
         return state
 
-    @classmethod
-    def restore(
-        cls, stages: tuple[Stage, ...], settings: StageSettings, state: dict[str, Any]
-    ) -> Progress:
-        """Return the progress that `state` was taken from."""
-        peaks = [peak and Peak(**peak) for peak in state["peaks"]]
-        return cls(stages, settings, **state | {"peaks": peaks})
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from the `state()` of a progress with the same stages and settings."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.peaks = [peak and Peak(**peak) for peak in state["peaks"]]

@@ -1,4 +1,4 @@
-"""Settings of stages and pacing, and the names of modes and criteria."""
+"""Settings of stages and pacing, and the names of criteria."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 from featgan.settings import Settings
 from featgan.user_code import choice
 
-MODE_NAMES = ("descending", "ascending", "conventional", "middle_out", "random")
 CRITERION_NAMES = ("peak", "smoothed_peak", "patience", "plateau", "fixed")
 NEEDS_NO_HISTORY = ("peak", "patience", "plateau", "fixed")
 """Criteria whose peak is the current evaluation or the previous peak: no other models are kept."""
@@ -39,11 +38,6 @@ class StageSettings(Settings):
     def looks_back(self) -> int:
         """Evaluations before the current one that may still become the stage's peak."""
         return 0 if self.criterion in NEEDS_NO_HISTORY else self.window // 2
-
-    @property
-    def models_kept(self) -> int:
-        """Upper limit of the models that a run keeps: the peak's, and those that may become it."""
-        return 1 + self.looks_back
 
     @field_validator("window")
     @classmethod

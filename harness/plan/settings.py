@@ -16,7 +16,8 @@ from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.settings import GanSettings
 from featgan.scores.settings import ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
-from featgan.staging.settings import MODE_NAMES, SCORE, PacingSettings, StageSettings
+from featgan.staging.modes import MODES
+from featgan.staging.settings import SCORE, PacingSettings, StageSettings
 from featgan.user_code import choice
 from harness.sources import SourceSettings
 
@@ -99,7 +100,7 @@ class Method(Sections):
         return self
 
 
-Mode = Annotated[str, choice(MODE_NAMES)]
+Mode = Annotated[str, choice(MODES)]
 
 
 class Grid(Settings):

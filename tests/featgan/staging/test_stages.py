@@ -107,7 +107,8 @@ def test_a_restored_schedule_ends_the_same(scores, stop, criterion):
 
     straight = run(Progress(stages, settings), scores)
     stopped = run(Progress(stages, settings), scores[:stop])
-    restored = Progress.restore(stages, settings, stopped.state())
+    restored = Progress(stages, settings)
+    restored.restore(stopped.state())
     assert run(restored, scores[stop:]) == straight
 
 
