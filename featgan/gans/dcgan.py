@@ -22,6 +22,13 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
             nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
 
 
+def _normalised(
+    convolution: nn.Conv2d | nn.ConvTranspose2d, activation: nn.Module
+) -> list[nn.Module]:
+    """Return the layers of a convolution followed by batch norm and an activation."""
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), activation]
+
+
 class FromPoint(nn.ConvTranspose2d):
     """A transposed convolution of one pixel, computed as a matrix product, which is faster."""
 
@@ -47,17 +54,10 @@ class Generator(nn.Module):
     def __init__(self, gan: GanSettings, image_size: int) -> None:
         super().__init__()
         channels = gan.width * image_size // 8
-        layers: list[nn.Module] = [
-            FromPoint(gan.latent, channels, 4, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers = _normalised(FromPoint(gan.latent, channels, 4, bias=False), nn.ReLU(inplace=True))
         while channels > gan.width:
-            layers += [
-                nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(channels // 2),
-                nn.ReLU(inplace=True),
-            ]
+            doubling = nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False)
+            layers += _normalised(doubling, nn.ReLU(inplace=True))
             channels //= 2
         layers += [nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
@@ -78,11 +78,8 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for _ in range(image_size.bit_length() - 4):  # down to 4×4
-            layers += [
-                nn.Conv2d(channels, channels * 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(channels * 2),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            halving = nn.Conv2d(channels, channels * 2, 4, 2, 1, bias=False)
+            layers += _normalised(halving, nn.LeakyReLU(0.2, inplace=True))
             channels *= 2
         layers.append(ToPoint(channels, 1, 4, bias=False))
         self.layers = nn.Sequential(*layers)
