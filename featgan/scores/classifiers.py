@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -22,33 +23,30 @@ INCEPTION_SIZE = 299
 """Side, in pixels, of the images that Inception-v3 was trained with."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Classifier:
     """A frozen network on one device: uint8 images [n, 3, S, S] -> float32 logits [n, classes].
 
-    `name` identifies it in the protocol of every score, `digest` is the SHA-256 of its weights.
+    Images pass through `prepare`, `body` (in `dtype`) and `head` (in fp32).
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        digest: str,
-        prepare: Callable[[Tensor], Tensor],
-        body: nn.Module,
-        head: nn.Linear,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        """Take images prepared by `prepare` through `body` (in `dtype`) and `head` (fp32)."""
-        self.name, self.digest = name, digest
-        self.device, self.dtype = device, dtype
-        self.prepare, self.width = prepare, head.in_features
-        body = fold_batch_norms(body.eval()).requires_grad_(False)
+    name: str
+    """Its name in the protocol of every score."""
+    digest: str
+    """SHA-256 of its weights."""
+    prepare: Callable[[Tensor], Tensor]
+    body: nn.Module
+    head: nn.Linear
+    device: torch.device
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
         # on a GPU channels last is faster only with tensor cores
-        exact = device.type == "cuda" and dtype == torch.float32
+        exact = self.device.type == "cuda" and self.dtype == torch.float32
         self.layout = torch.contiguous_format if exact else torch.channels_last
-        self.body = body.to(device, dtype).to(memory_format=self.layout)
-        self.head = head.to(device, torch.float32).requires_grad_(False)
+        body = fold_batch_norms(self.body.eval()).requires_grad_(False)
+        self.body = body.to(self.device, self.dtype).to(memory_format=self.layout)
+        self.head = self.head.to(self.device, torch.float32).requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of uint8 `images` [n, 3, S, S]."""

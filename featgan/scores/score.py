@@ -18,9 +18,8 @@ from torch import Tensor
 from featgan import precision
 from featgan.scores.classifiers import Classifier, load_inception
 from featgan.scores.inception_score import inception_score
-from featgan.scores.metrics.distances import TooFew
 from featgan.scores.metrics.registry import measure
-from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.scores.small_cnn import load_trained
 from featgan.user_code import source_digest
@@ -54,36 +53,32 @@ class Score:
         if settings.metrics and real is None:
             raise ValueError(f"{', '.join(settings.metrics)} need features of real images")
         self.classifier, self.settings, self.real = classifier, settings, real
-        self.count = settings.count
-        """Images of one measurement."""
-        number_format = precision.name(classifier.dtype)
-        self.protocol = (
-            f"IS {classifier.name} n={self.count} splits={settings.splits} {number_format}"
-        )
+        count, number_format = settings.count, precision.name(classifier.dtype)
+        self.protocol = f"IS {classifier.name} n={count} splits={settings.splits} {number_format}"
         self.metrics_protocol = ""
         if real is not None and settings.metrics:
             names = " ".join(map(_protocol_name, settings.metrics))
-            images = f"n={self.count} real={len(real)}"
+            images = f"n={count} real={len(real)}"
             self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
 
     def evaluate(self, generate: Generate) -> Measurement:
-        """Measure score and metrics of the first `count` images of `generate`, in one pass.
+        """Measure score and metrics of the first `settings.count` images of `generate` in one go.
 
         Raises `Diverged` if the score is not finite.
         """
-        size = self.settings.batch_size
-        features, logits = classify(self.classifier, generate, self.count, size)
-        score, deviation = inception_score(logits, self.settings.splits)
+        settings = self.settings
+        features, logits = classify(self.classifier, generate, settings.count, settings.batch_size)
+        score, deviation = inception_score(logits, settings.splits)
         return Measurement(score, deviation, self._metrics(features, self.real))
 
     def measure_real(self, features: Tensor, logits: Tensor) -> Measurement:
         """Measure real images as if they were generated: the values a generator can reach.
 
         Takes a classifier's features [n, width] and logits of images in random order. The score is
-        that of `count` images; the metrics compare one part of the images with the other. There
-        are none if half of the images are too few for them.
+        that of `settings.count` images; the metrics compare one part of the images with the other.
+        There are none if half of the images are too few for them.
         """
-        score, deviation = inception_score(logits[: self.count], self.settings.splits)
+        score, deviation = inception_score(logits[: self.settings.count], self.settings.splits)
         part, _ = self.halves(len(features))
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
@@ -93,7 +88,7 @@ class Score:
 
     def halves(self, images: int) -> tuple[int, int]:
         """Return the sizes of the two parts of real images that the metrics compare."""
-        part = min(self.count, images // 2)
+        part = min(self.settings.count, images // 2)
         return part, images - part
 
     def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
@@ -127,12 +122,11 @@ def classify(
     classifier: Classifier, generate: Generate, count: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Return features [count, width] and logits [count, classes] of a generator's images."""
-    features, logits = [], []
-    for start in range(0, count, batch_size):
-        images = generate(start, min(start + batch_size, count))
-        of_batch = classifier.features_and_logits(images)
-        features.append(of_batch[0])
-        logits.append(of_batch[1])
+    batches = [
+        classifier.features_and_logits(generate(start, min(start + batch_size, count)))
+        for start in range(0, count, batch_size)
+    ]
+    features, logits = zip(*batches, strict=True)
     return torch.cat(features), torch.cat(logits)
 
 

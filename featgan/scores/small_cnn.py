@@ -6,6 +6,7 @@ accuracy on held-out images.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,7 +38,7 @@ SHIFT = 2
 class Training:
     """The training of a `trained` classifier; the header of its file."""
 
-    classes: tuple[str, ...]
+    classes: list[str]
     image_size: int
     images: int
     held_out: int
@@ -47,28 +48,22 @@ class Training:
     epochs: int
 
 
-class ConvBlock(nn.Module):
-    """A convolution without bias, batch norm and ReLU, as in Inception-v3."""
-
-    def __init__(self, channels: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return activations [n, outputs, h, w] of [n, channels, H, W]."""
-        return F.relu(self.bn(self.conv(images)), inplace=True)
+def conv_block(channels: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution without bias, batch norm and ReLU, as in Inception-v3."""
+    conv = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False)
+    norm = nn.BatchNorm2d(outputs, eps=0.001)
+    return nn.Sequential(OrderedDict(conv=conv, bn=norm, relu=nn.ReLU(inplace=True)))
 
 
 def network(classes: int) -> tuple[nn.Sequential, nn.Linear]:
     """Return body and head: four convolutions from 32×32 to 4×4, averaged to 64 features."""
     body = nn.Sequential(
-        ConvBlock(3, 16, stride=2),
-        ConvBlock(16, 32),
+        conv_block(3, 16, stride=2),
+        conv_block(16, 32),
         nn.MaxPool2d(2),
-        ConvBlock(32, 64),
+        conv_block(32, 64),
         nn.MaxPool2d(2),
-        ConvBlock(64, 64),  # its receptive field is the whole image
+        conv_block(64, 64),  # its receptive field is the whole image
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
@@ -113,7 +108,7 @@ def train_classifier(
         with torch.no_grad():
             correct = model.eval()(inputs[held_out]).argmax(1) == targets[held_out]
     training = Training(
-        classes=tuple(classes),
+        classes=classes,
         image_size=images.shape[-1],
         images=len(images),
         held_out=len(held_out),
@@ -159,8 +154,7 @@ def read_trained(path: Path | str) -> tuple[Training, dict[str, Tensor], str]:
     header, tensors, digest = tensor_file.read(
         path, KIND, "delete it and run the sweep again, which trains the classifier again"
     )
-    classes = tuple(header.pop("classes"))
-    return Training(classes, **header), tensors, digest
+    return Training(**header), tensors, digest
 
 
 def load_trained(

@@ -99,7 +99,7 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
     """Train for about `seconds`, and compute a score with the metrics of `real` real images."""
     images = RandomImages(method)
     classifier = _classifier(method, images, device)
-    real_features = torch.randn(real, classifier.width, device=classifier.device)
+    real_features = torch.randn(real, classifier.head.in_features, device=classifier.device)
     steps = 1
     if on_gpu := device.type == "cuda":
         torch.cuda.empty_cache()  # of the kind measured before

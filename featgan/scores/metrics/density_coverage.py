@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featgan.scores.metrics.distances import distances, real_radii
-from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.metrics.statistics import FeatureStatistics, distances
 from featgan.scores.settings import DENSITY_NEIGHBOURS
 
 
@@ -16,7 +15,7 @@ def density_coverage(real: FeatureStatistics, generated: Tensor) -> tuple[float,
     Density is the number of real images' balls that a generated image lies in, divided by the
     neighbours in a ball; coverage is the share of real images with a generated one in their ball.
     """
-    reach, nearest, inside = real_radii(real, DENSITY_NEIGHBOURS), [], []
+    reach, nearest, inside = real.radii(DENSITY_NEIGHBOURS), [], []
     for block in distances(generated.double(), real.features):
         nearest.append(block.amin(dim=0))
         inside.append((block < reach).sum())

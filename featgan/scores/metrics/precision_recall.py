@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featgan.scores.metrics.distances import distances, radii, real_radii
-from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.metrics.statistics import FeatureStatistics, distances, radii
 from featgan.scores.settings import MANIFOLD_NEIGHBOURS
 
 
@@ -18,7 +17,7 @@ def precision_recall(real: FeatureStatistics, generated: Tensor) -> tuple[float,
     """
     generated = generated.double()
     reach = radii(generated, MANIFOLD_NEIGHBOURS)
-    precision = _share_inside(generated, real.features, real_radii(real, MANIFOLD_NEIGHBOURS))
+    precision = _share_inside(generated, real.features, real.radii(MANIFOLD_NEIGHBOURS))
     return precision, _share_inside(real.features, generated, reach)
 
 

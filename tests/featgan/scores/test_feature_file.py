@@ -9,7 +9,6 @@ import torch
 
 from featgan.errors import UserError
 from featgan.scores import feature_file
-from featgan.scores.metrics.distances import real_radii
 from featgan.scores.metrics.fid import frechet_distance
 from featgan.scores.metrics.statistics import FeatureStatistics
 
@@ -32,7 +31,7 @@ def test_features_are_restored_exactly(tmp_path: Path, classifier, features) -> 
 
     assert torch.equal(found.features, fresh.features)
     assert frechet_distance(found, generated) == frechet_distance(fresh, generated)
-    assert torch.equal(real_radii(found, 3), real_radii(fresh, 3))
+    assert torch.equal(found.radii(3), fresh.radii(3))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another classifier", "moved"])

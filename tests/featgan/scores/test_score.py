@@ -177,4 +177,3 @@ def test_measuring_restores_global_state() -> None:
 def test_the_protocol_states_how_the_score_is_made() -> None:
     score = Score(small_classifier(), ScoreSettings(count=1000, splits=10))
     assert score.protocol == "IS linear n=1000 splits=10 fp32"
-    assert score.count == 1000

@@ -49,7 +49,7 @@ def test_accuracy_is_measured_on_held_out_images(path: Path) -> None:
     training, _, digest = read_trained(path)
     assert training.accuracy > 0.9
     assert (training.images, training.held_out, training.image_size) == (240, 36, 32)
-    assert training.classes == tuple(CLASSES)
+    assert training.classes == CLASSES
     assert len(digest) == 64
 
 

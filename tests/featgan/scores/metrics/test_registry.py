@@ -7,7 +7,7 @@ import pytest
 import torch
 from synthetic_features import features
 
-from featgan.scores.metrics import distances
+from featgan.scores.metrics import statistics
 from featgan.scores.metrics.fid import frechet_distance
 from featgan.scores.metrics.precision_recall import precision_recall
 from featgan.scores.metrics.registry import FUNCTIONS, measure
@@ -18,7 +18,7 @@ from featgan.scores.settings import METRICS, lower_is_better, reported
 def test_values_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, real = features(70, 6, 1), features(90, 6, 2)
     whole = {name: m(FeatureStatistics(real), generated) for name, m in FUNCTIONS.items()}
-    monkeypatch.setattr(distances, "ROWS", 16)
+    monkeypatch.setattr(statistics, "ROWS", 16)
     for name, metric in FUNCTIONS.items():
         assert metric(FeatureStatistics(real), generated) == pytest.approx(whole[name])
 
