@@ -23,15 +23,12 @@ from PIL import Image
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
-from harness.records.sweep_results import Block, SweepResults
+from harness.records.sweep_results import PAPER_MODES, Block, SweepResults
 
-MODE_COLOURS = {
-    "descending": "#0072B2",
-    "ascending": "#D55E00",
-    "conventional": "#009E73",
-    "random": "#CC79A7",
-}
-SPARE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73"),  # the paper's modes
+    *("#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000"),
+)
 TITLE_LETTERS = 34
 """Letters that fit on one line over a panel of samples."""
 STYLE: Any = {
@@ -221,18 +218,17 @@ def bin_width(span: float, counts: bool) -> float:
     """
     if counts and span >= 500:
         return 100
-    if counts:
-        return next((width for width in (20, 10, 5, 2) if span >= 12 * width), 1)
     if span <= 0:
-        return 1.0
+        return 1
     decade = 10.0 ** math.floor(math.log10(span / 12))
-    return decade * next((step for step in (5, 2) if span / 12 >= step * decade), 1)
+    width = decade * next((step for step in (5, 2) if span / 12 >= step * decade), 1)
+    return max(width, 1) if counts else width
 
 
 def mode_colour(results: SweepResults, mode: str) -> str:
     """Return the mode's colour, the same in every figure."""
-    spare = [other for other in results.modes if other not in MODE_COLOURS]
-    return MODE_COLOURS.get(mode) or SPARE_COLOURS[spare.index(mode) % len(SPARE_COLOURS)]
+    known = list(dict.fromkeys([*PAPER_MODES, *results.modes]))
+    return COLOURS[known.index(mode) % len(COLOURS)]
 
 
 def sample_path(results: SweepResults, run: RunRecord) -> Path | None:
