@@ -5,9 +5,6 @@ Every label is escaped for the form it is written in.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,23 +15,25 @@ Value = str | int | float | None
 
 MISSING = "\u2013"
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "\u2212": "$-$",
-    "\u2013": "--",
-    "…": r"\ldots{}",
-}
-_MARKDOWN = {character: "\\" + character for character in "\\`*_[]|#~$"} | {
-    "<": "&lt;",
-    ">": "&gt;",
-    "&": "&amp;",
-}
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "\u2212": "$-$",
+        "\u2013": "--",
+        "…": r"\ldots{}",
+        "\n": " ",
+    }
+)
+_MARKDOWN = str.maketrans(
+    {character: "\\" + character for character in "\\`*_[]|#~$"}
+    | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,8 @@ class Table:
 
     def csv(self) -> str:
         """Return comma-separated values: numbers unrounded, an empty field for a missing value."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        writer.writerows([["" if _absent(v) else v for v in row] for row in self.rows])
-        return text.getvalue()
+        names = [column.name for column in self.columns]
+        return pd.DataFrame(self.rows, columns=names, dtype=object).to_csv(index=False)
 
     def latex(self) -> str:
         """Return a `table` environment that needs no package."""
@@ -141,16 +137,15 @@ class Table:
 
     def cells(self, escape: Callable[[str], str] = str) -> list[list[str]]:
         """Return heading and rows as escaped text."""
-        rows = [[escape(column.name) for column in self.columns]]
-        for row in self.rows:
-            shown = (show(v, c.digits) for v, c in zip(row, self.columns, strict=True))
-            rows.append([escape(text) for text in shown])
-        return rows
+        head = [column.name for column in self.columns]
+        digits = [column.digits for column in self.columns]
+        body = [[*map(show, row, digits)] for row in self.rows]
+        return [[*map(escape, row)] for row in (head, *body)]
 
 
 def show(value: Value, digits: int) -> str:
     """Return a value as people read it: `1,834`, `3.74`, or a dash if there is none."""
-    if _absent(value):
+    if pd.isna(value):
         return MISSING
     if isinstance(value, str):
         return value
@@ -161,13 +156,9 @@ def show(value: Value, digits: int) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, also inside a table."""
-    return "".join(_MARKDOWN.get(character, character) for character in text).replace("\n", " ")
+    return text.translate(_MARKDOWN)
 
 
 def escape_latex(text: str) -> str:
     """Return text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")
-
-
-def _absent(value: Value) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return text.translate(_LATEX)
