@@ -6,8 +6,9 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,6 +21,7 @@ from featgan.errors import UserError
 from featgan.scores.image_quality import Qualities
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
+    CountStatistics,
     DataRecord,
     GroupsRecord,
     RealRecord,
@@ -36,16 +38,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 PAPER_MODES = ("descending", "ascending", "conventional")
 """The order of the paper's tables; further modes follow in the order of the sweep."""
-QUALITIES = tuple(field.name for field in fields(Qualities) if field.name != "images")
-_NUMBERS = (
-    *("final_score", "best_score", "epochs_to_peak", "epochs_spent", "fresh_score"),
-    *(*QUALITIES, "feature_count", "feature_count_sd"),
-)
-"""Columns of the frame that hold numbers; a missing one is NaN."""
-_COLUMNS = (
-    *("data", "mode", "seed", "axes", "protocol", "status", "pattern", "label"),
-    *("record", "rescored", *_NUMBERS),
-)
+QUALITIES = [field.name for field in fields(Qualities) if field.name != "images"]
+COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("data", "mode", "seed", "axes", "protocol", "status"), object),
+    **dict.fromkeys(("name", "outcome", "pattern", "label"), object),
+    **dict.fromkeys(("record", "rescored", "metrics"), object),
+    **dict.fromkeys(("epochs_to_peak", "epochs_spent"), int),
+    **dict.fromkeys(("final_score", "best_score", "spread", "fresh_score", "seconds"), float),
+    **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
+}
+"""Columns of the frame; a missing float is NaN."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Block:
     """Ending of the tables' keys where the data set has runs of several protocols."""
     runs: pd.DataFrame
     """The rows of `SweepResults.frame`."""
+    modes: list[str]
+    """Modes of the runs, and those of the data set of which no run has a record yet."""
     ceiling: RealScore | None
     """The score of the real images; None where the grid has several, of several sizes."""
 
@@ -117,31 +121,26 @@ class SweepResults:
         """Read a sweep's folder, finished or not; raise UserError where there is none."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of a sweep")
-        problems: list[str] = []
-        path = folder / "sweep.json"
-        plan = _parsed(path, SweepRecord, problems) if path.is_file() else None
-        runs = _runs(folder, plan.runs if plan else None, problems)
-        groups = _read_all(folder / "groups", GroupsRecord, problems)
+        files = _Files(folder)
+        plan = files.read("sweep.json", SweepRecord).get("sweep")
+        runs = files.runs(plan.runs if plan else None)
+        groups = files.read("groups/*.json", GroupsRecord)
         if not runs and not groups and not (plan and plan.cells):
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
-        rescored = {}
-        for run in runs:
-            path = folder / "runs" / run.run / "rescored.json"
-            again = _parsed(path, Rescored, problems) if path.is_file() else None
-            if again and run.generator_sha256 not in (None, again.generator_sha256):
-                problems.append(f"{path}: left out: measured of another generator than the run's")
-            elif again:
-                rescored[run.run] = again
-        data = _read_all(folder / "data", DataRecord, problems)
-        real = {}
-        for record in _read_all(folder / "real", RealRecord, problems).values():
-            if record.name in data and record.digest != data[record.name].digest:
-                problems.append(
-                    f"{folder}/real/{record.name}.json: left out: measured of other images than "
-                    "the sweep's; run results.py with --rescore"
-                )
-            else:
-                real[record.name] = record
+        hashes = {run.run: run.generator_sha256 for run in runs}
+        rescored = files.read(
+            "runs/*/rescored.json",
+            Rescored,
+            lambda name, record: hashes.get(name) in (None, record.generator_sha256),
+            "measured of another generator than the run's",
+        )
+        data = files.read("data/*.json", DataRecord)
+        real = files.read(
+            "real/*.json",
+            RealRecord,
+            lambda _, record: record.name not in data or record.digest == data[record.name].digest,
+            "measured of other images than the sweep's; run results.py with --rescore",
+        )
         return cls(
             folder=folder,
             name=plan.name if plan else folder.resolve().name,
@@ -150,10 +149,10 @@ class SweepResults:
             runs=runs,
             data=data,
             groups=groups,
-            rescored=rescored,
-            real=real,
-            ceilings=[*_read_all(folder / "ceilings", RealScore, problems).values()],
-            problems=problems,
+            rescored={name: record for name, record in rescored.items() if name in hashes},
+            real={record.name: record for record in real.values()},
+            ceilings=[*files.read("ceilings/*.json", RealScore).values()],
+            problems=files.problems,
         )
 
     @cached_property
@@ -179,11 +178,6 @@ class SweepResults:
         begun = {_key(run.cell) for run in self.runs}
         return [cell for cell in self.cells if _key(cell) not in begun]
 
-    def not_begun(self, data: str) -> set[str]:
-        """Return the modes of a data set of which no run has a record yet."""
-        begun = {run.cell["mode"] for run in self.runs if run.cell["data"] == data}
-        return {cell["mode"] for cell in self.cells if cell["data"] == data} - begun
-
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row a run, in the order of the tables: data set, protocol, axes, mode, seed.
@@ -192,29 +186,30 @@ class SweepResults:
         |---|---|
         | data, mode, seed, axes | its cell; `axes` is a tuple of (dotted key, value) |
         | protocol, status | as in its record |
+        | name, outcome | of its cell, for people; its status with the reason |
         | pattern, label | JSON of the cell without its seed; mode and axes for people |
         | planned | how many seeds the sweep asks for |
         | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
         | counts | True if finished with scores, and so part of means and best of n |
         | best | True if its pattern's best of n: the first of the highest best scores |
+        | metrics, spread | those of the evaluation that is its final score |
+        | seconds | all that it spent |
         | fresh_score | mean of its fresh scores, if they are of its protocol |
         | sharpness, ..., feature_count, feature_count_sd | of its generated images |
         | record, rescored | the RunRecord, and the Rescored or None |
         """
-        rows = [self._row(run) for run in self.runs]
-        frame = pd.DataFrame(rows, columns=_COLUMNS, dtype=object)
-        frame = frame.astype(dict.fromkeys(_NUMBERS, float))
-        axes = {axes: number for number, axes in enumerate(dict.fromkeys(frame["axes"]))}
-        order: dict[Any, Callable[..., Any]] = {"data": self.data_sets.index, "axes": axes.get}
-        order["mode"] = self.modes.index
-        frame = frame.sort_values(
-            ["data", "protocol", "axes", "mode", "seed"],
-            key=lambda column: column.map(order[column.name]) if column.name in order else column,
-            ignore_index=True,
-        )
-        planned = pd.Series([_key(cell, without="seed") for cell in self.cells]).value_counts()
+        axes = list(dict.fromkeys(_axes(run.cell) for run in self.runs))
+
+        def order(run: RunRecord) -> tuple[int, str, int, int, int]:
+            data, mode, seed = (run.cell[key] for key in ("data", "mode", "seed"))
+            place = self.data_sets.index(data), run.score_protocol, axes.index(_axes(run.cell))
+            return *place, self.modes.index(mode), seed
+
+        rows = [self._row(run) for run in sorted(self.runs, key=order)]
+        frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).astype(COLUMNS)
         begun = frame.groupby(["pattern", "protocol"])["seed"].transform("size")
-        frame["planned"] = np.maximum(frame["pattern"].map(planned).fillna(0).astype(int), begun)
+        planned = Counter(_key(cell, without="seed") for cell in self.cells)
+        frame["planned"] = np.maximum(frame["pattern"].map(planned), begun)
         scored = np.isfinite(frame[["final_score", "best_score"]].to_numpy()).all(axis=1)
         frame["counts"] = (frame["status"] == "finished") & scored
         counting = frame[frame["counts"]].groupby(["pattern", "protocol"])["best_score"]
@@ -224,30 +219,45 @@ class SweepResults:
     def _row(self, run: RunRecord) -> dict[str, Any]:
         """Return what `frame` takes from one run alone."""
         again, axes = self.rescored.get(run.run), _axes(run.cell)
-        row = {key: run.cell[key] for key in ("data", "mode", "seed")} | dict(run)
-        row |= {"axes": axes, "record": run, "rescored": again}
-        row["protocol"] = run.score_protocol
-        row["pattern"] = _key(run.cell, without="seed")
-        row["label"] = ", ".join([run.cell["mode"], *(f"{key}={value}" for key, value in axes)])
+        row = dict(run) | {key: run.cell[key] for key in ("data", "mode", "seed")}
+        row |= {
+            "axes": axes,
+            "protocol": run.score_protocol,
+            "name": cell_name(run.cell),
+            "outcome": f"{run.status}: {run.reason}" if run.reason else run.status,
+            "pattern": _key(run.cell, without="seed"),
+            "label": ", ".join([run.cell["mode"], *(f"{key}={value}" for key, value in axes)]),
+            "metrics": {},
+            "seconds": sum(vars(run.seconds).values()),
+            "record": run,
+            "rescored": again,
+        }
+        peak = [(stage.stage, stage.peak_epoch) for stage in run.stages[-1:]]
+        for evaluation in run.evaluations:
+            if (evaluation.stage, evaluation.epoch) in peak:
+                row |= {"metrics": evaluation.metrics, "spread": evaluation.spread}
+                break
         if again:
-            row |= vars(again.qualities)
+            row |= vars(again.qualities) | count_columns(again.feature_counts)
             if again.fresh_scores and again.same_protocol == run.score_protocol:
                 row["fresh_score"] = np.mean(again.fresh_scores)
-            if counts := again.feature_counts:
-                row |= {"feature_count": counts.mean, "feature_count_sd": counts.sd}
         return row
 
     def blocks(self) -> Iterator[Block]:
         """Yield the runs by data set and score protocol; scores of two protocols never mix."""
         for data, of_data in self.frame.groupby("data", sort=False):
             protocols = list(of_data["protocol"].unique())
+            modes = {cell["mode"] for cell in self.cells if cell["data"] == data}
+            not_begun = modes - {*of_data["mode"]}
             for number, protocol in enumerate(protocols, 1):
+                runs = of_data[of_data["protocol"] == protocol]
                 found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
                 yield Block(
                     data=str(data),
                     protocol=protocol,
                     suffix=f"-protocol{number}" if len(protocols) > 1 else "",
-                    runs=of_data[of_data["protocol"] == protocol],
+                    runs=runs,
+                    modes=[mode for mode in self.modes if mode in {*runs["mode"]} | not_begun],
                     ceiling=found[0] if len({record.score for record in found}) == 1 else None,
                 )
 
@@ -291,29 +301,68 @@ def _key(cell: Cell, without: str = "") -> str:
     return json.dumps({key: cell[key] for key in cell if key != without}, sort_keys=True)
 
 
-def _runs(folder: Path, wanted: list[str] | None, problems: list[str]) -> list[RunRecord]:
-    """Return the sweep's own runs, of each cell the one written last.
+def count_columns(counts: CountStatistics | None) -> dict[str, float]:
+    """Return feature counts as columns of the frame."""
+    return {"feature_count": counts.mean, "feature_count_sd": counts.sd} if counts else {}
 
-    Name in `problems` the records that are left out, and the runs that failed before they could
-    write a record. Without a list of names, all runs in the folder are wanted.
-    """
-    found = []
-    for path in sorted(folder.glob("runs/*/run.json")):
-        record = _parsed(path, RunRecord, problems)
-        if record is not None and record.run != path.parent.name:
-            problems.append(f"{path}: left out: the record of another run, {record.run}")
-        elif record is not None:
-            found.append(record)
-    own = [run for run in found if wanted is None or run.run in wanted]
-    latest = {_key(run.cell): run for run in sorted(own, key=lambda run: run.updated)}
-    left = [run.run for run in found if latest.get(_key(run.cell)) is not run]
-    if left:
-        problems.append(f"left out, of other settings than the sweep's: {', '.join(left)}")
-    for log in sorted(folder.glob("runs/*/failures.txt")):
-        name = log.parent.name
-        if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
-            problems.append(f"{name} failed before its training began: {_last_line(log)}")
-    return [run for run in found if latest.get(_key(run.cell)) is run]
+
+@dataclass
+class _Files:
+    """The JSON files of a sweep; those that are left out are named in `problems`."""
+
+    folder: Path
+    problems: list[str] = field(default_factory=list)
+
+    def read(
+        self,
+        pattern: str,
+        model: type[Model],
+        belongs: Callable[[str, Model], bool] = lambda name, record: True,
+        flaw: str = "",
+    ) -> dict[str, Model]:
+        """Return the records in the files of a pattern, by name: that of the file or of the run.
+
+        `flaw` is the problem with one for which `belongs(name, record)` is False.
+        """
+        records = {}
+        for path in sorted(self.folder.glob(pattern)):
+            name = path.parent.name if pattern.startswith("runs/") else path.stem
+            try:
+                record = model.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                self.problems.append(f"{path}: cannot be read: {_first_problem(error)}")
+            except OSError as error:
+                self.problems.append(f"{path}: cannot be read: {error.strerror}")
+            else:
+                if belongs(name, record):
+                    records[name] = record
+                else:
+                    self.problems.append(f"{path}: left out: {flaw}")
+        return records
+
+    def runs(self, wanted: list[str] | None) -> list[RunRecord]:
+        """Return the sweep's own runs, of each cell the one written last.
+
+        Name in `problems` the records that are left out, and the runs that failed before they
+        could write a record. Without a list of names, all runs in the folder are wanted.
+        """
+        found = self.read(
+            "runs/*/run.json",
+            RunRecord,
+            lambda name, run: run.run == name,
+            "the record of another run",
+        ).values()
+        own = [run for run in found if wanted is None or run.run in wanted]
+        latest = {_key(run.cell): run for run in sorted(own, key=lambda run: run.updated)}
+        left = [run.run for run in found if latest.get(_key(run.cell)) is not run]
+        if left:
+            names = ", ".join(left)
+            self.problems.append(f"left out, of other settings than the sweep's: {names}")
+        for log in sorted(self.folder.glob("runs/*/failures.txt")):
+            name = log.parent.name
+            if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
+                self.problems.append(f"{name} failed before its training began: {_last_line(log)}")
+        return [run for run in found if latest.get(_key(run.cell)) is run]
 
 
 def _last_line(log: Path) -> str:
@@ -324,23 +373,9 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _read_all(folder: Path, model: type[Model], problems: list[str]) -> dict[str, Model]:
-    """Return the JSON files of a folder by their names."""
-    read = {path.stem: _parsed(path, model, problems) for path in sorted(folder.glob("*.json"))}
-    return {name: record for name, record in read.items() if record is not None}
-
-
-def _parsed(path: Path, model: type[Model], problems: list[str]) -> Model | None:
-    """Return the record in a file; None, with an entry in `problems`, if it cannot be read."""
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        if is_of_other_format(error):
-            message = "another version of featgan wrote it"
-        problems.append(f"{path}: cannot be read: {where}: {message}")
-    except OSError as error:
-        problems.append(f"{path}: cannot be read: {error.strerror}")
-    return None
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    if is_of_other_format(error):
+        message = "another version of featgan wrote it"
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {message}"

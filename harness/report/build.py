@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-from harness.records.run_record import RunRecord
 from harness.records.sweep_results import SweepResults, cell_name
 from harness.report import figures, html
 from harness.report.claims import claim_table
@@ -72,32 +70,28 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
 
 def state(results: SweepResults) -> list[str]:
     """Return how complete the sweep is, what failed, and its notes; a line each."""
-    runs = [(cell_name(run.cell), run) for run in results.runs]
-    finished = [(name, run) for name, run in runs if run.status == "finished"]
-    lines = [f"{len(finished)} of {len(results.cells)} runs finished."]
+    frame = results.frame
+    finished = frame[frame["status"] == "finished"]
+    by_status = {status: [*runs["name"]] for status, runs in frame.groupby("status")}
     named = {
-        status.capitalize(): [name for name, run in runs if run.status == status]
+        status.capitalize(): by_status.get(status, [])
         for status in ("running", "interrupted", "diverged", "stopped", "failed")
     }
-    named[f"Stuck on one image at their last peak (spread under {STUCK:g})"] = [
-        name for name, run in finished if _spread(run) < STUCK
-    ]
+    stuck = finished[finished["spread"] < STUCK]
+    named[f"Stuck on one image at their last peak (spread under {STUCK:g})"] = [*stuck["name"]]
     named["Continued on another device or PyTorch, so not exactly repeatable"] = [
         # an entry of `machines` is `host: device, PyTorch`
         name
-        for name, run in runs
-        if len({m.partition(": ")[2] for m in run.machines}) > 1
+        for name, run in zip(frame["name"], frame["record"], strict=True)
+        if len({machine.partition(": ")[2] for machine in run.machines}) > 1
     ]
     named["Not begun"] = [*map(cell_name, results.missing)]
-    lines += [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
-    return [*lines, *results.problems, *results.notes]
-
-
-def _spread(run: RunRecord) -> float:
-    """Return the spread of the generator that the run has left: that of its last stage's peak."""
-    peak = run.stages[-1].stage, run.stages[-1].peak_epoch
-    at_peak = (e.spread for e in run.evaluations if (e.stage, e.epoch) == peak)
-    return next(at_peak, math.inf)
+    return [
+        f"{len(finished)} of {len(results.cells)} runs finished.",
+        *(f"{what}: {', '.join(names)}." for what, names in named.items() if names),
+        *results.problems,
+        *results.notes,
+    ]
 
 
 def _markdown(results: SweepResults, sections: list[Section]) -> str:

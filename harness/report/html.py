@@ -21,7 +21,6 @@ from PIL import Image
 from featgan.staging.progress import StageRecord
 from harness.records.run_record import RunRecord, Seconds
 from harness.records.sweep_results import SweepResults, cell_name, dotted
-from harness.report.paper_tables import status
 from harness.report.table import Column, Table, Value
 
 PEAK_PIXELS = 560
@@ -156,7 +155,8 @@ def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
 
 def _losses(results: SweepResults) -> list[Table]:
     """Return the runs without a result, and the images without a count."""
-    runs = [[cell_name(r.cell), status(r)] for r in results.runs if r.status != "finished"]
+    lost = results.frame[results.frame["status"] != "finished"]
+    runs = lost[["name", "outcome"]].to_numpy().tolist()
     runs += [[cell_name(cell), "not begun"] for cell in results.missing]
     images = [
         [data.name, str(item.get("image_id")), str(item.get("reason"))]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from harness.records.sweep_records import CountStatistics
-from harness.records.sweep_results import SweepResults
-from harness.report.statistics import mean
-from harness.report.table import Column, Table, Value
+from typing import Any
 
-QUALITIES = {
+from harness.records.sweep_results import QUALITIES, SweepResults, count_columns
+from harness.report.statistics import mean
+from harness.report.table import Column, Table
+
+COLUMNS = {
+    "label": Column("images"),
+    "runs": Column("runs"),
     "sharpness": Column("outline sharpness", 2),
     "saturation": Column("saturation", 3),
     "colourfulness": Column("colourfulness", 1),
     "diversity": Column("diversity", 1),
     "near_duplicates": Column("near-duplicates", 3),
     "nearest_training": Column("nearest training image", 1),
+    "feature_count": Column("feature count, mean", 1),
+    "feature_count_sd": Column("sd", 1),
 }
-COUNTS = {"feature_count": Column("feature count, mean", 1), "feature_count_sd": Column("sd", 1)}
+"""Columns of the tables by that of the frame."""
 NOTES = (
     "Sharpness: RMS gradient of the luminance, in grey levels a pixel. Saturation: HSV, "
     "0 to 1. Colourfulness: Hasler and Süsstrunk. Distances are RMS, in grey levels, at "
@@ -32,35 +37,29 @@ def quality_tables(results: SweepResults) -> list[Table]:
     tables = []
     for data, runs in results.frame.groupby("data", sort=False):
         variants = dict.fromkeys(map(results.variant, runs["record"]))
-        rows: list[list[Value]] = []
+        rows: list[dict[str, Any]] = []
         for variant in variants:
             rows += _real_rows(results, variant, f" ({variant})" if len(variants) > 1 else "")
         measured = runs[runs["counts"] & runs["rescored"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
-            qualities = [mean(found[name]) for name in QUALITIES]
-            counts = [mean(found[name].dropna()) for name in COUNTS]
-            rows.append([found["label"].iloc[0], len(found), *qualities, *counts])
-        columns = [*map(Column, ("images", "runs")), *QUALITIES.values(), *COUNTS.values()]
+            # a run without the network's weights has no feature counts
+            counts = {key: found[key].dropna() for key in ("feature_count", "feature_count_sd")}
+            means = {key: mean(values) for key, values in (dict(found[QUALITIES]) | counts).items()}
+            rows.append({"label": found["label"].iloc[0], "runs": len(found), **means})
+        cells = [[row.get(key) for key in COLUMNS] for row in rows]
         title = f"{data}: real and generated images"
-        tables.append(Table(f"qualities-{data}", title, columns, rows, NOTES))
+        tables.append(Table(f"qualities-{data}", title, [*COLUMNS.values()], cells, NOTES))
     return [table for table in tables if table.rows]
 
 
-def _real_rows(results: SweepResults, variant: str, which: str) -> list[list[Value]]:
+def _real_rows(results: SweepResults, variant: str, which: str) -> list[dict[str, Any]]:
     """Return the qualities of the real images of a data set: all of them, and by group."""
     real = results.real.get(variant)
     if real is None:
         return []
-    numbers = [getattr(real.qualities, name) for name in QUALITIES]
-    gaps = [None] * len(QUALITIES)
-    return [
-        [f"real images{which}", None, *numbers, *_counts(real.feature_counts)],
-        *(
-            [f"real images of group {number}{which}", None, *gaps, *_counts(counts)]
-            for number, counts in real.group_counts.items()
-        ),
+    whole = {"label": f"real images{which}", **vars(real.qualities)}
+    groups = [
+        {"label": f"real images of group {number}{which}", **count_columns(counts)}
+        for number, counts in real.group_counts.items()
     ]
-
-
-def _counts(counts: CountStatistics | None) -> list[Value]:
-    return [counts.mean, counts.sd] if counts else [None, None]
+    return [whole | count_columns(real.feature_counts), *groups]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord, RealScore
 from harness.records.sweep_results import Block, SweepResults, cell_name
 from harness.report.table import Column, Table, Value
@@ -59,105 +59,49 @@ def group_tables(results: SweepResults) -> list[Table]:
 
 
 def score_tables(results: SweepResults) -> list[Table]:
-    """Return epochs to peak and final score of each pattern's best run: tables 4 and 5.
-
-    One table for each data set and score protocol, with a column for each mode, and a block of
-    rows for each combination of further axes.
-    """
-    tables = []
-    for block in results.blocks():
-        begun = {*block.runs["mode"]} | results.not_begun(block.data)
-        modes = [mode for mode in results.modes if mode in begun]
-        keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
-        real = [block.ceiling.score] if block.ceiling else []
-        rows: list[list[Value]] = []
-        for axes, runs in block.by_axes():
-            by_mode = dict(iter(runs.groupby("mode")))
-            # as text: no number of decimals suits 0.0001, true and 5,000 alike
-            values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
-            quantities = zip(*(_best_of_n(by_mode.get(mode)) for mode in modes), strict=True)
-            titles = ("epochs to peak", "final score", "finished runs")
-            for title, cells in zip(titles, quantities, strict=True):
-                of_real = real if title == "final score" else [None] * len(real)
-                rows.append([*values, title, *cells, *of_real])
-        tables.append(
-            Table(
-                key=f"scores-{block.data}{block.suffix}",
-                title=f"{block.data}: epochs to peak and final score, best of n",
-                columns=[
-                    *map(Column, [*keys, ""]),
-                    *(Column(mode, 3) for mode in modes),
-                    *(Column("real images", 3) for _ in real),
-                ],
-                rows=rows,
-                notes=[
-                    f"Score: {block.protocol}.",
-                    *ceiling_note(block.ceiling),
-                    *_left_out(block),
-                ],
-            )
-        )
-    return tables
+    """Return epochs to peak and final score of each pattern's best run: tables 4 and 5."""
+    return [score_table(block) for block in results.blocks()]
 
 
-def _best_of_n(runs: pd.DataFrame | None) -> tuple[Value, Value, Value]:
-    """Return the best run's epochs to peak and final score, and how many runs it is the best of."""
-    if runs is None:
-        return None, None, "none begun"
-    finished = f"{runs['counts'].sum()} of {runs['planned'].iloc[0]}"
-    for best in runs["record"][runs["best"]]:
-        return best.epochs_to_peak, best.final_score, finished
-    return None, None, finished
-
-
-def _left_out(block: Block) -> list[str]:
-    """Return a sentence for each reason why a best of n could not choose from some runs."""
-    names: dict[str, list[str]] = {}
-    for run in block.runs["record"][~block.runs["counts"]]:
-        names.setdefault(status(run), []).append(cell_name(run.cell))
-    return [f"Left out ({why}): {', '.join(cells)}." for why, cells in names.items()]
+def score_table(block: Block) -> Table:
+    """Return a table with a column for each mode, and a block of rows for each further axes."""
+    runs = block.runs.groupby("pattern", sort=False)
+    shown = block.best[["epochs_to_peak", "final_score"]].astype(object).reindex([*runs.groups])
+    shown = shown.where(shown.notna(), None)
+    shown.columns = ["epochs to peak", "final score"]
+    shown["finished runs"] = [f"{of['counts'].sum()} of {of['planned'].iloc[0]}" for _, of in runs]
+    keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
+    real = {"final score": block.ceiling.score} if block.ceiling else {}
+    rows: list[list[Value]] = []
+    for axes, of_axes in block.by_axes():
+        by_mode = dict(zip(of_axes["mode"], of_axes["pattern"], strict=True))
+        # as text: no number of decimals suits 0.0001, true and 5,000 alike
+        values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
+        for what, cells in shown.items():
+            gap = "none begun" if what == "finished runs" else None
+            of_modes = [cells[by_mode[mode]] if mode in by_mode else gap for mode in block.modes]
+            rows.append([*values, str(what), *of_modes, *([real.get(str(what))] if real else [])])
+    left_out = block.runs[~block.runs["counts"]].groupby("outcome", sort=False)["name"]
+    return Table(
+        key=f"scores-{block.data}{block.suffix}",
+        title=f"{block.data}: epochs to peak and final score, best of n",
+        columns=[
+            *map(Column, [*keys, ""]),
+            *(Column(mode, 3) for mode in block.modes),
+            *(Column("real images", 3) for _ in real),
+        ],
+        rows=rows,
+        notes=[
+            f"Score: {block.protocol}.",
+            *ceiling_note(block.ceiling),
+            *(f"Left out ({why}): {', '.join(names)}." for why, names in left_out),
+        ],
+    )
 
 
 def run_tables(results: SweepResults) -> list[Table]:
     """Return every run of the sweep with its status, and the cells that have no run yet."""
-    tables = []
-    for block in results.blocks():
-        stages = max(len(run.stages) for run in block.runs["record"])
-        rows: list[list[Value]] = []
-        for run, best in zip(block.runs["record"], block.runs["best"], strict=True):
-            peaks = [
-                None if stage.peak_epoch is None else f"{stage.peak_epoch:,} of {stage.epochs:,}"
-                for stage in run.stages
-            ]
-            rows.append(
-                [
-                    cell_name(run.cell) + (" ★" if best else ""),
-                    status(run),
-                    *peaks,
-                    *[None] * (stages - len(peaks)),
-                    run.epochs_to_peak,
-                    run.epochs_spent,
-                    run.final_score,
-                    run.best_score,
-                    sum(run.seconds.model_dump().values()),
-                ]
-            )
-        columns = [
-            *map(Column, ("run", "status")),
-            *(Column(f"peak of stage {n}") for n in range(1, stages + 1)),
-            *map(Column, ("epochs to peak", "epochs spent")),
-            *(Column(name, 3) for name in ("final score", "best score")),
-            Column("seconds"),
-        ]
-        tables.append(
-            Table(
-                key=f"runs-{block.data}{block.suffix}",
-                title=f"{block.data}: every run",
-                columns=columns,
-                rows=rows,
-                notes=[f"Score: {block.protocol}.", "★ stands for its pattern: the best of n."],
-            )
-        )
+    tables = [run_table(block) for block in results.blocks()]
     if results.missing:
         missing = [[cell_name(cell), "missing"] for cell in results.missing]
         columns = [Column("run"), Column("status")]
@@ -165,16 +109,41 @@ def run_tables(results: SweepResults) -> list[Table]:
     return tables
 
 
+def run_table(block: Block) -> Table:
+    """Return every run of a block: its peaks, epochs, scores and seconds."""
+    runs = block.runs
+    peaks = [
+        {
+            f"peak of stage {number}": f"{stage.peak_epoch:,} of {stage.epochs:,}"
+            if stage.peak_epoch is not None
+            else None
+            for number, stage in enumerate(run.stages, 1)
+        }
+        for run in runs["record"]
+    ]
+    by_stage = pd.DataFrame(peaks, runs.index)
+    return Table.of_columns(
+        f"runs-{block.data}{block.suffix}",
+        f"{block.data}: every run",
+        [
+            (Column("run"), runs["name"] + np.where(runs["best"], " ★", "")),
+            (Column("status"), runs["outcome"]),
+            *((Column(name), by_stage[name]) for name in map(str, by_stage)),
+            (Column("epochs to peak"), runs["epochs_to_peak"]),
+            (Column("epochs spent"), runs["epochs_spent"]),
+            (Column("final score", 3), runs["final_score"]),
+            (Column("best score", 3), runs["best_score"]),
+            (Column("seconds"), runs["seconds"]),
+        ],
+        [f"Score: {block.protocol}.", "★ stands for its pattern: the best of n."],
+    )
+
+
 def ceiling_note(ceiling: RealScore | None) -> list[str]:
     """Return how the column or row of real images was made."""
     if ceiling is None:
         return []
     return [f"Real images: {ceiling.images:,} of them scored in the same way, the ceiling."]
-
-
-def status(run: RunRecord) -> str:
-    """Return a run's status, with its reason."""
-    return f"{run.status}: {run.reason}" if run.reason else run.status
 
 
 def _range(low: float, high: float, record: GroupsRecord) -> str:

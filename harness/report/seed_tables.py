@@ -32,16 +32,17 @@ def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table
     `reach` is the score to which epochs and seconds are counted; by default the highest that
     every finished run of the data set reached.
     """
-    tables = []
-    for block in results.blocks():
-        if not block.finished.empty:
-            tables += [
-                seed_table(block),
-                reach_table(block, reach),
-                pair_table(block),
-                metric_table(block),
-            ]
-    return tables
+    return [
+        table
+        for block in results.blocks()
+        if not block.finished.empty
+        for table in (
+            seed_table(block),
+            reach_table(block, reach),
+            pair_table(block),
+            metric_table(block),
+        )
+    ]
 
 
 def seed_table(block: Block) -> Table:
@@ -200,8 +201,8 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
-    runs = block.finished[[bool(peak_metrics(run)) for run in block.finished["record"]]]
-    metrics = pd.DataFrame([*map(peak_metrics, runs["record"])], index=runs.index)
+    runs = block.finished[block.finished["metrics"].astype(bool)]
+    metrics = pd.DataFrame([*runs["metrics"]], index=runs.index)
     finished = runs.groupby("pattern")
     by_pattern = metrics.groupby(runs["pattern"])
     columns = [
@@ -226,10 +227,3 @@ def metric_table(block: Block) -> Table:
         )
     title = f"{block.data}: further metrics at the final score's evaluation"
     return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=real)
-
-
-def peak_metrics(run: RunRecord) -> dict[str, float]:
-    """Return the further metrics of the evaluation that is a run's final score."""
-    last = run.stages[-1]
-    at_peak = (e for e in run.evaluations if (e.stage, e.epoch) == (last.stage, last.peak_epoch))
-    return next((evaluation.metrics for evaluation in at_peak), {})
