@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import ray
@@ -16,7 +17,7 @@ from harness.storage.store import Store
 SEED = 0
 
 
-def classifier_name(store: Store, sets: list[DataSet]) -> str:
+def classifier_name(store: Store, sets: Sequence[DataSet]) -> str:
     """Return the name of the file of the classifier of data sets, by a hash of their labels.
 
     Raises UserError where there are too few labels.
@@ -38,7 +39,7 @@ def classifier_name(store: Store, sets: list[DataSet]) -> str:
 
 
 @ray.remote(num_cpus=1)
-def train(store: Store, sets: list[DataSet]) -> bytes:
+def train(store: Store, sets: Sequence[DataSet]) -> bytes:
     """Return the file of a classifier; its classes are the pairs of data set and label."""
     images, labels = zip(*(_labelled(store, data) for data in sets), strict=True)
     names = np.concatenate(labels)

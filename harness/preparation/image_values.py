@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import ray
+import torch
+from pyarrow import csv, parquet
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
@@ -100,17 +103,15 @@ def digest(values: np.ndarray) -> str:
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
     """Return a function's values [n] of all images, from tasks on the whole cluster."""
     resolve(by, PIXEL_VALUES)  # so that a wrong name is reported before anything starts
-    size = open_pack(store, data.key).size
-    tasks = [
-        _values.remote(store, data.key, by, start, stop)
-        for start, stop in _parts(data.images, max(1, PART_BYTES // (3 * size**2)))
-    ]
-    return np.concatenate([*_results(tasks, data, by, progress)])
+    image_bytes = 3 * open_pack(store, data.key).size ** 2
+    parts = _parts(data, max(1, PART_BYTES // image_bytes))
+    tasks = [_values.remote(store, data.key, by, part) for part in parts]
+    return np.concatenate(_results(tasks, data, by, progress))
 
 
 @ray.remote(num_cpus=1)
-def _values(store: Store, key: str, by: str, start: int, stop: int) -> np.ndarray:
-    images = open_pack(store, key).rows(np.arange(start, stop))
+def _values(store: Store, key: str, by: str, part: range) -> np.ndarray:
+    images = open_pack(store, key).rows(np.array(part))
     with user_code_errors(by):
         values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
@@ -128,26 +129,20 @@ def _centrality(
 
     The features stay in Ray's memory.
     """
-    options = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": 1}
+    parts, weights = _parts(data, FEATURE_IMAGES), shared_weights(features)
     amount = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    parts = [*_parts(data.images, FEATURE_IMAGES)]
-    weights = shared_weights(features)
+    actor: Any = ray.remote(num_cpus=int(not gpu), num_gpus=int(gpu))(_Features)
     actors = [
-        _Features.options(**options).remote(store, data.key, features, weights, gpu)  # type: ignore[attr-defined]
+        actor.remote(store, data.key, features, weights, gpu)
         for _ in range(min(max(amount, 1), len(parts)))
     ]
-    found = [
-        actors[number % len(actors)].of.remote(start, stop)
-        for number, (start, stop) in enumerate(parts)
-    ]
-    sums = [*_results([total for _, total in found], data, "centrality", progress)]
-    for actor in actors:
-        ray.kill(actor)
+    found = [actors[number % len(actors)].of.remote(part) for number, part in enumerate(parts)]
+    sums = _results([total for _, total in found], data, "centrality", progress)
+    del actors  # ends them: the tasks need their processors
     mean = ray.put(np.sum(sums, axis=0) / data.images)
     return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
 
 
-@ray.remote
 class _Features:
     """One process with the network; reads the pack's images at the size of its input."""
 
@@ -159,16 +154,14 @@ class _Features:
         weights: list[ray.ObjectRef],
         gpu: bool,
     ) -> None:
-        import torch
-
         torch.set_num_threads(1)
         self._pack = open_pack(store, key)
         self._counter = counter(settings, weights, gpu)
 
     @ray.method(num_returns=2)
-    def of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return features float32 [stop - start, d], and their sum float64 [d]."""
-        images = resized(self._pack.rows(np.arange(start, stop)), self._counter.input_size)
+    def of(self, part: range) -> tuple[np.ndarray, np.ndarray]:
+        """Return features float32 [len(part), d], and their sum float64 [d]."""
+        images = resized(self._pack.rows(np.array(part)), self._counter.input_size)
         features = self._counter.features(images)
         return features, features.sum(axis=0, dtype=np.float64)
 
@@ -178,17 +171,20 @@ def _distances(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.linalg.norm(features - mean, axis=1)
 
 
-def _parts(total: int, length: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + length, total)) for start in range(0, total, length))
+def _parts(data: DataSet, length: int) -> list[range]:
+    rows = range(data.images)
+    return [rows[start : start + length] for start in rows[::length]]
 
 
 def _results(
     tasks: list[ray.ObjectRef], data: DataSet, by: str, progress: Progress
-) -> Iterator[np.ndarray]:
-    """Yield the results of the tasks in order, and report the progress."""
-    for number, task in enumerate(tasks):
-        progress(f"{data.name}: {by}", data.images * number // len(tasks), data.images)
-        yield ray.get(task)
+) -> list[np.ndarray]:
+    """Return the results of the tasks in order, and report the progress."""
+    results: list[np.ndarray] = []
+    for task in tasks:
+        progress(f"{data.name}: {by}", data.images * len(results) // len(tasks), data.images)
+        results.append(ray.get(task))
+    return results
 
 
 def _read_table(groups: GroupSettings) -> bytes:
@@ -207,34 +203,31 @@ def _read_table(groups: GroupSettings) -> bytes:
 def _column(groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
     """Return the numbers of the table's column in the order of `ids`."""
     file, where = io.BytesIO(_read_table(groups)), f"groups.table: {groups.table}"
-    repeated: list[str] = []
     try:
         if str(groups.table).endswith(".parquet"):
-            table = pd.read_parquet(file)
+            table = parquet.read_table(file)
         else:
-            header = pd.read_csv(file, header=None, nrows=1, dtype=str).iloc[0].dropna()
-            repeated = header[header.duplicated()].to_list()
-            file.seek(0)
-            table = pd.read_csv(file, dtype={"image_id": str})
-    except Exception as error:  # pandas and pyarrow each have errors of their own
+            as_text = csv.ConvertOptions(column_types={"image_id": pa.string()})
+            lines = csv.ParseOptions(newlines_in_values=True)
+            table = csv.read_csv(file, parse_options=lines, convert_options=as_text)
+    except Exception as error:  # Arrow raises its own errors and Python's
         raise UserError(f"{where} is not CSV or Parquet ({first_line(error)})") from error
-    if repeated:
-        raise UserError(f"{where} has several columns {repeated[0]!r}; rename all but one")
     for column in ("image_id", groups.column):
-        if column not in table:
-            names = ", ".join(map(str, table.columns[:20]))
-            raise UserError(f"{where} has no column {column!r}; it has {names}")
-    table = table.set_index(table["image_id"].astype(str))
-    twice = table.index[table.index.duplicated()]
+        if (number := table.column_names.count(column)) != 1:
+            names = ", ".join(table.column_names[:20])
+            raise UserError(f"{where} has {number} columns {column!r}, not one; it has {names}")
+    try:
+        numbers = table[groups.column].cast("float64", safe=False)
+    except pa.ArrowException as error:
+        raise UserError(f"{where}: column {groups.column!r} does not hold numbers only") from error
+    values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
+    twice = values.index[values.index.duplicated()]
     if len(twice):
         raise UserError(f"{where} has {len(twice)} image_ids twice, first {twice[0]!r}")
-    missing = ids[~ids.isin(table.index)]
+    missing = ids[~ids.isin(values.index)]
     if len(missing):
         raise UserError(
             f"{where} has no row for {len(missing)} of the {len(ids)} images of "
             f"data.{data.name}, first {missing.iloc[0]!r}"
         )
-    values = table[groups.column].loc[ids]
-    if values.dtype.kind not in "biuf":  # dates would pass as nanoseconds, a missing one as well
-        raise UserError(f"{where}: column {groups.column!r} does not hold numbers only")
-    return values.to_numpy(np.float64, na_value=np.nan)
+    return values[ids].to_numpy()

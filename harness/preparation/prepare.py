@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from functools import wraps
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import ray
-from pydantic import BaseModel
 
 from featgan.digests import sha256_of_file, short_hash
 from featgan.errors import UserError
@@ -27,15 +24,13 @@ from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.plan.signature import signature
-from harness.preparation import classifier, image_values, real_images
+from harness.preparation import classifier, image_values
 from harness.preparation.histogram import EVENT_FILE, event_file
-from harness.preparation.real_images import ChosenClassifier
+from harness.preparation.real_images import ChosenClassifier, RealImages
 from harness.records.data_set import DataSet, check, data_record
 from harness.records.image_values import load_values
 from harness.records.sweep_records import DataRecord, GroupsRecord
 from harness.storage.store import Store
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> list[Run]:
@@ -66,33 +61,19 @@ def prepare_groups(sweep: Sweep, store: Store, gpu: bool, progress: Progress) ->
     preparation.delete_stale("groups")
 
 
-def _once(make: F) -> F:
-    """Make a method of _Preparation return what it returned before for the same arguments."""
-
-    @wraps(make)
-    def remembered(self: _Preparation, *arguments: Any) -> Any:
-        values = (a.model_dump_json() if isinstance(a, BaseModel) else a for a in arguments)
-        key = make.__name__, *values
-        if key not in self.made:
-            self.made[key] = make(self, *arguments)
-        return self.made[key]
-
-    return cast(F, remembered)
-
-
 class _Preparation:
     """Shared files of one sweep, each made when it is first needed."""
 
     def __init__(self, sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> None:
         self.cells = expand(sweep)
-        self.made: dict[Any, Any] = {}
         self._sweep, self._store, self._gpu, self._progress = sweep, store, gpu, progress
         self._written: set[str] = set()
 
     def run(self, cell: Cell) -> Run:
         """Return the run of a cell."""
-        method, data = cell.method, self._data_of(cell)
-        chosen = self._classifier(cell)
+        method, data = cell.method, self._count_as(cell, cell.data)
+        trained_on = [self._count_as(cell, name) for name in method.score.trained_on or ()]
+        chosen = self._classifier(method.score.weights, *trained_on)
         values_key, values_digest = self._values(
             data, _value_settings(method.groups), method.features
         )
@@ -105,13 +86,15 @@ class _Preparation:
             values_key=values_key,
             groups_key=self.groups(cell),
             classifier_key=chosen.key,
-            real_key=self._score_real_images(data, method.score, chosen),
+            real_key=self._score_real_images(data, method.score.model_dump_json(), chosen),
             images=data.images,
         )
 
     def groups(self, cell: Cell) -> str:
         """Return the store key of a cell's groups."""
-        return self._group(self._data_of(cell), cell.method.groups, cell.method.features)
+        return self._group(
+            self._count_as(cell, cell.data), cell.method.groups, cell.method.features
+        )
 
     def delete_stale(self, *kinds: str) -> None:
         """Delete files of earlier settings, which tables would show as this sweep's."""
@@ -120,10 +103,11 @@ class _Preparation:
                 if key not in self._written:
                     self._store.delete(key)
 
-    def _data_of(self, cell: Cell) -> DataSet:
-        return self._count(cell.data, cell.method.features, cell.method.image_size)
+    def _count_as(self, cell: Cell, name: str) -> DataSet:
+        """Return a data set, counted as a cell asks for."""
+        return self._count(name, cell.method.features, cell.method.image_size)
 
-    @_once
+    @cache
     def _count(self, name: str, features: FeatureSettings, image_size: int) -> DataSet:
         """Return the data set with its features counted."""
         data = prepare(
@@ -142,7 +126,7 @@ class _Preparation:
         self._put(f"data/{self._label(data)}.json", DataRecord.model_validate(record).to_json())
         return data
 
-    @_once
+    @cache
     def _values(
         self, data: DataSet, groups: GroupSettings, features: FeatureSettings
     ) -> tuple[str | None, str | None]:
@@ -155,7 +139,7 @@ class _Preparation:
         key = image_values.make(data, groups, features, self._store, self._gpu, self._progress)
         return key, image_values.digest(load_values(self._store, data.key, key))
 
-    @_once
+    @cache
     def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
         """Return the store key of the data set's groups."""
         values_key, _ = self._values(data, _value_settings(settings), features)
@@ -171,52 +155,44 @@ class _Preparation:
         self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
         return self._put(f"{name}.json", record.to_json())
 
-    def _classifier(self, cell: Cell) -> ChosenClassifier:
-        """Return the classifier that scores a cell's images."""
-        method = cell.method
-        if method.score.trained_on:
-            sets = (
-                self._count(name, method.features, method.image_size)
-                for name in method.score.trained_on
-            )
-            return self._trained(*sets)
-        if method.score.weights:
-            path = Path(method.score.weights).expanduser()
+    @cache
+    def _classifier(self, weights: str | None, *trained_on: DataSet) -> ChosenClassifier:
+        """Return the classifier that scores a cell's images.
+
+        One is trained on the same data sets for all runs, so that their scores compare.
+        """
+        if weights:
+            path = Path(weights).expanduser()
             if not path.is_file():
                 raise UserError(f"score.weights: {path}: not a file; give a file of weights")
-            return ChosenClassifier(None, self._file_digest(path))
-        return ChosenClassifier(None, None)
-
-    @_once
-    def _trained(self, *sets: DataSet) -> ChosenClassifier:
-        """Return the classifier that is trained on data sets: once, so that scores compare."""
+            return ChosenClassifier(None, sha256_of_file(path))
+        if not trained_on:
+            return ChosenClassifier(None, None)
 
         def train() -> bytes:
             self._progress("training the classifier", 0, None)
-            return ray.get(classifier.train.remote(self._store, [*sets]))
+            return ray.get(classifier.train.remote(self._store, trained_on))
 
-        name = classifier.classifier_name(self._store, [*sets])
+        name = classifier.classifier_name(self._store, trained_on)
         key = self._store.once(f"{self._sweep.name}/classifier/{name}", train)
         _, _, digest = read_trained(self._store.local(key))
         return ChosenClassifier(key, digest)
 
-    @_once
-    def _file_digest(self, path: Path) -> str:
-        return sha256_of_file(path)
-
-    @_once
+    @cache
     def _score_real_images(
-        self, data: DataSet, score: ScoreSettings, chosen: ChosenClassifier
+        self, data: DataSet, settings: str, chosen: ChosenClassifier
     ) -> str | None:
-        """Write the score of the real images; return the key of their features for metrics."""
+        """Write the score of the real images; return the key of their features for metrics.
+
+        `settings` are the ScoreSettings as JSON.
+        """
         self._progress(f"{data.name}: scoring real images", 0, None)
-        cpus = self._sweep.resources.cpus_per_run
-        record, features_key = real_images.measure(
-            data, score, chosen, self._store, cpus=cpus, gpu=self._gpu
-        )
+        score = ScoreSettings.model_validate_json(settings)
+        real = RealImages(data, score, chosen, self._gpu)
+        record = real.measure(self._store, self._sweep.resources.cpus_per_run)
         name = f"ceilings/{self._label(data)}-{short_hash(record.protocol)[:6]}.json"
         self._put(name, record.to_json())
-        return features_key
+        return real.features_key
 
     def _label(self, data: DataSet) -> str:
         """Return the data set's name, with its key if the grid makes several variants of it."""

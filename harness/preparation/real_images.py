@@ -6,8 +6,10 @@ made once for each data set and way of scoring, through Ray, next to the feature
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -40,88 +42,78 @@ class ChosenClassifier(NamedTuple):
     """Hash of that file, or of the file of weights that the settings name."""
 
 
-def measure(
-    data: DataSet,
-    settings: ScoreSettings,
-    classifier: ChosenClassifier,
-    store: Store,
-    *,
-    cpus: int,
-    gpu: bool,
-) -> tuple[RealScore, str | None]:
-    """Return the score of the real images and, if metrics need them, the key of their features.
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of a data set, and the settings of their score."""
 
-    Raises UserError where the classifier is missing, or the images are too few.
-    """
-    _check_enough(data, settings)
-    chosen = settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
-    made_from = [data.digest, chosen, classifier.digest, gpu]
-    user_code = [source_digest(metric) for metric in settings.metrics]
-    name = short_hash(made_from, settings.count, settings.splits, settings.metrics, user_code)
-    key = f"{data.key}/real/{name}.json"
-    features_key = None
-    if settings.metrics:
-        features_key = f"{data.key}/real/{short_hash(made_from)}.safetensors"
-    score = _read(store, key)
-    if score is None or (features_key and not store.exists(features_key)):
-        task = _measure.options(num_cpus=cpus, num_gpus=int(gpu))
+    data: DataSet
+    settings: ScoreSettings
+    classifier: ChosenClassifier
+    gpu: bool
+
+    @property
+    def features_key(self) -> str | None:
+        """Store key of the features that metrics need; None without metrics."""
+        return self._key("safetensors") if self.settings.metrics else None
+
+    def _key(self, suffix: str, *more: Any) -> str:
+        chosen = self.settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
+        made_from = [self.data.digest, chosen, self.classifier.digest, self.gpu]
+        return f"{self.data.key}/real/{short_hash(made_from, *more)}.{suffix}"
+
+    def measure(self, store: Store, cpus: int) -> RealScore:
+        """Return the score of the real images; write their features if metrics need them.
+
+        Raises UserError where the classifier is missing, or the images are too few.
+        """
+        self._check_enough()
+        settings, features_key = self.settings, self.features_key
+        user_code = [source_digest(metric) for metric in settings.metrics]
+        key = self._key("json", settings.count, settings.splits, settings.metrics, user_code)
+        if not features_key or store.exists(features_key):
+            with suppress(FileNotFoundError, ValidationError):  # a damaged one is measured again
+                return RealScore.model_validate_json(store.get(key))
         content = ray.get(
-            task.remote(store, data, settings, classifier.key, cpus, gpu, features_key)
+            _measure.options(num_cpus=cpus, num_gpus=int(self.gpu)).remote(self, store, cpus)
         )
         store.put(key, content)
-        score = RealScore.model_validate_json(content)
-    return score, features_key
+        return RealScore.model_validate_json(content)
 
+    def _check_enough(self) -> None:
+        """Raise UserError where the images are too few for the score, or for one of its metrics.
 
-def _check_enough(data: DataSet, settings: ScoreSettings) -> None:
-    """Raise UserError where the real images are too few for the score, or for one of its metrics.
-
-    Otherwise each run would fail, hours later.
-    """
-    few = f"data.{data.name}: its images, {data.images} in all, are too few for"
-    if data.images < 2 * settings.splits:  # as for `count`: the score of one image is always 1
-        raise UserError(
-            f"{few} score.splits, which is {settings.splits}: a split takes 2 or more; lower it, "
-            "or add images"
-        )
-    for metric in settings.metrics:
-        if metric in METRICS and data.images < (fewest := METRICS[metric].fewest_real):
+        Otherwise each run would fail, hours later.
+        """
+        images, splits = self.data.images, self.settings.splits
+        few = f"data.{self.data.name}: its images, {images} in all, are too few for"
+        if images < 2 * splits:  # as for `count`: the score of one image is always 1
             raise UserError(
-                f"{few} the metric {metric}: it takes {fewest} or more; leave it out of "
-                "score.metrics, or add images"
+                f"{few} score.splits, which is {splits}: a split takes 2 or more; lower it, or add "
+                "images"
             )
-
-
-def _read(store: Store, key: str) -> RealScore | None:
-    """Return an earlier measurement; None if there is none or it is damaged."""
-    try:
-        return RealScore.model_validate_json(store.get(key))
-    except (FileNotFoundError, ValidationError):
-        return None
+        for metric in self.settings.metrics:
+            if metric in METRICS and images < (fewest := METRICS[metric].fewest_real):
+                raise UserError(
+                    f"{few} the metric {metric}: it takes {fewest} or more; leave it out of "
+                    "score.metrics, or add images"
+                )
 
 
 @ray.remote
-def _measure(
-    store: Store,
-    data: DataSet,
-    settings: ScoreSettings,
-    trained: str | None,
-    threads: int,
-    gpu: bool,
-    features_key: str | None,
-) -> bytes:
+def _measure(of: RealImages, store: Store, threads: int) -> bytes:
     """Classify the real images, all of them if metrics need features; return the RealScore."""
     torch.set_num_threads(threads)
-    device = machine.device(gpu)
+    settings, trained, features_key = of.settings, of.classifier.key, of.features_key
+    device = machine.device(of.gpu)
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
-    pack = open_pack(store, data.key)
+    pack = open_pack(store, of.data.key)
     order = np.random.RandomState(2020).permutation(len(pack))
-    kept = features_key is not None and store.exists(features_key)
-    rows = order if features_key and not kept else order[: settings.count]
+    wanted = features_key is not None and not store.exists(features_key)
+    rows = order if wanted else order[: settings.count]
     features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
     real = None
     if features_key:
-        if not kept:
+        if wanted:
             of_pack = features[torch.from_numpy(np.argsort(order))]
             name = Path(features_key).stem
             store.put(features_key, feature_file.dump(of_pack, classifier, name))
@@ -129,14 +121,11 @@ def _measure(
         features = real.features[torch.from_numpy(order)]
     score = Score(classifier, settings, real)
     found = score.measure_real(features, logits)
-    record = RealScore(
-        name=data.name,
-        digest=data.digest,
+    return RealScore(
+        name=of.data.name,
+        digest=of.data.digest,
         protocol=score.protocol,
         images=min(len(logits), settings.count),
-        score=found.score,
-        score_std=found.score_std,
-        metrics=found.metrics,
         metrics_images=score.halves(len(features)) if found.metrics else None,
-    )
-    return record.to_json()
+        **vars(found),
+    ).to_json()

@@ -71,7 +71,8 @@ def test_real_images_are_scored_once_as_generated_ones_are(
 
     def measure(**more: Any) -> tuple[Any, str | None]:
         settings = ScoreSettings.model_validate(SETTINGS | more)
-        return real_images.measure(DATA, settings, CLASSIFIER, store, cpus=1, gpu=False)
+        real = real_images.RealImages(DATA, settings, CLASSIFIER, gpu=False)
+        return real.measure(store, 1), real.features_key
 
     record, key = measure()
     classifier = load_classifier(
@@ -135,14 +136,7 @@ def test_too_few_real_images_are_reported_before_any_is_scored(
     data = replace(DATA, images=number)
     score = ScoreSettings.model_validate(SETTINGS | settings)
     with pytest.raises(UserError, match=says):
-        real_images.measure(
-            data,
-            score,
-            real_images.ChosenClassifier("c.safetensors", "0"),
-            store,
-            cpus=1,
-            gpu=False,
-        )
+        real_images.RealImages(data, score, CLASSIFIER, gpu=False).measure(store, 1)
 
 
 @pytest.mark.parametrize(("name", "metric"), METRICS.items())
