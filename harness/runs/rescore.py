@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from featgan.digests import sha256_of_file
 from featgan.errors import UserError
@@ -62,27 +60,11 @@ def rescore(
     rescoring = _Rescoring(sweep, say, networks)
     finished = [run for run in sweep.runs if run.status == "finished"]
     for number, run in enumerate(finished, 1):
-        # without TF32, cuDNN's default, as training in fp32
-        with torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=False,
-        ):
+        # cuDNN's defaults, but without TF32, as training in fp32
+        with torch.backends.cudnn.flags(True, allow_tf32=False):
             record = rescoring.run(run, count)
         outcome = f"{record.score:.3f}" if record else "measured already"
         say(f"{number} of {len(finished)}: {cell_name(run.cell)}: {outcome}")
-
-
-@dataclass(frozen=True)
-class _RealImages:
-    """A sample of a data set's images, in random order."""
-
-    digest: str
-    images: np.ndarray
-    """uint8 [n, 3, S, S]"""
-    counts: np.ndarray
-    """Feature counts [n] by which the images were grouped."""
 
 
 class _Rescoring:
@@ -94,9 +76,6 @@ class _Rescoring:
         self._sweep, self._say, self._networks = sweep, say, networks
         self._store = Store(str(sweep.folder))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._classifier = cache(self._load_classifier)
-        self._counter = cache(self._load_counter)
-        self._real_images = cache(self._load_real_images)
 
     def run(self, run: RunRecord, count: int | None) -> Rescored | None:
         """Measure a run; return None if that has been done."""
@@ -120,15 +99,20 @@ class _Rescoring:
         generator = load_generator(path, self._device, self._networks)
         features = FeatureSettings.model_validate(run.settings["features"])
         data = self._sweep.variant(run)
-        real = self._real_images(data)
-        self._measure_real(data, real, features)
-        logits = self._logits(
-            generator, classifier, _noise(generator, count, seed, "score"), settings.batch_size
-        )
+        real, _ = self._real_images(data)
+        self._measure_real(data, features)
+        noise = _noise(generator, count, seed, "score")
+        with torch.inference_mode():
+            logits = torch.cat(
+                [
+                    classifier(to_uint8(generator.network(rows.to(self._device))))
+                    for rows in noise.split(settings.batch_size)
+                ]
+            )
         score, score_std = inception_score(logits, settings.splits)
         fresh = [part for part in logits.split(settings.count) if len(part) == settings.count]
         images = generate(generator, _noise(generator, QUALITY_IMAGES, seed, "qualities"))
-        if real.images.shape[1:] != images.shape[1:]:
+        if real.shape[1:] != images.shape[1:]:
             raise UserError(f"{run.run}: its images are not of the size of {data}'s")
         record = Rescored(
             generator_sha256=digest,
@@ -137,7 +121,7 @@ class _Rescoring:
             score_std=score_std,
             same_protocol=Score(classifier, settings).protocol,
             fresh_scores=[inception_score(part, settings.splits)[0] for part in fresh],
-            qualities=image_quality.measure(images, real.images),
+            qualities=image_quality.measure(images, real),
             feature_counts=_statistics(self._counts(features, images)),
             device=self._device.type,
             seconds=time.perf_counter() - started,
@@ -145,35 +129,36 @@ class _Rescoring:
         self._store.put(f"runs/{run.run}/rescored.json", record.to_json())
         return record
 
-    def _measure_real(self, data: str, real: _RealImages, features: FeatureSettings) -> None:
+    @cache
+    def _measure_real(self, data: str, features: FeatureSettings) -> None:
         """Measure a sample of a data set's real images, unless that has been done."""
-        key = f"real/{data}.json"
-        try:
-            if RealRecord.model_validate_json(self._store.get(key)).digest == real.digest:
-                return
-        except (FileNotFoundError, ValidationError):  # a damaged one is measured again
-            pass
-        images = real.images[:QUALITY_IMAGES]
-        counts = self._counts(features, images)
+        if data in self._sweep.real:
+            return
+        real, real_counts = self._real_images(data)
+        counts = self._counts(features, real[:QUALITY_IMAGES])
         group_counts = {}
         if counts is not None:
-            before = real.counts[: len(counts)]
-            of_data = (record for record in self._sweep.count_groups if record.data == data)
-            for group in groups.groups if (groups := next(of_data, None)) else ():
+            before = real_counts[: len(counts)]
+            groups = (each.groups for each in self._sweep.count_groups if each.data == data)
+            for group in next(groups, ()):
                 members = counts[(before >= group.lowest) & (before <= group.highest)]
                 if found := _statistics(members):
                     group_counts[group.number] = found
         record = RealRecord(
             name=data,
-            digest=real.digest,
-            qualities=image_quality.measure(images, real.images, same=True),
+            digest=self._sweep.data[data].digest,
+            qualities=image_quality.measure(real[:QUALITY_IMAGES], real, same=True),
             feature_counts=_statistics(counts),
             group_counts=group_counts,
         )
-        self._store.put(key, record.to_json())
+        self._store.put(f"real/{data}.json", record.to_json())
 
-    def _load_real_images(self, data: str) -> _RealImages:
-        """Return a sample of a data set's images, which are checked."""
+    @cache
+    def _real_images(self, data: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return a sample of a data set's images, and the counts by which they were grouped.
+
+        The sample, uint8 [n, 3, S, S], is in random order; all images are checked.
+        """
         path = self._sweep.folder / "data" / f"{data}.json"
         if data not in self._sweep.data:
             raise UserError(f"{path}: missing or damaged; run the sweep again to recreate it")
@@ -188,14 +173,15 @@ class _Rescoring:
         pack = open_pack(store, record.key)
         order = np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES]
         counts = load_table(store, record.key)["feature_count"].to_numpy()[order]
-        return _RealImages(record.digest, pack.rows(order), counts)
+        return pack.rows(order), counts
 
     def _default_count(self, settings: ScoreSettings) -> int:
         if self._device.type == "cuda":
             return max(GPU_COUNT, settings.count)
         return settings.count * (10 if settings.classifier == "trained" else 1)
 
-    def _load_classifier(self, settings: str, protocol: str) -> Classifier:
+    @cache
+    def _classifier(self, settings: str, protocol: str) -> Classifier:
         """Return the classifier of a score protocol; find a trained one by its name in it."""
         chosen = ScoreSettings.model_validate_json(settings)
         if chosen.classifier != "trained":
@@ -207,7 +193,8 @@ class _Rescoring:
                 return classifier
         raise UserError(f"{folder}: no classifier of the protocol {protocol}; run the sweep again")
 
-    def _load_counter(self, settings: FeatureSettings) -> FeatureCounter | None:
+    @cache
+    def _counter(self, settings: FeatureSettings) -> FeatureCounter | None:
         try:
             return FeatureCounter(settings, self._device)
         except UserError as error:
@@ -220,18 +207,6 @@ class _Rescoring:
             return None
         some = images[: FEATURE_IMAGES[self._device.type]]
         return counter.count(resized(some, settings.input_size))
-
-    def _logits(
-        self, generator: SavedGenerator, classifier: Classifier, noise: torch.Tensor, batch: int
-    ) -> torch.Tensor:
-        """Return logits [n, classes] of the images of noise [n, latent]."""
-        with torch.inference_mode():
-            return torch.cat(
-                [
-                    classifier(to_uint8(generator.network(rows.to(self._device))))
-                    for rows in noise.split(batch)
-                ]
-            )
 
 
 def _noise(generator: SavedGenerator, count: int, seed: int, use: str) -> torch.Tensor:

@@ -82,7 +82,13 @@ class RunFolder:
         self._generator_sha256: str | None = None
         state = self._checkpoints.load()
         if state is not None:
-            self._check_same_numerics(state["numerics"])
+            if state["numerics"] != self._numerics():
+                raise UserError(
+                    f"this run started with {state['numerics']!r} and would continue with "
+                    f"{self._numerics()!r}, which changes its numbers: use a machine of the first "
+                    "kind with the resources.cpus_per_run and gpus_per_run it had, or remove its "
+                    "folder to start it again"
+                )
             trainer.restore(state["trainer"])
             self._history = _History(**state["history"])
             self._history.continued += 1
@@ -160,15 +166,6 @@ class RunFolder:
         trained = f"training {precision.name(trainer.gan.precision)} {device}{threads}"
         protocols = trainer.score.protocol, trainer.score.metrics_protocol
         return "; ".join(filter(None, (trained, *protocols)))
-
-    def _check_same_numerics(self, before: str) -> None:
-        if before != self._numerics():
-            raise UserError(
-                f"this run started with {before!r} and would continue with {self._numerics()!r}, "
-                "which changes its numbers: use a machine of the first kind with the "
-                "resources.cpus_per_run and gpus_per_run it had, or remove its folder to start it "
-                "again"
-            )
 
     def _record(self, status: Status, reason: str | None = None) -> RunRecord:
         run, trainer, history = self._run, self.trainer, self._history

@@ -72,6 +72,11 @@ class EventWriter:
 
     def add_summary(self, record: RunRecord) -> None:
         """Add settings and results of a run that has ended, for TensorBoard's tab HPARAMS."""
+        cell = {**record.cell, "status": record.status}
+        settings = {
+            key: value if isinstance(value, int | float | str) else json.dumps(value)
+            for key, value in dotted({"cell": cell, **record.settings})
+        }
         results = {
             "summary/score": record.final_score,
             "summary/best_score": record.best_score,
@@ -81,7 +86,7 @@ class EventWriter:
         }
         self._writer.flush()  # this goes to a further file, and TensorBoard never turns back
         self._writer.add_hparams(
-            _hyperparameters(record),
+            settings,
             {tag: value for tag, value in results.items() if value is not None},
             run_name=".",
             global_step=record.epochs_spent,
@@ -91,13 +96,3 @@ class EventWriter:
         """Write all events to the store; nothing can be added afterwards."""
         self.flush()
         self._writer.close()
-
-
-def _hyperparameters(record: RunRecord) -> dict[str, float | str]:
-    """Return settings and cell by dotted key, as numbers and text."""
-    cell = {**record.cell, "status": record.status}
-    return {
-        key: value if isinstance(value, int | float | str) and not isinstance(value, bool)
-        else json.dumps(value)
-        for key, value in dotted({"cell": cell, **record.settings})
-    }  # fmt: skip

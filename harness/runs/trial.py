@@ -17,7 +17,6 @@ from ray import tune
 
 from featgan.batches import shuffled_if_random
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups
 from featgan.scores import feature_file
 from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
@@ -43,7 +42,6 @@ def trainable(
 ) -> None:
     """Tune's function trainable: run one trial on a node that is fit for it."""
     run = runs[config["run"]]
-    nothing = {"epochs": 0, "best_score": -math.inf}
     weights = run.cell.method.score.weights
     files = [weights] if weights else []
     preflight.check_this_node(store, run.groups_key, versions, files, options.gpu)
@@ -66,7 +64,7 @@ def trainable(
         )
 
     if run_trial(run, store, options, report) is None:
-        tune.report(nothing | {"share": 0.0})
+        tune.report({"epochs": 0, "share": 0.0, "best_score": -math.inf})
 
 
 def run_trial(
@@ -114,13 +112,20 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
             f"{store.join(run.data_key)}: its images are not those that this run was planned "
             "with, since some that were unreadable can be read now: run the sweep again"
         )
+    try:
+        groups = GroupsRecord.model_validate_json(store.get(run.groups_key)).split
+    except ValidationError as error:
+        raise UserError(
+            f"{store.join(run.groups_key)}: {error.errors()[0]['msg']}; remove it, and the sweep "
+            "recreates it"
+        ) from error
     values = load_values(store, run.data_key, run.values_key)
     trained = store.local(run.classifier_key) if run.classifier_key else None
     classifier = load_classifier(method.score, device, trained)
     real = feature_file.read(str(store.local(run.real_key)), classifier) if run.real_key else None
     return StagedTrainer(
         open_pack(store, run.data_key),
-        shuffled_if_random(_groups(store, run.groups_key).assign(values), cell.mode, cell.seed),
+        shuffled_if_random(groups.assign(values), cell.mode, cell.seed),
         cell.stages,
         Score(classifier, method.score, real),
         gan=method.gan,
@@ -131,12 +136,3 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
         pacing=method.pacing,
         image_values=values,
     )
-
-
-def _groups(store: Store, key: str) -> FeatureGroups:
-    try:
-        return GroupsRecord.model_validate_json(store.get(key)).split
-    except ValidationError as error:
-        raise UserError(
-            f"{store.join(key)}: {error.errors()[0]['msg']}; remove it, and the sweep recreates it"
-        ) from error
