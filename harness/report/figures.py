@@ -104,18 +104,20 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
     for panel, record in zip(panels, shown, strict=True):
         values = np.array(list(record.histogram))
         images = np.array(list(record.histogram.values()))
-        bottom = np.zeros(len(edges) - 1)
-        for group in record.groups:
-            inside = (values >= group.lowest) & (values <= group.highest)
-            heights, _ = np.histogram(values[inside], edges, weights=images[inside])
-            colour = mpl.colormaps["cividis"]((group.number - 0.5) / record.k)  # no mode's colour
-            label = f"group {group.number}: {group.size:,} around "
-            label += f"{group.centroid:,.{record.digits}f}"
-            panel.bar(
-                edges[:-1], heights, width, bottom, align="edge", color=colour, label=label,
-                edgecolor="white", linewidth=0.4,
-            )  # fmt: skip
-            bottom += heights
+        parts = [(values >= g.lowest) & (values <= g.highest) for g in record.groups]
+        heights, *_ = panel.hist(
+            [values[part] for part in parts],
+            edges,
+            weights=[images[part] for part in parts],
+            stacked=True,
+            color=mpl.colormaps["cividis"]((np.arange(record.k) + 0.5) / record.k),  # no mode's
+            label=[
+                f"group {g.number}: {g.size:,} around {g.centroid:,.{record.digits}f}"
+                for g in record.groups
+            ],
+            edgecolor="white",
+            linewidth=0.4,
+        )
         for group in record.groups:
             panel.axvline(group.centroid, color="#333333", linewidth=0.8, linestyle=":")
         method = f"{record.method}, k = {record.k}"
@@ -123,7 +125,7 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
         bin_name = f"{width:g} counts" if counted else f"a bin of {width:g}"
         panel.set_ylabel("images" if counted and width == 1 else f"images in {bin_name}")
         rows = -(-len(record.groups) // 3)
-        panel.set_ylim(top=bottom.max() * (1.1 + 0.13 * rows))
+        panel.set_ylim(top=np.max(heights) * (1.1 + 0.13 * rows))
         panel.legend(frameon=False, fontsize=7.5, loc="upper center", ncols=3, columnspacing=1)
         panel.grid(axis="x", visible=False)
     panels[-1].set_xlabel(shown[0].label)
