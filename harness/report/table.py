@@ -97,38 +97,32 @@ class Table:
 
     def latex(self) -> str:
         """Return a `table` environment that needs no package."""
-        head, *body = self.cells(escape_latex)
+        head, *body = [" & ".join(row) + r" \\" for row in self.cells(escape_latex)]
+        rows = "\n    ".join([head + r" \hline", *body])
         align = "".join("r" if numeric else "l" for numeric in self.numeric())
-        return "\n".join(
-            [
-                r"\begin{table}",
-                rf"  \caption{{{escape_latex(self.title)}}}",
-                rf"  \begin{{tabular}}{{{align}}}",
-                r"    \hline",
-                "    " + " & ".join(head) + r" \\ \hline",
-                *("    " + " & ".join(row) + r" \\" for row in body),
-                r"    \hline",
-                r"  \end{tabular}",
-                *(rf"  \par {escape_latex(note)}" for note in self.notes),
-                r"\end{table}",
-                "",
-            ]
-        )
+        notes = "".join(f"  \\par {escape_latex(note)}\n" for note in self.notes)
+        return rf"""\begin{{table}}
+  \caption{{{escape_latex(self.title)}}}
+  \begin{{tabular}}{{{align}}}
+    \hline
+    {rows}
+    \hline
+  \end{{tabular}}
+{notes}\end{{table}}
+"""
 
     def text(self) -> str:
         """Return aligned columns for the terminal."""
         cells = self.cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        numeric = self.numeric()
-
-        def line(row: Sequence[str]) -> str:
-            fitted = zip(row, widths, numeric, strict=True)
-            return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in fitted).rstrip()
-
-        head, *body = cells
+        sides = [">" if numeric else "<" for numeric in self.numeric()]
+        head, *body = [
+            "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip()
+            for row in cells
+        ]
         rule = "  ".join("─" * width for width in widths)
         notes = [f"  {note}" for note in self.notes]
-        return "\n".join([self.title, line(head), rule, *map(line, body), *notes]) + "\n"
+        return "\n".join([self.title, head, rule, *body, *notes]) + "\n"
 
     def numeric(self) -> list[bool]:
         """Return, for each column, True if it holds a number and so is aligned to the right."""
