@@ -53,12 +53,18 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         Section(
             "Feature groups (the paper's tables 2 and 3)",
             group_tables(results),
-            ("feature-counts", "values-"),
+            {
+                "feature-counts": "Images of each feature count (the paper's figure 9)",
+                "values-": "Images of each value of {}",
+            },
         ),
         Section(
             "Epochs and scores (the paper's tables 4 and 5)",
             score_tables(results),
-            ("curves-", "samples-"),
+            {
+                "curves-": "{}: score over epochs spent, with peaks, rewinds and added data",
+                "samples-": "{}: generated images, best of n (the paper's figures 10 and 11)",
+            },
         ),
         Section("How far to trust the scores", seed_tables(results, reach)),
         Section("What the images look like", quality_tables(results)),

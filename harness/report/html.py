@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,30 +29,18 @@ PEAK_PIXELS = 560
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image to be inlined; the caption also describes it to those who do not see it."""
-
-    caption: str
-    data: bytes
-    kind: str = "png"
-
-    @property
-    def source(self) -> str:
-        """Data URI of the image."""
-        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
-
-
-@dataclass(frozen=True)
 class Section:
     """Tables under one heading, then figures, then galleries: small pictures side by side."""
 
     heading: str
     tables: list[Table] = field(default_factory=list)
-    figures: tuple[str, ...] = ()
-    """Beginnings of the names of the drawn figures that belong here."""
-    pictures: list[Picture] = field(default_factory=list)
-    galleries: dict[str, list[Picture]] = field(default_factory=dict)
-    """Pictures by their heading."""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """Captions of the drawn figures that belong here, by how their names begin.
+
+    `{}` stands for the rest of the name.
+    """
+    galleries: Mapping[str, list[tuple[str, Path]]] = field(default_factory=dict)
+    """Captions and files of pictures, by their heading."""
 
 
 def without_empty(sections: list[Section]) -> list[Section]:
@@ -64,13 +53,9 @@ def write(
     results: SweepResults, sections: list[Section], state: list[str], drawn: list[Path]
 ) -> None:
     """Write `report.html` into the sweep's folder, from its tables and drawn figures."""
-    shown = {path.stem: path for path in drawn if path.suffix == ".png"}
-    chapters = [Section("What was run", _set_up(results))]
-    for section in sections:
-        stems = [stem for kind in section.figures for stem in shown if stem.startswith(kind)]
-        pictures = [Picture(_caption(stem), shown[stem].read_bytes()) for stem in stems]
-        chapters.append(replace(section, pictures=pictures))
-    chapters += [
+    chapters = [
+        Section("What was run", _set_up(results)),
+        *sections,
         Section("Samples at each peak", galleries=_peaks(results)),
         Section("Failed and rejected", _losses(results)),
         Section("Protocols, versions and cost", _protocols(results)),
@@ -81,64 +66,63 @@ def write(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["anchor"] = lambda text: re.sub(r"\W+", "-", text.lower()).strip("-")
+    environment.filters.update(
+        anchor=lambda text: re.sub(r"\W+", "-", text.lower()).strip("-"),
+        base64=lambda data: base64.b64encode(data).decode(),
+        shrunk=_shrunk,
+    )
     page = environment.get_template("report.html.j2").render(
         name=results.name,
-        complete=not results.missing and all(run.status == "finished" for run in results.runs),
+        complete=not results.missing and (results.frame["status"] == "finished").all(),
         state=state,
         sections=without_empty(chapters),
+        drawn=[path for path in drawn if path.suffix == ".png"],
     )
     (results.folder / "report.html").write_text(page)
 
 
-def _caption(stem: str) -> str:
-    kind, _, data = stem.partition("-")
-    return {
-        "feature": "Images of each feature count (the paper's figure 9)",
-        "values": f"Images of each value of {data}",
-        "samples": f"{data}: generated images, best of n (the paper's figures 10 and 11)",
-        "curves": f"{data}: score over epochs spent, with peaks, rewinds and added data",
-    }[kind]
-
-
 def _set_up(results: SweepResults) -> list[Table]:
     """Return the grid, the settings of the runs with all their values, and the data sets."""
-    axes: dict[str, dict[str, None]] = {}
-    for cell in results.cells:
-        for key, value in cell.items():
-            axes.setdefault(key, {})[str(value)] = None
-    settings: dict[str, dict[str, None]] = {}
-    for run in results.runs:
-        for key, value in dotted(run.settings):
-            settings.setdefault(key, {})[json.dumps(value)] = None
+    axes = [(key, str(value)) for cell in results.cells for key, value in cell.items()]
+    settings = [
+        (key, json.dumps(value)) for run in results.runs for key, value in dotted(run.settings)
+    ]
+    names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
     data = [
         [d.name, json.dumps(d.source), d.images, d.matched, d.rejected, d.duplicates, d.digest]
         for d in results.data.values()
     ]
-    names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
-    pairs = [Column("key"), Column("values")]
     return [
-        Table("grid", f"The grid: {len(results.cells)} runs", pairs,
-              [[key, ", ".join(values)] for key, values in axes.items()]),
-        Table("settings", "Settings of the runs", pairs,
-              [[key, " / ".join(values)] for key, values in settings.items()]),
+        _values("grid", f"The grid: {len(results.cells)} runs", axes),
+        _values("settings", "Settings of the runs", settings),
         Table("data", "Data sets", [*map(Column, names)], data),
-    ]  # fmt: skip
+    ]
 
 
-def _peaks(results: SweepResults) -> dict[str, list[Picture]]:
+def _values(key: str, title: str, found: Iterable[tuple[str, str]]) -> Table:
+    """Return the different values of each key."""
+    values: dict[str, dict[str, None]] = {}
+    for name, value in found:
+        values.setdefault(name, {})[value] = None
+    rows = [[name, " / ".join(known)] for name, known in values.items()]
+    return Table(key, title, [Column("key"), Column("values")], rows)
+
+
+def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
     """Return, for the best run of each pattern, the sample grid that each stage left."""
     galleries = {}
     best = results.frame[results.frame["best"]]
-    for run, label in zip(best["record"], best["label"], strict=True):
-        pictures = []
-        for stage in run.stages:
-            path = results.run_folder(run) / "samples" / f"stage{stage.stage}.png"
-            if path.is_file() and stage.peak_score is not None:
-                pictures.append(Picture(_stage_caption(run, stage), _shrunk(path), "jpeg"))
-        if pictures:
-            galleries[f"{run.cell['data']}, {label}: {cell_name(run.cell)}"] = pictures
-    return galleries
+    for run, data, label, name in best[["record", "data", "label", "name"]].to_numpy():
+        folder = results.run_folder(run) / "samples"
+        pictures = [
+            (_stage_caption(run, stage), folder / f"stage{stage.stage}.png")
+            for stage in run.stages
+            if stage.peak_score is not None
+        ]
+        galleries[f"{data}, {label}: {name}"] = [
+            (caption, path) for caption, path in pictures if path.is_file()
+        ]
+    return {heading: pictures for heading, pictures in galleries.items() if pictures}
 
 
 def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
@@ -165,10 +149,8 @@ def _losses(results: SweepResults) -> list[Table]:
     ]
     total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
-    of_runs, of_images = (
-        [*map(Column, ("run", "status"))],
-        [*map(Column, ("data", "image", "reason"))],
-    )
+    of_runs = [*map(Column, ("run", "status"))]
+    of_images = [*map(Column, ("data", "image", "reason"))]
     return [
         Table("lost-runs", "Runs without a final result", of_runs, runs),
         Table("rejected", "Rejected images", of_images, images, shown),
