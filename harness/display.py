@@ -14,14 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from harness.storage.redaction import redacted
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 PLAIN_SECONDS = 10.0
 """Minimum time between two progress lines without a terminal."""
@@ -144,6 +143,11 @@ class Screen:
             if not self._is_live():
                 print(line, file=self.out, flush=True)
                 return
+            # here, so that --help and a refused file do not wait for it
+            from rich.console import Console, Group
+            from rich.live import Live
+            from rich.text import Text
+
             if self._live is None:
                 console = Console(file=self.out, force_terminal=True)
                 self._live = Live(
@@ -159,6 +163,9 @@ class Screen:
 
 def _table(running: Mapping[str, Progress]) -> Table:
     """Return a table with a row for each run under way."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     table.add_column("run under way", no_wrap=True)
     table.add_column("done", justify="right")

@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import fsspec
 from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
@@ -233,6 +232,8 @@ def _list_remote(uri: str) -> Iterator[_File]:
 
 def _connect(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI, which fsspec keeps, and the path in it."""
+    import fsspec  # here, so that --help and a refused file do not wait for it
+
     scheme, _, path = uri.partition("://")
     options = S3_PATIENCE if scheme in ("s3", "s3a") else {}
     try:

@@ -18,8 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from featgan.errors import UserError
 from harness.storage.retry import retry_while_unreachable
 
@@ -221,6 +219,8 @@ class Store:
 
 def _connect(root: str) -> tuple[Any, str]:
     """Return the file system of a root and the root's path in it."""
+    import fsspec  # here, so that --help and a refused file do not wait for it
+
     kind = root.partition("://")[0] if "://" in root else "file"
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
