@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from featgan.errors import UserError
-from harness.plan.estimate import KEPT_CHECKPOINTS, Estimate, count_images, estimate
+from harness.plan.estimate import KEPT_CHECKPOINTS, count_images, total
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 
@@ -32,15 +32,15 @@ def estimate_text(sweep: Sweep) -> str:
         images = count_images(sweep, cells)
     except UserError as error:  # the file can be checked on a machine without the images
         return f"estimate: not available: {error}"
-    total = sum((estimate(cell, images[cell.data]) for cell in cells), Estimate())
-    checkpoints = KEPT_CHECKPOINTS * total.runs
+    work = total(cells, images)
     return "\n".join(
         [
             "estimate, for feature groups of equal size:",
             "  images: " + ", ".join(f"{name} {count:,}" for name, count in images.items()),
-            f"  training: {total.steps:,} steps, {total.images:,} images",
-            f"  scoring: {total.evaluations:,} evaluations, {total.score_images:,} images",
-            f"  checkpoints: at most {checkpoints:,}, {KEPT_CHECKPOINTS} for each run",
+            f"  training: {work.steps:,} steps, {work.images:,} images",
+            f"  scoring: {work.evaluations:,} evaluations, {work.score_images:,} images",
+            f"  checkpoints: at most {KEPT_CHECKPOINTS * len(cells):,}, "
+            f"{KEPT_CHECKPOINTS} for each run",
         ]
     )
 

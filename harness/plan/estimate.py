@@ -16,7 +16,6 @@ KEPT_CHECKPOINTS = 2
 class Estimate:
     """The work of runs, summed; groups are assumed to be of equal size."""
 
-    runs: int = 0
     steps: int = 0
     images: int = 0
     """Real images trained on."""
@@ -38,12 +37,16 @@ def estimate(cell: Cell, images: int) -> Estimate:
         steps += stage.epochs * epoch_steps
         evaluations += stage.epochs // training.evaluate_every
     return Estimate(
-        runs=1,
         steps=steps,
         images=steps * training.batch_size,
         evaluations=evaluations,
         score_images=evaluations * method.score.count,
     )
+
+
+def total(cells: list[Cell], images: dict[str, int]) -> Estimate:
+    """Return the work of the runs of all cells, on data sets of `images` images by name."""
+    return sum((estimate(cell, images[cell.data]) for cell in cells), Estimate())
 
 
 def count_images(sweep: Sweep, cells: list[Cell]) -> dict[str, int]:

@@ -92,18 +92,18 @@ def ignored_settings(mode: str, method: Method) -> set[str]:
 
 
 def _cells(sweep: Sweep, grid: Grid) -> list[Cell]:
-    methods = []  # for each combination of the axes: a method, and by mode the axes it reads
+    kinds = []  # what the runs of a combination of the axes and a mode have in common
     for combination in itertools.product(*grid.axes.values()):
         values = dict(zip(grid.axes, combination, strict=True))
         method = _method(sweep, values)
-        ignored = {mode: ignored_settings(mode, method) for mode in grid.mode}
-        axes = {m: {k: v for k, v in values.items() if k not in ignored[m]} for m in grid.mode}
-        methods.append((method, axes))
+        for mode in grid.mode:
+            ignored = ignored_settings(mode, method)
+            axes = {key: value for key, value in values.items() if key not in ignored}
+            kinds.append((mode, method, axes))
     return [
-        Cell(data, mode, seed, method, axes[mode])
+        Cell(data, mode, seed, method, axes)
         for data in grid.data or sweep.data
-        for method, axes in methods
-        for mode in grid.mode
+        for mode, method, axes in kinds
         for seed in grid.seed
     ]
 

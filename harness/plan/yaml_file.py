@@ -90,16 +90,15 @@ def parse(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
-        if len(data) > LARGEST_FILE:
-            raise UserError(f"{path}: larger than {LARGEST_FILE} bytes; not a sweep file")
-        content = yaml.load(data, _Loader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    if len(data) > LARGEST_FILE:
+        raise UserError(f"{path}: larger than {LARGEST_FILE} bytes; not a sweep file")
+    try:
+        content = yaml.load(data, _Loader)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{path}: {where}{_one_line(error.problem or error.context)}") from None
-    except UserError:
-        raise
     # PyYAML's constructors raise LookupError, AttributeError and others for invalid tags
     except Exception as error:
         raise UserError(f"{path}: not readable as YAML: {first_line(error)}") from None
@@ -161,9 +160,8 @@ def _valid_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
     models = [model]
     for part in loc:
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        inner = [m for field in fields for m in models_in(field.annotation)] or models
-        tagged = [m for m in inner if part in _tags(m)]
-        models = tagged or inner
+        tagged = [m for m in models if part in _tags(m)]
+        models = [m for field in fields for m in models_in(field.annotation)] or tagged or models
     return sorted({key for candidate in models for key in candidate.model_fields})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
@@ -21,7 +20,7 @@ from featgan.scores.score import Score, load_classifier
 from featgan.scores.small_cnn import train_classifier
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
-from harness.plan.estimate import Estimate, count_images, estimate
+from harness.plan.estimate import count_images, total
 from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method, Sweep
 
@@ -69,30 +68,27 @@ def probe(sweep: Sweep) -> str:
     gpus = torch.cuda.device_count()
     device = torch.device("cuda" if gpus else "cpu")
     torch.set_num_threads(sweep.resources.cpus_per_run)
-    lines, hours = [], 0.0
+    lines = [f"probe on this machine's {device.type}, including its current load:"]
+    hours = 0.0
     for runs in kinds.values():
         method = runs[0].method
         real = max(images[cell.data] for cell in runs)
         pace = measure(method, real, device, PROBE_SECONDS / len(kinds))
-        work = sum((estimate(cell, images[cell.data]) for cell in runs), Estimate())
-        hours += work.steps * pace.step_seconds / 3600
-        hours += work.evaluations * pace.score_seconds / 3600
+        work = total(runs, images)
+        seconds = work.steps * pace.step_seconds + work.evaluations * pace.score_seconds
+        hours += seconds / 3600
         lines.append(
-            f"  {work.runs} runs of {method.gan.network} at {method.image_size} px, "
+            f"  {len(runs)} runs of {method.gan.network} at {method.image_size} px, "
             f"width {method.gan.width}, {pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
             f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
         )
     slots = gpus or max(1, (os.cpu_count() or 1) // sweep.resources.cpus_per_run)
     slots = min(slots, sweep.resources.max_concurrent or slots)
     at_once = hours * math.ceil(len(cells) / slots) / len(cells)  # the last round may be short
-    return "\n".join(
-        [
-            f"probe on this machine's {device.type}, including its current load:",
-            *lines,
-            f"  one run after another: {hours:.2f} hours",
-            f"  {slots} runs at once, {'one a GPU' if gpus else 'by cores'}: {at_once:.2f} hours",
-        ]
-    )
+    lines.append(f"  one run after another: {hours:.2f} hours")
+    by = "one a GPU" if gpus else "by cores"
+    lines.append(f"  {slots} runs at once, {by}: {at_once:.2f} hours")
+    return "\n".join(lines)
 
 
 def measure(method: Method, real: int, device: torch.device, seconds: float) -> Pace:
@@ -154,7 +150,6 @@ def _classifier(method: Method, images: RandomImages, device: torch.device) -> C
 
 def _kind(method: Method) -> str:
     """A text that is equal for methods whose steps and scores cost the same."""
-    settings = method.model_dump(mode="json", include={"image_size", "gan", "score"})
+    settings = method.model_dump(include={"image_size", "gan", "score"})
     per_step = {"batch_size", "precision", "d_steps", "deterministic"}
-    training = method.training.model_dump(mode="json", include=per_step)
-    return json.dumps([settings, training, method.pacing.by])
+    return str([settings, method.training.model_dump(include=per_step), method.pacing.by])
