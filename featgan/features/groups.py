@@ -84,10 +84,8 @@ class FeatureGroups:
 
     def assign(self, values: np.ndarray) -> np.ndarray:
         """Return the group numbers, int8 [n] in 1..k, of values [n]."""
-        numbers = np.ones(len(values), np.int8)
-        for group in self.groups[:-1]:
-            numbers += values > group.highest
-        return numbers
+        boundaries = [group.highest for group in self.groups[:-1]]
+        return (1 + np.searchsorted(boundaries, values)).astype(np.int8)
 
     def near_boundaries(self, within: int) -> list[int]:
         """Return how many images a change by `within` moves over each of the k - 1 boundaries.
