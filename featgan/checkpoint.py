@@ -38,8 +38,8 @@ def dump(state: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the state in a checkpoint.
+def load(data: bytes) -> dict[str, Any]:
+    """Return the state in a checkpoint, with its tensors on the CPU.
 
     Raises Damaged if it is not whole, and UserError if it has another version.
     """
@@ -57,7 +57,7 @@ def load(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
     file = io.BytesIO(data)  # shares the bytes
     file.seek(header.end())
     try:
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise  # not damaged: the run must not start again
