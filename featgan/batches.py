@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -35,27 +36,25 @@ class Images(Protocol):
         """Return the images of `rows`: uint8 [len(rows), 3, size, size]."""
 
 
+@dataclass(eq=False)
 class Batches:
-    """Batches of the images in the groups of a stage."""
+    """Batches of the images in the groups of a stage; images stay in memory if they fit."""
 
-    def __init__(
-        self,
-        images: Images,
-        groups: np.ndarray,
-        training: TrainingSettings,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        """Keep the images in memory if they fit; `groups` [len(images)] are their group numbers."""
-        if len(groups) != len(images):
-            raise ValueError(f"{len(groups)} group numbers for {len(images)} images")
-        self._images, self._groups, self._training = images, groups, training
-        self._seed, self._device = seed, device
+    images: Images
+    groups: np.ndarray
+    """The group number of each image: [len(images)]."""
+    training: TrainingSettings
+    seed: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if len(self.groups) != len(self.images):
+            raise ValueError(f"{len(self.groups)} group numbers for {len(self.images)} images")
         self._resident = self._load()
 
     def rows(self, stage: Stage) -> Tensor:
         """Return the rows of the images in the stage's groups."""
-        return torch.from_numpy(np.flatnonzero(np.isin(self._groups, stage.groups)))
+        return torch.from_numpy(np.flatnonzero(np.isin(self.groups, stage.groups)))
 
     def epoch(
         self, stage: Stage, epoch: int, chances: Tensor | None = None
@@ -66,45 +65,45 @@ class Batches:
         does not divide their number, the last batch is filled from the start of the pass. With
         `chances` [len(images)] images are drawn with replacement, in proportion to their chance.
         """
-        rows, batch_size = self.rows(stage), self._training.batch_size
+        rows, batch_size = self.rows(stage), self.training.batch_size
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
-        steps = self._training.epoch_steps or math.ceil(len(rows) / batch_size)
-        count, random = steps * batch_size, stream(self._seed, "order", stage.number, epoch)
+        steps = self.training.epoch_steps or math.ceil(len(rows) / batch_size)
+        count, random = steps * batch_size, stream(self.seed, "order", stage.number, epoch)
         if chances is None:
             order = torch.randperm(len(rows), generator=random)
             picks = order.repeat(math.ceil(count / len(rows)))[:count]
         else:
             picks = torch.multinomial(chances[rows], count, replacement=True, generator=random)
         picks = rows[picks].view(steps, batch_size)
-        picks_on_device = on_device(picks, self._device)
-        if self._training.horizontal_flip:
-            random = stream(self._seed, "flip", stage.number, epoch)
-            mirror = on_device(torch.rand(picks.shape, generator=random) < 0.5, self._device)
+        picks_on_device = on_device(picks, self.device)
+        if self.training.horizontal_flip:
+            random = stream(self.seed, "flip", stage.number, epoch)
+            mirror = on_device(torch.rand(picks.shape, generator=random) < 0.5, self.device)
         for step, batch in enumerate(picks_on_device):
             if self._resident is not None:
                 images = self._resident[batch]
             else:
-                read = torch.from_numpy(self._images.rows(picks[step].numpy()))
-                images = on_device(read, self._device).permute(0, 2, 3, 1).contiguous()
+                read = torch.from_numpy(self.images.rows(picks[step].numpy()))
+                images = on_device(read, self.device).permute(0, 2, 3, 1).contiguous()
             images = images.permute(0, 3, 1, 2)
-            if self._training.horizontal_flip:
+            if self.training.horizontal_flip:
                 images = torch.where(mirror[step, :, None, None, None], images.flip(3), images)
             yield images.float().mul_(1 / 127.5).sub_(1), batch
 
     def _load(self) -> Tensor | None:
         """Return all images as uint8 [n, S, S, 3] on the device; None if they take too much."""
-        size, count = self._images.size, len(self._images)
+        size, count = self.images.size, len(self.images)
         room: float = RESIDENT_BYTES
-        if self._device.type == "cuda":
-            room = RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        if self.device.type == "cuda":
+            room = RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
         if count * 3 * size**2 > room:
             return None
-        resident = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
+        resident = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self.device)
         for start in range(0, count, 1024):
             rows = np.arange(start, min(start + 1024, count))
-            part = torch.from_numpy(self._images.rows(rows))
-            resident[start : start + len(rows)] = part.permute(0, 2, 3, 1).to(self._device)
+            part = torch.from_numpy(self.images.rows(rows))
+            resident[start : start + len(rows)] = part.permute(0, 2, 3, 1).to(self.device)
         return resident
 
 

@@ -230,9 +230,7 @@ class StagedTrainer:
     def _watched(self, evaluation: Evaluation) -> float:
         """Return the value that the criterion compares; higher is better."""
         watch = self.progress.settings.watch
-        if watch == SCORE:
-            return evaluation.score
-        value = evaluation.metrics[watch]
+        value = ({SCORE: evaluation.score} | evaluation.metrics)[watch]
         return -value if lower_is_better(watch) else value
 
     def _keep_models(self) -> None:

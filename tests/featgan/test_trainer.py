@@ -323,7 +323,7 @@ def test_every_image_needs_a_group(make_trainer):
 
     with pytest.raises(ValueError, match="3 group numbers for 20 images"):
         Batches(
-            make_trainer().batches._images,
+            make_trainer().batches.images,
             np.ones(3),
             TrainingSettings(batch_size=2),
             seed=0,
