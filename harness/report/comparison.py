@@ -25,9 +25,8 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
     for number, block in enumerate(first.blocks(), 1):
         others = second.frame[second.frame["protocol"] == block.protocol]
         rows: list[list[Value]] = []
-        for pattern, label in block.patterns["label"].items():
-            if pattern not in {*others["pattern"]}:
-                continue
+        shared = block.patterns["label"][block.patterns.index.isin(others["pattern"])]
+        for pattern, label in shared.items():
             sweeps = [
                 runs[runs["counts"] & (runs["pattern"] == pattern)] for runs in (block.runs, others)
             ]
@@ -67,17 +66,12 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
 
 def unmatched(first: SweepResults, second: SweepResults) -> list[str]:
     """Return a sentence for each pattern that only one of the sweeps has under its protocol."""
-    columns = ["data", "label", "protocol"]
-    texts = [
-        dict.fromkeys(
-            f"{data}, {label} ({protocol})"
-            for data, label, protocol in results.frame[columns].itertuples(index=False)
-        )
-        for results in (first, second)
-    ]
+    ours, theirs = (
+        frame["data"] + ", " + frame["label"] + " (" + frame["protocol"] + ")"
+        for frame in (first.frame, second.frame)
+    )
     return [
-        f"Only in {results.name}: {text}."
-        for results, ours, theirs in zip((first, second), texts, texts[::-1], strict=True)
-        for text in ours
-        if text not in theirs
+        f"Only in {name}: {text}."
+        for name, some, others in ((first.name, ours, theirs), (second.name, theirs, ours))
+        for text in some[~some.isin(others)].unique()
     ]

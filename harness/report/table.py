@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -62,7 +61,7 @@ class Table:
         columns: Sequence[tuple[Column, pd.Series]],
         notes: Sequence[str] = (),
         *,
-        last: Mapping[str, Value] = MappingProxyType({}),
+        last: Mapping[str, Value] | None = None,
     ) -> Table:
         """Build a table from columns of values.
 
