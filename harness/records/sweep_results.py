@@ -40,11 +40,11 @@ PAPER_MODES = ("descending", "ascending", "conventional")
 """The order of the paper's tables; further modes follow in the order of the sweep."""
 QUALITIES = [field.name for field in fields(Qualities) if field.name != "images"]
 COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("data", "mode", "seed", "axes", "protocol", "status"), object),
-    **dict.fromkeys(("name", "outcome", "pattern", "label"), object),
-    **dict.fromkeys(("record", "rescored", "metrics"), object),
+    **dict.fromkeys(("data", "mode", "seed", "axes", "protocol", "status", "name"), object),
+    **dict.fromkeys(("outcome", "pattern", "label", "record", "metrics"), object),
     **dict.fromkeys(("epochs_to_peak", "epochs_spent"), int),
-    **dict.fromkeys(("final_score", "best_score", "spread", "fresh_score", "seconds"), float),
+    **dict.fromkeys(("final_score", "best_score", "spread", "seconds", "fresh_score"), float),
+    **{"rescore": float, "rescore_protocol": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
 """Columns of the frame; a missing float is NaN."""
@@ -194,9 +194,10 @@ class SweepResults:
         | best | True if its pattern's best of n: the first of the highest best scores |
         | metrics, spread | those of the evaluation that is its final score |
         | seconds | all that it spent |
+        | rescore, rescore_protocol | the score with many images, and its protocol |
         | fresh_score | mean of its fresh scores, if they are of its protocol |
         | sharpness, ..., feature_count, feature_count_sd | of its generated images |
-        | record, rescored | the RunRecord, and the Rescored or None |
+        | record | the RunRecord |
         """
         axes = list(dict.fromkeys(_axes(run.cell) for run in self.runs))
 
@@ -230,7 +231,6 @@ class SweepResults:
             "metrics": {},
             "seconds": sum(vars(run.seconds).values()),
             "record": run,
-            "rescored": again,
         }
         peak = [(stage.stage, stage.peak_epoch) for stage in run.stages[-1:]]
         for evaluation in run.evaluations:
@@ -239,6 +239,7 @@ class SweepResults:
                 break
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
+            row |= {"rescore": again.score, "rescore_protocol": again.protocol}
             if again.fresh_scores and again.same_protocol == run.score_protocol:
                 row["fresh_score"] = np.mean(again.fresh_scores)
         return row

@@ -40,7 +40,7 @@ def quality_tables(results: SweepResults) -> list[Table]:
         rows: list[dict[str, Any]] = []
         for variant in variants:
             rows += _real_rows(results, variant, f" ({variant})" if len(variants) > 1 else "")
-        measured = runs[runs["counts"] & runs["rescored"].notna()]
+        measured = runs[runs["counts"] & runs["rescore_protocol"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
             # a run without the network's weights has no feature counts
             counts = {key: found[key].dropna() for key in ("feature_count", "feature_count_sd")}

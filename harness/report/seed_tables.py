@@ -6,7 +6,7 @@ its own, with the protocol as its heading.
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def seed_table(block: Block) -> Table:
     seeds = sorted(block.runs["seed"].unique())
     scores = block.by_seed("final_score").reindex(columns=seeds)
     finished, best = block.finished.groupby("pattern"), block.best
-    protocols = sorted({again.protocol for again in block.runs["rescored"].dropna()})
+    protocols = sorted(block.runs["rescore_protocol"].dropna().unique())
     columns = [
         (Column("pattern"), block.patterns["label"]),
         *((Column(f"seed {seed}", 3), scores[seed]) for seed in seeds),
@@ -68,11 +68,10 @@ def seed_table(block: Block) -> Table:
         (Column("sd"), finished["epochs_to_peak"].agg(deviation)),
         (Column("epochs spent, mean"), finished["epochs_spent"].agg(mean)),
     ]
-    for protocol in protocols:
-        again = best["rescored"].map(
-            lambda r, p=protocol: r.score if r and r.protocol == p else None
-        )
-        columns.append((Column(f"best of n, {protocol}", 3), again))
+    columns += [
+        (Column(f"best of n, {name}", 3), best["rescore"].where(best["rescore_protocol"] == name))
+        for name in protocols
+    ]
     notes = [f"Final scores: {block.protocol}.", *ceiling_note(block.ceiling)]
     if protocols:
         notes.append(
@@ -82,10 +81,10 @@ def seed_table(block: Block) -> Table:
         )
     else:
         notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
+    key, title = f"seeds-{block.data}{block.suffix}", f"{block.data}: every seed"
     real: dict[str, Value] = {}
     if block.ceiling:
         real = {"pattern": "real images", "mean": block.ceiling.score}
-    key, title = f"seeds-{block.data}{block.suffix}", f"{block.data}: every seed"
     return Table.of_columns(key, title, columns, notes, last=real)
 
 
@@ -131,24 +130,16 @@ def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
 
 def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
+    labels = block.patterns["label"]
     rows: list[list[Value]] = []
-    compared = comparable(block.patterns)
-    for name, column, digits in MEASURES:
-        for a, b in compared:
-            pairs = block.paired(column, a, b)
-            if pairs.size:
-                found = compare(*pairs)
-                first, second = block.patterns["label"][[a, b]]
-                rows.append(
-                    [
-                        name,
-                        f"{first} minus {second}",
-                        found.pairs,
-                        f"{found.mean:+.{digits}f}",
-                        found.interval(digits) if found.pairs > 1 else None,
-                        found.probability,
-                    ]
-                )
+    for (name, column, digits), (a, b) in product(MEASURES, comparable(block.patterns)):
+        pairs = block.paired(column, a, b)
+        if pairs.size:
+            found = compare(*pairs)
+            size = f"{found.mean:+.{digits}f}"
+            interval = found.interval(digits) if found.pairs > 1 else None
+            difference = f"{labels[a]} minus {labels[b]}"
+            rows.append([name, difference, found.pairs, size, interval, found.probability])
     columns = [
         *map(Column, ("of", "difference", "seeds", "mean", "95 % interval")),
         Column("P(first is higher)", 2),
