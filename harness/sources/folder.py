@@ -16,7 +16,7 @@ from pydantic import field_validator
 from featgan.errors import UserError, first_line
 from harness.sources.base import Read, Source
 from harness.sources.rows import Found, Row
-from harness.storage.store import PACKAGES, S3_PATIENCE
+from harness.storage.store import S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -238,11 +238,6 @@ def _connect(uri: str) -> tuple[Any, str]:
     options = S3_PATIENCE if scheme in ("s3", "s3a") else {}
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False, **options), path
-    except ImportError as error:
-        advice = f"pip install {PACKAGES[scheme]}" if scheme in PACKAGES else first_line(error)
-        raise UserError(
-            f"data: {scheme}:// needs a package that is not installed: {advice}"
-        ) from error
-    # file systems that need more than an address each have their own errors
+    # a package is missing; file systems that need more than an address have errors of their own
     except Exception as error:
         raise UserError(f"data: {scheme}:// cannot be read: {first_line(error)}") from error

@@ -8,9 +8,7 @@ the content of the files.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,18 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from featgan.errors import UserError
+from featgan.digests import short_hash
+from featgan.errors import UserError, first_line
 from harness.storage.retry import retry_while_unreachable
 
 AT_ONCE = 64
 """Files fetched together: records of long runs take half a megabyte each."""
-
-PACKAGES = {
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs"), "adlfs"),
-}
-"""The package that fsspec needs for each kind of bucket."""
 
 S3_PATIENCE = {
     "config_kwargs": {
@@ -75,7 +67,6 @@ class Store:
             return
         with _atomic_write(Path(path)) as temporary:
             temporary.write_bytes(data)
-            _sync(temporary)
 
     @retry_while_unreachable
     def create(self, key: str, data: bytes) -> bool:
@@ -85,14 +76,9 @@ class Store:
             if not self.is_local:
                 self._fs.pipe_file(path, data, mode="create")
                 return True
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary_path(Path(path))
-            try:
+            # unlike a rename, a link fails where the file exists; on NFS too
+            with _atomic_write(Path(path), os.link) as temporary:
                 temporary.write_bytes(data)
-                _sync(temporary)
-                os.link(temporary, path)  # unlike a rename, fails where the file exists; NFS too
-            finally:
-                temporary.unlink(missing_ok=True)
         except FileExistsError:
             # A request whose answer was lost is sent again, and then finds its own file. Another's
             # may be gone by now, like the lock of a sweep that has just ended.
@@ -124,18 +110,20 @@ class Store:
     @retry_while_unreachable
     def _get_batch(self, keys: list[str]) -> list[bytes | None]:
         paths = [self._path(key) for key in keys]
-        found: list[bytes | None] = self._fs.cat_ranges(paths, None, None, on_error="return")
-        for number, content in enumerate(found):
-            if isinstance(content, FileNotFoundError):
-                found[number] = None
-            elif isinstance(content, Exception):
+        found = self._fs.cat_ranges(paths, None, None, on_error="return")
+        for content in found:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 raise content
-        return found
+        return [content if isinstance(content, bytes) else None for content in found]
 
     @retry_while_unreachable
     def exists(self, key: str) -> bool:
         """Return True for a file."""
-        return self._is_file(self._path(key))
+        # fsspec's `isfile` returns False for an unreachable storage
+        try:
+            return bool(self._fs.info(self._path(key))["type"] == "file")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     @retry_while_unreachable
     def list(self, prefix: str = "") -> list[str]:
@@ -143,7 +131,7 @@ class Store:
         start = len(self._base.rstrip("/")) + 1
         errors = {"on_error": _unless_gone} if self.is_local else {}
         found = self._fs.find(self._path(prefix) if prefix else self._base, **errors)
-        return sorted(key for path in found if not _is_own(key := path[start:]))
+        return sorted(key for path in found if "/." not in f"/{(key := path[start:])}")
 
     def remove_temporary_files(self, prefix: str) -> None:
         """Remove what killed writers have left in the subfolders of `prefix` on a local disk.
@@ -152,17 +140,13 @@ class Store:
         """
         if self.is_local:
             for path in Path(self._path(prefix)).glob("*/**/.*.part"):
-                _remove(path)
+                path.unlink(missing_ok=True)
 
     @retry_while_unreachable
     def delete(self, key: str) -> None:
-        """Remove a file or a folder, if it exists."""
-        path = self._path(key)
-        if self.is_local:
-            _remove(Path(path))
-            return
+        """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
-            self._fs.rm(path, recursive=True)
+            self._fs.rm_file(self._path(key))
 
     @retry_while_unreachable
     def move(self, key: str, to: str) -> None:
@@ -192,11 +176,8 @@ class Store:
             if not os.path.exists(path):
                 raise FileNotFoundError(f"{path} does not exist")
             return Path(path)
-        info = self._fs.info(path)
-        version = info.get("ETag") or info.get("etag") or self._fs.ukey(path)
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featgan"
-        copy = home / hashlib.sha256(f"{self.join(key)} {version}".encode()).hexdigest()[:32]
-        copy = copy / key.rpartition("/")[2]
+        copy = home / short_hash(self.join(key), self._fs.ukey(path)) / key.rpartition("/")[2]
         copy.parent.mkdir(parents=True, exist_ok=True)
         # Many runs start on one machine at once: the first downloads, the others wait for it.
         with open(copy.parent / ".lock", "w") as lock:
@@ -209,36 +190,21 @@ class Store:
     def _path(self, key: str) -> str:
         return f"{self._base.rstrip('/')}/{_check_key(key)}"
 
-    def _is_file(self, path: str) -> bool:
-        """Like fsspec's `isfile`, which returns False for an unreachable storage; this raises."""
-        try:
-            return bool(self._fs.info(path)["type"] == "file")
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
 
 def _connect(root: str) -> tuple[Any, str]:
     """Return the file system of a root and the root's path in it."""
     import fsspec  # here, so that --help and a refused file do not wait for it
 
-    kind = root.partition("://")[0] if "://" in root else "file"
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
-    options = S3_PATIENCE if kind in ("s3", "s3a") else {}
+    options = S3_PATIENCE if root.startswith(("s3://", "s3a://")) else {}
     try:
         # Listings must show what other hosts wrote a moment ago.
-        fs, base = fsspec.core.url_to_fs(root, use_listings_cache=False, **options)
-    except ImportError as error:
-        package = PACKAGES.get(kind)
-        advice = f"pip install {package}" if package else f"install what fsspec needs for {kind}://"
+        return fsspec.core.url_to_fs(root, use_listings_cache=False, **options)
+    except (ImportError, ValueError) as error:  # a package is missing, or nothing has this name
         raise UserError(
-            f"results: {root} needs a package that is not installed: {advice}"
+            f"results: {root}: {first_line(error)}; use a path, s3:// or gs://"
         ) from error
-    except ValueError as error:
-        raise UserError(
-            f"results: {root}: no storage is called {kind}://; use a path, s3:// or gs://"
-        ) from error
-    return fs, base
 
 
 def _check_key(key: str) -> str:
@@ -250,29 +216,22 @@ def _check_key(key: str) -> str:
     return key
 
 
-def _is_own(key: str) -> bool:
-    return any(part.startswith(".") for part in key.split("/"))
-
-
 def _unless_gone(error: OSError) -> None:
     """Raise for an unreadable folder, which must not look empty; one just deleted may."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
-def _temporary_path(path: Path) -> Path:
-    """Return a temporary name in the same folder, so that a rename stays on one file system."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-
-
 @contextmanager
-def _atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; rename it to `path` at the end, or delete it on an error."""
-    temporary = _temporary_path(path)
+def _atomic_write(path: Path, place: Callable[[Path, Path], None] = os.replace) -> Iterator[Path]:
+    """Yield a temporary file's name; at the end `place` it at `path`, unless there is an error."""
+    # in the same folder, so that a rename stays on one file system
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        _sync(temporary)
+        place(temporary, path)
         _sync(path.parent)
     except OSError as error:
         if error.errno is None:  # an error of a bucket's client
@@ -280,21 +239,7 @@ def _atomic_write(path: Path) -> Iterator[Path]:
         # The error of a full disk has no file name.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def _remove(path: Path) -> None:
-    """Delete a file, or a folder so that it vanishes in one step."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    doomed = _temporary_path(path)
-    with suppress(FileNotFoundError):  # another process was faster
-        os.replace(path, doomed)
-        shutil.rmtree(doomed)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
