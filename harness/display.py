@@ -6,20 +6,17 @@ Decides nothing. Prints to standard error, so that standard output holds the tab
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from harness.storage.redaction import redacted
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.table import Table
 
 PLAIN_SECONDS = 10.0
@@ -57,28 +54,30 @@ class Counts:
             self.best_score, self.best = score, f"{score:.3f} ({where}; {protocol})"
 
 
-@dataclass
 class Screen:
     """Lines that stay, and on a terminal a live display below them, until `end`."""
 
-    out: TextIO = field(default_factory=lambda: sys.stderr)
-    _live: Live | None = None
-    _started: float = field(default_factory=time.monotonic)
-    _shown: float = 0.0
-    _counted: str = ""
-    _before: int = 0
+    def __init__(self, out: TextIO | None = None) -> None:
+        # here, so that --help and a refused file do not wait for it
+        from rich.console import Console
+        from rich.live import Live
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the live display, which holds locks: Tune pickles its callbacks and this."""
-        return {**self.__dict__, "_live": None}
+        self._out = out or sys.stderr
+        console = Console(file=self._out, force_terminal=self._out.isatty())
+        self._live = Live(
+            console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        self._is_live = console.is_interactive
+        self._started, self._shown = time.monotonic(), 0.0
+        self._counted, self._before = "", 0
+
+    def __reduce__(self) -> tuple[type[Screen], tuple[()]]:
+        """Pickle as a new one, as the display holds locks: Tune pickles its callbacks and this."""
+        return Screen, ()
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        with suppress(OSError):  # the terminal may be closed; runs must go on
-            if self._live:
-                self._live.console.out(redacted(text), highlight=False)
-            else:
-                print(redacted(text), file=self.out, flush=True)
+        self._print(redacted(text))
 
     def features(self, what: str, done: int, total: int | None) -> None:
         """Show the progress of counting, or without a total the line itself.
@@ -107,7 +106,8 @@ class Screen:
             parts.append(f"{self._left(counts.share)} left")
         if counts.best:
             parts.append(f"best {counts.best}")
-        self._show(", ".join(parts), counts.running, force=last)
+        tables = [_table(counts.running)] if counts.running else []
+        self._show(", ".join(parts), *tables, force=last)
 
     def begin(self) -> None:
         """Start the clock for the time left."""
@@ -115,50 +115,39 @@ class Screen:
 
     def is_due(self) -> bool:
         """Return whether progress would be shown now, so that callers can skip costly updates."""
-        pause = LIVE_SECONDS if self._is_live() else PLAIN_SECONDS
+        pause = LIVE_SECONDS if self._is_live else PLAIN_SECONDS
         return time.monotonic() - self._shown >= pause
 
     def end(self) -> None:
         """Keep what was shown last; later lines come below it."""
-        live, self._live = self._live, None
-        if live:
-            with suppress(OSError):
-                live.stop()
-
-    def _is_live(self) -> bool:
-        return self.out.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
+        with suppress(OSError):
+            self._live.stop()
 
     def _left(self, share: float) -> str:
         seconds = (time.monotonic() - self._started) * (1 - share) / share
         return str(timedelta(seconds=round(seconds)))
 
-    def _show(
-        self, line: str, running: Mapping[str, Progress] = MappingProxyType({}), force: bool = False
-    ) -> None:
+    def _show(self, line: str, *tables: Table, force: bool = False) -> None:
         """Show a line and the runs under way in the place of those before, when they are due."""
         if not force and not self.is_due():
             return
         self._shown = time.monotonic()
+        if not self._is_live:
+            self._print(line)
+            return
         with suppress(OSError):
-            if not self._is_live():
-                print(line, file=self.out, flush=True)
-                return
-            # here, so that --help and a refused file do not wait for it
-            from rich.console import Console, Group
-            from rich.live import Live
+            from rich.console import Group
             from rich.text import Text
 
-            if self._live is None:
-                console = Console(file=self.out, force_terminal=True)
-                self._live = Live(
-                    console=console,
-                    auto_refresh=False,
-                    redirect_stdout=False,
-                    redirect_stderr=False,
-                )
-                self._live.start()
-            rows = [_table(running)] if running else []
-            self._live.update(Group(Text(line), *rows), refresh=True)
+            self._live.start()
+            self._live.update(Group(Text(line), *tables), refresh=True)
+
+    def _print(self, text: str) -> None:
+        with suppress(OSError):  # the terminal may be closed; runs must go on
+            if self._live.is_started:
+                self._live.console.out(text, highlight=False)
+            else:
+                print(text, file=self._out, flush=True)
 
 
 def _table(running: Mapping[str, Progress]) -> Table:
