@@ -18,30 +18,28 @@ WRITTEN = ("tables", "figures", "report.html")
 def mirrored(store: Store, name: str) -> Iterator[Path]:
     """Yield the folder of a sweep: itself on local disk, else a copy of what tables need.
 
-    What changes below `tables/` and `figures/`, and in `report.html`, is written back, and what
-    is removed there is removed from the store.
+    What is below `tables/` and `figures/` and in `report.html` is written back, and what is removed
+    there is removed from the store.
     """
     if store.is_local:
         yield Path(store.join(name))
         return
     with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
-        folder, before = Path(scratch, name), {}
+        folder = Path(scratch, name)
         folder.mkdir()
-        for key, content in store.get_all(key for key in store.list(name) if _is_copied(key)):
-            if content is None:  # removed a moment ago
-                continue
-            Path(scratch, key).parent.mkdir(parents=True, exist_ok=True)
-            Path(scratch, key).write_bytes(content)
-            if _top(key) in WRITTEN:
-                before[key] = content
+        copied = [key for key in store.list(name) if _is_copied(key)]
+        for key, content in store.get_all(copied):
+            if content is not None:  # else removed a moment ago
+                Path(scratch, key).parent.mkdir(parents=True, exist_ok=True)
+                Path(scratch, key).write_bytes(content)
         yield folder
-        keys = {path.relative_to(scratch).as_posix(): path for path in folder.rglob("*")}
-        after = {key: path for key, path in keys.items() if _top(key) in WRITTEN and path.is_file()}
-        for key, path in sorted(after.items()):
-            if path.read_bytes() != before.get(key):
-                store.put(key, path.read_bytes())
-        for key in before.keys() - after.keys():
-            store.delete(key)
+        files = {path.relative_to(scratch).as_posix(): path for path in folder.rglob("*")}
+        made = {key: path for key, path in files.items() if _top(key) in WRITTEN and path.is_file()}
+        for key, path in made.items():
+            store.put(key, path.read_bytes())
+        for key in set(copied) - made.keys():
+            if _top(key) in WRITTEN:
+                store.delete(key)
 
 
 def _is_copied(key: str) -> bool:

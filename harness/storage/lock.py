@@ -15,8 +15,8 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
-from types import TracebackType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -51,6 +51,7 @@ class Holder(BaseModel):
         return f"process {self.pid} of {self.user} on {self.host}, since {self.since}"
 
 
+@dataclass
 class SweepLock:
     """Hold a sweep within a `with`; UserError where another driver that is alive holds it.
 
@@ -58,20 +59,16 @@ class SweepLock:
     not reach the storage, or was paused, for so long that it looked dead.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        sweep: str,
-        *,
-        notice: Callable[[str], None] = print,
-        lost: Callable[[str], None] | None = None,
-        beat: float = BEAT_SECONDS,
-        patience: float = PATIENCE_SECONDS,
-    ) -> None:
-        self.store, self.sweep = store, sweep
-        self.notice, self.lost = notice, lost
-        self.beat, self.patience = beat, patience
-        self._key = f"{sweep}/lock.json"
+    store: Store
+    sweep: str
+    _: KW_ONLY
+    notice: Callable[[str], None] = print
+    lost: Callable[[str], None] = print
+    beat: float = BEAT_SECONDS
+    patience: float = PATIENCE_SECONDS
+
+    def __post_init__(self) -> None:
+        self._key = f"{self.sweep}/lock.json"
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True, name="sweep-lock")
 
@@ -87,12 +84,7 @@ class SweepLock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._released.set()
         self._thread.join()
         # If the storage fails, each kind in its own way, the lease expires with this process.
@@ -105,8 +97,11 @@ class SweepLock:
 
         Only changes of the heartbeat count, not the time in it: clocks of two hosts may differ.
         """
-        if (holder.host, holder.pids) == (self._me.host, self._me.pids) and _is_gone(holder.pid):
-            return True
+        if (holder.host, holder.pids) == (self._me.host, self._me.pids):
+            try:
+                os.getpgid(holder.pid)
+            except ProcessLookupError:
+                return True
         self.notice(
             f"sweep {self.sweep} is locked by {holder}; "
             f"waiting up to {self.patience:.0f} s for its heartbeat"
@@ -139,13 +134,10 @@ class SweepLock:
             with suppress(Exception):
                 holder = self._read()
                 if holder is not None and not self._is_mine(holder):
-                    break
+                    self.lost(f"sweep {self.sweep} was taken over by {holder}")
+                    return
                 self._me = self._me.model_copy(update={"beat": self._me.beat + 1})
                 self.store.put(self._key, self._lease())
-        else:
-            return
-        if self.lost is not None:
-            self.lost(f"sweep {self.sweep} was taken over by {holder}")
 
     def _read(self) -> Holder | None:
         """Return the holder; None where nobody holds the sweep."""
@@ -177,14 +169,3 @@ def _this_process() -> Holder:
         pid=os.getpid(),
         since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
-
-
-def _is_gone(pid: int) -> bool:
-    """Return whether no process has this number; another may have it by now."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False

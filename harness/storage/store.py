@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
@@ -61,24 +61,13 @@ class Store:
     @retry_while_unreachable
     def put(self, key: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
-        path = self._path(key)
-        if not self.is_local:
-            self._fs.pipe_file(path, data)
-            return
-        with _atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(data)
+        self._write(key, data, "overwrite")
 
     @retry_while_unreachable
     def create(self, key: str, data: bytes) -> bool:
         """Write a file unless it exists; of all that try, on any host, one gets True."""
-        path = self._path(key)
         try:
-            if not self.is_local:
-                self._fs.pipe_file(path, data, mode="create")
-                return True
-            # unlike a rename, a link fails where the file exists; on NFS too
-            with _atomic_write(Path(path), os.link) as temporary:
-                temporary.write_bytes(data)
+            self._write(key, data, "create")
         except FileExistsError:
             # A request whose answer was lost is sent again, and then finds its own file. Another's
             # may be gone by now, like the lock of a sweep that has just ended.
@@ -186,6 +175,16 @@ class Store:
                 with _atomic_write(copy) as temporary:
                     self._fs.get_file(path, str(temporary))
         return copy
+
+    def _write(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
+        path = self._path(key)
+        if not self.is_local:
+            self._fs.pipe_file(path, data, mode=mode)
+            return
+        # unlike a rename, a link fails where the file exists; on NFS too
+        place = os.link if mode == "create" else os.replace
+        with _atomic_write(Path(path), place) as temporary:
+            temporary.write_bytes(data)
 
     def _path(self, key: str) -> str:
         return f"{self._base.rstrip('/')}/{_check_key(key)}"
