@@ -59,7 +59,7 @@ def main() -> None:
 
 def peaks(count: int) -> dict[str, object]:
     """Peak megabytes of the driver (and before it began) and of each actor, and seconds."""
-    from harness.counting.build import prepare
+    from harness.counting.build import DataSetBuilder
     from harness.sources import FolderSource
     from harness.storage.store import Store
 
@@ -84,7 +84,7 @@ def peaks(count: int) -> dict[str, object]:
         before = unshared(os.getpid())
         start = time.perf_counter()
         watcher.start()
-        prepare(
+        DataSetBuilder(
             "noise",
             FolderSource(source="folder", path=f"{scratch}/images"),
             FeatureSettings(weights="random", input_size=32),
@@ -94,7 +94,7 @@ def peaks(count: int) -> dict[str, object]:
             gpu=False,
             max_rejected=0,
             progress=lambda *_: None,
-        )
+        ).build()
         seconds = time.perf_counter() - start
         done.set()
         watcher.join()

@@ -219,7 +219,7 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
     Table and pack are written.
     """
     from harness.cluster import connect
-    from harness.counting.build import prepare
+    from harness.counting.build import DataSetBuilder
     from harness.sources import FolderSource
     from harness.storage.store import Store
 
@@ -236,7 +236,7 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
             threading.Thread(target=watch, args=(used, ended)).start()
         start = time.perf_counter()
         connect.connect()
-        prepare(
+        DataSetBuilder(
             "photos",
             FolderSource(source="folder", path=str(folder)),
             FeatureSettings(weights="random"),
@@ -246,7 +246,7 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
             gpu=GPU,
             max_rejected=0,
             progress=lambda _, done, __: done_at.append((time.perf_counter(), done)),
-        )
+        ).build()
         ended.set()
         whole = len(files) / (time.perf_counter() - start)
         connect.shutdown()

@@ -11,7 +11,8 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,17 @@ from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import count_type
-from featgan.features.settings import PAPER_LAYER, FeatureSettings
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import DECODING, RESIZE
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
-from harness.counting.feature_table import NO_DUPLICATES, feature_table, find_duplicates
-from harness.counting.shards import Blocks, block_length
+from harness.counting.shards import (
+    NO_DUPLICATES,
+    Blocks,
+    block_length,
+    feature_table,
+    find_duplicates,
+)
 from harness.records.data_set import (
     DataSet,
     load_rejected,
@@ -44,127 +50,132 @@ Progress = Callable[[str, int, int | None], None]
 """Called with the data set, images done and images in all."""
 
 
-def prepare(
-    name: str,
-    source: SourceSettings,
-    features: FeatureSettings,
-    image_size: int,
-    store: Store,
-    *,
-    actors: int | None,
-    gpu: bool,
-    max_rejected: float,
-    progress: Progress,
-) -> DataSet:
-    """Count and pack a data set through Ray, which is initialised; reuse what is there.
-
-    `actors` is the number of counting processes (None: two a GPU, or one a core). A data set
-    with images that could not be read is not finished: these are tried again. Raises `UserError`
-    if images or weights cannot be read, or more than `max_rejected` of the images are unusable.
-    """
-    count_type(features)  # reports an unknown network or layer before anything is read
-    listing, kind = source.listing(image_size), _kind(features)
-    made_of = short_hash(listing.digest(), kind, image_size, source.remove_duplicates)
-    key = f"features/{name}-{made_of}"
-    job = workers.Job(store, key, source, features, image_size, _maker(gpu))
-    count = _Count(name, job, listing, kind, max_rejected, progress)
-    if not _is_finished(store, key):
-        with SweepLock(store, key, notice=lambda text: progress(text, 0, None)):
-            if not _is_finished(store, key):  # another sweep may just have done it
-                count.carry_out(actors, gpu)
-    data = read_data_set(store, key)
-    rejected = load_rejected(store, data)
-    count.check(rejected, listing.found, f"{key}/rejected.csv")
-    if len(rejected):
-        path = store.join(f"{key}/rejected.csv")
-        progress(f"{name}: {len(rejected)} of {listing.found} images rejected: {path}", 0, None)
-    return data
-
-
-def _is_finished(store: Store, key: str) -> bool:
-    return store.exists(f"{key}/dataset.json") and not read_data_set(store, key).unreadable
-
-
 @dataclass(frozen=True)
-class _Count:
-    """The count of one data set."""
+class DataSetBuilder:
+    """Counts and packs one data set through Ray, which is initialised."""
 
     name: str
-    job: workers.Job
-    listing: Listing
-    kind: dict[str, Any]
-    """All that decides the count of an image's bytes."""
+    source: SourceSettings
+    features: FeatureSettings
+    image_size: int
+    store: Store
+    _: KW_ONLY
+    actors: int | None
+    """Number of counting processes; None: two a GPU, or one a core."""
+    gpu: bool
     max_rejected: float
+    """Largest share of the images that may be unusable."""
     progress: Progress
 
-    def carry_out(self, actors: int | None, gpu: bool) -> None:
+    @cached_property
+    def listing(self) -> Listing:
+        """All images of the source."""
+        return Listing.of(self.source.find(self.image_size))
+
+    @cached_property
+    def kind(self) -> dict[str, Any]:
+        """All that decides the count of an image's bytes."""
+        return _kind(self.features)
+
+    @cached_property
+    def key(self) -> str:
+        """The data set's folder in the store."""
+        made_of = self.listing.digest(), self.kind, self.image_size, self.source.remove_duplicates
+        return f"features/{self.name}-{short_hash(*made_of)}"
+
+    def build(self) -> DataSet:
+        """Return the data set; reuse what is there.
+
+        A data set with images that could not be read is not finished: these are tried again.
+        Raises `UserError` if images or weights cannot be read, or too many images are unusable.
+        """
+        count_type(self.features)  # reports an unknown network or layer before anything is read
+        if not self._is_finished():
+            with SweepLock(self.store, self.key, notice=lambda text: self.progress(text, 0, None)):
+                if not self._is_finished():  # another sweep may just have done it
+                    self._count_and_pack()
+        data = read_data_set(self.store, self.key)
+        rejected, found = load_rejected(self.store, data), self.listing.found
+        self._check(rejected, found, f"{self.key}/rejected.csv")
+        if len(rejected):
+            path = self.store.join(f"{self.key}/rejected.csv")
+            self.progress(
+                f"{self.name}: {len(rejected)} of {found} images rejected: {path}", 0, None
+            )
+        return data
+
+    def _is_finished(self) -> bool:
+        exists = self.store.exists(f"{self.key}/dataset.json")
+        return exists and not read_data_set(self.store, self.key).unreadable
+
+    def _count_and_pack(self) -> None:
         """Count the blocks that are missing, and write the data set.
 
         A data set that is there already stays as it is until the new one can take its place.
         """
-        store, key, total = self.job.store, self.job.key, len(self.listing.images)
-        side = max(self.job.image_size, self.job.features.input_size)
-        blocks = Blocks(store, key, total, block_length(total, side))
-        so_far = f"{key}/rejected-so-far.csv"
-        if self._allowed >= len(self.listing.problems):
-            self._count(blocks, actors, gpu)
+        side, total = max(self.image_size, self.features.input_size), len(self.listing.images)
+        blocks = Blocks(self.store, self.key, total, block_length(total, side))
+        so_far = f"{self.key}/rejected-so-far.csv"
+        self._count(blocks)
         rejected = self._rejected(blocks)
-        looked_at = int(blocks.counted.sum()) + len(self.listing.problems)
-        if self._are_too_many(rejected):
-            store.put(so_far, _csv(rejected))
-        self.check(rejected, looked_at, so_far)
+        if self._are_too_many(len(rejected)):
+            self.store.put(so_far, _csv(rejected))
+        self._check(rejected, blocks.counted + len(self.listing.problems), so_far)
         if missing := blocks.missing():
             raise RuntimeError(f"{self.name}: {len(missing)} blocks were not counted")
         self._put(blocks, rejected)
-        store.delete(so_far)
+        self.store.delete(so_far)
 
-    def check(self, rejected: pd.DataFrame, looked_at: int, key: str) -> None:
+    def _check(self, rejected: pd.DataFrame, looked_at: int, key: str) -> None:
         """Raise UserError if too many of the images looked at are rejected, or all.
 
         `key` is that of their list.
         """
-        if not self._are_too_many(rejected):
+        if not self._are_too_many(len(rejected)):
             return
         listed, first = self.listing.found, rejected.iloc[0]
         which = f"{listed}" if looked_at == listed else f"the first {looked_at} of {listed}"
         raise UserError(
             f"data.{self.name}: {len(rejected)} of {which} images cannot be used, more than "
             f"max_rejected ({self.max_rejected:.2%} of all) allows; first {first.image_id!r}: "
-            f"{first.reason}; those found are in {self.job.store.join(key)}: fix or remove them, "
+            f"{first.reason}; those found are in {self.store.join(key)}: fix or remove them, "
             "or raise max_rejected"
         )
 
-    @property
-    def _allowed(self) -> int:
-        """Most images that may be rejected; in floats 29% of 100 are 28.999999999999996."""
-        return int(self.max_rejected * self.listing.found + 1e-6)
+    def _are_too_many(self, rejected: int) -> bool:
+        """Compare with what is allowed; in floats 29% of 100 are 28.999999999999996."""
+        found = self.listing.found
+        return rejected > int(self.max_rejected * found + 1e-6) or rejected == found
 
-    def _are_too_many(self, rejected: pd.DataFrame) -> bool:
-        return len(rejected) > self._allowed or len(rejected) == self.listing.found
-
-    def _count(self, blocks: Blocks, actors: int | None, gpu: bool) -> None:
+    def _count(self, blocks: Blocks) -> None:
         """Count the missing blocks, until too many images turn out bad."""
-        store, limit = self.job.store, self._allowed - len(self.listing.problems)
-        self.progress(self.name, int(blocks.counted.sum()), blocks.total)
+
+        def is_over() -> bool:
+            return self._are_too_many(len(self.listing.problems) + len(blocks.problems))
+
+        self.progress(self.name, blocks.counted, blocks.total)
         missing = blocks.missing()
-        if not missing or len(blocks.problems) > limit:
+        if not missing or is_over():
             return
-        earlier = load_counts(store, self.kind)
-        table = _table_of(self.listing.images["location"], blocks, missing)
+        earlier = load_counts(self.store, self.kind)
+        table = _table_of(self.listing.images["location"], blocks.length).take(missing)
+        job = workers.Job(
+            self.store, self.key, self.source, self.features, self.image_size, _maker(self.gpu)
+        )
         try:
             # closed, or actors outlive an interruption
-            with closing(workers.count(self.job, table, earlier, actors, gpu)) as finished:
+            with closing(workers.count(job, table, earlier, self.actors, self.gpu)) as finished:
                 del table  # it lies in Ray's store now
                 for block in finished:
                     blocks.add(block)
-                    self.progress(self.name, int(blocks.counted.sum()), blocks.total)
-                    if len(blocks.problems) > limit:
+                    self.progress(self.name, blocks.counted, blocks.total)
+                    if is_over():
                         break
         finally:  # of an interrupted count as well, whose source may change
             good = blocks.counts >= 0
             if good.any():
                 counts = earlier.merged(blocks.sha256[good], blocks.counts[good], blocks.makers)
-                save_counts(store, self.kind, counts)
+                save_counts(self.store, self.kind, counts)
 
     def _rejected(self, blocks: Blocks) -> pd.DataFrame:
         """Return the images without a count: image_id, reason; sorted by image_id."""
@@ -174,19 +185,17 @@ class _Count:
 
     def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
         """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
-        job, images, good = self.job, self.listing.images, blocks.counts >= 0
-        store, key, keep = job.store, job.key, good.copy()
-        duplicates = NO_DUPLICATES
-        if job.source.remove_duplicates:
+        store, key, images = self.store, self.key, self.listing.images
+        good, duplicates = blocks.counts >= 0, NO_DUPLICATES
+        if self.source.remove_duplicates:
             duplicates = find_duplicates(images, blocks.sha256, good)
-            keep[duplicates.index] = False
-        kept = np.flatnonzero(keep)
-        table, content = feature_table(images, blocks, kept, count_type(job.features))
+        kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
+        table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
         data_set = DataSet(
             name=self.name,
             key=key,
-            digest=short_hash(content, job.image_size, RESIZE, DECODING),
+            digest=short_hash(content, self.image_size, RESIZE, DECODING),
             images=len(kept),
             rejected=len(rejected),
             duplicates=len(duplicates),
@@ -204,30 +213,29 @@ class _Count:
         store.put(f"{key}/rejected.csv", rejections)
         store.put(f"{key}/duplicates.csv", _csv(duplicates))
         store.put(f"{key}/features.parquet", table)
-        versions = {name: text for name, text in job.maker.items() if name != "device"}
-        made = {"weights": job.features.weights, "versions": versions, "made_with": blocks.makers}
+        versions = _maker(self.gpu)
+        del versions["device"]
+        made = {"weights": self.features.weights, "versions": versions, "made_with": blocks.makers}
         put_record(store, key, "protocol.json", self.kind | made)
         put_data_set(store, data_set)
         listed = {f"{key}/pack/{shard.file}" for shard in blocks.shards}
-        for file in store.list(f"{key}/pack"):
-            if file not in listed:  # of images that could not be read then
-                store.delete(file)
+        for file in {*store.list(f"{key}/pack")} - listed:  # of images that could not be read then
+            store.delete(file)
 
 
-def _table_of(locations: pd.Series, blocks: Blocks, missing: list[int]) -> pa.Table:
+def _table_of(locations: pd.Series, length: int) -> pa.Table:
     """Return a table with the number (`block`) and the image `locations` of each block."""
-    rows = [blocks.rows(number) for number in missing]
-    places = pa.array(locations.iloc[np.concatenate([np.r_[one] for one in rows])])
-    offsets = np.cumsum([0, *(one.stop - one.start for one in rows)])
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), places)
-    return pa.table({"block": missing, "locations": lists})
+    starts = np.arange(0, len(locations), length)
+    offsets = pa.array([*starts, len(locations)], pa.int64())
+    lists = pa.LargeListArray.from_arrays(offsets, pa.array(locations))
+    return pa.table({"block": np.arange(len(starts)), "locations": lists})
 
 
 def _kind(features: FeatureSettings) -> dict[str, Any]:
     """Return all that decides the count of an image's bytes."""
-    named = {"network": features.network, "layer": features.layer}
-    papers = tuple(named.values()) == PAPER_LAYER
-    return ({} if papers else named) | {
+    return {
+        "network": features.network,
+        "layer": features.layer,
         # of a file its hash alone: moving it changes no count
         "weights": features.weights if features.weights in ("imagenet", "random") else "file",
         "weights_sha256": network.identity(features),

@@ -1,4 +1,4 @@
-"""Counts made before, for any data set: one table of them for each way of counting."""
+"""Counts made before, for any data set: one file of them for each way of counting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featgan.digests import short_hash
 from harness.storage.store import Store
@@ -47,42 +45,29 @@ class EarlierCounts:
 
 
 def load_counts(store: Store, kind: dict[str, Any]) -> EarlierCounts:
-    """Load the counts that were made in a way; none where the table is missing or damaged."""
+    """Load the counts that were made in a way; none where the file is missing or damaged."""
     try:
         content = store.get(_key(kind))
     except FileNotFoundError:
         return EarlierCounts()
-    try:
-        table = pq.read_table(io.BytesIO(content))
-        about = json.loads(table.schema.metadata[b"featgan"])
-        digests, counts = table["sha256"].combine_chunks(), table["feature_count"].to_numpy()
-        sha256 = np.frombuffer(digests.buffers()[1], "S32", len(digests), 32 * digests.offset)
-        whole = about["sha256"] == _digest(sha256, counts, about["makers"])
-    # pyarrow raises exceptions of any kind for a damaged file
-    except Exception:
-        whole = False
-    return EarlierCounts(sha256, counts, about["makers"]) if whole else EarlierCounts()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return EarlierCounts()
+    with np.load(io.BytesIO(content[32:])) as arrays:
+        makers = json.loads(str(arrays["makers"]))
+        return EarlierCounts(arrays["sha256"], arrays["counts"], makers)
 
 
-def save_counts(store: Store, kind: dict[str, Any], earlier: EarlierCounts) -> None:
-    """Save the counts; where two sweeps do at once, one of them may have to count again."""
-    digests = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(32), len(earlier.sha256), [None, pa.py_buffer(earlier.sha256)]
-    )
-    sha256 = _digest(earlier.sha256, earlier.counts, earlier.makers)
-    about = json.dumps({"sha256": sha256, "makers": earlier.makers})
-    table = pa.table({"sha256": digests, "feature_count": earlier.counts})
+def save_counts(store: Store, kind: dict[str, Any], counts: EarlierCounts) -> None:
+    """Save the counts; where two sweeps do at once, one of them may have to count again.
+
+    The file is the SHA-256 of an `.npz`, in 32 bytes, and then the `.npz`.
+    """
     file = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"featgan": about}), file, use_dictionary=False)
-    store.put(_key(kind), file.getvalue())
+    makers = json.dumps(counts.makers)
+    np.savez(file, sha256=counts.sha256, counts=counts.counts, makers=makers)
+    content = file.getvalue()
+    store.put(_key(kind), hashlib.sha256(content).digest() + content)
 
 
 def _key(kind: dict[str, Any]) -> str:
-    return f"features/counts/{short_hash(kind)}.parquet"
-
-
-def _digest(sha256: np.ndarray, counts: np.ndarray, makers: Makers) -> str:
-    hashed = hashlib.sha256(json.dumps(makers).encode())
-    hashed.update(sha256.tobytes())
-    hashed.update(counts.astype("<i4").tobytes())
-    return hashed.hexdigest()
+    return f"features/counts/{short_hash(kind)}.counts"

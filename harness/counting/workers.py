@@ -26,7 +26,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
@@ -76,12 +76,9 @@ def decode_block(batch: pa.Table, job: Job, earlier: list[ray.ObjectRef]) -> pa.
             packed, seen = (square(image, size) for size in sizes)
         except BadImage as error:
             problem = str(error)
-        except OSError as error:
-            problem = why_unreadable(error, location)
-            block.unreadable.append(place)
         # a bucket's client has errors of its own; memory may be short
         except Exception as error:
-            problem = f"cannot be read: {first_line(error)}"
+            problem = why_unreadable(error, location)
             block.unreadable.append(place)
         if problem:
             block.problems[place] = problem
@@ -107,19 +104,14 @@ def decode_block(batch: pa.Table, job: Job, earlier: list[ray.ObjectRef]) -> pa.
 
 
 class Counter:
-    """An actor that counts the images of blocks, and decodes them first if `decodes`."""
+    """An actor that counts the images of blocks; without a GPU, it decodes them first."""
 
     def __init__(
-        self,
-        job: Job,
-        weights: list[ray.ObjectRef],
-        earlier: list[ray.ObjectRef],
-        gpu: bool,
-        decodes: bool,
+        self, job: Job, weights: list[ray.ObjectRef], earlier: list[ray.ObjectRef], gpu: bool
     ) -> None:
         """`weights` and `earlier` hold a reference to arrays in each machine's shared memory."""
         torch.set_num_threads(1)
-        self._job, self._earlier, self._decodes = job, earlier, decodes
+        self._job, self._earlier, self._decodes = job, earlier, not gpu
         self._counter = counter(job.features, weights, gpu)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -182,7 +174,7 @@ def count(
         )
     data = data.map_batches(
         Counter,
-        fn_constructor_args=(job, weights, known, gpu, not gpu),
+        fn_constructor_args=(job, weights, known, gpu),
         compute=_pool(min(actors, len(parts)), fit),
         batch_size=1,
         batch_format="pyarrow",

@@ -19,7 +19,7 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
-from harness.counting.build import Progress, prepare
+from harness.counting.build import DataSetBuilder, Progress
 from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
@@ -110,7 +110,7 @@ class _Preparation:
     @cache
     def _count(self, name: str, features: FeatureSettings, image_size: int) -> DataSet:
         """Return the data set with its features counted."""
-        data = prepare(
+        data = DataSetBuilder(
             name,
             self._sweep.data[name],
             features,
@@ -120,7 +120,7 @@ class _Preparation:
             gpu=self._gpu,
             max_rejected=self._sweep.max_rejected,
             progress=self._progress,
-        )
+        ).build()
         check(self._store, data)
         record = data_record(self._store, data, self._sweep.data[name])
         self._put(f"data/{self._label(data)}.json", DataRecord.model_validate(record).to_json())

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from harness.sources.base import Read, Source
+from harness.sources.base import Found, Read, Row, Source
 from harness.sources.builtin import BuiltinSource
 from harness.sources.celeba import CelebASource
 from harness.sources.folder import FolderSource
-from harness.sources.rows import Found, Row
 from harness.sources.torchvision_sets import TorchvisionSource
 
 Single = FolderSource | CelebASource | TorchvisionSource | BuiltinSource

@@ -7,22 +7,44 @@ that sees the same files. Decoding, counting and copying are not its business.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from featgan.settings import Settings
-from harness.sources.rows import Found
-
-if TYPE_CHECKING:
-    from harness.sources.listing import Listing
 
 Read = Callable[[bytes], bytes]
 """Return the encoded bytes of the image at a location; raises OSError if they cannot be read."""
 
 Place = Annotated[str, Field(min_length=1)]
 """A path or a URI; an empty one would mean the current folder."""
+
+
+class Row(NamedTuple):
+    """One image of a source."""
+
+    image_id: str
+    """Unique in its source, UTF-8."""
+    location: bytes
+    """The argument of the source's reader."""
+    label: str | None
+    stamp: str
+    """Changes whenever the image changes."""
+    problem: str | None = None
+    """The reason why this only looks like an image, such as a folder named `x.jpg`."""
+    origin: str | None = None
+    """Name of the image's source in a union."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a source, one after another; may raise UserError while they are read."""
+
+    rows: Iterable[Row]
+    matched: int | None = None
+    """Images that passed the source's filter, before any limit; None without a filter."""
 
 
 class Source(Settings):
@@ -38,12 +60,6 @@ class Source(Settings):
     @abstractmethod
     def reader(self) -> Read:
         """Return the function that reads an image; made once in each process."""
-
-    def listing(self, image_size: int) -> Listing:
-        """Return a table of all images, sorted by `image_id`."""
-        from harness.sources.listing import Listing  # loads pandas and pyarrow
-
-        return Listing.of(self.find(image_size))
 
     def files(self) -> list[str]:
         """Return the absolute paths of local files and folders that every reader needs."""

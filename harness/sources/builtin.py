@@ -13,8 +13,7 @@ from pydantic import Field
 
 from featgan.errors import UserError
 from harness.sources import apples
-from harness.sources.base import Read, Source
-from harness.sources.rows import Found, Row
+from harness.sources.base import Found, Read, Row, Source
 
 VERSION = "1"
 """Raise it whenever the same seed gives other pictures."""

@@ -16,9 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Place, Read, Source
+from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.folder import absolute, local, read, rows_of
-from harness.sources.rows import Found, Row
 
 ATTRIBUTES = "list_attr_celeba.txt"
 IMAGES = "img_align_celeba"

@@ -14,8 +14,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Read, Source
-from harness.sources.rows import Found, Row
+from harness.sources.base import Found, Read, Row, Source
 from harness.storage.store import S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -121,13 +120,13 @@ def readable(path: bytes) -> str:
     return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
-def why_unreadable(error: OSError, location: bytes) -> str:
+def why_unreadable(error: Exception, location: bytes) -> str:
     """Return in a few words why a file could not be read."""
     if isinstance(error, FileNotFoundError):
         return "link to a file that does not exist" if os.path.islink(location) else "file vanished"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    return f"cannot be read: {first_line(error.strerror or str(error))}"
+    return f"cannot be read: {first_line(getattr(error, 'strerror', None) or error)}"
 
 
 def _prefixes(paths: list[str]) -> list[str]:

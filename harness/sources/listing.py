@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.sources.rows import Found, Row
+from harness.sources.base import Found, Row
 
 SLICE = 10_000
 """Rows handled at a time: as Python objects a row takes ten times the memory."""

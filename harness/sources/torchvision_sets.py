@@ -17,11 +17,10 @@ from pydantic import Field
 
 from featgan.errors import UserError, first_line
 from featgan.images.decode import BadImage, decode, turn
-from harness.sources.base import Place, Read, Source
+from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
 from harness.sources.folder import local, readable
 from harness.sources.folder import read as read_file
-from harness.sources.rows import Found, Row
 
 
 class TorchvisionSource(Source):

@@ -54,7 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     def count(
         job: workers.Job, blocks: pa.Table, earlier: EarlierCounts, *_: object
     ) -> Iterator[Block]:
-        actor = workers.Counter(job, [], [earlier], gpu=False, decodes=True)
+        actor = workers.Counter(job, [], [earlier], gpu=False)
         for row in range(len(blocks)):
             yield Block.model_validate_json(actor(blocks.slice(row, 1))["block"][0].as_py())
 

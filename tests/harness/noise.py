@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from featgan.features.settings import FeatureSettings
-from harness.counting.build import prepare
+from harness.counting.build import DataSetBuilder
 from harness.records.data_set import DataSet
 from harness.sources import FolderSource
 from harness.storage.store import Store
@@ -38,4 +38,4 @@ def run(folder: Path, store: Store, **options: Any) -> DataSet:
         "max_rejected": 0.5,
         "progress": lambda *_: None,
     }
-    return prepare("photos", source, FEATURES, 16, store, **settings | options)
+    return DataSetBuilder("photos", source, FEATURES, 16, store, **settings | options).build()

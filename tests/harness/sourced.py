@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from featgan.images.decode import decode
 from harness.sources import SourceSettings
 from harness.sources.base import Source
+from harness.sources.listing import Listing
 
 SETTINGS: TypeAdapter[Source] = TypeAdapter(SourceSettings)
 
@@ -29,12 +30,12 @@ def save(path: Path | bytes, colour: str = "red") -> None:
 
 
 def ids(found: Source, size: int = 32) -> list[str]:
-    return found.listing(size).images["image_id"].tolist()
+    return Listing.of(found.find(size)).images["image_id"].tolist()
 
 
 def pixel(found: Source, row: int) -> tuple[int, int, int]:
     """Return the middle pixel of an image, read by its location and decoded."""
-    image = decode(found.reader()(found.listing(32).images["location"].iloc[row]))
+    image = decode(found.reader()(Listing.of(found.find(32)).images["location"].iloc[row]))
     return image.getpixel((image.width // 2, image.height // 2))
 
 

@@ -23,6 +23,7 @@ from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, square
 from harness.counting.shards import SMALLEST
 from harness.sources import FolderSource
+from harness.sources.listing import Listing
 
 IMAGES = 406
 
@@ -105,7 +106,7 @@ def test_a_missing_or_empty_bucket_is_a_one_line_error(bucket: pafs.FileSystem) 
         ("s3://pictures/texts", "no images"),
     ):
         with pytest.raises(UserError, match=says) as caught:
-            FolderSource(source="folder", path=path).listing(32)
+            Listing.of(FolderSource(source="folder", path=path).find(32))
         assert "\n" not in str(caught.value)
 
 

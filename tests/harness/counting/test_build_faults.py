@@ -19,7 +19,7 @@ from PIL import Image
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings, GroupSettings
 from harness.counting import build, workers
-from harness.counting.build import prepare
+from harness.counting.build import DataSetBuilder
 from harness.counting.cache import EarlierCounts
 from harness.counting.shards import Block
 from harness.preparation import image_values
@@ -54,7 +54,7 @@ def nothing(*_: Any) -> None:
 def counted(
     photos: Path, store: Store, max_rejected: float = 0.5, **more: Any
 ) -> tuple[DataSet, list[Any]]:
-    data = prepare(
+    data = DataSetBuilder(
         "photos",
         FolderSource(source="folder", path=str(photos), **more),
         FEATURES,
@@ -64,7 +64,7 @@ def counted(
         gpu=False,
         max_rejected=max_rejected,
         progress=nothing,
-    )
+    ).build()
     check(store, data)
     pack = open_pack(store, data.key)
     table, rejected = load_table(store, data.key), load_rejected(store, data)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import BadImage, decode
-from harness.counting.build import prepare
+from harness.counting.build import DataSetBuilder
 from harness.records.data_set import DataSet, load_rejected, load_table
 from harness.sources import FolderSource
 from harness.storage.store import Store
@@ -49,7 +49,7 @@ def large() -> bytes:
 
 
 def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> DataSet:
-    return prepare(
+    return DataSetBuilder(
         "photos",
         FolderSource(source="folder", path=str(folder)),
         features,
@@ -59,7 +59,7 @@ def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> D
         gpu=False,
         max_rejected=1,
         progress=lambda *_: None,
-    )
+    ).build()
 
 
 @pytest.mark.guarantee(

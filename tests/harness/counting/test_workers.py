@@ -77,7 +77,7 @@ def test_known_counts_are_taken_and_not_made_again(images: list[bytes], tmp_path
 
     def count(earlier: EarlierCounts) -> Block:
         weights: list[Any] = [state]
-        actor = Counter(job(tmp_path), weights, [earlier], gpu=False, decodes=True)
+        actor = Counter(job(tmp_path), weights, [earlier], gpu=False)
         return Block.model_validate_json(actor(batch(images))["block"][0].as_py())
 
     free, bound = count(EarlierCounts()), count(wrong)

@@ -51,7 +51,7 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
     counted = put_counted(
         store, "features/a-0", images, range(40), ["x", "y"] * 20, digest=DATA.digest
     )
-    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: counted)
+    monkeypatch.setattr(preparation.DataSetBuilder, "build", lambda _: counted)
     monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
     for module, task in (
         (classifier, "train"),

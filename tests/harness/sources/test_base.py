@@ -16,6 +16,7 @@ from featgan.errors import UserError
 from featgan.images.decode import decode
 from harness.sources import folder as folders
 from harness.sources.folder import ENDINGS, readable, why_unreadable
+from harness.sources.listing import Listing
 
 NOBODY = 65534
 
@@ -26,11 +27,11 @@ NOBODY = 65534
 def test_folder_is_recursive_sorted_and_labelled_by_folder(tmp_path: Path) -> None:
     for name in ("b/2.png", "a/x/1.JPG", "0.webp", "b/notes.txt"):
         save(tmp_path / name)
-    rows = source("folder", path=str(tmp_path), labels="folder").listing(32).images
+    rows = Listing.of(source("folder", path=str(tmp_path), labels="folder").find(32)).images
 
     assert rows["image_id"].tolist() == ["0.webp", "a/x/1.JPG", "b/2.png"]
     assert rows["label"].tolist() == [tmp_path.name, "x", "b"]
-    assert source("folder", path=str(tmp_path)).listing(32).images["label"].isna().all()
+    assert Listing.of(source("folder", path=str(tmp_path)).find(32)).images["label"].isna().all()
 
 
 def test_every_promised_ending_is_read() -> None:
@@ -79,7 +80,7 @@ def test_what_is_not_a_file_is_named_with_its_reason(tmp_path: Path) -> None:
     save(tmp_path / "folder.jpg/inside.png")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.png")
-    listing = source("folder", path=str(tmp_path)).listing(32)
+    listing = Listing.of(source("folder", path=str(tmp_path)).find(32))
 
     assert listing.images["image_id"].tolist() == ["folder.jpg/inside.png", "good.png"]
     assert listing.problems == {
@@ -118,7 +119,7 @@ def test_a_file_without_permission_is_listed_but_not_read(as_nobody: Path) -> No
     save(as_nobody / "closed.png")
     (as_nobody / "closed.png").chmod(0)
     found = source("folder", path=str(as_nobody))
-    (location,) = found.listing(32).images["location"]
+    (location,) = Listing.of(found.find(32)).images["location"]
 
     with pytest.raises(PermissionError) as caught:
         found.reader()(location)
@@ -131,7 +132,7 @@ def test_a_folder_without_permission_stops_with_its_name(as_nobody: Path) -> Non
     (as_nobody / "closed").chmod(0)
 
     with pytest.raises(UserError, match=r"closed' cannot be listed: Permission denied"):
-        source("folder", path=str(as_nobody)).listing(32)
+        Listing.of(source("folder", path=str(as_nobody)).find(32))
     (as_nobody / "closed").chmod(0o700)
 
 
@@ -148,7 +149,7 @@ def test_a_linked_folder_does_not_rename_what_it_leads_to(tmp_path: Path) -> Non
     save(tmp_path / "elsewhere/2.png")
     (tmp_path / "d/alias").symlink_to(tmp_path / "d/zebra")
     (tmp_path / "d/other").symlink_to(tmp_path / "elsewhere")
-    rows = source("folder", path=str(tmp_path / "d"), labels="folder").listing(32).images
+    rows = Listing.of(source("folder", path=str(tmp_path / "d"), labels="folder").find(32)).images
 
     assert rows["image_id"].tolist() == ["other/2.png", "zebra/1.png"]
     assert rows["label"].tolist() == ["other", "zebra"]
@@ -171,7 +172,7 @@ def test_a_link_into_another_folder_takes_no_image_from_it(tmp_path: Path) -> No
     (tmp_path / "links/loop").symlink_to(tmp_path / "links")
     (tmp_path / "links/one").symlink_to(tmp_path / "one")
     paths = [str(tmp_path / name) for name in ("one", "links", "two")]
-    rows = source("folder", path=paths, labels="folder").listing(32).images
+    rows = Listing.of(source("folder", path=paths, labels="folder").find(32)).images
 
     assert rows["image_id"].tolist() == ["one/1.png", "two/red/2.png"]
     assert rows["label"].tolist() == ["one", "red"]
@@ -183,7 +184,7 @@ def test_each_of_several_folders_has_images(tmp_path: Path, inner: str) -> None:
     (tmp_path / "two" / inner).mkdir(parents=True)
     (tmp_path / "two/loop").symlink_to(tmp_path / "two")
     with pytest.raises(UserError, match=r"no images in \S*/two; endings"):
-        source("folder", path=[str(tmp_path / "one"), str(tmp_path / "two")]).listing(32)
+        Listing.of(source("folder", path=[str(tmp_path / "one"), str(tmp_path / "two")]).find(32))
 
 
 def test_a_folder_has_its_name_however_it_is_written(
@@ -192,8 +193,8 @@ def test_a_folder_has_its_name_however_it_is_written(
     save(tmp_path / "pears/1.png")
     save(tmp_path / "apples/2.png")
     monkeypatch.chdir(tmp_path / "pears")
-    alone = source("folder", path=".", labels="folder").listing(32).images
-    both = source("folder", path=[".", "../apples/"], labels="folder").listing(32).images
+    alone = Listing.of(source("folder", path=".", labels="folder").find(32)).images
+    both = Listing.of(source("folder", path=[".", "../apples/"], labels="folder").find(32)).images
 
     assert alone["label"].tolist() == ["pears"]
     assert both["image_id"].tolist() == ["apples/2.png", "pears/1.png"]
@@ -203,7 +204,7 @@ def test_a_folder_of_bad_images_lists_their_reasons(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "huge.png").touch()
     os.truncate(tmp_path / "huge.png", folders.MOST_BYTES + 1)  # takes no room
-    listing = source("folder", path=str(tmp_path)).listing(32)
+    listing = Listing.of(source("folder", path=str(tmp_path)).find(32))
 
     assert listing.images.empty
     assert listing.problems == {
@@ -217,7 +218,7 @@ def test_folder_without_images(tmp_path: Path, make: bool, says: str) -> None:
     if make:
         (tmp_path / "here").mkdir()
     with pytest.raises(UserError, match=says):
-        source("folder", path=str(tmp_path / "here")).listing(32)
+        Listing.of(source("folder", path=str(tmp_path / "here")).find(32))
 
 
 def test_uris_are_listed_and_read(tmp_path: Path) -> None:
@@ -228,19 +229,19 @@ def test_uris_are_listed_and_read(tmp_path: Path) -> None:
     found = source("folder", path="memory://pictures", labels="folder")
 
     assert ids(found) == ["a/2.png"]
-    assert found.listing(32).images["label"].tolist() == ["a"]
+    assert Listing.of(found.find(32)).images["label"].tolist() == ["a"]
     assert pixel(found, 0) == (0, 255, 0)
 
 
 def test_the_digest_shows_every_change(tmp_path: Path) -> None:
     save(tmp_path / "1.png")
     found = source("folder", path=str(tmp_path))
-    before = found.listing(32).digest()
-    same = found.listing(32).digest()
+    before = Listing.of(found.find(32)).digest()
+    same = Listing.of(found.find(32)).digest()
     os.utime(tmp_path / "1.png", (1, 1))
-    touched = found.listing(32).digest()
+    touched = Listing.of(found.find(32)).digest()
     (tmp_path / "1.png").rename(tmp_path / "2.png")
-    renamed = found.listing(32).digest()
+    renamed = Listing.of(found.find(32)).digest()
 
     assert before == same
     assert len({before, touched, renamed}) == 3
@@ -253,24 +254,32 @@ def test_apples_are_a_function_of_their_seed() -> None:
     first = source("builtin", set="apples", count=12)
     other = source("builtin", set="apples", count=12, seed=1)
     read = first.reader()
-    places = first.listing(32).images["location"]
+    places = Listing.of(first.find(32)).images["location"]
     bytes_of = [read(place) for place in places]
 
     assert bytes_of == [read(place) for place in places]
     assert len(set(bytes_of)) == 12
-    assert not set(bytes_of) & {read(place) for place in other.listing(32).images["location"]}
+    assert not set(bytes_of) & {
+        read(place) for place in Listing.of(other.find(32)).images["location"]
+    }
     assert decode(bytes_of[0]).size == (64, 64)
-    labels = first.listing(32).images["label"]
+    labels = Listing.of(first.find(32)).images["label"]
     assert labels.value_counts().tolist() == [2] * 6
     # a larger set begins with the smaller one
-    assert source("builtin", set="apples", count=20).listing(32).images["label"][:12].equals(labels)
+    assert (
+        Listing.of(source("builtin", set="apples", count=20).find(32))
+        .images["label"][:12]
+        .equals(labels)
+    )
 
 
 def test_an_apple_is_the_same_picture_at_any_size() -> None:
     found = source("builtin", set="apples", count=3)
     small, large = (
         np.asarray(
-            decode(found.reader()(found.listing(size).images["location"].iloc[2])).resize((8, 8))
+            decode(found.reader()(Listing.of(found.find(size)).images["location"].iloc[2])).resize(
+                (8, 8)
+            )
         )
         for size in (32, 128)
     )
@@ -280,14 +289,14 @@ def test_an_apple_is_the_same_picture_at_any_size() -> None:
 
 def test_digits_are_scikit_learns() -> None:
     found = source("builtin", set="digits", count=200)
-    rows = found.listing(32).images
+    rows = Listing.of(found.find(32)).images
 
     assert len(set(rows["image_id"])) == 200
     assert set(rows["label"]) == set("0123456789")
     assert len(ids(source("builtin", set="digits"))) == 1797
     assert np.asarray(decode(found.reader()(b"0"))).max() == 239  # 15 of 16
     with pytest.raises(UserError, match="1797 digits"):
-        source("builtin", set="digits", count=1798).listing(32)
+        Listing.of(source("builtin", set="digits", count=1798).find(32))
 
 
 # unions
@@ -301,7 +310,7 @@ def test_union_keeps_origins(tmp_path: Path) -> None:
         "drawn": {"source": "builtin", "set": "digits", "count": 1},
     }
     found = source("union", sources=parts)
-    listing = found.listing(32)
+    listing = Listing.of(found.find(32))
 
     assert listing.images["origin"].tolist() == ["search", "drawn"]
     assert listing.images["image_id"][0] == "search/1.png"

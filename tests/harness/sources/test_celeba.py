@@ -8,6 +8,7 @@ import pytest
 from sourced import ids, pixel, save, source
 
 from featgan.errors import UserError
+from harness.sources.listing import Listing
 
 
 def celeba(folder: Path, line_end: str = "\n", mark: str = "") -> Path:
@@ -39,7 +40,7 @@ def test_celeba_is_filtered_by_attributes(tmp_path: Path, line_end: str, mark: s
     mixed = source("celeba", path=path, attributes={"Smiling": True, "Young": False})
 
     assert ids(both) == ["000001.jpg", "000004.jpg", "000005.jpg"]
-    assert both.listing(32).matched == 3
+    assert Listing.of(both.find(32)).matched == 3
     assert ids(mixed) == ["000001.jpg", "000005.jpg"]
     assert len(ids(source("celeba", path=path))) == 6
     assert pixel(both, 0) == (255, 0, 0)
@@ -49,7 +50,7 @@ def test_celeba_limit_is_drawn_by_seed_and_says_how_many_matched(tmp_path: Path)
     path = str(celeba(tmp_path))
     draws = [source("celeba", path=path, limit=3, seed=seed) for seed in range(8)]
 
-    assert all(draw.listing(32).matched == 6 and len(ids(draw)) == 3 for draw in draws)
+    assert all(Listing.of(draw.find(32)).matched == 6 and len(ids(draw)) == 3 for draw in draws)
     assert ids(draws[0]) == sorted(ids(draws[0])) == ids(source("celeba", path=path, limit=3))
     assert len({tuple(ids(draw)) for draw in draws}) > 1
     assert len(ids(source("celeba", path=path, limit=9))) == 6
@@ -57,17 +58,17 @@ def test_celeba_limit_is_drawn_by_seed_and_says_how_many_matched(tmp_path: Path)
 
 def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"list_attr_celeba\.txt cannot be read"):
-        source("celeba", path=str(tmp_path)).listing(32)
+        Listing.of(source("celeba", path=str(tmp_path)).find(32))
     path = str(celeba(tmp_path))
     with pytest.raises(UserError, match="no attribute Smile; did you mean Smiling"):
-        source("celeba", path=path, attributes={"Smile": True}).listing(32)
+        Listing.of(source("celeba", path=path, attributes={"Smile": True}).find(32))
     wanted = {"Male": False, "Smiling": False, "Young": True}
     with pytest.raises(UserError, match="no image in"):
-        source("celeba", path=path, attributes=wanted).listing(32)
+        Listing.of(source("celeba", path=path, attributes=wanted).find(32))
     file = tmp_path / "list_attr_celeba.txt"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match="cut short: 5 images of 6"):
-        source("celeba", path=path).listing(32)
+        Listing.of(source("celeba", path=path).find(32))
     for text, says in (
         ("1\nMale\n1.jpg 0\n", r"damaged: 1\.jpg has the value '0', which is neither"),
         ("1\nMale Young Male\n1.jpg 1 1 1\n", "damaged: it names 'Male' twice"),
@@ -75,10 +76,10 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=says):
-            source("celeba", path=path).listing(32)
+            Listing.of(source("celeba", path=path).find(32))
     file.write_bytes(b"6\nMale\xff\n")
     with pytest.raises(UserError, match="not UTF-8 text"):
-        source("celeba", path=path).listing(32)
+        Listing.of(source("celeba", path=path).find(32))
 
 
 def test_celebas_folder_may_lie_at_home_and_is_named(
@@ -91,7 +92,7 @@ def test_celebas_folder_may_lie_at_home_and_is_named(
 
     (tmp_path / "celeba/img_align_celeba").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"there is no folder .*/celeba/img_align_celeba"):
-        found.listing(32)
+        Listing.of(found.find(32))
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*FTPFileSystem")  # fsspec's
@@ -101,5 +102,5 @@ def test_celebas_folder_may_lie_at_home_and_is_named(
 )
 def test_an_unreachable_bucket_is_one_line(address: str) -> None:
     with pytest.raises(UserError, match=r"cannot be (read|reached)") as caught:
-        source("celeba", path=address).listing(32)
+        Listing.of(source("celeba", path=address).find(32))
     assert "\n" not in str(caught.value)

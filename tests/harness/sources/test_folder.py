@@ -16,8 +16,8 @@ import pytest
 from featgan.errors import UserError
 from harness.sources import celeba
 from harness.sources import folder as folders
+from harness.sources.base import Row
 from harness.sources.folder import find_images, read, rows_of
-from harness.sources.rows import Row
 
 
 def listed(path: str) -> dict[str, Row]:

@@ -18,6 +18,7 @@ from featgan.errors import UserError
 from featgan.images.decode import BadImage, decode
 from harness.sources import torchvision_sets
 from harness.sources.base import Source
+from harness.sources.listing import Listing
 
 
 def test_torchvision_set_on_disk(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_torchvision_set_on_disk(tmp_path: Path) -> None:
         write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(size))
     found = source("torchvision", set="MNIST", path=str(tmp_path), options={"train": False})
 
-    assert found.listing(32).images["label"].tolist() == ["0 - zero", "1 - one"]
+    assert Listing.of(found.find(32)).images["label"].tolist() == ["0 - zero", "1 - one"]
     assert pixel(found, 1) == (9, 9, 9)
 
 
@@ -39,13 +40,13 @@ def image_folder(folder: Path) -> Source:
 def test_a_torchvision_set_that_changed_is_noticed(tmp_path: Path) -> None:
     save(tmp_path / "cats/1.png", "red")
     save(tmp_path / "dogs/1.png", "red")
-    before = image_folder(tmp_path).listing(32).digest()
-    same = image_folder(tmp_path).listing(32).digest()
+    before = Listing.of(image_folder(tmp_path).find(32)).digest()
+    same = Listing.of(image_folder(tmp_path).find(32)).digest()
     save(tmp_path / "dogs/1.png", "lime")
     os.utime(tmp_path / "dogs/1.png", (1, 1))
 
     assert before == same
-    assert image_folder(tmp_path).listing(32).digest() != before
+    assert Listing.of(image_folder(tmp_path).find(32)).digest() != before
 
 
 def test_a_torchvision_sets_files_are_read_as_a_folders(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_bad_images_of_a_set_are_not_unreadable_ones(
     save(tmp_path / "all/2.png")
     save(tmp_path / "all/3.png")
     found = image_folder(tmp_path)
-    read, places = found.reader(), found.listing(32).images["location"]
+    read, places = found.reader(), Listing.of(found.find(32)).images["location"]
     (tmp_path / "all/3.png").unlink()
 
     with pytest.raises(BadImage):
@@ -128,7 +129,7 @@ def test_a_set_that_begins_with_bad_images_is_looked_through(tmp_path: Path) -> 
     save(tmp_path / "b/1.png", "red")
     found = image_folder(tmp_path)
 
-    assert len(found.listing(32).images) == 26
+    assert len(Listing.of(found.find(32)).images) == 26
     assert pixel(found, 25) == (255, 0, 0)
 
 
@@ -195,4 +196,4 @@ def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         ("VOCDetection", "VOCDetection"),
     ):
         with pytest.raises(UserError, match=says):
-            source("torchvision", set=name, path=str(tmp_path)).listing(32)
+            Listing.of(source("torchvision", set=name, path=str(tmp_path)).find(32))
