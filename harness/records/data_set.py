@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from featgan.digests import sha256_of_file
 from featgan.errors import UserError, first_line
@@ -64,10 +65,7 @@ class DataSet:
 def read_data_set(store: Store, key: str) -> DataSet:
     """Read the record of a data set; UserError if it is damaged or another folder's."""
     record = _own(store, key, "dataset.json")
-    shards = tuple(Shard(**shard) for shard in record["shards"])
-    more = {"key": key, "shards": shards}
-    more |= {name: tuple(record[name]) for name in ("classes", "left_out")}
-    return DataSet(**record | more)
+    return TypeAdapter(DataSet).validate_python(record | {"key": key})
 
 
 def put_data_set(store: Store, data: DataSet) -> None:
