@@ -221,13 +221,11 @@ def _column(groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
     except pa.ArrowException as error:
         raise UserError(f"{where}: column {groups.column!r} does not hold numbers only") from error
     values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
-    twice = values.index[values.index.duplicated()]
-    if len(twice):
-        raise UserError(f"{where} has {len(twice)} image_ids twice, first {twice[0]!r}")
-    missing = ids[~ids.isin(values.index)]
-    if len(missing):
+    rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
+    wrong = np.flatnonzero(rows != 1)
+    if len(wrong):
         raise UserError(
-            f"{where} has no row for {len(missing)} of the {len(ids)} images of "
-            f"data.{data.name}, first {missing.iloc[0]!r}"
+            f"{where} needs one row for each image, but {len(wrong)} of the {len(ids)} images of "
+            f"data.{data.name} have another number, first {ids[wrong[0]]!r} with {rows[wrong[0]]}"
         )
     return values[ids].to_numpy()

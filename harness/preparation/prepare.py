@@ -74,9 +74,7 @@ class _Preparation:
         method, data = cell.method, self._count_as(cell, cell.data)
         trained_on = [self._count_as(cell, name) for name in method.score.trained_on or ()]
         chosen = self._classifier(method.score.weights, *trained_on)
-        values_key, values_digest = self._values(
-            data, _value_settings(method.groups), method.features
-        )
+        values_key, values_digest = self._values(data, method.groups, method.features)
         return Run(
             sweep=self._sweep.name,
             cell=cell,
@@ -142,7 +140,7 @@ class _Preparation:
     @cache
     def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
         """Return the store key of the data set's groups."""
-        values_key, _ = self._values(data, _value_settings(settings), features)
+        values_key, _ = self._values(data, settings, features)
         try:
             values = load_values(self._store, data.key, values_key)
             groups = FeatureGroups.fit(values, settings)
@@ -212,11 +210,6 @@ class _Preparation:
         self._store.put(key, content)
         self._written.add(key)
         return key
-
-
-def _value_settings(settings: GroupSettings) -> GroupSettings:
-    """Return the settings that decide the values, without how these are grouped."""
-    return GroupSettings(**settings.model_dump(include={"by", "seed", "table", "column"}))
 
 
 def _grouping(settings: GroupSettings) -> str:

@@ -46,7 +46,7 @@ CellRecord = Annotated[dict[str, Any], AfterValidator(_complete)]
 class RunRecord(Sealed):
     """Everything about one run; `run.json` is this model as sealed JSON."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
     run: str

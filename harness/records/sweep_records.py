@@ -17,15 +17,11 @@ from harness.storage.sealed import Sealed
 
 
 class _Record(Sealed):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
     format: Literal[1] = 1
 
 
 class GroupsRecord(Sealed):
     """The feature groups of one data set, and the number of images of each value."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     format: Literal[2] = 2
     data: str

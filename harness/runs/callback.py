@@ -30,8 +30,8 @@ class ProgressCallback(tune.Callback, Stopper):
         self._runs = {run.name: run for run in progress.pending}
         self._lengths = {run.name: run.planned_images for run in progress.pending}
         self._counts, self._store, self._screen = progress.counts, store, screen
-        self._before = {name: progress.shares.get(name, 0.0) for name in self._runs}
-        self._shares = dict(self._before)
+        self._shares = {name: progress.shares.get(name, 0.0) for name in self._runs}
+        self._todo = self._left()
         self._pilot = pilot
         self.stopped = False
 
@@ -50,10 +50,9 @@ class ProgressCallback(tune.Callback, Stopper):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """Show a report of a run."""
-        name = trial_name(trial)
         if "share" not in result:
             return
-        share, best_score = result["share"], result["best_score"]
+        name, share, best_score = trial_name(trial), result["share"], result["best_score"]
         self._shares[name] = share
         self._counts.add_score(best_score, name.rpartition("-")[0], result.get("protocol", ""))
         if name in self._counts.running:
@@ -112,12 +111,12 @@ class ProgressCallback(tune.Callback, Stopper):
         self._show(last=True)
 
     def _show(self, last: bool = False) -> None:
-        done = todo = 0.0
-        for name, length in self._lengths.items():
-            done += length * (self._shares[name] - self._before[name])
-            todo += length * (1 - self._before[name])
-        self._counts.share = done / todo
+        self._counts.share = 1 - self._left() / self._todo
         self._screen.runs(self._counts, last)
+
+    def _left(self) -> float:
+        """Return the number of images that the runs have yet to train on."""
+        return sum(length * (1 - self._shares[name]) for name, length in self._lengths.items())
 
 
 def trial_name(trial: Trial) -> str:

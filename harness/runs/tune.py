@@ -12,7 +12,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from ray import tune
 from ray.tune.error import TuneError
@@ -35,11 +34,7 @@ KEYS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("A
 
 
 def run_pending(
-    sweep: Sweep,
-    progress: SweepProgress,
-    store: Store,
-    gpus_per_run: float,
-    screen: Screen,
+    sweep: Sweep, progress: SweepProgress, store: Store, gpus_per_run: float, screen: Screen
 ) -> bool:
     """Run the pending runs, longest first; return False if the user stopped them.
 
@@ -134,17 +129,14 @@ def _asha(pilot: Pilot, runs: list[Run]) -> TrialScheduler:
 
 @contextmanager
 def _stop_on_signals(
-    store: Store,
-    stop_key: str,
-    callback: ProgressCallback,
-    screen: Screen,
+    store: Store, stop_key: str, callback: ProgressCallback, screen: Screen
 ) -> Iterator[None]:
     """Ask all runs to save themselves at the first signal; raise KeyboardInterrupt at the second.
 
     A terminal that closes never counts as the second: the shell and the kernel both send SIGHUP.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, _: object) -> None:
         if callback.stopped and number == signal.SIGHUP:
             return
         if callback.stopped:

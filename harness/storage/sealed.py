@@ -10,13 +10,15 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 SEAL = "sha256"
 
 
 class Sealed(BaseModel):
     """Base of such files; a subclass has a field `format`, a Literal."""
+
+    model_config = ConfigDict(frozen=True)
 
     def to_json(self) -> bytes:
         """Return the file: all fields and the hash of them."""
