@@ -113,7 +113,7 @@ def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
     assert counting.writes > 12
     points = range(1, counting.writes + 1, 1 if code == errno.ENOSPC else 3)
     for nth in points:
-        Store(str(root)).delete(run.folder)
+        shutil.rmtree(root / run.folder, ignore_errors=True)
         with pytest.raises(OSError, match=os.strerror(code)):
             run_trial(run, failing(str(root), code, nth), OPTIONS, nothing)
         run_trial(run, Store(str(root)), OPTIONS, nothing)
@@ -285,7 +285,7 @@ def test_a_real_full_disk_costs_no_bytes_once_there_is_room(
     store, free = Store(str(small_disk)), shutil.disk_usage(small_disk).free
     run_trial(run, store, OPTIONS, nothing)
     needed = free - shutil.disk_usage(small_disk).free
-    store.delete(run.folder)
+    shutil.rmtree(store.join(run.folder))
     ballast = fill(small_disk, room=int(share * needed))
     with pytest.raises(OSError, match="No space left on device"):
         run_trial(run, store, OPTIONS, nothing)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_a_run_killed_at_every_evaluation_ends_with_same_bytes(store, run, share
 def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
-    store.delete(run.folder)
+    shutil.rmtree(store.join(run.folder))
     with pytest.raises(Died):
         run_trial(run, store, EVERY_EVALUATION, dying_after(4))
     key = f"{run.folder}/checkpoint.pt"
@@ -290,7 +291,7 @@ def test_the_record_of_a_pilots_run_is_never_behind(store, run):
 def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     expected = what_counts(store, run)
-    store.delete(run.folder)
+    shutil.rmtree(store.join(run.folder))
     monkeypatch.setattr(run_folder, "STOP_SECONDS", 0)
     rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=1)
 
