@@ -50,7 +50,7 @@ def run_pending(
     resources.setdefault("max_concurrent", 1)
     screen, progress = Screen(out := out or io.StringIO()), SweepProgress(Counts(len(todo)))
     progress.missing += todo
-    if screen.out.isatty():
+    if out.isatty():
         screen.features("a", 1, 2)  # what is live before the first run
     sweep = Sweep.model_validate(
         {"name": "s", "data": {"a": {"source": "builtin", "set": "digits"}}, "resources": resources}
