@@ -49,7 +49,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
         try:
             engine = connect.connect()
             gpus = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
-            check_cluster(store, files=checks.image_files(sweep), notice=screen.say)
+            check_cluster(store, files=checks.image_files(sweep))
             prepare_groups(sweep, store, gpus > 0, screen.features)
         finally:
             screen.end()

@@ -82,7 +82,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                 cpus_per_run=sweep.resources.cpus_per_run,
                 gpus_per_run=gpus_per_run,
                 joining=connect.nodes_to_join(engine),
-                notice=screen.say,
             )
             runs = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
             _write_plan(sweep, store, [run.name for run in runs])

@@ -1,4 +1,8 @@
-"""The Ray that a sweep runs on: a running cluster, or a quiet instance on this machine."""
+"""The Ray that a sweep runs on: a running cluster, or a quiet instance on this machine.
+
+The instance ends with the process that started it: Ray's own processes end when their parent
+dies, at the latest a minute after it was killed.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,27 @@ import logging
 import os
 import signal
 import socket
-from contextlib import suppress
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import yaml
 
 from featgan.errors import UserError
 from harness import CURRENT_CLUSTER
-from harness.cluster import local
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """The cluster file as `ray up` left it on the head: the nodes that the autoscaler may start."""
+OBJECT_STORE_BYTES = 1_000_000_000
+"""Shared memory of the instance on this machine."""
+
+_session = ExitStack()
+"""Removes the files of the instance that this process started."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +71,43 @@ def connect(cpus: int | None = None) -> Engine:
             f"the Ray cluster at {where} does not answer: start it again (ray up cluster.yaml), "
             "or set RAY_ADDRESS=local to use this machine alone"
         )
-    on_term = signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"address": where}
     if where is None:
-        local.start(cpus)
-    else:
-        with local.silence():
-            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
-    if callable(on_term):  # Ray's own handler ends the process without a message
-        signal.signal(signal.SIGTERM, on_term)
+        folder = tempfile.gettempdir()
+        folder = folder if len(folder) < 24 else "/tmp"  # the path of a socket may have 107 bytes
+        scratch = tempfile.TemporaryDirectory("", "featgan-", folder, ignore_cleanup_errors=True)
+        options = {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": _session.enter_context(scratch),
+        }
+    # Ray's own handler of SIGTERM ends the process without a message. Its processes must outlive
+    # a terminal that closes, until the runs have saved themselves.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _silence():
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises nothing more special
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start on this machine within 30 s: it is busy with other work; run the "
+            "same command again when it is less so"
+        ) from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     alive = sum(node["Alive"] for node in ray.nodes())
     return Engine(where, alive, ray.cluster_resources().get("GPU", 0.0))
 
 
 def shutdown() -> None:
     """Leave the cluster, or end the instance on this machine with its processes and files."""
-    local.shutdown()
+    ray.shutdown()
+    _session.close()
 
 
 def gpus_per_run(engine: Engine, asked: float | None) -> float:
@@ -118,3 +152,17 @@ def _answers(where: str) -> bool:
         socket.create_connection((host.strip("[]"), int(port)), 3.0).close()
         return True
     return False
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what Ray's C++ core writes to standard error, its log level say, off the screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

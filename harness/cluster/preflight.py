@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from featgan.user_code import source_digest
 from harness.cluster import machine
 from harness.storage.store import Store
 
+ANSWER_SECONDS = 60.0
+"""How long all nodes together may take to answer."""
+UNFIT_SECONDS = 300.0
+"""How long a run on an unfit node waits before it fails, if there are other nodes."""
+
 
 def check_cluster(
     store: Store,
@@ -34,8 +40,6 @@ def check_cluster(
     joining: Sequence[Mapping[str, float]] = (),
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
-    notice: Callable[[str], None] = print,
-    seconds: float = 60,
 ) -> None:
     """Raise a UserError that names every node unfit for the sweep, and why.
 
@@ -44,11 +48,11 @@ def check_cluster(
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     request = {"CPU": cpus_per_run, "GPU": gpus_per_run}
-    _check_request(request, [node["Resources"] for node in nodes], joining, notice)
+    _check_request(request, [node["Resources"] for node in nodes], joining)
     key = f"preflight-{uuid.uuid4().hex}"
     store.put(key, b"")
     try:
-        problems = _check_nodes(nodes, store, key, files, gpus_per_run > 0, notice, seconds)
+        problems = _check_nodes(nodes, store, key, files, gpus_per_run > 0)
     finally:
         store.delete(key)
     if problems:
@@ -80,17 +84,15 @@ def check_node(
     if gpu and (reason := machine.why_no_gpu()):
         problems.append(f"has a GPU, but {reason}")
     try:
-        if not store.exists(key):
-            problems.append(
-                f"does not see the storage {store.root} ({key} is not there): mount it at the "
-                "same path, or let `results` be a shared mount or a bucket"
-            )
-        else:
-            probe = f"preflight-{uuid.uuid4().hex}"
-            store.put(probe, b"")
-            store.delete(probe)
+        store.get(key)
+        probe = f"preflight-{uuid.uuid4().hex}"
+        store.put(probe, b"")
+        store.delete(probe)
     except Exception as error:  # each client of a storage has errors of its own
-        problems.append(f"cannot use the storage {store.root}: {_reason(error)}")
+        problems.append(
+            f"cannot use the storage {store.root} ({_reason(error)}): mount it at the same path, "
+            "or let `results` be a shared mount or a bucket"
+        )
     return problems
 
 
@@ -102,6 +104,10 @@ def check_this_node(
     For the start of a run, whose node may have joined after the look at all of them.
     """
     if problems := check_node(store, key, expected, files, gpu):
+        if sum(node["Alive"] for node in ray.nodes()) > 1:
+            # A place that is free at once would draw one waiting run after the other, and use up
+            # their tries.
+            time.sleep(UNFIT_SECONDS)
         name = _name(platform.node(), ray.util.get_node_ip_address())
         raise RuntimeError(f"{name} {'; '.join(problems)}")
 
@@ -131,8 +137,6 @@ def _check_nodes(
     key: str,
     files: Sequence[str],
     gpu: bool,
-    notice: Callable[[str], None],
-    seconds: float,
 ) -> list[str]:
     """Run `check_node` on all nodes at once; return their problems, each with its node's name."""
     # Without num_gpus Ray hides none, and no GPU has to be free.
@@ -143,18 +147,17 @@ def _check_nodes(
         ).remote(store, key, versions(), files, gpu and node["Resources"].get("GPU", 0) > 0)
         for node in nodes
     ]
-    ray.wait(asked, num_returns=len(asked), timeout=seconds)
+    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
     problems = []
     for node, answer in zip(nodes, asked, strict=True):
         name = _name(node["NodeManagerHostname"], node["NodeManagerAddress"])
         try:
             found = ray.get(answer, timeout=0)
         except GetTimeoutError:
-            found = [f"has not answered for {seconds:.0f} s: is its storage hanging?"]
+            found = [f"has not answered for {ANSWER_SECONDS:.0f} s: is its storage hanging?"]
         except (RayError, ImportError) as error:
             if not any(n["NodeID"] == node["NodeID"] and n["Alive"] for n in ray.nodes()):
-                notice(f"{name} has left the cluster a moment ago: runs do without it")
-                continue
+                continue  # it has left the cluster a moment ago: runs do without it
             found = [f"cannot run this code: {_reason(error)}"]
         problems += [f"{name} {problem}" for problem in found]
     return problems
@@ -164,20 +167,13 @@ def _check_request(
     request: Mapping[str, float],
     nodes: Sequence[Mapping[str, float]],
     joining: Sequence[Mapping[str, float]],
-    notice: Callable[[str], None],
 ) -> None:
     """Raise UserError for a request that no node meets and none that may join: it would wait."""
     request = {name: amount for name, amount in request.items() if amount > 0}
-
-    def is_met(resources: Mapping[str, float]) -> bool:
-        return all(resources.get(name, 0) >= amount for name, amount in request.items())
-
-    if any(map(is_met, nodes)):
-        return
+    for offer in [*nodes, *joining]:
+        if not offer or all(offer.get(name, 0) >= amount for name, amount in request.items()):
+            return
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in request.items())
-    if any(not resources or is_met(resources) for resources in joining):
-        notice(f"no node has {wanted} yet: runs wait for one to join")
-        return
     most = ", ".join(f"{max(node.get(name, 0) for node in nodes):g} {name}" for name in request)
     raise UserError(
         f"preflight: a run asks for {wanted}, but the most that one of {len(nodes)} nodes has is "

@@ -19,9 +19,7 @@ def test_a_mount_that_a_worker_lacks_is_named_before_any_run(healthy: Cluster) -
     finally:
         worker.run("umount /srv")
     assert code == 2, sweep.said()
-    assert (
-        f"node worker1 ({worker.address}) does not see the storage /srv/unmounted" in sweep.said()
-    )
+    assert f"node worker1 ({worker.address}) cannot use the storage /srv/unmounted" in sweep.said()
     assert "worker2" not in sweep.said()
     assert not (sweep.folder / "runs").exists()
 

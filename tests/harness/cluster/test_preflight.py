@@ -22,33 +22,24 @@ HEAD = {"CPU": 4.0}
 GPU = {"CPU": 8.0, "GPU": 2.0}
 
 
-def _request(
-    nodes: list[dict[str, float]], joining: list[dict[str, float]], **request: float
-) -> list[str]:
-    """Check a request; return the notices."""
-    notices: list[str] = []
-    preflight._check_request(request, nodes, joining, notices.append)
-    return notices
-
-
 def test_a_request_that_no_node_meets_is_refused() -> None:
-    assert _request([HEAD, GPU], [], CPU=8, GPU=2) == []
-    assert _request([HEAD], [], CPU=4, GPU=0) == []
+    preflight._check_request({"CPU": 8, "GPU": 2}, [HEAD, GPU], [])
+    preflight._check_request({"CPU": 4, "GPU": 0}, [HEAD], [])
     with pytest.raises(UserError, match=r"for 1 CPU and 4 GPU, but .* 2 nodes has is 8 CPU"):
-        _request([HEAD, GPU], [], CPU=1, GPU=4)
+        preflight._check_request({"CPU": 1, "GPU": 4}, [HEAD, GPU], [])
 
 
 def test_a_cpu_and_a_gpu_on_two_nodes_do_not_make_a_run() -> None:
     with pytest.raises(UserError):
-        _request([{"CPU": 16.0}, GPU], [], CPU=12, GPU=1)
+        preflight._check_request({"CPU": 12, "GPU": 1}, [{"CPU": 16.0}, GPU], [])
 
 
 def test_a_request_that_a_joining_node_meets_waits_for_it() -> None:
-    waits = ["no node has 1 CPU and 1 GPU yet: runs wait for one to join"]
-    assert _request([HEAD], [{"CPU": 8, "GPU": 1}], CPU=1, GPU=1) == waits
-    assert _request([HEAD], [{}], CPU=1, GPU=1) == waits, "its resources are not known yet"
+    joining = [{"CPU": 8.0, "GPU": 1.0}]
+    preflight._check_request({"CPU": 1, "GPU": 1}, [HEAD], joining)
+    preflight._check_request({"CPU": 1, "GPU": 1}, [HEAD], [{}])  # its resources are unknown
     with pytest.raises(UserError):
-        _request([HEAD], [{"CPU": 8, "GPU": 1}], CPU=1, GPU=2)
+        preflight._check_request({"CPU": 1, "GPU": 2}, [HEAD], joining)
 
 
 @pytest.fixture
@@ -69,7 +60,9 @@ def test_a_fit_node_has_no_problems_and_keeps_no_probe(store: Store) -> None:
 
 def test_a_mount_that_is_not_there_is_named(store: Store) -> None:
     (problem,) = _problems(store, "paper/groups/b.json")
-    assert problem.startswith(f"does not see the storage {store.root} (paper/groups/b.json is not")
+    assert problem.startswith(f"cannot use the storage {store.root} (FileNotFoundError: ")
+    assert "paper/groups/b.json" in problem
+    assert "mount it at the same path" in problem
 
 
 def denied(*_: Any) -> None:
@@ -80,9 +73,10 @@ def test_a_storage_that_takes_no_files_is_named(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "put", denied)
-    assert _problems(store) == [
-        f"cannot use the storage {store.root}: PermissionError: [Errno 13] no"
-    ]
+    (problem,) = _problems(store)
+    assert problem.startswith(
+        f"cannot use the storage {store.root} (PermissionError: [Errno 13] no)"
+    )
 
 
 def test_a_missing_file_is_named_where_the_run_looks(store: Store) -> None:
@@ -141,12 +135,17 @@ def test_a_run_on_an_unfit_node_fails_naming_the_node(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node may have joined after the look at all nodes."""
+    waits: list[float] = []
+    monkeypatch.setattr(ray, "nodes", lambda: 2 * [{"Alive": True}])
+    monkeypatch.setattr(time, "sleep", waits.append)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
     expected = preflight.versions()
     preflight.check_this_node(store, "paper/groups/a.json", expected, [], False)
+    assert waits == []
     name = rf"node {os.uname().nodename} \(10\.0\.0\.7\)"
-    with pytest.raises(RuntimeError, match=f"^{name} does not see /no/w; does not see the stor"):
+    with pytest.raises(RuntimeError, match=f"^{name} does not see /no/w; cannot use the stor"):
         preflight.check_this_node(store, "paper/groups/b.json", expected, ["/no/w"], False)
+    assert waits == [preflight.UNFIT_SECONDS], "other nodes get the waiting runs"
 
 
 @pytest.fixture
@@ -179,10 +178,8 @@ def test_a_node_that_leaves_while_it_is_asked_is_ignored(
         two_nodes.remove_node(leaving, allow_graceful=False)
         wait(asked, **options)
 
-    wait, notices = ray.wait, list[str]()
+    wait = ray.wait
     monkeypatch.setattr(preflight.ray, "wait", wait_while_it_leaves)
     with pytest.raises(UserError, match=r"^preflight: node [^;]* is asked$"):
-        preflight.check_cluster(store, notice=notices.append)
-    (notice,) = notices
-    assert "has left the cluster a moment ago: runs do without it" in notice
+        preflight.check_cluster(store)
     assert store.list() == ["paper/groups/a.json"]
