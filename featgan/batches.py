@@ -3,8 +3,6 @@
 Images stay uint8, on the device if they fit, and are converted to floats one batch at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

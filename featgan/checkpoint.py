@@ -4,8 +4,6 @@ The digest detects a truncated or altered file before any of it is used. Loading
 so that a file can hold tensors, numbers and strings, but no code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

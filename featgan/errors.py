@@ -1,7 +1,5 @@
 """The exception for mistakes that the user can fix, and the first line of any other."""
 
-from __future__ import annotations
-
 
 class UserError(Exception):
     """A user's mistake; its text is one line: what is wrong, where, and what to do.

@@ -3,8 +3,6 @@
 The trainer and the scores both resolve `auto` here, and report the result.
 """
 
-from __future__ import annotations
-
 import torch
 
 from featgan.settings import Precision

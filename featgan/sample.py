@@ -3,8 +3,6 @@
 The generator's file holds its settings, so no sweep file is needed.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import math

@@ -5,8 +5,6 @@ the batches of epoch 7 of stage 2 are the same in every process, and an evaluati
 them.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -5,8 +5,6 @@ A settings class is frozen, strict and closed to unknown keys. Each package decl
 copied into `docs/sweep-file.md`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field

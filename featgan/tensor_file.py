@@ -4,8 +4,6 @@ The metadata of a file has one entry, because safetensors writes several in any 
 the kind of the file, such as `featgan generator 1`; its value is the header as JSON.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

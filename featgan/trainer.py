@@ -5,8 +5,6 @@ global generator; so a continued run ends with the same bytes, and measuring a s
 change the training. Writes no files.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os

@@ -5,8 +5,6 @@ functions. Instead of a built-in name, a sweep file may give `module:function`. 
 imported by name, and only `resolve` imports.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """Weights of published networks: find or download a file, verify it and read its tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the commands share: signals, exit codes, the option --scale, the lock on a sweep."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import io

@@ -3,8 +3,6 @@
 Prints figure 9 and tables 2 and 3 of the paper; trains nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Reads run records and the files next to them; needs no Ray and no GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Prepare, run, report. Run the same command again to continue: finished runs are 
 and interrupted ones continue from their checkpoints.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ a sign, so networks compute in fp32 without TF32, in batches of one fixed size: 
 batch sizes differ in the last bit, and a count must not depend on the images next to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

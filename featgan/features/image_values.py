@@ -5,8 +5,6 @@ depends on its own pixels alone. Values with other inputs, such as the feature c
 a table, are made elsewhere.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Read Keras' VGG16 from its HDF5 files, under torchvision's names."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

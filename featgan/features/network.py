@@ -4,8 +4,6 @@ A layer has the name that torchvision's feature extraction gives it. The weights
 network are a dictionary (`State`), so that one copy can be shared by all processes of a machine.
 """
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any

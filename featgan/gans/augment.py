@@ -4,8 +4,6 @@ D never sees an unchanged image, so it cannot memorise a small data set; G's gra
 through the same changes. Written from the paper's description (section 3, appendix A).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

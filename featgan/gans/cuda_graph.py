@@ -5,8 +5,6 @@ next one. A replay launches all of them at once. It runs the same kernels in the
 results are those of the work itself (tests/featgan/test_gpu.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Does not know stages, epochs or scores. Its caller passes batches of real images
 generators to draw from.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import fields, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The file of a trained generator: its weights, settings and image size."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path

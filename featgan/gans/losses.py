@@ -3,8 +3,6 @@
 A loss is three functions from logits [n] to values [n], one for each image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

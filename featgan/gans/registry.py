@@ -1,7 +1,5 @@
 """The networks of each recipe, and user-defined ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

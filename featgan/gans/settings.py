@@ -1,7 +1,5 @@
 """Settings of the networks, and the loss and optimizer published for each of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -3,8 +3,6 @@
 `decode` is the one place that decides which files are good images; docs/images.md has its table.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The pack: the images of one data set as memory-mapped shards."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from functools import lru_cache

@@ -5,8 +5,6 @@ is the small CNN of `small_cnn.py`. All are frozen and in eval mode, with batch 
 convolutions.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Metrics such as FID compare a generator's images with these.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor

@@ -4,8 +4,6 @@ Pure functions of uint8 images [n, 3, S, S]. The paper's authors assessed outlin
 eye.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

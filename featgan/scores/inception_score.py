@@ -1,7 +1,5 @@
 """The Inception Score (Salimans et al. 2016), a pure function of a classifier's logits."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -4,8 +4,6 @@
 any global random generator, flag or mode.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ It is for sweeps that need no download. The header of its file describes its tra
 accuracy on held-out images.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A criterion is a pure function of the values measured in the stage so far, one f
 higher is better. It is called after each evaluation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

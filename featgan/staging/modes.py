@@ -4,8 +4,6 @@ A mode is a function of the number of groups k that returns the groups each stag
 must appear once, so that the last stage of a growing run trains on all data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from featgan.errors import UserError

@@ -4,8 +4,6 @@ The second and third strategy of CuGAN (Soviany et al. 2020): its curriculum los
 from a distribution that approaches the uniform one. Pure functions of ranks and time.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ Pure logic without tensors. Section 4 of the paper: train on one group, measure 
 the next group where it peaked.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any

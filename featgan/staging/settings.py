@@ -1,7 +1,5 @@
 """Settings of stages and pacing, and the names of criteria."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator

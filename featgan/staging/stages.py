@@ -1,7 +1,5 @@
 """The plan of a run: its stages, and the groups that each of them trains on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal

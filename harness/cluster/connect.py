@@ -4,8 +4,6 @@ The instance ends with the process that started it: Ray's own processes end when
 dies, at the latest a minute after it was killed.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """The device that a run was asked to use, and the versions of the libraries."""
 
-from __future__ import annotations
-
 import platform
 from functools import cache
 from importlib.metadata import version

@@ -4,8 +4,6 @@ Finds what would otherwise show only hours later: a mount that exists on the hea
 version of the code, missing data, a request that no node can meet.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -4,8 +4,6 @@ An interrupted count continues after its finished blocks, and an image that was 
 for any data set, is not counted again.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import importlib.metadata

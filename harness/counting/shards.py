@@ -5,8 +5,6 @@ images. An interrupted count resumes with the blocks that are not finished. All 
 become the feature table: image_id, label, sha256 and feature_count of each image kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from typing import Any, Literal

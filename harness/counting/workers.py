@@ -4,8 +4,6 @@ On a CPU one actor per core does all of it: decoding is a hundredth of the work.
 all cores decode, write the shards and keep the counting actors fed. Pixels never reach the driver.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """Check user-defined functions and required files before a sweep starts."""
 
-from __future__ import annotations
-
 import os
 
 from featgan.errors import UserError

@@ -1,7 +1,5 @@
 """Texts on a sweep: what `--dry-run` prints, and the notes and settings kept with its results."""
 
-from __future__ import annotations
-
 import yaml
 
 from featgan.errors import UserError

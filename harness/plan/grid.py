@@ -1,7 +1,5 @@
 """The grid of a sweep: its cells, one for each run."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """Load a sweep file: parse, validate, and check every cell of its grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

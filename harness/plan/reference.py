@@ -1,7 +1,5 @@
 """Write `docs/sweep-file.md` from the settings: `python -m harness.plan.reference`."""
 
-from __future__ import annotations
-
 import inspect
 import types
 import typing

@@ -1,7 +1,5 @@
 """A run to be trained: its settings, the store keys of its data, its length."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from harness.plan.grid import Cell

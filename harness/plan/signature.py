@@ -4,8 +4,6 @@ Settings that a run ignores are hashed with their default values, so changing th
 run.
 """
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Any
 

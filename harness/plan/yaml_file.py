@@ -3,8 +3,6 @@
 Knows YAML and pydantic's errors, but none of the keys.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import typing

@@ -1,7 +1,5 @@
 """The classifier that a sweep trains on the labels of its data sets."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A histogram for TensorBoard of the values that images are grouped by."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path

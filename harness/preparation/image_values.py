@@ -3,8 +3,6 @@
 They are one Parquet file of `image_id` and `value` next to the feature table.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from pathlib import Path

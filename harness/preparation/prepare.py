@@ -4,8 +4,6 @@ Data sets, groups, classifier and scores of real images are made when the first 
 and kept in the store.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

@@ -4,8 +4,6 @@ The score is measured under a run's own protocol: it is the ceiling of generated
 made once for each data set and way of scoring, through Ray, next to the feature table.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A data set in the store that is counted and packed: record, table, images and rejections."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The file of the values that a data set's images are grouped by, where these are not counts."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

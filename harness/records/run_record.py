@@ -3,8 +3,6 @@
 A trial writes it; the sweep reads from it which runs are done.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict

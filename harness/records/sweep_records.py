@@ -3,8 +3,6 @@
 Unknown keys are ignored, so that tables can be made from the files of a later version.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 

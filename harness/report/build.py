@@ -1,7 +1,5 @@
 """Tables, figures and report of a sweep, finished or not, made from its records alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.records.sweep_results import SweepResults, cell_name

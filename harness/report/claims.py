@@ -4,8 +4,6 @@ The authors judged outlines and colours by eye; `featgan.scores.image_quality` m
 claim is supported, contradicted or undecided by paired differences over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise

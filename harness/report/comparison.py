@@ -1,7 +1,5 @@
 """Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
-from __future__ import annotations
-
 from harness.records.sweep_results import SweepResults, dotted
 from harness.report.statistics import mean, probability_of_improvement
 from harness.report.table import Column, Table, Value

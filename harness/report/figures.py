@@ -4,8 +4,6 @@ Each is drawn as a matplotlib figure by a pure function and saved as PNG; drawin
 The palette is that of Okabe and Ito, made for the colour-blind; a mode has one colour everywhere.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import textwrap

@@ -4,8 +4,6 @@ The tables come from the other modules and the pictures from `figures/`; here th
 order, shrunk and inlined. All markup is in the template, which escapes everything else.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

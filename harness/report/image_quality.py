@@ -1,7 +1,5 @@
 """Tables of what real and generated images look like: outlines, colours, diversity."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from harness.records.sweep_results import QUALITIES, SweepResults, count_columns

@@ -1,7 +1,5 @@
 """The paper's tables for any grid: feature groups (2, 3), epochs and scores (4, 5), every run."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -4,8 +4,6 @@ One table for each data set and score protocol; a score of another protocol gets
 its own, with the protocol as its heading.
 """
 
-from __future__ import annotations
-
 from itertools import combinations, product
 from typing import Any
 

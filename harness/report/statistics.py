@@ -4,8 +4,6 @@ Three seeds make all of these coarse: a bootstrap over three numbers gives nothi
 their range, however far from it the truth is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

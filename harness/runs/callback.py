@@ -1,7 +1,5 @@
 """Tune's callback: shows the progress of the runs and records why runs fail."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Keep a run's two newest checkpoints; fall back to the older if the newer is damaged."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from featgan import checkpoint

@@ -1,7 +1,5 @@
 """Measure what a sweep costs: train real steps on random images, and compute real scores."""
 
-from __future__ import annotations
-
 import math
 import os
 import resource

@@ -4,8 +4,6 @@ A run's final score is the best of many noisy evaluations, which is a selection 
 generator of every finished run is scored with noise that its training never saw. Needs no Ray.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection
 from functools import cache, partial

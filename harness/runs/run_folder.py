@@ -1,7 +1,5 @@
 """The files of a run, and when each of them is written."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import time

@@ -1,7 +1,5 @@
 """The runs of a sweep by their records: finished, unfinished, missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

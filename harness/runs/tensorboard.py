@@ -1,7 +1,5 @@
 """TensorBoard's event files of a run, with epochs spent on the x axis."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ The run's own folder is the truth. A trial continues from the checkpoint it find
 wherever it is started; Tune's checkpoints are not used.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

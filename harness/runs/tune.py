@@ -4,8 +4,6 @@ Tune schedules, places and retries. Which runs are done is read from their recor
 Tune's own state is discarded.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

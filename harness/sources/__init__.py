@@ -1,7 +1,5 @@
 """Where images come from: folders, buckets, CelebA, torchvision's sets, built-in sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Literal
 

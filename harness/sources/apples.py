@@ -4,8 +4,6 @@ Every picture has its own scene: one to five apples of one variety, a background
 light. A picture is a function of (seed, index, size) alone.
 """
 
-from __future__ import annotations
-
 import colorsys
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A source finds its images (`find`) and its reader fetches one of them by locatio
 that sees the same files. Decoding, counting and copying are not its business.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The built-in data sets, which need no files: apples (drawn) and digits (scikit-learn's)."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from functools import cache

@@ -4,8 +4,6 @@ Reads `list_attr_celeba.txt` itself and needs only this file and the images: tor
 needs four more files and refuses copies whose line ends are not CRLF.
 """
 
-from __future__ import annotations
-
 import difflib
 import io
 import os

@@ -1,7 +1,5 @@
 """Image files in folders and buckets: found under any name, and read."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

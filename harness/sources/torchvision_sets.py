@@ -1,7 +1,5 @@
 """Labelled image sets of `torchvision.datasets`, on disk or downloaded by torchvision."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import inspect

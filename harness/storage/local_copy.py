@@ -1,7 +1,5 @@
 """A local copy of a sweep's small files, for code that works on folders."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A sweep file with one is refused, so that none is logged or kept in a record. Wh
 is redacted all the same: libraries may repeat an address of the environment.
 """
 
-from __future__ import annotations
-
 import re
 
 HIDDEN = "***"

@@ -1,7 +1,5 @@
 """Recognise a storage that is unreachable for a while, and wait for it."""
 
-from __future__ import annotations
-
 import errno
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A file that was damaged, cut or edited is refused when it is read. A file withou
 read as it is: people may write one by hand.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

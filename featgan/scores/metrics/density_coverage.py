@@ -1,7 +1,5 @@
 """Density and coverage (Naeem et al. 2020)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

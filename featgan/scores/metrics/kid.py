@@ -1,7 +1,5 @@
 """Kernel Inception Distance (Bińkowski et al. 2018)."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

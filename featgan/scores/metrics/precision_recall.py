@@ -1,7 +1,5 @@
 """Improved precision and recall (Kynkäänniemi et al. 2019)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The functions of the built-in metrics, and a call of any metric by its name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor

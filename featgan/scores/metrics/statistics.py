@@ -1,7 +1,5 @@
 """Features of real images, and what metrics derive from features: distances and radii of balls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
