@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 moto = pytest.importorskip("moto.server")
+s3fs = pytest.importorskip("s3fs")
 
 
 @contextmanager
@@ -22,5 +23,6 @@ def serving(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()  # one made before has no keys, or another's
     yield f"{host}:{port}"
     server.stop()
