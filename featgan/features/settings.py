@@ -1,9 +1,7 @@
 """Settings of the feature counts and of the groups, and the names they accept; needs no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -82,7 +80,7 @@ class GroupSettings(Settings):
     """For `balanced`: largest difference of a group's size from images / k, as a share of it."""
 
     @model_validator(mode="after")
-    def _table_and_column(self) -> GroupSettings:
+    def _table_and_column(self) -> Self:
         if self.by == "table" and not (self.table and self.column):
             raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
         return self

@@ -1,10 +1,8 @@
 """Settings of the scores, and the names of classifiers and metrics; needs no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -59,7 +57,7 @@ class ScoreSettings(Settings):
     `density_coverage`, or `module:function`."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> ScoreSettings:
+    def _consistent(self) -> Self:
         if self.count < 2 * self.splits:
             raise ValueError(f"count {self.count} leaves {self.splits} splits under 2 images each")
         if "precision_recall" in self.metrics and self.count <= MANIFOLD_NEIGHBOURS:

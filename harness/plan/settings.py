@@ -4,11 +4,9 @@ The sections are the settings classes of `featgan` and `harness.sources`. Code o
 package sees these classes, and no dictionary of keys.
 """
 
-from __future__ import annotations
-
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -80,7 +78,7 @@ class Method(Sections):
     """The settings of one run: everything that can change its result."""
 
     @model_validator(mode="after")
-    def _whole_evaluations(self) -> Method:
+    def _whole_evaluations(self) -> Self:
         epochs, every = self.training.stage_epochs, self.training.evaluate_every
         if epochs % every:
             raise ValueError(
@@ -90,7 +88,7 @@ class Method(Sections):
         return self
 
     @model_validator(mode="after")
-    def _watched_is_measured(self) -> Method:
+    def _watched_is_measured(self) -> Self:
         known = [SCORE, *reported(self.score.metrics)]
         if self.stages.watch not in known:
             raise ValueError(
@@ -128,7 +126,7 @@ class Grid(Settings):
         return math.prod([len(self.mode), len(self.seed), *map(len, self.axes.values())])
 
     @model_validator(mode="after")
-    def _distinct_values(self) -> Grid:
+    def _distinct_values(self) -> Self:
         for key, values in self.model_dump().items():
             texts = [json.dumps(value, sort_keys=True, default=str) for value in values or []]
             if len(set(texts)) < len(texts):
@@ -180,7 +178,7 @@ class Sweep(Sections):
     """Limits on the machines."""
 
     @model_validator(mode="after")
-    def _known_data(self) -> Sweep:
+    def _known_data(self) -> Self:
         for name in (name for grid in self.grid for name in grid.data or []):
             if name not in self.data:
                 raise ValueError(f"grid.data: there is no data set {name!r} in `data`")

@@ -3,15 +3,13 @@
 A file that cannot be read, or that belongs to other runs, is left out and named in `problems`.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -117,7 +115,7 @@ class SweepResults:
     problems: list[str]
 
     @classmethod
-    def read(cls, folder: Path) -> SweepResults:
+    def read(cls, folder: Path) -> Self:
         """Read a sweep's folder, finished or not; raise UserError where there is none."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of a sweep")
