@@ -178,7 +178,7 @@ def test_a_stopped_sweep_saves_its_runs(commands, sweep_file, prepared, number):
     process.send_signal(number)
     code, _, err = commands.finish(process)
     assert code == 1
-    assert "the same command continues them: python " in err
+    assert "run the same command again to continue: python " in err
     assert "Traceback" not in err
     stopped = records(folder)
     assert {record["status"] for record in stopped.values()} == {"interrupted"}
