@@ -13,12 +13,12 @@ SMALL := not (slow or cluster or gpu)
 sweep: .venv/ready  ## run the quickstart sweep
 	$(BIN)/python harness/sweep.py
 
-test: lint  ## lint, the tests without Ray, those on one shared Ray, and one sweep; minutes
+test: lint  ## lint, the tests without Ray, those on one shared Ray; minutes
 	$(BIN)/python -m pytest -m "not (ray_session or own_ray) and $(SMALL)" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "(ray_session or smoke) and $(SMALL)"
+	$(BIN)/python -m pytest -m "ray_session and $(SMALL)"
 
-test-ray: .venv/ready-dev  ## the other tests that start Ray; minutes
-	$(BIN)/python -m pytest -m "own_ray and not smoke and $(SMALL)"
+test-ray: .venv/ready-dev  ## the tests whose commands start Ray; minutes
+	$(BIN)/python -m pytest -m "own_ray and $(SMALL)"
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check

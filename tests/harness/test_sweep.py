@@ -118,7 +118,6 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(sweep_file, extra, message)
     "SIGKILL of any process at any moment: the same command ends with the undisturbed tables "
     "and generators",
 )
-@pytest.mark.smoke
 def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undisturbed, prepared):
     """Kill the command during runs; run it again, and compare bytes with an undisturbed sweep."""
     file = sweep_file(epochs=20)
