@@ -57,10 +57,8 @@ def test_problems_of_the_listing_end_a_count_before_it_begins(
         run(photos, Store(str(tmp_path / "store")), max_rejected=0.1)
 
 
-def test_an_interrupted_count_resumes_after_its_blocks(
-    photos: Path, tmp_path: Path, here: Here
-) -> None:
-    store = Store(str(tmp_path / "store"))
+def interrupt(photos: Path, store: Store) -> None:
+    """Stop a count after its first 8 images."""
 
     def stop(_: str, done: int, __: int | None) -> None:
         if done >= 8:
@@ -68,6 +66,13 @@ def test_an_interrupted_count_resumes_after_its_blocks(
 
     with pytest.raises(Interrupted):
         run(photos, store, progress=stop)
+
+
+def test_an_interrupted_count_resumes_after_its_blocks(
+    photos: Path, tmp_path: Path, here: Here
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    interrupt(photos, store)
     assert here.seen == 8
     shown: list[int] = []
     data = run(photos, store, progress=lambda _, done, __: shown.append(done))
@@ -82,13 +87,7 @@ def test_an_interrupted_count_of_a_changed_source_is_not_lost(
     photos: Path, tmp_path: Path, here: Here
 ) -> None:
     store = Store(str(tmp_path / "store"))
-
-    def stop(_: str, done: int, __: int | None) -> None:
-        if done >= 8:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        run(photos, store, progress=stop)
+    interrupt(photos, store)
     (photos / "19.png").rename(photos / "99.png")
     assert (run(photos, store).images, here.seen) == (IMAGES, IMAGES)
 
