@@ -16,10 +16,6 @@ from featgan.errors import UserError, first_line
 from harness.storage.redaction import redacted
 
 LARGEST_FILE = 2**18
-LARGEST_EXPANSION = 2**20
-"""Characters of a file with its aliases expanded."""
-NODE_CHARACTERS = 10
-"""Characters that a node counts as in addition to its text."""
 LONGEST_INTEGER = 20
 """Characters of an integer; a longer one has more than 64 bits."""
 LONGEST_SHOWN = 60
@@ -34,42 +30,26 @@ CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class _Loader(yaml.SafeLoader):
     """YAML's safe types; reads `1e-4` as a number, and refuses a key that is given twice."""
 
-    def __init__(self, stream: bytes) -> None:
-        super().__init__(stream)
-        self._sizes: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node like the base class; raise ConstructorError for one that is refused."""
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        assert node is not None
-        if is_alias and node not in self._sizes:
-            _refuse(node, "an alias refers to the value that holds it")
-        if not is_alias:
-            size = NODE_CHARACTERS + self._checked_size(node)
-            if size > LARGEST_EXPANSION:  # nested aliases would take hours and all memory
-                _refuse(node, f"more than {LARGEST_EXPANSION} characters, aliases expanded")
-            self._sizes[node] = size
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """Compose a text or number; raise ConstructorError for one that is refused."""
+        node = super().compose_scalar_node(anchor)
+        if "://" in node.value and (shown := redacted(node.value)) != node.value:
+            _refuse(node, f"{_shortened(shown)}: {NO_CREDENTIALS}")
+        if found := CONTROL.search(node.value):
+            _refuse(node, f"control character {found[0]!a} in a text")
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INTEGER:
+            _refuse(node, "an integer of more than 64 bits")
         return node
 
-    def _checked_size(self, node: yaml.Node) -> int:
-        """Characters of the text of a node, or of its inner nodes, all of which are composed."""
-        if isinstance(node, yaml.ScalarNode):
-            if "://" in node.value and (shown := redacted(node.value)) != node.value:
-                _refuse(node, f"{_shortened(shown)}: {NO_CREDENTIALS}")
-            if found := CONTROL.search(node.value):
-                _refuse(node, f"control character {found[0]!a} in a text")
-            if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_INTEGER:
-                _refuse(node, "an integer of more than 64 bits")
-            return len(node.value)
-        if isinstance(node, yaml.SequenceNode):
-            return sum(self._sizes[child] for child in node.value)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping; raise ConstructorError for one that has a key twice."""
+        node = super().compose_mapping_node(anchor)
         keys = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in keys:
                 _refuse(key, f"key {_shown(key.value)} twice")
             keys.add(key.value)
-        return sum(self._sizes[child] for pair in node.value for child in pair)
+        return node
 
 
 def _refuse(node: yaml.Node, problem: str) -> None:
@@ -96,7 +76,7 @@ def parse(path: Path) -> dict[str, Any]:
         content = yaml.load(data, _Loader)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{path}: {where}{_one_line(error.problem or error.context)}") from None
+        raise UserError(f"{path}: {where}{error.problem or error.context}") from None
     # PyYAML's constructors raise LookupError, AttributeError and others for invalid tags
     except Exception as error:
         raise UserError(f"{path}: not readable as YAML: {first_line(error)}") from None
@@ -123,8 +103,8 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> str
         return f"{key}: one of {context['expected_tags']}, not {tag}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return _one_line(f"{key}: {message}" if place else message)
-    return _one_line(f"{key}: {message[:1].lower()}{message[1:]}, not {_shown(first['input'])}")
+        return f"{key}: {message}" if place else message
+    return f"{key}: {message[:1].lower()}{message[1:]}, not {_shown(first['input'])}"
 
 
 def nearest(key: str, keys: list[str]) -> str:
@@ -174,7 +154,3 @@ def _shown(value: Any) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "…"
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())

@@ -259,30 +259,22 @@ def test_the_mutations_make_plans_and_mistakes_alike() -> None:
     assert OUTCOMES["reason"] > CASES / 4
 
 
-BOMBS = {
-    "lists": "a: &a [x, x]\n" + "".join(f"b{n}: &{c} [{', '.join([f'*{p}'] * 9)}]\n"
-        for n, (p, c) in enumerate(zip("abcdefghi", "bcdefghij", strict=True))),
-    "pairs": "a: &a [x, x]\n" + "".join(f"b{n}: &{c} !!pairs [{', '.join([f'k: *{p}'] * 9)}]\n"
-        for n, (p, c) in enumerate(zip("abcdefghi", "bcdefghij", strict=True))),
-    "merges": "a: &a {x: 1}\n" + "".join(f"b{n}: &{c} {{<<: [{', '.join([f'*{p}'] * 9)}]}}\n"
-        for n, (p, c) in enumerate(zip("abcdefghi", "bcdefghij", strict=True))),
-    "cycle of a long key": f"a: &a {{? {'k' * 100_000} : *a}}\n",
-    "long text": f"a: &a {'k' * 100_000}\nb: [{', '.join(['*a'] * 30_000)}]\n",
+LARGE = {
     "many keys": "".join(f"k{n}:\n" for n in range(25_000)),
     "deep": "[" * 100_000,
     "deep blocks": "- " * 100_000,
     "sexagesimal": "a: " + "1:" * 60_000 + "1\n",
-}  # fmt: skip
+    "long": "a" * 2**24,
+}
 
 
 @pytest.mark.guarantee(
-    "Sweep files",
-    "Too long, deep or self-referencing files are refused in seconds and little memory",
+    "Sweep files", "Too long or deep files are refused in seconds and little memory"
 )
-@pytest.mark.parametrize("kind", BOMBS)
-def test_bombs_are_refused_in_seconds_and_little_memory(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "bomb.yaml"
-    path.write_text(BOMBS[kind])
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_files_are_refused_in_seconds_and_little_memory(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text(LARGE[kind])
     code = (
         "import resource, sys\n"
         "from harness.plan.yaml_file import parse\n"
