@@ -26,13 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_scale(parser)
     options = parser.parse_args(arguments)
 
-    def work() -> int:
-        sweep = load(options.file, options.scale)
-        checks.refuse_results_among_images(sweep)
-        checks.check_user_functions(sweep)
-        return count_and_group(sweep, Screen())
-
-    return exit_code(work)
+    return exit_code(lambda: count_and_group(load(options.file, options.scale), Screen()))
 
 
 def count_and_group(sweep: Sweep, screen: Screen) -> int:

@@ -100,7 +100,6 @@ def digest(values: np.ndarray) -> str:
 
 def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
     """Return a function's values [n] of all images, from tasks on the whole cluster."""
-    resolve(by, PIXEL_VALUES)  # so that a wrong name is reported before anything starts
     image_bytes = 3 * open_pack(store, data.key).size ** 2
     parts = _parts(data, max(1, PART_BYTES // image_bytes))
     tasks = [_values.remote(store, data.key, by, part) for part in parts]

@@ -59,7 +59,8 @@ def test_a_missing_function_is_reported_before_ray_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
-    plan('{by: "nowhere_at_all:redness"}')
+    with pytest.raises(UserError, match="there is no module 'nowhere_at_all'"):
+        plan('{by: "nowhere_at_all:redness"}')
     assert main([str(tmp_path / "s.yaml")]) == 2
     assert "nowhere_at_all:redness: there is no module" in capsys.readouterr().err
 
@@ -110,7 +111,7 @@ def test_results_among_the_images_are_refused(
     }
     assert main[command]() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(r"featgan: results: .* lies in .*/photos, where data\.a looks for", line)
+    assert re.match(r"featgan: s\.yaml: results: .* lies in .*/photos, where data\.a looks", line)
 
 
 def test_results_elsewhere_or_in_a_bucket_are_accepted(plan: Callable[[str], Sweep]) -> None:
