@@ -1,9 +1,7 @@
 """The work of a sweep, computed from its file and the number of images."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 from harness.plan.grid import Cell
 from harness.plan.settings import Sweep
@@ -12,19 +10,15 @@ KEPT_CHECKPOINTS = 2
 """Checkpoints that a run keeps."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The work of runs, summed; groups are assumed to be of equal size."""
 
-    steps: int = 0
-    images: int = 0
+    steps: int
+    images: int
     """Real images trained on."""
-    evaluations: int = 0
-    score_images: int = 0
+    evaluations: int
+    score_images: int
     """Images generated for evaluations."""
-
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def estimate(cell: Cell, images: int) -> Estimate:
@@ -46,7 +40,8 @@ def estimate(cell: Cell, images: int) -> Estimate:
 
 def total(cells: list[Cell], images: dict[str, int]) -> Estimate:
     """Return the work of the runs of all cells, on data sets of `images` images by name."""
-    return sum((estimate(cell, images[cell.data]) for cell in cells), Estimate())
+    works = (estimate(cell, images[cell.data]) for cell in cells)
+    return Estimate(*map(sum, zip(*works, strict=True)))
 
 
 def count_images(sweep: Sweep, cells: list[Cell]) -> dict[str, int]:

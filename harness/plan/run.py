@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from harness.plan.estimate import estimate
 from harness.plan.grid import Cell
 
 
@@ -45,12 +46,6 @@ class Run:
         return sum(stage.epochs for stage in self.cell.stages)
 
     @property
-    def planned_images(self) -> float:
+    def planned_images(self) -> int:
         """Number of images, with repetitions, that the run trains on; a measure of its length."""
-        method = self.cell.method
-        steps, batch = method.training.epoch_steps, method.training.batch_size
-        of_group = self.images / method.groups.k
-        return sum(
-            stage.epochs * (steps * batch if steps else of_group * len(stage.groups))
-            for stage in self.cell.stages
-        )
+        return estimate(self.cell, self.images).images

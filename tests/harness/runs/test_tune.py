@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Store:
 def a_run(mode: Any, seed: int = 0) -> Run:
     training = {"stage_epochs": 4, "evaluate_every": 1}
     cell = Cell("a", mode, seed, Method.model_validate({"training": training}))
-    return Run("s", cell, f"0{seed}", "features/a", "s/groups/a.json", None)
+    return Run("s", cell, f"0{seed}", "features/a", "s/groups/a.json", None, images=192)
 
 
 class Terminal(io.StringIO):
@@ -228,7 +228,8 @@ def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
     # Three stages of four epochs on all the data; or on one, two and three thirds of it.
     conventional, ascending = a_run("conventional"), a_run("ascending")
     assert conventional.planned_images / ascending.planned_images == pytest.approx(12 / 8)
-    assert replace(ascending, images=3).planned_images == 3 * ascending.planned_images
+    longer = replace(ascending, images=3 * ascending.images)
+    assert longer.planned_images == 3 * ascending.planned_images
 
 
 def test_time_left_of_continued_runs_is_from_where_they_continue(store: Store) -> None:
