@@ -12,12 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from harness.storage.redaction import redacted
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 PLAIN_SECONDS = 10.0
 """Minimum time between two progress lines without a terminal."""
@@ -62,12 +59,11 @@ class Screen:
         from rich.console import Console
         from rich.live import Live
 
-        self._out = out or sys.stderr
-        console = Console(file=self._out, force_terminal=self._out.isatty())
+        file = out or sys.stderr
+        self._console = Console(file=file, force_terminal=file.isatty())
         self._live = Live(
-            console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
-        self._is_live = console.is_interactive
         self._started, self._shown = time.monotonic(), 0.0
         self._counted, self._before = "", 0
 
@@ -77,7 +73,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._print(redacted(text))
+        with suppress(OSError):  # the terminal may be closed; runs must go on
+            self._console.out(redacted(text), highlight=False)
 
     def features(self, what: str, done: int, total: int | None) -> None:
         """Show the progress of counting, or without a total the line itself.
@@ -106,8 +103,7 @@ class Screen:
             parts.append(f"{self._left(counts.share)} left")
         if counts.best:
             parts.append(f"best {counts.best}")
-        tables = [_table(counts.running)] if counts.running else []
-        self._show(", ".join(parts), *tables, force=last)
+        self._show(", ".join(parts), counts.running, force=last)
 
     def begin(self) -> None:
         """Start the clock for the time left."""
@@ -115,7 +111,7 @@ class Screen:
 
     def is_due(self) -> bool:
         """Return whether progress would be shown now, so that callers can skip costly updates."""
-        pause = LIVE_SECONDS if self._is_live else PLAIN_SECONDS
+        pause = LIVE_SECONDS if self._console.is_interactive else PLAIN_SECONDS
         return time.monotonic() - self._shown >= pause
 
     def end(self) -> None:
@@ -127,40 +123,29 @@ class Screen:
         seconds = (time.monotonic() - self._started) * (1 - share) / share
         return str(timedelta(seconds=round(seconds)))
 
-    def _show(self, line: str, *tables: Table, force: bool = False) -> None:
+    def _show(
+        self, line: str, running: Mapping[str, Progress] | None = None, force: bool = False
+    ) -> None:
         """Show a line and the runs under way in the place of those before, when they are due."""
         if not force and not self.is_due():
             return
         self._shown = time.monotonic()
-        if not self._is_live:
-            self._print(line)
+        if not self._console.is_interactive:
+            self.say(line)
             return
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        if running:
+            table.add_column("run under way", no_wrap=True)
+            table.add_column("done", justify="right")
+            table.add_column("best score", justify="right")
+            table.add_column("on")
+            for name, run in sorted(running.items()):
+                score = f"{run.best_score:.3f}" if math.isfinite(run.best_score) else ""
+                table.add_row(Text(name), f"{run.share:.0%}", score, Text(run.host))
         with suppress(OSError):
-            from rich.console import Group
-            from rich.text import Text
-
             self._live.start()
-            self._live.update(Group(Text(line), *tables), refresh=True)
-
-    def _print(self, text: str) -> None:
-        with suppress(OSError):  # the terminal may be closed; runs must go on
-            if self._live.is_started:
-                self._live.console.out(text, highlight=False)
-            else:
-                print(text, file=self._out, flush=True)
-
-
-def _table(running: Mapping[str, Progress]) -> Table:
-    """Return a table with a row for each run under way."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run under way", no_wrap=True)
-    table.add_column("done", justify="right")
-    table.add_column("best score", justify="right")
-    table.add_column("on")
-    for name, run in sorted(running.items()):
-        score = f"{run.best_score:.3f}" if math.isfinite(run.best_score) else ""
-        table.add_row(Text(name), f"{run.share:.0%}", score, Text(run.host))
-    return table
+            self._live.update(Group(Text(line), table), refresh=True)
