@@ -4,7 +4,6 @@ import argparse
 import errno
 import io
 import os
-import select
 import shlex
 import signal
 import sys
@@ -58,10 +57,11 @@ def exit_code(work: Callable[[], int]) -> int:
         return code
     except KeyboardInterrupt:
         text = f"featgan: stopped at once; to continue: {command_line()}"
+    except BrokenPipeError:  # nobody reads the output any more, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more when it ends
+        return 1
     # Clients of buckets have errors of their own.
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
-            return 1
         cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
         if isinstance(cause, UserError):
             code, text = 2, "featgan: " + " ".join(str(cause).split())
@@ -71,16 +71,6 @@ def exit_code(work: Callable[[], int]) -> int:
             text = traceback.format_exc().rstrip()
     print(redacted(text), file=sys.stderr)
     return code
-
-
-def _is_stdout_closed() -> bool:
-    """Return whether nobody reads the output any more, as after `| head`; discard the rest."""
-    poll = select.poll()
-    poll.register(1, 0)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more when it ends
-    return True
 
 
 def _is_of_storage(error: Exception) -> bool:
