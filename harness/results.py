@@ -73,9 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         results = build.make(folder, options.reach)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{error.filename}: {error.strerror}; remove it") from error
-    print(build.summary(results))
-    print(f"Tables: {folder / 'tables' / 'tables.md'}\nFigures: {folder / 'figures'}")
-    print(f"Report: {folder / 'report.html'}")
+    print(build.summary(results, folder))
     return 0
 
 

@@ -12,13 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
-from harness.cli import (
-    add_scale,
-    command_line,
-    exit_code,
-    install_signal_handlers,
-    sweep_lock,
-)
+from harness.cli import add_scale, command_line, exit_code, install_signal_handlers, sweep_lock
 from harness.display import Screen
 from harness.plan import checks
 from harness.plan.describe import describe, notes, settings_text
@@ -43,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         sweep = load(options.file, options.scale)
-        checks.refuse_results_among_images(sweep)
-        checks.check_user_functions(sweep)
         if not (options.dry_run or options.probe):
             return run_sweep(sweep, Screen())
         print(describe(sweep))
@@ -110,16 +102,7 @@ def report(sweep: Sweep, store: Store) -> str:
     from harness.storage.local_copy import mirrored
 
     with mirrored(store, sweep.name) as folder:
-        text = build.summary(build.make(folder))
-    home = store.join(sweep.name)
-    lines = [
-        text,
-        f"report:  {home}/report.html",
-        f"tables:  {home}/tables/tables.md",
-        f"figures: {home}/figures",
-        f"curves:  tensorboard --logdir {home}",
-    ]
-    return "\n".join(lines)
+        return build.summary(build.make(folder), store.join(sweep.name))
 
 
 def _write_plan(sweep: Sweep, store: Store, names: list[str]) -> None:

@@ -39,10 +39,16 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
     return results
 
 
-def summary(results: SweepResults) -> str:
-    """Return the main tables as text for the terminal, and what is missing."""
+def summary(results: SweepResults, home: str | Path) -> str:
+    """Return text for the terminal: what is missing, the main tables, what the sweep's home has."""
     tables = [*group_tables(results), *score_tables(results)]
-    return "\n".join([*state(results), "", *(table.text() for table in tables)])
+    files = [
+        f"report:  {home}/report.html",
+        f"tables:  {home}/tables/tables.md",
+        f"figures: {home}/figures",
+        f"curves:  tensorboard --logdir {home}",
+    ]
+    return "\n".join([*state(results), "", *(table.text() for table in tables), *files])
 
 
 def all_sections(results: SweepResults, reach: float | None = None) -> list[Section]:

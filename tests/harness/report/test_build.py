@@ -32,7 +32,7 @@ def test_a_sweep_whose_runs_all_failed_has_its_tables(sweep_folder):
     for path in folder.glob("runs/*/run.json"):
         record = json.loads(path.read_text()) | {"status": "failed", "reason": "no disk"}
         path.write_text(json.dumps(record))
-    text = build.summary(build.make(folder))
+    text = build.summary(build.make(folder), folder)
     assert "0 of 3 runs finished." in text
     assert "Left out (failed: no disk): a-descending-seed0, a-ascending-seed0" in text
     assert not list((folder / "tables").glob("seeds-*.csv"))
