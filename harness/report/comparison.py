@@ -1,7 +1,7 @@
 """Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
 from harness.records.sweep_results import SweepResults, dotted
-from harness.report.statistics import mean, probability_of_improvement
+from harness.report.statistics import probability_of_improvement
 from harness.report.table import Column, Table, Value
 
 
@@ -23,19 +23,19 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
     for number, block in enumerate(first.blocks(), 1):
         others = second.frame[second.frame["protocol"] == block.protocol]
         rows: list[list[Value]] = []
-        shared = block.patterns["label"][block.patterns.index.isin(others["pattern"])]
-        for pattern, label in shared.items():
-            sweeps = [
-                runs[runs["counts"] & (runs["pattern"] == pattern)] for runs in (block.runs, others)
-            ]
+        for pattern, of_first in block.runs.groupby("pattern", sort=False):
+            of_second = others[others["pattern"] == pattern]
+            if of_second.empty:
+                continue
+            sweeps = [runs[runs["counts"]] for runs in (of_first, of_second)]
             a, b = (runs["final_score"] for runs in sweeps)
-            probability = probability_of_improvement(b, a) if len(a) and len(b) else None
             rows.append(
                 [
-                    str(label),
+                    of_first["label"].iloc[0],
                     f"{len(a)} and {len(b)}",
-                    *(mean(a), mean(b), mean(b) - mean(a), probability),
-                    *(mean(runs["epochs_to_peak"]) for runs in sweeps),
+                    *(a.mean(), b.mean(), b.mean() - a.mean()),
+                    probability_of_improvement(b, a) if len(a) and len(b) else None,
+                    *(runs["epochs_to_peak"].mean() for runs in sweeps),
                 ]
             )
         columns = [
@@ -51,14 +51,9 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
     if first.runs and second.runs:
         one, other = (dict(dotted(results.runs[0].settings)) for results in (first, second))
         keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-        tables.append(
-            Table(
-                "comparison-settings",
-                "Settings of the first runs that differ",
-                [Column(name) for name in ("key", *names)],
-                [[key, str(one.get(key)), str(other.get(key))] for key in keys],
-            )
-        )
+        settings = [[key, str(one.get(key)), str(other.get(key))] for key in keys]
+        columns, title = [*map(Column, ("key", *names))], "Settings of the first runs that differ"
+        tables.append(Table("comparison-settings", title, columns, settings))
     return [table for table in tables if table.rows]
 
 

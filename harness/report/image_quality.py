@@ -3,7 +3,6 @@
 from typing import Any
 
 from harness.records.sweep_results import QUALITIES, SweepResults, count_columns
-from harness.report.statistics import mean
 from harness.report.table import Column, Table
 
 COLUMNS = {
@@ -41,8 +40,8 @@ def quality_tables(results: SweepResults) -> list[Table]:
         measured = runs[runs["counts"] & runs["rescore_protocol"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
             # a run without the network's weights has no feature counts
-            counts = {key: found[key].dropna() for key in ("feature_count", "feature_count_sd")}
-            means = {key: mean(values) for key, values in (dict(found[QUALITIES]) | counts).items()}
+            counts = found[["feature_count", "feature_count_sd"]].mean()
+            means = {**found[QUALITIES].mean(skipna=False), **counts}
             rows.append({"label": found["label"].iloc[0], "runs": len(found), **means})
         cells = [[row.get(key) for key in COLUMNS] for row in rows]
         title = f"{data}: real and generated images"

@@ -5,7 +5,6 @@ its own, with the protocol as its heading.
 """
 
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ import pandas as pd
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
 from harness.report.paper_tables import ceiling_note
-from harness.report.statistics import compare, deviation, mean
+from harness.report.statistics import compare
 from harness.report.table import Column, Table, Value
 
 MEASURES = (
@@ -52,23 +51,21 @@ def seed_table(block: Block) -> Table:
     columns = [
         (Column("pattern"), block.patterns["label"]),
         *((Column(f"seed {seed}", 3), scores[seed]) for seed in seeds),
-        (Column("mean", 3), finished["final_score"].agg(mean)),
-        (Column("sd", 3), finished["final_score"].agg(deviation)),
+        (Column("mean", 3), finished["final_score"].mean()),
+        (Column("sd", 3), finished["final_score"].std()),
         (Column("best of n", 3), best["final_score"]),
-    ]
-    if protocols:
-        columns += [
-            (Column("fresh", 3), best["fresh_score"]),
-            (Column("selection bias", 3), best["final_score"] - best["fresh_score"]),
-        ]
-    columns += [
-        (Column("epochs to peak, mean"), finished["epochs_to_peak"].agg(mean)),
-        (Column("sd"), finished["epochs_to_peak"].agg(deviation)),
-        (Column("epochs spent, mean"), finished["epochs_spent"].agg(mean)),
-    ]
-    columns += [
-        (Column(f"best of n, {name}", 3), best["rescore"].where(best["rescore_protocol"] == name))
-        for name in protocols
+        (Column("fresh", 3), best["fresh_score"]),
+        (Column("selection bias", 3), best["final_score"] - best["fresh_score"]),
+        (Column("epochs to peak, mean"), finished["epochs_to_peak"].mean()),
+        (Column("sd"), finished["epochs_to_peak"].std()),
+        (Column("epochs spent, mean"), finished["epochs_spent"].mean()),
+        *(
+            (
+                Column(f"best of n, {name}", 3),
+                best["rescore"].where(best["rescore_protocol"] == name),
+            )
+            for name in protocols
+        ),
     ]
     notes = [f"Final scores: {block.protocol}.", *ceiling_note(block.ceiling)]
     if protocols:
@@ -79,11 +76,9 @@ def seed_table(block: Block) -> Table:
         )
     else:
         notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
-    key, title = f"seeds-{block.data}{block.suffix}", f"{block.data}: every seed"
-    real: dict[str, Value] = {}
-    if block.ceiling:
-        real = {"pattern": "real images", "mean": block.ceiling.score}
-    return Table.of_columns(key, title, columns, notes, last=real)
+    key, real = f"seeds-{block.data}{block.suffix}", block.ceiling
+    last: dict[str, Value] = {"pattern": "real images", "mean": real.score} if real else {}
+    return Table.of_columns(key, f"{block.data}: every seed", columns, notes, last=last)
 
 
 def reach_table(block: Block, reach: float | None) -> Table:
@@ -91,15 +86,15 @@ def reach_table(block: Block, reach: float | None) -> Table:
     runs = block.finished.copy()
     level = runs["best_score"].min() if reach is None else reach
     runs[["epochs", "seconds"]] = [reached(run, level) or (np.nan,) * 2 for run in runs["record"]]
-    there = runs["epochs"].notna().groupby(runs["pattern"])
-    points = runs.dropna(subset="epochs").groupby("pattern")
+    points = runs.groupby("pattern")
+    there = points["epochs"].agg(lambda epochs: f"{epochs.count()} of {len(epochs)}")
     columns = [
         (Column("pattern"), block.best["label"]),
-        (Column("runs that reached it"), there.agg(lambda some: f"{some.sum()} of {len(some)}")),
-        (Column("epochs spent"), points["epochs"].agg(mean)),
-        (Column("sd"), points["epochs"].agg(deviation)),
-        (Column("training seconds", 1), points["seconds"].agg(mean)),
-        (Column("sd", 1), points["seconds"].agg(deviation)),
+        (Column("runs that reached it"), there),
+        (Column("epochs spent"), points["epochs"].mean()),
+        (Column("sd"), points["epochs"].std()),
+        (Column("training seconds", 1), points["seconds"].mean()),
+        (Column("sd", 1), points["seconds"].std()),
     ]
     which = "the highest that every finished run reached" if reach is None else "as asked"
     return Table.of_columns(
@@ -148,20 +143,9 @@ def pair_table(block: Block) -> Table:
         columns,
         rows,
         [
-            f"Score: {block.protocol}; interval: bootstrap of the mean over seeds.",
-            *few_seeds(max((int(row[2] or 0) for row in rows), default=0)),
+            f"Score: {block.protocol}; interval: Student's t, of the mean over seeds.",
         ],
     )
-
-
-def few_seeds(pairs: int) -> list[str]:
-    """Return the note that a comparison over few seeds needs."""
-    if not 1 < pairs <= 5:
-        return []
-    return [
-        f"{pairs} seeds make these numbers coarse: an interval over {pairs} differences is hardly "
-        f"more than their range, and a probability moves in steps of 1/{pairs**2}."
-    ]
 
 
 def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
@@ -172,10 +156,11 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
     without one has the file's own setting, which is read from its first run.
     """
     keys = {key for axes in patterns["axes"] for key, _ in axes}
-    own: dict[str, Any] = {}
-    for axes, run in zip(patterns["axes"], patterns["record"], strict=True):
-        settings = dict(dotted(run.settings))
-        own |= {key: axis_value(settings.get(key)) for key in keys - {*dict(axes)}}
+    own = {
+        key: axis_value(dict(dotted(run.settings)).get(key))
+        for axes, run in zip(patterns["axes"], patterns["record"], strict=True)
+        for key in keys - {*dict(axes)}
+    }
     changes = [
         {("mode", mode), *(axis for axis in axes if axis not in own.items())}
         for mode, axes in zip(patterns["mode"], patterns["axes"], strict=True)
@@ -191,22 +176,22 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
     runs = block.finished[block.finished["metrics"].astype(bool)]
-    metrics = pd.DataFrame([*runs["metrics"]], index=runs.index)
-    finished = runs.groupby("pattern")
-    by_pattern = metrics.groupby(runs["pattern"])
+    metrics = pd.DataFrame([*runs["metrics"]], runs.index).groupby(runs["pattern"])
+    means = metrics.agg(pd.Series.mean, skipna=False)
+    finished = runs.groupby("pattern", sort=False)
     columns = [
-        (Column("pattern"), finished["label"].first().reindex(runs["pattern"].unique())),
+        (Column("pattern"), finished["label"].first()),
         (Column("runs"), finished.size()),
-        *((Column(name, 3), by_pattern[name].agg(mean)) for name in map(str, metrics)),
+        *((Column(str(name), 3), values) for name, values in means.items()),
     ]
     how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
     notes = [
         f"Means over runs, of the images of the score. How: {how}. "
         "A peak is the score's, unless stages.watch names a metric."
     ]
-    real: dict[str, Value] = {}
+    last: dict[str, Value] = {}
     if len(runs) and block.ceiling and block.ceiling.metrics:
-        real = {"pattern": "real images", **block.ceiling.metrics}
+        last = {"pattern": "real images", **block.ceiling.metrics}
     if block.ceiling and block.ceiling.metrics_images:
         part, others = block.ceiling.metrics_images
         notes.append(
@@ -215,4 +200,4 @@ def metric_table(block: Block) -> Table:
             "n and real, are alike."
         )
     title = f"{block.data}: further metrics at the final score's evaluation"
-    return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=real)
+    return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=last)
