@@ -46,20 +46,18 @@ def variety(seed: int, index: int) -> str:
 def draw(seed: int, index: int, size: int) -> Image.Image:
     """Draw one picture, RGB, size x size."""
     rng = np.random.default_rng([seed, index, 1])
-    canvas = _background(rng, size)
+    picture = _Picture(rng, size)
     kind = VARIETIES[variety(seed, index)]
     light = rng.uniform(-0.8, 0.8)
     for _ in range(rng.integers(0, 4)):
-        _leaf(
-            canvas, rng, rng.uniform(0, size), rng.uniform(0, size), size * rng.uniform(0.08, 0.2)
-        )
+        picture.leaf(rng.uniform(0, size), rng.uniform(0, size), size * rng.uniform(0.08, 0.2))
     apples = int(rng.choice([1, 1, 1, 2, 2, 3, 4, 5]))
     radius = size * rng.uniform(0.27, 0.42) / apples**0.4
     places = _places(rng, apples, size, radius)
     for x, y in sorted(places, key=lambda place: place[1]):
-        _apple(canvas, rng, kind, light, x, y, radius * rng.uniform(0.85, 1.1))
-    brightness = rng.uniform(0.75, 1.1)
-    return Image.fromarray(np.clip(canvas * brightness * 255 + 0.5, 0, 255).astype(np.uint8))
+        picture.apple(kind, light, x, y, radius * rng.uniform(0.85, 1.1))
+    pixels = picture.canvas * rng.uniform(0.75, 1.1)
+    return Image.fromarray(np.clip(pixels * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
 def _places(rng: np.random.Generator, apples: int, size: int, radius: float) -> np.ndarray:
@@ -106,73 +104,71 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return canvas + rng.spawn(1)[0].normal(0, rng.uniform(0, 0.04), (size, size, 1))
 
 
-def _polygon(canvas: np.ndarray, points: list[tuple[float, float]], colour: np.ndarray) -> None:
-    """Fill a polygon, antialiased by drawing its mask four times as large."""
-    size = canvas.shape[0]
-    mask = Image.new("L", (4 * size, 4 * size))
-    ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in points], fill=255)
-    alpha = np.asarray(mask.resize((size, size), Image.Resampling.BOX))[..., None] / 255
-    canvas += (colour - canvas) * alpha
+class _Picture:
+    """A picture in the making, with the random numbers that it is drawn from."""
 
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.canvas, self.size, self._rng = _background(rng, size), size, rng
+        """Float RGB [size, size, 3] in 0..1."""
 
-def _leaf(canvas: np.ndarray, rng: np.random.Generator, x: float, y: float, length: float) -> None:
-    """Draw a pointed leaf that begins at (x, y)."""
-    angle, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.35)
-    along = np.linspace(0, 1, 12)
-    across = width * np.sin(np.pi * along)
-    outline = np.concatenate([along + 1j * across, (along - 1j * across)[::-1]])
-    outline = (x + 1j * y) + length * np.exp(1j * angle) * outline
-    colour = _colour(rng.uniform(0.2, 0.4), rng.uniform(0.4, 0.9), rng.uniform(0.25, 0.6))
-    _polygon(canvas, [(float(p.real), float(p.imag)) for p in outline], colour)
+    def _polygon(self, points: list[tuple[float, float]], colour: np.ndarray) -> None:
+        """Fill a polygon, antialiased by drawing its mask four times as large."""
+        size = self.size
+        mask = Image.new("L", (4 * size, 4 * size))
+        ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in points], fill=255)
+        alpha = np.asarray(mask.resize((size, size), Image.Resampling.BOX))[..., None] / 255
+        self.canvas += (colour - self.canvas) * alpha
 
+    def leaf(self, x: float, y: float, length: float) -> None:
+        """Draw a pointed leaf that begins at (x, y)."""
+        rng = self._rng
+        angle, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.35)
+        along = np.linspace(0, 1, 12)
+        across = width * np.sin(np.pi * along)
+        outline = np.concatenate([along + 1j * across, (along - 1j * across)[::-1]])
+        outline = (x + 1j * y) + length * np.exp(1j * angle) * outline
+        colour = _colour(rng.uniform(0.2, 0.4), rng.uniform(0.4, 0.9), rng.uniform(0.25, 0.6))
+        self._polygon([(float(p.real), float(p.imag)) for p in outline], colour)
 
-def _apple(
-    canvas: np.ndarray,
-    rng: np.random.Generator,
-    kind: Variety,
-    light: float,
-    x: float,
-    y: float,
-    radius: float,
-) -> None:
-    """Draw an apple with shadow, skin, shine, stem, and sometimes a leaf."""
-    size = canvas.shape[0]
-    rows, columns = np.mgrid[:size, :size]
-    tilt = rng.normal(0, 0.25)
-    dx, dy = (columns - x) / radius, (rows - y) / radius
-    u, v = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
-    v = v / kind.height
-    theta, distance = np.arctan2(u, -v), np.hypot(u, v)  # theta: from the stem
-    # shoulders next to the stem, a hollow under it, narrower towards the flower end
-    edge = 0.98 - 0.17 * np.exp(-((theta / 0.33) ** 2)) - 0.09 * np.cos(theta / 2) ** 8
-    edge -= 0.10 * np.exp(-(((np.pi - np.abs(theta)) / 0.45) ** 2)) + 0.06 * (v > 0) * v**2
-    alpha = np.clip((edge - distance) * radius + 0.5, 0, 1)[..., None]
+    def apple(self, kind: Variety, light: float, x: float, y: float, radius: float) -> None:
+        """Draw an apple with shadow, skin, shine, stem, and sometimes a leaf."""
+        rng, size = self._rng, self.size
+        rows, columns = np.mgrid[:size, :size]
+        tilt = rng.normal(0, 0.25)
+        dx, dy = (columns - x) / radius, (rows - y) / radius
+        u, v = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
+        v = v / kind.height
+        theta, distance = np.arctan2(u, -v), np.hypot(u, v)  # theta: from the stem
+        # shoulders next to the stem, a hollow under it, narrower towards the flower end
+        edge = 0.98 - 0.17 * np.exp(-((theta / 0.33) ** 2)) - 0.09 * np.cos(theta / 2) ** 8
+        edge -= 0.10 * np.exp(-(((np.pi - np.abs(theta)) / 0.45) ** 2)) + 0.06 * (v > 0) * v**2
+        alpha = np.clip((edge - distance) * radius + 0.5, 0, 1)[..., None]
 
-    shadow = np.exp(-(((dx + light * 0.4) / 1.05) ** 2) - ((dy - 0.85) / 0.3) ** 2)
-    canvas *= 1 - 0.55 * shadow[..., None]
+        shadow = np.exp(-(((dx + light * 0.4) / 1.05) ** 2) - ((dy - 0.85) / 0.3) ** 2)
+        self.canvas *= 1 - 0.55 * shadow[..., None]
 
-    height = np.sqrt(np.clip(1 - (distance / edge) ** 2, 0, 1))
-    lit = np.clip(0.35 + 0.65 * (0.75 * height - 0.4 * dy + 0.4 * light * dx), 0.12, 1)
-    turn = rng.uniform(-np.pi, np.pi)
-    blush = 0.5 + 0.5 * np.sin(u * 2.2 + turn) * np.cos(v * 1.5)
-    blush = np.clip(blush * rng.uniform(0.6, 1.4), 0, 1)
-    waves = np.sin(u / (0.25 + height) * 16 + np.sin(v * 5 + turn))
-    blush = np.clip(blush + kind.stripes * 0.35 * waves, 0, 1)[..., None]
-    hue = kind.hue + rng.normal(0, 0.012)
-    ground = _colour(hue, rng.uniform(0.6, 0.9), kind.value)
-    sunny = _colour(kind.blush + rng.normal(0, 0.012), rng.uniform(0.7, 0.95), kind.value)
-    skin = ground + (sunny - ground) * blush
-    spots = rng.spawn(1)[0].uniform(size=(size, size)) < 0.08 * kind.speckles
-    skin = skin + (np.array([0.9, 0.85, 0.6]) - skin) * (0.5 * spots * height)[..., None]
-    skin = skin * lit[..., None]
-    shine = np.exp(-((dx - 0.4 * light) ** 2 + (dy + 0.45) ** 2) / rng.uniform(0.02, 0.05))
-    skin = skin + (1 - skin) * (rng.uniform(0.3, 0.8) * shine)[..., None]
-    canvas += (skin - canvas) * alpha
+        height = np.sqrt(np.clip(1 - (distance / edge) ** 2, 0, 1))
+        lit = np.clip(0.35 + 0.65 * (0.75 * height - 0.4 * dy + 0.4 * light * dx), 0.12, 1)
+        turn = rng.uniform(-np.pi, np.pi)
+        blush = 0.5 + 0.5 * np.sin(u * 2.2 + turn) * np.cos(v * 1.5)
+        blush = np.clip(blush * rng.uniform(0.6, 1.4), 0, 1)
+        waves = np.sin(u / (0.25 + height) * 16 + np.sin(v * 5 + turn))
+        blush = np.clip(blush + kind.stripes * 0.35 * waves, 0, 1)[..., None]
+        hue = kind.hue + rng.normal(0, 0.012)
+        ground = _colour(hue, rng.uniform(0.6, 0.9), kind.value)
+        sunny = _colour(kind.blush + rng.normal(0, 0.012), rng.uniform(0.7, 0.95), kind.value)
+        skin = ground + (sunny - ground) * blush
+        spots = rng.spawn(1)[0].uniform(size=(size, size)) < 0.08 * kind.speckles
+        skin = skin + (np.array([0.9, 0.85, 0.6]) - skin) * (0.5 * spots * height)[..., None]
+        skin = skin * lit[..., None]
+        shine = np.exp(-((dx - 0.4 * light) ** 2 + (dy + 0.45) ** 2) / rng.uniform(0.02, 0.05))
+        skin = skin + (1 - skin) * (rng.uniform(0.3, 0.8) * shine)[..., None]
+        self.canvas += (skin - self.canvas) * alpha
 
-    up = np.exp(1j * (tilt + rng.normal(0, 0.15))) * -1j * radius
-    foot, width = (x + 1j * y) + 0.72 * kind.height * up, 0.05 * radius
-    tip = foot + up * rng.uniform(0.25, 0.5) + rng.normal(0, 0.06) * radius
-    stem = [foot - width, foot + width, tip + width, tip - width]
-    _polygon(canvas, [(p.real, p.imag) for p in stem], _colour(0.08, 0.6, rng.uniform(0.2, 0.4)))
-    if rng.uniform() < 0.4:
-        _leaf(canvas, rng, float(foot.real), float(foot.imag), 0.6 * radius)
+        up = np.exp(1j * (tilt + rng.normal(0, 0.15))) * -1j * radius
+        foot, width = (x + 1j * y) + 0.72 * kind.height * up, 0.05 * radius
+        tip = foot + up * rng.uniform(0.25, 0.5) + rng.normal(0, 0.06) * radius
+        stem = [foot - width, foot + width, tip + width, tip - width]
+        self._polygon([(p.real, p.imag) for p in stem], _colour(0.08, 0.6, rng.uniform(0.2, 0.4)))
+        if rng.uniform() < 0.4:
+            self.leaf(float(foot.real), float(foot.imag), 0.6 * radius)
