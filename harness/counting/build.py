@@ -25,13 +25,7 @@ from featgan.features.settings import FeatureSettings
 from featgan.images.decode import DECODING, RESIZE
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
-from harness.counting.shards import (
-    NO_DUPLICATES,
-    Blocks,
-    block_length,
-    feature_table,
-    find_duplicates,
-)
+from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
 from harness.records.data_set import (
     DataSet,
     load_rejected,
@@ -73,7 +67,19 @@ class DataSetBuilder:
     @cached_property
     def kind(self) -> dict[str, Any]:
         """All that decides the count of an image's bytes."""
-        return _kind(self.features)
+        features = self.features
+        return {
+            "network": features.network,
+            "layer": features.layer,
+            # of a file its hash alone: moving it changes no count
+            "weights": features.weights if features.weights in ("imagenet", "random") else "file",
+            "weights_sha256": network.identity(features),
+            "input_size": features.input_size,
+            "preprocessing": features.trained_with,
+            "resize": RESIZE,
+            "decoding": DECODING,
+            "precision": "fp32",
+        }
 
     @cached_property
     def key(self) -> str:
@@ -94,12 +100,11 @@ class DataSetBuilder:
                     self._count_and_pack()
         data = read_data_set(self.store, self.key)
         rejected, found = load_rejected(self.store, data), self.listing.found
-        self._check(rejected, found, f"{self.key}/rejected.csv")
+        listed = self.store.join(f"{self.key}/rejected.csv")
+        self._check(rejected, found, listed)
         if len(rejected):
-            path = self.store.join(f"{self.key}/rejected.csv")
-            self.progress(
-                f"{self.name}: {len(rejected)} of {found} images rejected: {path}", 0, None
-            )
+            text = f"{self.name}: {len(rejected)} of {found} images rejected: {listed}"
+            self.progress(text, 0, None)
         return data
 
     def _is_finished(self) -> bool:
@@ -118,16 +123,17 @@ class DataSetBuilder:
         rejected = self._rejected(blocks)
         if self._are_too_many(len(rejected)):
             self.store.put(so_far, _csv(rejected))
-        self._check(rejected, blocks.counted + len(self.listing.problems), so_far)
+        looked_at = blocks.counted + len(self.listing.problems)
+        self._check(rejected, looked_at, self.store.join(so_far))
         if missing := blocks.missing():
             raise RuntimeError(f"{self.name}: {len(missing)} blocks were not counted")
         self._put(blocks, rejected)
         self.store.delete(so_far)
 
-    def _check(self, rejected: pd.DataFrame, looked_at: int, key: str) -> None:
+    def _check(self, rejected: pd.DataFrame, looked_at: int, path: str) -> None:
         """Raise UserError if too many of the images looked at are rejected, or all.
 
-        `key` is that of their list.
+        `path` is that of their list.
         """
         if not self._are_too_many(len(rejected)):
             return
@@ -136,7 +142,7 @@ class DataSetBuilder:
         raise UserError(
             f"data.{self.name}: {len(rejected)} of {which} images cannot be used, more than "
             f"max_rejected ({self.max_rejected:.2%} of all) allows; first {first.image_id!r}: "
-            f"{first.reason}; those found are in {self.store.join(key)}: fix or remove them, "
+            f"{first.reason}; those found are in {path}: fix or remove them, "
             "or raise max_rejected"
         )
 
@@ -184,9 +190,8 @@ class DataSetBuilder:
     def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
         """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
         store, key, images = self.store, self.key, self.listing.images
-        good, duplicates = blocks.counts >= 0, NO_DUPLICATES
-        if self.source.remove_duplicates:
-            duplicates = find_duplicates(images, blocks.sha256, good)
+        good = blocks.counts >= 0
+        duplicates = find_duplicates(images, blocks.sha256, good & self.source.remove_duplicates)
         kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
         table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
@@ -227,22 +232,6 @@ def _table_of(locations: pd.Series, length: int) -> pa.Table:
     offsets = pa.array([*starts, len(locations)], pa.int64())
     lists = pa.LargeListArray.from_arrays(offsets, pa.array(locations))
     return pa.table({"block": np.arange(len(starts)), "locations": lists})
-
-
-def _kind(features: FeatureSettings) -> dict[str, Any]:
-    """Return all that decides the count of an image's bytes."""
-    return {
-        "network": features.network,
-        "layer": features.layer,
-        # of a file its hash alone: moving it changes no count
-        "weights": features.weights if features.weights in ("imagenet", "random") else "file",
-        "weights_sha256": network.identity(features),
-        "input_size": features.input_size,
-        "preprocessing": features.trained_with,
-        "resize": RESIZE,
-        "decoding": DECODING,
-        "precision": "fp32",
-    }
 
 
 def _maker(gpu: bool) -> dict[str, str]:

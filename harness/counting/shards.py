@@ -80,7 +80,8 @@ class Blocks:
             except ValueError:  # damaged: its images are counted again
                 continue
             there = block.shard is None or f"{key}/pack/{block.shard.file}" in packed
-            if block.key == key and there and not block.unreadable and self._fits(block):
+            fits = len(block.counts) == len(self.counts[self.rows(block.number)])
+            if block.key == key and fits and there and not block.unreadable:
                 self.add(block)
 
     @property
@@ -106,16 +107,6 @@ class Blocks:
         self.unreadable += len(block.unreadable)
         self.makers += [maker for maker in block.makers if maker not in self.makers]
         self._shards[block.number] = block.shard
-
-    def _fits(self, block: Block) -> bool:
-        """Return False for a block of another length: those of an earlier version."""
-        rows = self.rows(block.number)
-        return len(block.digests) == len(block.counts) == rows.stop - rows.start
-
-
-NO_DUPLICATES = pd.DataFrame(
-    {"image_id": [], "same_as": []}, dtype="str", index=pd.Index([], dtype=int)
-)
 
 
 def find_duplicates(images: pd.DataFrame, sha256: np.ndarray, good: np.ndarray) -> pd.DataFrame:

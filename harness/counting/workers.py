@@ -162,6 +162,7 @@ def count(
     # a Ray block costs the driver 45 KB, however few rows it has
     length = max(1, len(blocks) // max(512, 32 * actors))
     parts = [blocks.slice(start, length) for start in range(0, len(blocks), length)]
+    most = min(actors, len(parts))
     # not from_arrow, which starts a task for each part to look at it
     data: Any = ray.data.from_blocks(parts)
     options: dict[str, Any] = {"num_cpus": 1}
@@ -173,7 +174,7 @@ def count(
     data = data.map_batches(
         Counter,
         fn_constructor_args=(job, weights, known, gpu),
-        compute=_pool(min(actors, len(parts)), fit),
+        compute=ActorPoolStrategy(min_size=min(most, fit), max_size=most),
         batch_size=1,
         batch_format="pyarrow",
         max_task_retries=RETRIES,
@@ -193,11 +194,6 @@ def count(
         if isinstance(error.cause, OSError | UserError):  # a full disk, for example
             raise error.cause from None
         raise
-
-
-def _pool(actors: int, fit: int) -> ActorPoolStrategy:
-    """Return a pool of as many actors as fit now, up to `actors` once the cluster has grown."""
-    return ActorPoolStrategy(min_size=min(actors, fit), max_size=actors)
 
 
 def _room(asked: int | None, gpu: bool) -> tuple[int, int, float]:

@@ -29,6 +29,10 @@ def draw(folder: Path) -> Path:
 
 
 def run(folder: Path, store: Store, **options: Any) -> DataSet:
+    return builder(folder, store, **options).build()
+
+
+def builder(folder: Path, store: Store, **options: Any) -> DataSetBuilder:
     keep = options.pop("remove_duplicates", False)
     source = options.pop("source", None)
     source = source or FolderSource(source="folder", path=str(folder), remove_duplicates=keep)
@@ -38,4 +42,4 @@ def run(folder: Path, store: Store, **options: Any) -> DataSet:
         "max_rejected": 0.5,
         "progress": lambda *_: None,
     }
-    return DataSetBuilder("photos", source, FEATURES, 16, store, **settings | options).build()
+    return DataSetBuilder("photos", source, FEATURES, 16, store, **settings | options)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from inline import Here
-from noise import IMAGES, draw, run
+from noise import IMAGES, builder, draw, run
 from PIL import Image
 
 from featgan.errors import UserError
@@ -136,11 +138,9 @@ def test_a_carriage_return_in_a_name_stays_in_its_row(tmp_path: Path) -> None:
 
 
 def test_a_weights_file_that_was_moved_is_the_same(tmp_path: Path) -> None:
-    kinds = []
-    for name in ("here.pth", "there.pth"):
-        (tmp_path / name).write_bytes(b"the same")
-        kinds.append(build._kind(FeatureSettings(weights=str(tmp_path / name))))
-    (tmp_path / "there.pth").write_bytes(b"another")
-    other = build._kind(FeatureSettings(weights=str(tmp_path / "there.pth")))
+    def kind(name: str, content: bytes) -> dict[str, Any]:
+        (tmp_path / name).write_bytes(content)
+        features = FeatureSettings(weights=str(tmp_path / name))
+        return replace(builder(tmp_path, Store(str(tmp_path))), features=features).kind
 
-    assert kinds[0] == kinds[1] != other
+    assert kind("here.pth", b"same") == kind("there.pth", b"same") != kind("here.pth", b"other")

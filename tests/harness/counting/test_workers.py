@@ -129,9 +129,3 @@ def test_an_unreadable_image_is_not_a_bad_one(
     assert found.unreadable == []
     assert found.shard is not None
     assert found.shard.images == 1
-
-
-def test_actors_asked_for_wait_for_a_cluster_that_grows() -> None:
-    pools = [workers._pool(actors, fit) for actors, fit in ((8, 1), (2, 2), (1, 4))]
-
-    assert [(pool.min_size, pool.max_size) for pool in pools] == [(1, 8), (2, 2), (1, 1)]
