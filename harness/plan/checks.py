@@ -26,7 +26,7 @@ def refuse_results_among_images(sweep: Sweep) -> None:
         return
     results = os.path.realpath(os.path.expanduser(path))
     for name, source in sweep.data.items():
-        for folder in map(os.path.realpath, source.searched()):
+        for folder in map(os.path.realpath, source.files()):
             if os.path.commonpath((folder, results)) == folder:
                 raise UserError(
                     f"results: {results} lies in {folder}, where data.{name} looks for images; "

@@ -52,10 +52,6 @@ class UnionSource(Source):
         """Return the files of all sources."""
         return [file for part in self.sources.values() for file in part.files()]
 
-    def searched(self) -> list[str]:
-        """Return the searched folders of all sources."""
-        return [folder for part in self.sources.values() for folder in part.searched()]
-
 
 def _prefixed(parts: dict[str, Found]) -> Iterator[Row]:
     for name, part in parts.items():

@@ -62,7 +62,3 @@ class Source(Settings):
     def files(self) -> list[str]:
         """Return the absolute paths of local files and folders that every reader needs."""
         return []
-
-    def searched(self) -> list[str]:
-        """Return the absolute paths of the local folders in which every file matters."""
-        return []

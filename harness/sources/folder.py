@@ -49,10 +49,6 @@ class FolderSource(Source):
         """Return the local folders."""
         return local(*self._paths())
 
-    def searched(self) -> list[str]:
-        """Return the local folders: every file with an image's ending counts."""
-        return self.files()
-
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
 
@@ -97,20 +93,6 @@ def read(location: bytes) -> bytes:
         return file.read_bytes()
     system, path = _connect(location.decode())
     return bytes(system.cat_file(path))
-
-
-def rows_of(folder: str, files: list[str]) -> list[Row]:
-    """Return rows of these files of a folder, without labels; a missing file is a problem."""
-    if "://" in folder:
-        places = [f"{folder}/{file}".encode() for file in files]
-        known = {place: (stamp, why) for _, place, stamp, why in _list_remote(folder)}
-        missing: tuple[str, str | None] = ("", "file vanished")
-        states = [known.get(place, missing) for place in places]
-    else:
-        places = [os.fsencode(f"{folder}/{file}") for file in files]
-        states = [_state(place) for place in places]
-    found = zip(files, places, states, strict=True)
-    return [Row(file, place, None, stamp, why) for file, place, (stamp, why) in found]
 
 
 def readable(path: bytes) -> str:
@@ -164,19 +146,16 @@ def _find_local(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
                 path = os.path.join(root, name)
                 if name in inner and os.path.islink(path):
                     waiting.append((number, path))
-                if name.lower().endswith(_ENDINGS):
-                    yield number, (os.path.relpath(path, tops[number]), path, *_state(path))
-
-
-_ENDINGS = tuple(ending.encode() for ending in ENDINGS)
+                if os.fsdecode(name).lower().endswith(ENDINGS):
+                    yield number, (os.path.relpath(path, tops[number]), path, *state_of(path))
 
 
 def _fail(error: OSError) -> NoReturn:
     raise UserError(f"data: the folder {error.filename!r} cannot be listed: {error.strerror}")
 
 
-def _state(path: bytes) -> tuple[str, str | None]:
-    """Return size and time of a file, and why it cannot be an image."""
+def state_of(path: bytes) -> tuple[str, str | None]:
+    """Return the stamp of a local file, its size and time, and why it cannot be an image."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -194,13 +173,10 @@ def _oversize(size: int) -> str | None:
 
 def _find_remote(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
     """List the folders of buckets, as `_find_local` does."""
-    places = set[bytes]()
-    remote = [number for number, path in enumerate(paths) if "://" in path]
-    for number in remote:
-        for file in _list_remote(paths[number]):
-            if len(remote) == 1:
-                yield number, file
-            else:  # one may lie in another
+    places = set[bytes]()  # one folder may lie in another
+    for number, path in enumerate(paths):
+        if "://" in path:
+            for file in _list_remote(path):
                 yield number, None if file[1] in places else file
                 places.add(file[1])
 
@@ -208,13 +184,11 @@ def _find_remote(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
 def _list_remote(uri: str) -> Iterator[_File]:
     """List a folder of a bucket; any change of what the storage knows of a file is a new stamp."""
     scheme = uri.partition("://")[0]
+    system, top = _connect(uri)
     try:
-        system, top = _connect(uri)
         files = system.find(top, detail=True)
         if not files and not system.isdir(top):
             raise FileNotFoundError("there is no such folder")
-    except UserError:
-        raise
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error

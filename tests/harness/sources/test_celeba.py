@@ -67,19 +67,30 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         Listing.of(source("celeba", path=path, attributes=wanted).find(32))
     file = tmp_path / "list_attr_celeba.txt"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(UserError, match="cut short: 5 images of 6"):
+    with pytest.raises(UserError, match="damaged: 5 images of 6"):
         Listing.of(source("celeba", path=path).find(32))
     for text, says in (
-        ("1\nMale\n1.jpg 0\n", r"damaged: 1\.jpg has the value '0', which is neither"),
-        ("1\nMale Young Male\n1.jpg 1 1 1\n", "damaged: it names 'Male' twice"),
-        ("1\nMale\n../../secret.jpg 1\n", r"'\.\./\.\./secret\.jpg' is not the name of a file in"),
+        ("1\nMale\n1.jpg 0\n", "damaged: a value is neither 1 nor -1"),
+        ("2\nMale Young\n1.jpg 1 1\n2.jpg 1\n", "damaged: a value is neither 1 nor -1"),
+        ("1\nMale\n1.jpg 1 1\n1.jpg 1 1 1\n", "damaged: Error tokenizing"),
+        ("<html>\n", "damaged: invalid literal"),
+        ("", "damaged: invalid literal"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=says):
             Listing.of(source("celeba", path=path).find(32))
     file.write_bytes(b"6\nMale\xff\n")
-    with pytest.raises(UserError, match="not UTF-8 text"):
+    with pytest.raises(UserError, match=r"damaged: .utf-8. codec"):
         Listing.of(source("celeba", path=path).find(32))
+
+
+def test_a_listed_image_that_is_not_there_is_rejected_by_name(tmp_path: Path) -> None:
+    found = source("celeba", path=str(celeba(tmp_path)), attributes={"Young": True})
+    (tmp_path / "img_align_celeba/000003.jpg").unlink()
+    listing = Listing.of(found.find(32))
+
+    assert listing.images["image_id"].tolist() == ["000002.jpg", "000004.jpg"]
+    assert listing.problems == {"000003.jpg": "not in img_align_celeba/"}
 
 
 def test_celebas_folder_may_lie_at_home_and_is_named(

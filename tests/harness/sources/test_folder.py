@@ -12,12 +12,13 @@ from pathlib import Path
 import fsspec
 import google_bucket
 import pytest
+from sourced import source
 
 from featgan.errors import UserError
 from harness.sources import celeba
 from harness.sources import folder as folders
 from harness.sources.base import Row
-from harness.sources.folder import find_images, read, rows_of
+from harness.sources.folder import find_images, read
 
 
 def listed(path: str) -> dict[str, Row]:
@@ -75,8 +76,7 @@ def test_a_file_over_the_limit_is_named_wherever_it_lies(
     for rows in (
         find_images([str(tmp_path / celeba.IMAGES)], label=False),
         find_images([in_bucket], label=False),
-        celeba.list_images(str(tmp_path), {"Male": True}, None, 0)[0],
-        rows_of(in_bucket, [*sizes]),
+        source("celeba", path=str(tmp_path), attributes={"Male": True}).find(32).rows,
     ):
         found = {row.image_id: row.problem for row in rows}
         assert found == {"000001.jpg": None, "000002.jpg": "over 1 MiB"}
@@ -101,8 +101,6 @@ def test_images_of_a_google_bucket_are_listed_and_read(monkeypatch: pytest.Monke
         assert {read(row.location) for row in rows.values()} == {b"apple", b"pear"}
         named_oddly = find_images(["gs://pictures/odd"], label=False)
         assert [read(row.location) for row in named_oddly] == [b"1", b"2"]
-        (named,) = rows_of("gs://pictures/fruit", ["red/a b.jpg"])
-        assert read(named.location) == b"apple"
         with pytest.raises(FileNotFoundError):
             read(b"gs://pictures/fruit/none.jpg")
         with pytest.raises(OSError, match="Forbidden"):

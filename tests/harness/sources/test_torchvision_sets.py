@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from PIL.ExifTags import Base
-from sourced import pixel, save, source, write_idx
+from scipy.io import savemat
+from sourced import ids, pixel, save, source, write_idx
 
 from featgan.errors import UserError
 from featgan.images.decode import BadImage, decode
@@ -58,46 +57,6 @@ def test_a_torchvision_sets_files_are_read_as_a_folders(tmp_path: Path) -> None:
     assert [pixel(found, row) for row in range(2)] == [(255, 255, 255), (3, 3, 3)]
 
 
-@pytest.mark.parametrize(
-    ("image", "colour"),
-    [
-        (Image.new("RGBA", (16, 16), (0, 0, 0, 0)), (255, 255, 255)),
-        (Image.fromarray(np.full((16, 16), 1000, np.uint16)), (3, 3, 3)),
-        (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), (255, 0, 0)),
-    ],
-    ids=["transparent", "16 bits", "CMYK"],
-)
-def test_an_image_decoded_by_a_set_keeps_alpha_and_bits(
-    image: Image.Image, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torchvision_sets, "_open", lambda _: [(image, 0)])
-
-    assert decode(torchvision_sets.read(b"0 some")).getpixel((8, 8)) == colour
-
-
-def test_what_a_set_decodes_itself_is_turned_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    lying = Image.new("RGB", (20, 10), "red")
-    lying.paste("blue", (0, 0, 10, 10))
-    exif, file = Image.Exif(), io.BytesIO()
-    exif[Base.Orientation] = 6  # a quarter turn to the right
-    lying.save(file, "PNG", exif=exif)
-    monkeypatch.setattr(torchvision_sets, "_open", lambda _: [(Image.open(file).convert("RGB"), 0)])
-    upright = decode(torchvision_sets.read(b"0 some"))
-
-    assert upright.size == (10, 20)
-    assert [upright.getpixel((5, y)) for y in (5, 15)] == [(0, 0, 255), (255, 0, 0)]
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_what_a_set_decodes_to_an_unknown_range_is_refused(
-    mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torchvision_sets, "_open", lambda _: [(Image.new(mode, (16, 16), 255), 0)])
-
-    with pytest.raises(BadImage, match="whose range is unknown"):
-        decode(torchvision_sets.read(b"0 some"))
-
-
 def bomb() -> bytes:
     """A PNG that claims 400 million pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
@@ -116,7 +75,7 @@ def test_bad_images_of_a_set_are_not_unreadable_ones(
     (tmp_path / "all/3.png").unlink()
 
     with pytest.raises(BadImage):
-        read(places[0])
+        decode(read(places[0]))
     assert pixel(found, 1) == (255, 0, 0)
     with pytest.raises(FileNotFoundError):
         read(places[2])
@@ -131,16 +90,6 @@ def test_a_set_that_begins_with_bad_images_is_looked_through(tmp_path: Path) -> 
 
     assert len(Listing.of(found.find(32)).images) == 26
     assert pixel(found, 25) == (255, 0, 0)
-
-
-def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        def __getitem__(self, _: int) -> None:
-            raise MemoryError
-
-    monkeypatch.setattr(torchvision_sets, "_open", lambda _: Full())
-    with pytest.raises(MemoryError):
-        torchvision_sets.read(b"0 some")
 
 
 def test_labels_are_found_without_opening_the_images() -> None:
@@ -159,24 +108,33 @@ def test_labels_are_found_without_opening_the_images() -> None:
         {"targets": torch.tensor([[2, 7, 7], [0, 7, 7]])},  # QMNIST
     ):
         assert torchvision_sets._labels(Unopened(**known)) == [2, 0]
-    pets = Unopened(_target_types=["binary-category"], _labels=[36, 1], _bin_labels=[2, 0])
-    assert torchvision_sets._labels(pets) == [2, 0]
-    inaturalist = type("INaturalist", (Unopened,), {"target_type": ["full"]})
-    assert torchvision_sets._labels(inaturalist(index=[(2, "a.jpg"), (0, "b.jpg")])) == [2, 0]
 
 
-def test_an_unreadable_image_with_an_unknown_label_is_named() -> None:
-    class Opened:
-        def __len__(self) -> int:
-            return 2
+def test_labels_of_other_sets_are_those_of_their_images() -> None:
+    assert torchvision_sets._labels([("some image", 2), ("another", 0)]) == [2, 0]
 
-        def __getitem__(self, index: int) -> tuple[None, int]:
-            if index == 1:
-                raise BadImage("damaged PNG")
-            return None, 0
 
-    with pytest.raises(UserError, match=r"Opened: image 1 must be opened .* damaged PNG; fix"):
-        torchvision_sets._labels(Opened())
+def flowers(folder: Path) -> Source:
+    """Two images of Flowers102, whose files torchvision names."""
+    for number, colour in enumerate(("red", "lime"), 1):
+        save(folder / f"flowers-102/jpg/image_{number:05d}.jpg", colour)
+    savemat(folder / "flowers-102/imagelabels.mat", {"labels": [77, 3]})
+    savemat(folder / "flowers-102/setid.mat", {"trnid": [1, 2]})
+    return source("torchvision", set="Flowers102", path=str(folder))
+
+
+def test_an_image_of_a_set_is_named_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.Flowers102._check_integrity", lambda _: True)
+    found = flowers(tmp_path)
+    (tmp_path / "flowers-102/jpg/image_00002.jpg").unlink()
+    listing = Listing.of(found.find(32))
+
+    assert listing.images["image_id"].tolist() == ["flowers-102/jpg/image_00001.jpg"]
+    assert listing.images["label"].tolist() == ["passion flower"]
+    assert listing.problems == {"flowers-102/jpg/image_00002.jpg": "file vanished"}
+    assert pixel(found, 0) == (255, 0, 0)
 
 
 def test_a_pipe_in_a_set_is_not_waited_for(tmp_path: Path) -> None:
@@ -184,9 +142,8 @@ def test_a_pipe_in_a_set_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cats/1.png")
     save(tmp_path / "cats/2.png", "red")
     found = image_folder(tmp_path)
-    assert pixel(found, 1) == (255, 0, 0)
-    with pytest.raises(OSError, match="not a regular file"):
-        pixel(found, 0)
+    assert ids(found) == ["cats/2.png"]
+    assert Listing.of(found.find(32)).problems == {"cats/1.png": "neither a file nor a folder"}
 
 
 def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
@@ -197,3 +154,7 @@ def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=says):
             Listing.of(source("torchvision", set=name, path=str(tmp_path)).find(32))
+    pets = source("torchvision", set="OxfordIIITPet", path=str(tmp_path))
+    chosen = pets.model_copy(update={"options": {"target_types": "binary-category"}})
+    with pytest.raises(UserError, match=r"OxfordIIITPet .*: .* remove target_type"):
+        Listing.of(chosen.find(32))
