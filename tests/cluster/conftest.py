@@ -18,8 +18,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hosts
+from outcome import outcome
 from rayup import Cluster
-from tinysweep import MINUTES, Sweep, outcome
+from tinysweep import MINUTES, Sweep
 
 INSTALLED = ["ray[default]", "s3fs", "boto3"]
 """Packages that cluster.yaml installs in addition to this repository."""

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hosts
-import pytest
 import yaml
+from polling import await_
 
 RAY = f"{sys.prefix}/bin/ray"
 
@@ -94,12 +93,3 @@ class Cluster:
         }
         config["auth"] = {"ssh_user": "root", "ssh_private_key": "/root/.ssh/id_ed25519"}
         return dict(config)
-
-
-def await_(condition: Callable[[], object], what: str, seconds: float, pause: float = 0.1) -> None:
-    """Poll for an event on another host, which cannot be signalled."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s: {what}")
-        time.sleep(pause)

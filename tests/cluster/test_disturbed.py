@@ -11,8 +11,9 @@ import signal
 from typing import Any
 
 import pytest
+from outcome import outcome
 from rayup import Cluster
-from tinysweep import MINUTES, TRIAL, Sweep, outcome
+from tinysweep import MINUTES, TRIAL, Sweep
 
 pytestmark = [
     pytest.mark.cluster,

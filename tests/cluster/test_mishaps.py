@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rayup import Cluster, await_
-from tinysweep import MINUTES, TRIAL, Sweep, outcome
+from outcome import outcome
+from polling import await_
+from rayup import Cluster
+from tinysweep import MINUTES, TRIAL, Sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 

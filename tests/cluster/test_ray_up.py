@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from rayup import Cluster, await_
+from polling import await_
+from rayup import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 

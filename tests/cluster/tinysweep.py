@@ -1,16 +1,16 @@
-"""A sweep of tiny.yaml on the cluster, and what of its result disturbance must not change."""
+"""A sweep of tiny.yaml on the cluster."""
 
 from __future__ import annotations
 
-import csv
-import json
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rayup import Cluster, await_
+from outcome import WEIGHTS, records
+from polling import await_
+from rayup import Cluster
 
 TINY = (Path(__file__).parent / "tiny.yaml").read_text()
 MINUTES = 60.0
@@ -47,10 +47,7 @@ class Sweep:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return the run records by name."""
-        return {
-            path.parent.name: json.loads(path.read_bytes())
-            for path in sorted(self.folder.glob("runs/*/run.json"))
-        }
+        return records(self.folder)
 
     def await_counting(self, sweep: subprocess.Popen[bytes]) -> None:
         """Wait until every worker counts features."""
@@ -105,25 +102,3 @@ TRIAL = "ray::ImplicitFunc"
 """Name of Ray's processes that carry runs."""
 COUNTER = "ray::MapWorker"
 """Name of Ray Data's actors, which count features in a sweep."""
-WEIGHTS = "generator.safetensors"
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Return all of a sweep's folder that must not depend on disturbance."""
-    found: dict[str, Any] = {}
-    for table in sorted(folder.glob("tables/*.csv")):
-        rows = list(csv.reader(table.read_text().splitlines()))
-        timed = {i for i, name in enumerate(rows[0]) if "seconds" in name}
-        timed |= {i + 1 for i in timed}  # and their standard deviation
-        found[table.name] = [[c for i, c in enumerate(row) if i not in timed] for row in rows]
-    for run in sorted(folder.glob("runs/*")):
-        record = json.loads((run / "run.json").read_bytes())
-        for evaluation in record["evaluations"]:
-            del evaluation["images_per_second"]
-        found[run.name] = (
-            record["status"],
-            record["stages"],
-            record["evaluations"],
-            (run / WEIGHTS).read_bytes(),
-        )
-    return found

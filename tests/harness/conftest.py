@@ -1,8 +1,7 @@
-"""Ray, commands, synthetic sweep folders, and a store whose disk is full."""
+"""Ray, commands, synthetic sweep folders, and a small disk."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -19,13 +18,7 @@ from processes import Commands
 from featgan.scores.image_quality import Qualities
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.records.run_record import RunRecord, Seconds
-from harness.records.sweep_records import (
-    CountStatistics,
-    RealRecord,
-    RealScore,
-    Rescored,
-)
-from harness.storage.store import Store
+from harness.records.sweep_records import CountStatistics, RealRecord, RealScore, Rescored
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
@@ -61,45 +54,6 @@ def commands(own_ray: None) -> Iterator[Commands]:
     commands = Commands()
     yield commands
     commands.end()
-
-
-class FailingStore(Store):
-    """A store that raises `code` at the n-th write and all later ones, like a full or closed disk.
-
-    A full disk can still delete; a closed one cannot.
-    """
-
-    def __init__(self, root: str, code: int = errno.ENOSPC, nth: int = 10**9) -> None:
-        super().__init__(root)
-        self.code, self.nth, self.writes = code, nth, 0
-
-    def _writing(self, key: str) -> None:
-        self.writes += 1
-        if self.writes >= self.nth:
-            raise OSError(self.code, os.strerror(self.code), self.join(key))
-
-    def put(self, key: str, data: bytes) -> None:
-        self._writing(key)
-        super().put(key, data)
-
-    def create(self, key: str, data: bytes) -> bool:
-        self._writing(key)
-        return super().create(key, data)
-
-    def delete(self, key: str) -> None:
-        if self.code != errno.ENOSPC:
-            self._writing(key)
-        super().delete(key)
-
-    def move(self, key: str, to: str) -> None:
-        self._writing(to)
-        super().move(key, to)
-
-
-@pytest.fixture(scope="session")
-def failing() -> type[FailingStore]:
-    """Return the class: tests need one such store for each write."""
-    return FailingStore
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Counting in this process, without Ray and with a stand-in for the network."""
+"""Ray's tasks and counting in this process; a stand-in for the network."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,16 @@ from harness.counting import shards, workers
 from harness.counting.cache import EarlierCounts
 from harness.counting.shards import Block
 from harness.sources import folder as folders
+
+
+class Inline:
+    """A Ray task that runs in this process."""
+
+    def __init__(self, task: Any) -> None:
+        self.remote = task._function
+
+    def options(self, **_: Any) -> Inline:
+        return self
 
 
 @dataclass

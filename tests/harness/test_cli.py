@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import EndpointConnectionError
 
 from featgan.errors import UserError
 from harness import cli, features
@@ -45,12 +46,6 @@ def test_what_went_wrong_is_one_line(
     assert err.startswith(f"featgan: {line}")
     assert err.count("\n") == 1
     assert "SECRET" not in err
-
-
-class EndpointConnectionError(Exception):
-    """As botocore's, which is no OSError."""
-
-    __module__ = "botocore.exceptions"
 
 
 @pytest.mark.guarantee(

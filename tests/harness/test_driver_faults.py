@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import EndpointConnectionError
 
 from harness.storage import store as module
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
-
-
-class EndpointConnectionError(Exception):
-    """botocore's error of this name, which is not an OSError."""
-
-    __module__ = "botocore.exceptions"
 
 
 def test_the_end_of_a_sweep_survives_an_unreachable_bucket(

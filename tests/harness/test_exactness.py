@@ -11,23 +11,14 @@ import random
 import runpy
 import signal
 
-import numpy as np
 import pytest
 import torch
-from packed import put_counted
+from small_run import left_by as files_left_by
+from small_run import put_shared, read, small_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness.storage.store
 from featgan import checkpoint
-from featgan.features.groups import FeatureGroups
-from featgan.features.settings import GroupSettings
-from featgan.scores.small_cnn import train_classifier
-from harness.plan.grid import Cell
-from harness.plan.run import Run
-from harness.plan.settings import Method
-from harness.plan.signature import signature
-from harness.records.run_record import RunRecord
-from harness.records.sweep_records import GroupsRecord
 from harness.runs.run_folder import RunFolder, TrialOptions
 from harness.runs.trial import run_trial
 from harness.storage.store import Store
@@ -123,40 +114,16 @@ DEATHS = {"writing": die_while_writing, "between": die_between_names, "behind": 
 def data(tmp_path_factory):
     """Return a store with what runs share, for both image sizes: features, groups, classifier."""
     store = Store(str(tmp_path_factory.mktemp("data")))
-    counts = np.repeat([10, 20, 30], 8).astype(np.int16)
-    ids = [f"{n}.png" for n in range(len(counts))]
-    for size in (32, 64):
-        shape = (len(ids), 3, size, size)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        put_counted(store, f"features/{size}", images, counts)
-    groups = FeatureGroups.fit(counts, GroupSettings())
-    store.put("groups.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
-    trained = train_classifier(images, np.arange(len(ids)) % 2, ["x", "y"], seed=0, epochs=1)
-    store.put("classifier.safetensors", trained)
+    put_shared(store, sizes=(32, 64))
     return store
 
 
 @pytest.fixture(scope="module")
 def expected(data):
     """Return what the undisturbed default run leaves."""
-    run = make_run("straight")
+    run = small_run("straight")
     assert finish(data, run) == 0
     return left_by(data, run)
-
-
-def make_run(sweep, size=32, mode="ascending", precision="fp32", seed=0):
-    training = {"stage_epochs": 2, "evaluate_every": 1, "batch_size": 8, "learning_rate": 0.02}
-    method = Method.model_validate(
-        {
-            "image_size": size,
-            "gan": {"width": 2, "latent": 4},
-            "training": training | {"precision": precision},
-            "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
-        }
-    )
-    cell = Cell("a", mode, seed, method)
-    signed = signature(cell, "d", "c")
-    return Run(sweep, cell, signed, f"features/{size}", "groups.json", "classifier.safetensors")
 
 
 def begin(store, run, dies=None):
@@ -201,15 +168,11 @@ def kill_after(store, run, evaluations, seconds):
 
 def left_by(store, run):
     """Return all that a run leaves without its timings: record, samples, generator, checkpoint."""
-    record = read(store, run).model_dump()
     state = checkpoint.load(store.get(f"{run.folder}/{LATEST}"))["trainer"]
-    for timed in ("seconds", "started", "updated", "continued", "machines"):
-        record.pop(timed)
     del state["seconds"]
-    for evaluation in record["evaluations"] + state["evaluations"]:
+    for evaluation in state["evaluations"]:
         del evaluation["images_per_second"]
-    samples = [store.get(key) for key in store.list(f"{run.folder}/samples")]
-    return [record, samples, store.get(f"{run.folder}/generator.safetensors"), state]
+    return [*files_left_by(store, run), state]
 
 
 def same(a, b):
@@ -224,19 +187,15 @@ def same(a, b):
     return a == b
 
 
-def read(store, run):
-    return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
-
-
 def check_random_kills(store, size, mode, precision, seeds):
     """Kill a run at random moments until it finishes, once for each of `seeds`."""
-    straight = make_run("undisturbed", size, mode, precision)
+    straight = small_run("undisturbed", size=size, mode=mode, precision=precision)
     assert finish(store, straight) == 0
     seconds = read(store, straight).seconds
     pace = (seconds.train + seconds.score + seconds.io) / EVALUATIONS
     expected = left_by(store, straight)
     for seed in seeds:
-        run = make_run(f"killed{seed}", size, mode, precision)
+        run = small_run(f"killed{seed}", size=size, mode=mode, precision=precision)
         when = random.Random(seed)
         while kill_after(store, run, when.randint(1, 3), when.random() * pace):
             pass
@@ -257,7 +216,7 @@ def test_every_kind_of_run_killed_at_ten_moments(data, size, mode, precision):
 
 @pytest.mark.parametrize("kind", ["between", "writing"])
 def test_a_kill_while_the_checkpoint_is_written_costs_no_bytes(data, expected, kind):
-    run = make_run(kind)
+    run = small_run(kind)
     assert finish(data, run, dies=(kind, 2)) == -signal.SIGKILL
     assert finish(data, run) == 0
     assert read(data, run).continued == 1
@@ -273,7 +232,7 @@ def curves(store, run):
 
 def test_a_checkpoint_that_is_a_stage_behind_costs_no_bytes(data, expected):
     """The usual case: record, samples and curves are ahead of the checkpoint."""
-    run = make_run("behind")
+    run = small_run("behind")
     for saved, last, stages in ((1, 5, 2), (3, 6, 3)):
         assert finish(data, run, dies=("behind", (saved, last))) == -signal.SIGKILL
         state = checkpoint.load(data.get(f"{run.folder}/{LATEST}"))["trainer"]
@@ -288,7 +247,7 @@ def test_a_checkpoint_that_is_a_stage_behind_costs_no_bytes(data, expected):
 
 def test_a_damaged_checkpoint_never_replaces_the_intact_one(data, expected):
     """Damage it, continue from the one before, and kill as soon as that is saved again."""
-    run = make_run("damaged")
+    run = small_run("damaged")
     assert finish(data, run, dies=("between", 3)) == -signal.SIGKILL
     whole = data.get(f"{run.folder}/{BEFORE}")
     middle = slice(len(whole) // 2, len(whole) // 2 + 64)  # within tensors: it still unpickles
@@ -302,7 +261,7 @@ def test_a_damaged_checkpoint_never_replaces_the_intact_one(data, expected):
 
 
 def test_another_runs_checkpoint_is_refused(data, expected):
-    other, run = make_run("other", seed=1), make_run("swapped")
+    other, run = small_run("other", seed=1), small_run("swapped")
     assert finish(data, other) == 0
     assert not same(left_by(data, other)[3], expected[3])
     for name in (LATEST, BEFORE):

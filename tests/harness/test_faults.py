@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from packed import put_counted
+from faults import EndpointConnectionError, check_every_write
+from small_run import left_by, put_shared, small_run
 
 from featgan import checkpoint
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups
-from featgan.features.settings import GroupSettings
-from featgan.scores.small_cnn import train_classifier
-from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Method
-from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import GroupsRecord
 from harness.runs import trial
 from harness.runs.run_folder import TrialOptions
 from harness.runs.trial import run_trial
@@ -35,7 +27,6 @@ from harness.storage.lock import SweepLock
 from harness.storage.store import Store
 
 OPTIONS = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
-IMAGES = 12
 
 
 def nothing(_: RunRecord) -> None:
@@ -46,15 +37,7 @@ def nothing(_: RunRecord) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store with what runs share: features, groups, classifier."""
     root = tmp_path_factory.mktemp("shared")
-    store, random = Store(str(root)), np.random.default_rng(0)
-    images = random.integers(0, 256, (IMAGES, 3, 32, 32), dtype=np.uint8)
-    counts = np.repeat([10, 20], IMAGES // 2).astype(np.int16)
-    put_counted(store, "features/a-0", images, counts)
-    groups = FeatureGroups.fit(counts, GroupSettings(k=2))
-    record = GroupsRecord(data="a", label="x", **vars(groups))
-    store.put("features/groups.json", record.to_json())
-    trained = train_classifier(images, np.arange(IMAGES) % 2, ["x", "y"], seed=0, epochs=1)
-    store.put("features/classifier.safetensors", trained)
+    put_shared(Store(str(root)), count=12, k=2)
     return root
 
 
@@ -66,29 +49,7 @@ def root(shared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    method = Method.model_validate(
-        {
-            "image_size": 32,
-            "groups": {"k": 2},
-            "gan": {"width": 2, "latent": 4},
-            "training": {"stage_epochs": 2, "evaluate_every": 1, "batch_size": 4},
-            "score": {"classifier": "trained", "trained_on": ["a"], "count": 8, "splits": 2},
-        }
-    )
-    cell = Cell("a", "ascending", 0, method)
-    shared = ("features/a-0", "features/groups.json", "features/classifier.safetensors")
-    return Run("s", cell, signature(cell, "d", "c"), *shared)
-
-
-def left_by(store: Store, run: Run) -> list[Any]:
-    """Return all that a run leaves, without its timings."""
-    record = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json")).model_dump()
-    for timed in ("seconds", "started", "updated", "continued", "machines"):
-        del record[timed]
-    for evaluation in record["evaluations"]:
-        del evaluation["images_per_second"]
-    samples = [store.get(key) for key in store.list(f"{run.folder}/samples")]
-    return [record, samples, store.get(f"{run.folder}/generator.safetensors")]
+    return small_run(k=2, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +67,19 @@ def expected(shared: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_disk_full_or_closed_at_any_write_costs_no_bytes(
-    root: Path, run: Run, expected: list[Any], code: int, failing: type[Any]
+    root: Path, run: Run, expected: list[Any], code: int
 ) -> None:
-    counting = failing(str(root), code)
-    run_trial(run, counting, OPTIONS, nothing)
-    assert counting.writes > 12
-    points = range(1, counting.writes + 1, 1 if code == errno.ENOSPC else 3)
-    for nth in points:
+    def work(store: Store) -> list[Any]:
+        run_trial(run, store, OPTIONS, nothing)
+        return left_by(store, run)
+
+    def reset() -> None:
         shutil.rmtree(root / run.folder, ignore_errors=True)
-        with pytest.raises(OSError, match=os.strerror(code)):
-            run_trial(run, failing(str(root), code, nth), OPTIONS, nothing)
-        run_trial(run, Store(str(root)), OPTIONS, nothing)
-        assert left_by(Store(str(root)), run) == expected, f"write {nth} of {counting.writes}"
+
+    step = 1 if code == errno.ENOSPC else 3
+    undisturbed, writes = check_every_write(work, str(root), code, reset, step)
+    assert undisturbed == expected
+    assert writes > 12
 
 
 @pytest.fixture
@@ -144,12 +106,6 @@ class Unreachable:
             return found(*arguments, **named)
 
         return call
-
-
-class EndpointConnectionError(Exception):
-    """botocore's error of this name, which is not an OSError."""
-
-    __module__ = "botocore.exceptions"
 
 
 @pytest.mark.guarantee(

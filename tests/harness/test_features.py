@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,9 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from buckets import serving
+from image_files import encode
 from PIL import Image
+from polling import await_
 from processes import Commands
 
 from featgan.errors import UserError
@@ -51,10 +51,8 @@ def put(bucket: pafs.FileSystem, name: str, data: bytes) -> None:
 
 def png(seed: int) -> bytes:
     """Noise of rising coarseness."""
-    file = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (seed + 2, seed + 2, 3), np.uint8)
-    Image.fromarray(pixels).resize((40, 36)).save(file, "PNG")
-    return file.getvalue()
+    return encode(Image.fromarray(pixels).resize((40, 36)), "PNG")
 
 
 def test_a_bucket_gives_the_same_counts_as_a_folder(
@@ -130,11 +128,11 @@ grid: {{mode: [descending], seed: [0]}}
 """
     )
     command = commands.start("features", file)
-    deadline = time.monotonic() + 300
-    while not [*tmp_path.glob("results/features/noise-*/blocks/*.json")]:
-        assert command.poll() is None, commands.finish(command)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def begun() -> bool:
+        return any(tmp_path.glob("results/features/noise-*/blocks/*.json"))
+
+    await_(begun, "a block is counted", pause=0.02, process=command)
     command.kill()
     commands.finish(command)
     assert not [*tmp_path.glob("results/features/noise-*/dataset.json")], "it had finished counting"

@@ -6,8 +6,6 @@ machine is touched.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import random
 import signal
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outcome import outcome, records
+from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 
 ROOT = Path(__file__).parents[2]
@@ -98,21 +98,8 @@ def write(folder: Path) -> Path:
 
 
 def left_by(folder: Path) -> dict[str, Any]:
-    """Return all of a sweep that must not depend on kills."""
-    sweep = folder / "results" / "killed"
-    found: dict[str, Any] = {}
-    for table in sorted(sweep.glob("tables/*.csv")):
-        rows = list(csv.reader(table.read_text().splitlines()))
-        timed = {i for i, name in enumerate(rows[0]) if "seconds" in name}
-        timed |= {i + 1 for i in timed}  # and their standard deviation
-        found[table.name] = [[c for i, c in enumerate(row) if i not in timed] for row in rows]
-    for run in sorted(sweep.glob("runs/*")):
-        record = json.loads((run / "run.json").read_bytes())
-        for evaluation in record["evaluations"]:
-            del evaluation["images_per_second"]
-        generator = (run / "generator.safetensors").read_bytes()
-        found[run.name] = [record[key] for key in ("status", "stages", "evaluations")] + [generator]
-    return found
+    """Return all of the sweep that must not depend on kills."""
+    return outcome(folder / "results" / "killed")
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +125,12 @@ def commands(own_ray: None) -> Iterator[list[Command]]:
 
 def await_training(command: Command, folder: Path) -> None:
     """Wait until a run has three evaluations and its process is known."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        records = [
-            json.loads(p.read_bytes()) for p in folder.glob("results/killed/runs/*/run.json")
-        ]
-        if command.trials() and any(len(r["evaluations"]) > 2 for r in records):
-            return
-        assert command.process.poll() is None, command.end()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+
+    def is_training() -> bool:
+        runs = records(folder / "results" / "killed").values()
+        return bool(command.trials()) and any(len(run["evaluations"]) > 2 for run in runs)
+
+    await_(is_training, "a run has three evaluations", PATIENCE, process=command.process)
 
 
 @pytest.mark.guarantee(
@@ -177,10 +160,11 @@ def test_a_killed_run_is_retried_and_only_loopback_listens(
 
 def await_trial(command: Command) -> None:
     """Wait until a run has started, or the command has ended."""
-    deadline = time.monotonic() + PATIENCE
-    while command.process.poll() is None and not command.trials():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def is_over() -> bool:
+        return command.process.poll() is not None or bool(command.trials())
+
+    await_(is_over, "a run has started", PATIENCE)
 
 
 def kill_at_random(

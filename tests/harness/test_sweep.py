@@ -1,6 +1,5 @@
 """The command as its user runs it: real processes, a real Ray, a real kill."""
 
-import json
 import os
 import re
 import shlex
@@ -9,6 +8,8 @@ import signal
 import time
 
 import pytest
+from outcome import records
+from polling import await_
 from processes import LOOPBACK, MARK, Commands, listening, marked
 
 from harness.storage import lock
@@ -66,18 +67,11 @@ def undisturbed(own_ray, tmp_path_factory):
     return home / "results"
 
 
-def records(folder):
-    return {
-        path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/run.json")
-    }
-
-
 def await_evaluations(process, folder):
-    deadline = time.monotonic() + 300
-    while not any(record["evaluations"] for record in records(folder).values()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    def begun():
+        return any(record["evaluations"] for record in records(folder).values())
+
+    await_(begun, "an evaluation", process=process)
 
 
 def scores(folder):
@@ -123,11 +117,11 @@ def test_a_killed_sweep_continues_and_repeats_nothing(commands, sweep_file, undi
     file = sweep_file(epochs=20)
     folder = prepared / "tiny"
     process = commands.start("sweep", file)
-    deadline = time.monotonic() + 300
-    while not any(record["status"] == "finished" for record in records(folder).values()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+
+    def one_has_finished():
+        return any(record["status"] == "finished" for record in records(folder).values())
+
+    await_(one_has_finished, "a run has finished", process=process)
     process.kill()
     process.communicate()
     done = {n: r for n, r in records(folder).items() if r["status"] == "finished"}

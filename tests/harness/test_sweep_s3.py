@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from buckets import serving
 from PIL import Image
+from polling import await_
 from processes import Commands
 
 from harness.storage.store import Store
@@ -91,11 +91,11 @@ def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     bucket._fs.put(str(here), "sweeps/photos", recursive=True)
     killed = sweep(commands, tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
     results = Store("s3://sweeps/results")
-    deadline = time.monotonic() + 300
-    while not any("checkpoint" in key for key in results.list("tiny/runs")):
-        assert killed.poll() is None, killed.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def saved() -> bool:
+        return any("checkpoint" in key for key in results.list("tiny/runs"))
+
+    await_(saved, "a checkpoint", process=killed)
     killed.kill()
     first, _ = killed.communicate()
     # of processes killed just now nothing is tidied up: all that Ray and Tune have logged

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
+from image_files import encode
 from PIL import Image
 
 from featgan.features.image_values import PIXEL_VALUES, edge_density, entropy, grey, jpeg_size
@@ -47,11 +46,10 @@ def test_edge_density_is_the_share_of_steps_over_16_levels() -> None:
 def test_jpeg_size_is_that_of_the_file_and_grows_with_detail() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
     plain = np.full((3, 32, 32), 90, np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise.transpose(1, 2, 0)).save(file, "jpeg", quality=75)
+    file = encode(Image.fromarray(noise.transpose(1, 2, 0)), "jpeg", quality=75)
 
     sizes = jpeg_size(np.stack([plain, noise]))
-    assert sizes[1] == len(file.getvalue())
+    assert sizes[1] == len(file)
     assert sizes[1] > sizes[0] + 500
 
 

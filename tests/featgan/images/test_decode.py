@@ -6,17 +6,12 @@ import zlib
 
 import numpy as np
 import pytest
+from image_files import encode
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from featgan.images import decode as images
 from featgan.images.decode import BadImage, decode, square
-
-
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def plain(colour: object, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:
@@ -220,9 +215,7 @@ def test_every_orientation_is_turned_as_pillow_does(kind: str, orientation: int)
 def test_a_transparent_value_of_16_bits_is_white() -> None:
     pixels = np.full((16, 16), 1000, np.uint16)
     pixels[:8] = 40_000
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", transparency=1000)
-    found = np.asarray(decode(file.getvalue()))
+    found = np.asarray(decode(encode(Image.fromarray(pixels), "PNG", transparency=1000)))
     assert (found[:8] == 40_000 >> 8).all()
     assert (found[8:] == 255).all()
 

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 
 from featgan.errors import UserError
@@ -66,10 +66,7 @@ class Driver:
 
     def await_end(self) -> None:
         """Wait until it and its Ray have ended."""
-        deadline = time.monotonic() + PATIENCE
-        while left := self.processes():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        await_(lambda: not self.processes(), "all processes have ended", PATIENCE)
 
 
 @pytest.fixture

@@ -45,12 +45,12 @@ Counted = tuple[Path, Store, DataSet, list[tuple[str, int, int | None]]]
 
 @pytest.fixture(scope="module")
 def counted(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Counted:
-    """Images, the store they were counted into by two actors, and what the screen was told."""
+    """Images, the store they were counted into by two actors, and what the screen was given."""
     scratch = tmp_path_factory.mktemp("counted")
     folder, store = draw(scratch / "photos"), Store(str(scratch / "store"))
-    told: list[tuple[str, int, int | None]] = []
-    data = run(folder, store, actors=2, progress=lambda *progress: told.append(progress))
-    return folder, store, data, told
+    shown: list[tuple[str, int, int | None]] = []
+    data = run(folder, store, actors=2, progress=lambda *progress: shown.append(progress))
+    return folder, store, data, shown
 
 
 class Interrupted(Exception):
@@ -76,7 +76,7 @@ def plain_loop(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> None:
-    photos, store, data, told = counted
+    photos, store, data, shown = counted
     table = load_table(store, data.key)
     pack = open_pack(store, data.key)
 
@@ -96,8 +96,8 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     ]
     packed = pack.rows(np.arange(IMAGES))
     assert np.array_equal(packed, np.stack([square(image, 16) for image in images]))
-    assert told[0] == ("photos", 0, IMAGES)
-    assert told[-1] == ("photos", IMAGES, IMAGES)
+    assert shown[0] == ("photos", 0, IMAGES)
+    assert shown[-1] == ("photos", IMAGES, IMAGES)
     assert (data.images, data.rejected, data.duplicates) == (IMAGES, 0, 0)
 
     again = run(photos, store, progress=lambda *_: pytest.fail("counted again"))

@@ -7,12 +7,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from faults import check_every_write
 from inline import Here
 from PIL import Image
 
@@ -79,23 +81,23 @@ def counted(
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_full_or_closed_disk_at_any_write_costs_nothing(
-    photos: Path, tmp_path: Path, here: Here, failing: type[Any], code: int
+    photos: Path, tmp_path: Path, here: Here, code: int
 ) -> None:
     root = str(tmp_path / "store")
-    watched = failing(root, code)
-    data, expected = counted(photos, watched)
+
+    def reset() -> None:
+        shutil.rmtree(Path(root) / "features", ignore_errors=True)
+        here.forget()
+
+    def work(store: Store) -> tuple[DataSet, list[Any]]:
+        found = counted(photos, store)
+        assert len(here.read) <= IMAGES + 2, "of a block under way at most is anything read twice"
+        return found
+
+    (data, _), writes = check_every_write(work, root, code, reset)
     assert (data.images, data.rejected, len(data.shards)) == (IMAGES - 1, 1, 6)
     # a shard and a record for each block; counts, three tables, the protocol, the end; the lock
-    assert watched.writes >= 6 * 2 + 6 + 1
-    for nth in range(1, watched.writes):
-        shutil.rmtree(Path(root) / "features")
-        here.forget()
-        with pytest.raises(OSError, match=os.strerror(code)):
-            counted(photos, failing(root, code, nth))
-        Store(root).delete(f"{data.key}/lock.json")  # its holder would have ended
-        assert counted(photos, Store(root)) == (data, expected), f"write {nth}"
-        twice = len(here.read) - IMAGES
-        assert twice <= 2, f"write {nth}: {twice} images of the block under way at most"
+    assert writes >= 6 * 2 + 6 + 1
 
 
 @pytest.mark.guarantee(
@@ -161,29 +163,23 @@ def test_any_error_of_a_reader_makes_an_image_unreadable(
     "Images",
     "A data set stays until its successor is written; two sweeps never count it at once",
 )
-def test_a_recount_that_ends_early_loses_nothing(
-    photos: Path, tmp_path: Path, here: Here, failing: type[Any]
-) -> None:
+def test_a_recount_that_ends_early_loses_nothing(photos: Path, tmp_path: Path, here: Here) -> None:
     before, root = tmp_path / "before", str(tmp_path / "store")
     here.closed = {"03.png"}
     first, content = counted(photos, Store(str(before)))
     here.closed = set()
-    shutil.copytree(before, root)
-    watched = failing(root)
-    fixed = counted(photos, watched)
-    assert fixed[0].images == first.images + 1
     here.forget()
-    for nth in range(1, watched.writes):
-        shutil.rmtree(root)
-        shutil.copytree(before, root)
-        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            counted(photos, failing(root, errno.ENOSPC, nth))
-        Store(root).delete(f"{first.key}/lock.json")  # its holder would have ended
-        assert counted(photos, Store(root)) == fixed, f"write {nth}"
-    assert here.seen <= 2 * watched.writes  # no other image was counted again
 
-    shutil.rmtree(root)
-    shutil.copytree(before, root)
+    def reset() -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(before, root)
+
+    work = partial(counted, photos)
+    (fixed, _), writes = check_every_write(work, root, errno.ENOSPC, reset)
+    assert fixed.images == first.images + 1
+    assert here.seen <= 2 * writes  # no other image was counted again
+
+    reset()
     here.closed = {f"{number:02d}.png" for number in range(2, 4)}  # worse than before
     with pytest.raises(UserError, match=r"3 of 12 .*/rejected-so-far\.csv"):
         counted(photos, Store(root), max_rejected=0.2)
@@ -203,7 +199,7 @@ def test_a_data_set_that_another_sweep_counts_is_refused(
     data, _ = counted(photos, store)
     store.delete(f"{data.key}/dataset.json")
     with (
-        SweepLock(store, data.key, notice=nothing),
+        SweepLock(store, data.key, notice=nothing, beat=0.1),
         pytest.raises(UserError, match="is being run by"),
     ):
         counted(photos, store)

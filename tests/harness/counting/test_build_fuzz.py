@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import resource
 import time
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import cases, encode
 from PIL import Image
 
 from featgan.features.settings import FeatureSettings
@@ -28,24 +26,11 @@ FIRST_LAYER = FeatureSettings(
 LARGE = (8000, 5000)
 
 
-@pytest.fixture(scope="module")
-def fuzz() -> types.ModuleType:
-    """The module that damages files."""
-    path = Path(__file__).parents[2] / "featgan" / "images" / "test_decode_fuzz.py"
-    spec = importlib.util.spec_from_file_location("images_fuzz", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def large() -> bytes:
     """A photograph of 40 megapixels, about: coarse noise, smoothly enlarged."""
     small = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize(LARGE, Image.Resampling.BILINEAR).save(file, "JPEG", quality=50)
-    return file.getvalue()
+    image = Image.fromarray(small).resize(LARGE, Image.Resampling.BILINEAR)
+    return encode(image, "JPEG", quality=50)
 
 
 def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> DataSet:
@@ -67,13 +52,11 @@ def count(folder: Path, store: Store, features: FeatureSettings = FEATURES) -> D
     "Through Ray, damaged files are named and the count goes on, also with huge and 100,000 files",
 )
 @pytest.mark.usefixtures("ray_session")
-def test_damaged_files_are_counted_or_named_one_by_one(
-    tmp_path: Path, fuzz: types.ModuleType
-) -> None:
+def test_damaged_files_are_counted_or_named_one_by_one(tmp_path: Path) -> None:
     folder, store = tmp_path / "photos", Store(str(tmp_path / "store"))
     folder.mkdir()
     expected = {}
-    for number, (kind, data) in enumerate(fuzz.cases(250)):
+    for number, (kind, data) in enumerate(cases(250)):
         name = f"{number:03d} {kind}.jpg"
         (folder / name).write_bytes(data)
         try:

@@ -1,20 +1,8 @@
 import pytest
+from small_run import SWEEP
 
 from harness.plan.describe import describe, estimate_text, notes
 from harness.plan.settings import Sweep
-
-SWEEP = {
-    "name": "s",
-    "data": {
-        "a": {"source": "builtin", "set": "apples", "count": 45},
-        "d": {"source": "builtin", "set": "digits", "count": 90},
-    },
-    "image_size": 32,
-    "gan": {"width": 2, "latent": 4},
-    "training": {"stage_epochs": 4, "evaluate_every": 2, "batch_size": 8},
-    "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
-    "grid": {"mode": ["ascending", "conventional"], "seed": [0, 1]},
-}
 
 
 def test_a_description_has_settings_grid_runs_and_work():

@@ -159,22 +159,7 @@ def garble(draw: st.DrawFn, text: str) -> bytes:
 SNIPPETS = [
     *("\t", "&a ", "*a", "? ", "<<: *a\n", "!!python/object/apply:os.system [id]", "!!binary x"),
     *("!!set {a, b}", "!!omap [a: 1]", "!!int ''", "!!bool x", "!!timestamp x", "%YAML 9.9\n"),
-    *(
-        "---\n",
-        "...\n",
-        "{",
-        "[",
-        "]",
-        '"',
-        "'",
-        "|",
-        "#",
-        ": ",
-        "- ",
-        "2026-01-01",
-        "\x00",
-        "\x85",
-    ),
+    *("---\n", "...\n", "{", "[", "]", '"', "'", "|", "#", ": ", "- ", "2026-01-01", "\0", "\x85"),
     *("'\\ud800'", '"\\ud800"', '"\\0"', "a: &b [*b]\n", "[" * 5000, "1:" * 50, "9" * 5000),
 ]
 
@@ -267,6 +252,20 @@ LARGE = {
     "long": "a" * 2**24,
 }
 
+PARSE = """
+import resource, sys
+from pathlib import Path
+from featgan.errors import UserError
+from harness.plan.yaml_file import parse
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    parse(Path(sys.argv[1]))
+    print("read")
+except UserError:
+    print("refused")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
 
 @pytest.mark.guarantee(
     "Sweep files", "Too long or deep files are refused in seconds and little memory"
@@ -275,22 +274,9 @@ LARGE = {
 def test_large_files_are_refused_in_seconds_and_little_memory(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(LARGE[kind])
-    code = (
-        "import resource, sys\n"
-        "from harness.plan.yaml_file import parse\n"
-        "from featgan.errors import UserError\n"
-        "from pathlib import Path\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n"
-        "    parse(Path(sys.argv[1]))\n"
-        "    print('read', end=' ')\n"
-        "except UserError as error:\n"
-        "    print('refused', len(str(error)), end=' ')\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
     started = time.monotonic()
     out = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PARSE, str(path)], capture_output=True, text=True, timeout=60
     ).stdout.split()
     assert time.monotonic() - started < 30
     assert out[0] == ("read" if kind == "many keys" else "refused")
@@ -356,8 +342,6 @@ ONLY_DRY = ("user-defined mode",)
 """A sweep that runs reports these later, after its data sets are counted."""
 COMMANDS = multiprocessing.get_context("forkserver")
 COMMANDS.set_forkserver_preload(["harness.sweep"])
-
-
 COMMAND = """
 import os, sys
 for descriptor, file in ((1, {out!r}), (2, {err!r})):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from inline import Inline
 from packed import put_counted
 
 from featgan.errors import UserError
@@ -96,7 +97,7 @@ def test_a_user_defined_function(
 ) -> None:
     (tmp_path / "ownscores.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(image_values, "_values", Here(image_values._values))
+    monkeypatch.setattr(image_values, "_values", Inline(image_values._values))
     monkeypatch.setattr(ray, "get", lambda value: value)
 
     assert values(store, by="ownscores:red") == pytest.approx(images[:, 0].mean(axis=(1, 2)))
@@ -116,13 +117,6 @@ def test_a_user_defined_function(
     settings = GroupSettings(by="ownscores:red")
     key = image_values.make(data, settings, FEATURES, store, False, lambda *_: None)
     assert key != first
-
-
-class Here:
-    """A Ray task, in this process."""
-
-    def __init__(self, task: Any) -> None:
-        self.remote = task._function
 
 
 def test_random_values_follow_their_seed(store: Store) -> None:

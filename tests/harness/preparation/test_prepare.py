@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from faults import check_every_write
+from inline import Inline
 from packed import put_counted
 
 from featgan.errors import UserError
@@ -29,16 +31,6 @@ from harness.records.sweep_results import SweepResults
 from harness.storage.store import Store
 
 DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ("x", "y"))
-
-
-class Here:
-    """A Ray task, in this process."""
-
-    def __init__(self, task: Any) -> None:
-        self.remote = task._function
-
-    def options(self, **_: Any) -> Here:
-        return self
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,7 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
         (image_values, "_values"),
         (real_images, "_measure"),
     ):
-        monkeypatch.setattr(module, task, Here(getattr(module, task)))
+        monkeypatch.setattr(module, task, Inline(getattr(module, task)))
     monkeypatch.setattr(ray, "get", lambda value: value)
     return store
 
@@ -153,28 +145,22 @@ def test_a_file_of_weights_that_is_a_pipe_is_refused(store: Store, tmp_path: Pat
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["full", "closed"])
 def test_a_full_or_closed_disk_at_any_write_costs_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch, failing: type[Any], code: int
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     train = partial(classifier.train_classifier, epochs=1)
     monkeypatch.setattr(classifier, "train_classifier", train)
     grid = {"mode": ["ascending"], "seed": [0], "groups.by": ["feature_count", "random"]}
-    root, threads = store.root, torch.get_num_threads()
+    threads = torch.get_num_threads()
 
     def prepare(store: Store) -> tuple[Any, dict[str, bytes]]:
         runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
         keys = [key for key in store.list() if "tfevents" not in key]  # these hold the time
         return runs, {key: store.get(key) for key in keys}
 
-    def forget() -> None:
+    def reset() -> None:
         for key in ("s", "features/a-0/scores", "features/a-0/real"):
             shutil.rmtree(store.join(key), ignore_errors=True)
 
-    counting = failing(root, code)
-    expected = prepare(counting)
-    assert counting.writes >= 7
-    for nth in range(1, counting.writes + 1):
-        forget()
-        with pytest.raises(OSError, match=os.strerror(code)):
-            prepare(failing(root, code, nth))
-        assert prepare(store) == expected, f"write {nth} of {counting.writes}"
+    _, writes = check_every_write(prepare, store.root, code, reset)
+    assert writes >= 7
     torch.set_num_threads(threads)

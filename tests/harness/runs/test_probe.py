@@ -1,23 +1,11 @@
 import re
 
 import pytest
+from small_run import SWEEP
 
 from harness.plan.settings import Sweep
 from harness.runs import probe as module
 from harness.runs.probe import probe
-
-SWEEP = {
-    "name": "s",
-    "data": {
-        "a": {"source": "builtin", "set": "apples", "count": 45},
-        "d": {"source": "builtin", "set": "digits", "count": 90},
-    },
-    "image_size": 32,
-    "gan": {"width": 2, "latent": 4},
-    "training": {"stage_epochs": 4, "evaluate_every": 2, "batch_size": 8},
-    "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
-    "grid": {"mode": ["ascending", "conventional"], "seed": [0, 1]},
-}
 
 
 @pytest.fixture(autouse=True)

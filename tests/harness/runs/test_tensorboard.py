@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
+from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -115,11 +115,8 @@ def test_tensorboard_by_default_listens_on_loopback_only(tmp_path):
         command, env=os.environ | {MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (addresses := listening(marked(mark))):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        await_(lambda: listening(marked(mark)), "TensorBoard listens", process=process)
+        addresses = listening(marked(mark))
     finally:
         process.kill()
         process.wait()

@@ -8,23 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packed import put_counted
+from small_run import left_by, put_shared, read, small_run
 
 from featgan import precision
 from featgan.errors import UserError
-from featgan.features.groups import FeatureGroups
-from featgan.features.settings import GroupSettings
 from featgan.gans.generator_file import load_generator
 from featgan.scores import feature_file
 from featgan.scores.score import classify, drawn, load_classifier
-from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
-from harness.plan.run import Run
-from harness.plan.settings import Method
 from harness.plan.signature import signature
 from harness.records.data_set import open_pack
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import GroupsRecord
 from harness.runs import run_folder
 from harness.runs import trial as module
 from harness.runs.run_folder import RunFolder, TrialOptions
@@ -38,66 +32,19 @@ EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=1)
 def shared(tmp_path_factory):
     """The files that runs share: features, groups, classifier."""
     root = tmp_path_factory.mktemp("store")
-    store, random = Store(str(root)), np.random.default_rng(0)
-    images = random.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
-    counts = np.repeat([10, 20, 30], 8).astype(np.int16)
-    put_counted(store, "features/a-0", images, counts, ["x", "y"] * 12)
-    groups = FeatureGroups.fit(counts, GroupSettings())
-    store.put("s/groups/a.json", GroupsRecord(data="a", label="x", **vars(groups)).to_json())
-    trained = train_classifier(images, np.arange(24) % 2, ["x", "y"], seed=0, epochs=1)
-    store.put("s/classifier/c.safetensors", trained)
+    put_shared(Store(str(root)))
     return root
 
 
 @pytest.fixture
 def store(shared, tmp_path):
-    for part in ("features", "s"):
-        (tmp_path / part).symlink_to(shared / part) if part == "features" else None
-    (tmp_path / "s").mkdir()
-    for part in ("groups", "classifier"):
-        (tmp_path / "s" / part).symlink_to(shared / "s" / part)
+    (tmp_path / "features").symlink_to(shared / "features")
     return Store(str(tmp_path))
 
 
 @pytest.fixture
 def run():
-    method = Method.model_validate(
-        {
-            "image_size": 32,
-            "gan": {"width": 2, "latent": 4},
-            "training": {
-                "stage_epochs": 2,
-                "evaluate_every": 1,
-                "batch_size": 8,
-                "learning_rate": 0.02,
-            },
-            "score": {"classifier": "trained", "trained_on": ["a"], "count": 16, "splits": 2},
-        }
-    )
-    cell = Cell("a", "ascending", 0, method)
-    return Run(
-        "s",
-        cell,
-        signature(cell, "d", "c"),
-        "features/a-0",
-        "s/groups/a.json",
-        "s/classifier/c.safetensors",
-    )
-
-
-def read(store, run):
-    return RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
-
-
-def what_counts(store, run):
-    """All that a run leaves but its timings."""
-    record = read(store, run).model_dump()
-    for key in ("seconds", "started", "updated", "continued", "machines"):
-        del record[key]
-    for evaluation in record["evaluations"]:
-        del evaluation["images_per_second"]
-    samples = {k: store.get(k) for k in store.list(f"{run.folder}/samples")}
-    return record, samples, store.get(f"{run.folder}/generator.safetensors")
+    return small_run()
 
 
 def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
@@ -145,7 +92,7 @@ def test_seconds_of_a_run_add_up(store, run):
 
 
 class Died(BaseException):
-    """The process ends here, whatever it was about to do."""
+    """The process ends here."""
 
 
 def dying_after(evaluations):
@@ -158,10 +105,8 @@ def dying_after(evaluations):
 
 def test_a_run_killed_at_every_evaluation_ends_with_same_bytes(store, run, shared, tmp_path):
     straight = Store(str(tmp_path / "straight"))
-    (tmp_path / "straight" / "s").mkdir(parents=True)
+    (tmp_path / "straight").mkdir()
     (tmp_path / "straight" / "features").symlink_to(shared / "features")
-    for part in ("groups", "classifier"):
-        (tmp_path / "straight" / "s" / part).symlink_to(shared / "s" / part)
     run_trial(run, straight, EVERY_EVALUATION, lambda record: None)
     for n in range(1, 7):
         with pytest.raises(Died):
@@ -170,13 +115,13 @@ def test_a_run_killed_at_every_evaluation_ends_with_same_bytes(store, run, share
     assert record.continued == 6
     here = f"{platform.node()}: {record.device}, torch {torch.__version__}"
     assert record.machines == (here,) * 7
-    assert what_counts(store, run) == what_counts(straight, run)
+    assert left_by(store, run) == left_by(straight, run)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "another run's"])
 def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
-    expected = what_counts(store, run)
+    expected = left_by(store, run)
     shutil.rmtree(store.join(run.folder))
     with pytest.raises(Died):
         run_trial(run, store, EVERY_EVALUATION, dying_after(4))
@@ -192,7 +137,7 @@ def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
         store.put(key, {"cut": data[:middle], "flip": flipped, "empty": b""}[damage])
     record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     assert record.continued == 1
-    assert what_counts(store, run) == expected
+    assert left_by(store, run) == expected
 
 
 def test_without_any_whole_checkpoint_a_run_starts_again(store, run):
@@ -290,7 +235,7 @@ def test_the_record_of_a_pilots_run_is_never_behind(store, run):
 
 def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
-    expected = what_counts(store, run)
+    expected = left_by(store, run)
     shutil.rmtree(store.join(run.folder))
     monkeypatch.setattr(run_folder, "STOP_SECONDS", 0)
     rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=1)
@@ -305,7 +250,7 @@ def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
     store.delete(run.stop_key)
     record = run_trial(run, store, rarely, lambda record: None)
     assert (record.status, record.continued) == ("finished", 1)
-    assert what_counts(store, run) == expected
+    assert left_by(store, run) == expected
 
 
 @pytest.mark.usefixtures("seconds_between_event_files")
@@ -324,15 +269,14 @@ def test_curves_of_a_continued_run_have_no_gap_or_double_point(store, run):
     ]
 
 
-def test_a_run_on_a_bucket_leaves_the_same(run, store, shared):
+def test_a_run_on_a_bucket_leaves_the_same(run, store):
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
     bucket = Store("memory://trial-test")
-    for key in (*store.list("features/a-0"), run.groups_key, run.classifier_key):
-        bucket.put(key, store.get(key))
+    put_shared(bucket)
     with pytest.raises(Died):
         run_trial(run, bucket, EVERY_EVALUATION, dying_after(3))
     run_trial(run, bucket, EVERY_EVALUATION, lambda record: None)
-    ours, theirs = what_counts(bucket, run), what_counts(store, run)
+    ours, theirs = left_by(bucket, run), left_by(store, run)
     assert ours == theirs
     assert any("tfevents" in key for key in bucket.list(run.folder))
     assert json.loads(bucket.get(f"{run.folder}/run.json"))["continued"] == 1
