@@ -1,7 +1,7 @@
 """Memory of feature counting as the number of images grows.
 
-    python benchmarks/feature_memory.py [COUNT ...]     1,000 and 100,000 images: some minutes
-    python benchmarks/feature_memory.py --long          10,000 and a million as well
+    python benchmarks/feature_memory.py [COUNT ...]     1,000 and 50,000 images: some minutes
+    python benchmarks/feature_memory.py --long          up to a million images
 
 Counts files of 16 px with a network of one convolution instead of VGG16, since the pipeline around
 it is measured. Prints the peak memory of the driver and of its counting actors, without what they
@@ -27,6 +27,9 @@ import torch
 from featgan.features import network
 from featgan.features.settings import FeatureSettings
 from featgan.weights import State
+from harness.counting.build import DataSetBuilder
+from harness.sources import FolderSource
+from harness.storage.store import Store
 
 SIDE = 16
 
@@ -38,7 +41,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="one count, in this process")
     options = parser.parse_args()
     long = [1_000, 10_000, 100_000, 1_000_000]
-    options.counts = options.counts or (long if options.long else [1_000, 100_000])
+    options.counts = options.counts or (long if options.long else [1_000, 50_000])
     if options.alone:
         print(json.dumps(peaks(options.counts[0])))
         return
@@ -58,14 +61,10 @@ def main() -> None:
 
 
 def peaks(count: int) -> dict[str, object]:
-    """Peak megabytes of the driver (and before it began) and of each actor, and seconds."""
-    from harness.counting.build import DataSetBuilder
-    from harness.sources import FolderSource
-    from harness.storage.store import Store
-
+    """Return peak megabytes of the driver (and before it began) and of each actor, and seconds."""
     with tempfile.TemporaryDirectory() as scratch:
         draw(count, Path(scratch, "images"))
-        import ray
+        import ray  # after harness, which sets its environment
 
         ray.init(
             address="local",
@@ -79,11 +78,9 @@ def peaks(count: int) -> dict[str, object]:
         tiny_network()
 
         found: dict[str, float] = {}
-        done = threading.Event()
-        watcher = threading.Thread(target=watch, args=(found, done))
         before = unshared(os.getpid())
         start = time.perf_counter()
-        watcher.start()
+        threading.Thread(target=watch, args=(found,), daemon=True).start()
         DataSetBuilder(
             "noise",
             FolderSource(source="folder", path=f"{scratch}/images"),
@@ -96,16 +93,15 @@ def peaks(count: int) -> dict[str, object]:
             progress=lambda *_: None,
         ).build()
         seconds = time.perf_counter() - start
-        done.set()
-        watcher.join()
+        highest = found.copy()
         ray.shutdown()
-    driver = found.pop(str(os.getpid()))
-    actors = sorted(found.values())
+    driver = highest.pop(str(os.getpid()))
+    actors = sorted(highest.values())
     return {"before": before, "driver": driver, "actors": actors, "seconds": seconds}
 
 
 def draw(count: int, folder: Path) -> None:
-    """Noise as PPM files, a thousand in a folder; no two are equal."""
+    """Write noise as PPM files, a thousand in a folder; no two are equal."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE * SIDE * 3), np.uint8)
     for index, image in enumerate(pixels):
         home = folder / f"{index // 1000:03d}"
@@ -125,15 +121,16 @@ def _tiny(settings: FeatureSettings, state: State) -> torch.nn.Module:
     return tiny
 
 
-def watch(found: dict[str, float], done: threading.Event) -> None:
-    """Keep the peaks of this process and of its counting actors until `done`."""
-    while not done.wait(0.05):
+def watch(found: dict[str, float]) -> None:
+    """Keep the peaks of this process and of its counting actors."""
+    while True:
+        time.sleep(0.05)
         for process in [str(os.getpid()), *actors()]:
             found[process] = max(found.get(process, 0.0), unshared(process))
 
 
 def actors() -> list[str]:
-    """This driver's counting actors: children of the raylet that is its child."""
+    """Return this driver's counting actors: children of the raylet that is its child."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -150,7 +147,7 @@ def parent(process: str) -> str:
 
 
 def unshared(process: str | int) -> float:
-    """Resident megabytes that no other process shares; 0 for one that has ended."""
+    """Return a process' resident megabytes that no other shares; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

@@ -35,6 +35,10 @@ from featgan.features import network
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, square
+from harness.cluster import connect
+from harness.counting.build import DataSetBuilder
+from harness.sources import FolderSource
+from harness.storage.store import Store
 
 LIMIT, PLAIN, KERAS = "limit: bare forward pass", "plain PyTorch loop", "Keras predict"
 CORES = os.cpu_count() or 1
@@ -78,10 +82,10 @@ def main() -> None:
         around = [turns[LIMIT](pieces[0])]
         whole, steady, busy = ours((files * (1 + options.count // len(files)))[: options.count])
         around.append(turns[LIMIT](pieces[0]))
-    beside = 2 * options.piece / sum(around)
-    row("the limit before and after featgan", beside, 1.0)
-    row("featgan, steady state", steady, steady / beside)
-    row("featgan with start, table and pack", whole, whole / beside)
+    bound = 2 * options.piece / sum(around)
+    row("the limit before and after featgan", bound, 1.0)
+    row("featgan, steady state", steady, steady / bound)
+    row("featgan with start, table and pack", whole, whole / bound)
     if GPU:
         print(f"the GPU was busy {busy:.0%} of the steady state, by its driver's counter")
     print(same)
@@ -218,11 +222,6 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
 
     Table and pack are written.
     """
-    from harness.cluster import connect
-    from harness.counting.build import DataSetBuilder
-    from harness.sources import FolderSource
-    from harness.storage.store import Store
-
     done_at: list[tuple[float, int]] = []
     used: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -231,9 +230,8 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
         for number, file in enumerate(files):  # different bytes, so that every copy is counted
             data = file.read_bytes() + number.to_bytes(4, "big")
             (folder / f"{number:06d}.jpg").write_bytes(data)
-        ended = threading.Event()
         if GPU:
-            threading.Thread(target=watch, args=(used, ended)).start()
+            threading.Thread(target=watch, args=(used,), daemon=True).start()
         start = time.perf_counter()
         connect.connect()
         DataSetBuilder(
@@ -247,7 +245,6 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
             max_rejected=0,
             progress=lambda _, done, __: done_at.append((time.perf_counter(), done)),
         ).build()
-        ended.set()
         whole = len(files) / (time.perf_counter() - start)
         connect.shutdown()
     # steady: all actors have delivered, and none has run out
@@ -258,9 +255,10 @@ def ours(files: list[Path]) -> tuple[float, float, float]:
     return whole, (last - first) / (over - begun), busy
 
 
-def watch(used: list[tuple[float, int]], ended: threading.Event) -> None:
+def watch(used: list[tuple[float, int]]) -> None:
     """Note what percentage of the time before a moment the GPU was at work."""
-    while not ended.wait(0.2):
+    while True:
+        time.sleep(0.2)
         used.append((time.perf_counter(), torch.cuda.utilization()))
 
 

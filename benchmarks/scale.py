@@ -25,7 +25,11 @@ from harness.cluster import connect
 from harness.display import Screen
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
+from harness.preparation.prepare import prepare_runs
 from harness.records.sweep_records import SweepRecord
+from harness.report import build
+from harness.runs import trial, tune
+from harness.runs.status import classify_runs
 from harness.storage.store import Store
 
 
@@ -55,20 +59,13 @@ REST = ("score_std", "spread", "loss_d", "loss_g", "d_real", "d_fake", "images_p
 
 
 def report_only(config: dict[str, Any], **rest: Any) -> None:
-    """Tune's function trainable with the stand-in; runs in a process of Ray."""
-    from harness.runs import trial
-
+    """Run Tune's function trainable with the stand-in, in a process of Ray."""
     trial.StagedTrainer = Reporter  # type: ignore[misc]
     trial.trainable(config, **rest)
 
 
 def main() -> None:
     options = _options()
-    from harness.preparation.prepare import prepare_runs
-    from harness.report import build
-    from harness.runs import tune
-    from harness.runs.status import classify_runs
-
     tune.trainable = report_only
     with tempfile.TemporaryDirectory(prefix="featgan-scale-") as scratch:
         sweep = _sweep(scratch, options.runs, options.evaluations)
@@ -89,7 +86,11 @@ def main() -> None:
         print(f"a run    {1000 * seconds * options.slots / done:9.1f} ms of a slot")
         print(f"a report {1000 * seconds * options.slots / reports:9.2f} ms of a slot")
         print("driver's memory after 10, 50, 100 %: " + ", ".join(memory.at(10, 50, 100)) + " MB")
-        _plan(store, sweep, [run.name for run in grid])
+        cells = [cell.as_dict() for cell in expand(sweep)[: len(grid)]]
+        record = SweepRecord(
+            name=sweep.name, cells=cells, runs=[run.name for run in grid], notes=[]
+        )
+        store.put(f"{sweep.name}/sweep.json", record.to_json())
         started = time.perf_counter()
         build.make(Path(store.join(sweep.name)))
         print(
@@ -131,12 +132,6 @@ def _sweep(folder: str, count: int, evaluations: int) -> Sweep:
             "grid": {"seed": list(range(-(-count // 3)))},
         }
     )
-
-
-def _plan(store: Store, sweep: Sweep, names: list[str]) -> None:
-    cells = [cell.as_dict() for cell in expand(sweep)[: len(names)]]
-    record = SweepRecord(name=sweep.name, cells=cells, runs=names, notes=[])
-    store.put(f"{sweep.name}/sweep.json", record.to_json())
 
 
 def _options() -> argparse.Namespace:

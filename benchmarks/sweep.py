@@ -1,7 +1,7 @@
 """Makespan of a sweep: through Ray, in a plain pool of processes, and one run after another.
 
-    python benchmarks/sweep.py [--file sweeps/quickstart.yaml] [--slots 2]     some minutes
-    python benchmarks/sweep.py --long                                          the whole runs
+    python benchmarks/sweep.py [--file sweeps/quickstart.yaml]     12 short runs: some minutes
+    python benchmarks/sweep.py --long                              all runs, as long as they are
 
 All three do the same runs with one thread each, on data that are prepared before. The ideal is the
 sum of the runs' own seconds, each measured alone in one process, over the slots. `running` leaves
@@ -15,7 +15,6 @@ import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,13 +22,17 @@ from pathlib import Path
 from harness.cluster import connect
 from harness.display import Screen
 from harness.plan.load import load
+from harness.plan.run import Run
 from harness.plan.settings import Sweep
+from harness.preparation.prepare import prepare_runs
 from harness.records.run_record import RunRecord
+from harness.runs.run_folder import TrialOptions
+from harness.runs.status import classify_runs
+from harness.runs.trial import run_trial
+from harness.runs.tune import run_pending
 from harness.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
-SHORT = 2
-"""Epochs of a stage unless `--long` is given: a run of the quickstart takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,19 @@ def main() -> None:
         sweep = sweep.model_copy(
             update={"training": training, "resources": resources, "results": str(folder / "made")}
         )
-        _prepare(sweep, options.slots)
-        alone, seconds = _pool(_copy(sweep, folder, "alone"), 1)
+        connect.connect(cpus=options.slots)
+        runs = prepare_runs(sweep, Store(sweep.results), False, Screen().features)[: options.runs]
+        connect.shutdown()
+        alone, seconds = _pool(_copy(sweep, folder, "alone"), runs, 1)
         ideal = sum(seconds) / options.slots
         shortest, longest = min(seconds), max(seconds)
         print(f"{len(seconds)} runs of {shortest:.1f} to {longest:.1f} s, {options.slots} slots")
         print(f"{'':20}{'seconds':>9}{'ideal x':>9}{'running':>9}{'ideal x':>9}")
         _row("ideal", Took(ideal, ideal), ideal)
         _row("one after another", alone, ideal)
-        pool = _pool(_copy(sweep, folder, "pool"), options.slots)[0]
+        pool = _pool(_copy(sweep, folder, "pool"), runs, options.slots)[0]
         _row("multiprocessing", pool, ideal)
-        _row("featgan", _ours(_copy(sweep, folder, "ours"), options.slots), ideal)
+        _row("featgan", _ours(_copy(sweep, folder, "ours"), options), ideal)
 
 
 def _row(name: str, took: Took, ideal: float) -> None:
@@ -73,51 +78,38 @@ def _row(name: str, took: Took, ideal: float) -> None:
     print(f"{name:20}{cells}", flush=True)
 
 
-def _ours(sweep: Sweep, slots: int) -> Took:
+def _ours(sweep: Sweep, options: argparse.Namespace) -> Took:
     """Run the sweep through Ray, whose start and end are included."""
-    from harness.preparation.prepare import prepare_runs
-    from harness.runs.status import classify_runs
-    from harness.runs.tune import run_pending
-
     started = time.perf_counter()
     store, screen = Store(sweep.results), Screen()
-    connect.connect(cpus=slots)
-    grid = prepare_runs(sweep, store, False, screen.features)
-    run_pending(sweep, classify_runs(store, grid, False), store, 0, screen)
+    connect.connect(cpus=options.slots)
+    runs = prepare_runs(sweep, store, False, screen.features)[: options.runs]
+    run_pending(sweep, classify_runs(store, runs, False), store, 0, screen)
     connect.shutdown()
     took = time.perf_counter() - started
     return Took(took, _running(sweep))
 
 
-def _pool(sweep: Sweep, slots: int) -> tuple[Took, list[float]]:
-    """The same runs in a plain pool of processes, longest first; also each run's seconds."""
-    from harness.preparation.prepare import prepare_runs
-
-    connect.connect(cpus=slots)
-    grid = prepare_runs(sweep, Store(sweep.results), False, Screen().features)
-    connect.shutdown()
+def _pool(sweep: Sweep, runs: list[Run], slots: int) -> tuple[Took, list[float]]:
+    """Run them in a plain pool of processes, longest first; return each run's seconds as well."""
     started = time.perf_counter()
-    todo = [(sweep, run) for run in sorted(grid, key=lambda run: run.planned_images, reverse=True)]
+    todo = [(sweep, run) for run in sorted(runs, key=lambda run: run.planned_images, reverse=True)]
     with multiprocessing.get_context("spawn").Pool(slots) as pool:
         seconds = pool.starmap(_carry, todo, chunksize=1)
     return Took(time.perf_counter() - started, _running(sweep)), seconds
 
 
-def _carry(sweep: Sweep, run: object) -> float:
-    """Runs in a process of the pool."""
-    from harness.runs.run_folder import TrialOptions
-    from harness.runs.trial import run_trial
-
+def _carry(sweep: Sweep, run: Run) -> float:
+    """Carry out a run in a process of the pool; return its seconds."""
     started = time.perf_counter()
     resources = sweep.resources
     options = TrialOptions(1, resources.checkpoint_minutes, sweep.sample_every)
-    quiet: Callable[[object], None] = lambda _: None  # noqa: E731
-    run_trial(run, Store(sweep.results), options, quiet)  # type: ignore[arg-type]
+    run_trial(run, Store(sweep.results), options, lambda _: None)
     return time.perf_counter() - started
 
 
 def _running(sweep: Sweep) -> float:
-    """From the first run's beginning to the last run's end, to the second."""
+    """Return the whole seconds from the first run's beginning to the last run's end."""
     records = [
         RunRecord.model_validate_json(path.read_bytes())
         for path in Path(sweep.results, sweep.name, "runs").glob("*/run.json")
@@ -125,14 +117,6 @@ def _running(sweep: Sweep) -> float:
     begun = min(datetime.fromisoformat(record.started) for record in records)
     ended = max(datetime.fromisoformat(record.updated) for record in records)
     return (ended - begun).total_seconds()
-
-
-def _prepare(sweep: Sweep, slots: int) -> None:
-    from harness.preparation.prepare import prepare_runs
-
-    connect.connect(cpus=slots)
-    prepare_runs(sweep, Store(sweep.results), False, Screen().features)
-    connect.shutdown()
 
 
 def _copy(sweep: Sweep, folder: Path, name: str) -> Sweep:
@@ -144,11 +128,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--file", type=Path, default=ROOT / "sweeps/quickstart.yaml")
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--stage-epochs", type=int, default=SHORT, help="of shortened runs")
-    parser.add_argument("--long", action="store_true", help="runs as long as the file says")
+    parser.add_argument("--runs", type=int, default=12)
+    parser.add_argument("--stage-epochs", type=int, default=2, help="of shortened runs")
+    parser.add_argument("--long", action="store_true", help="all runs, as long as the file says")
     options = parser.parse_args()
     if options.long:
-        options.stage_epochs = None
+        options.runs = options.stage_epochs = None
     return options
 
 

@@ -101,7 +101,7 @@ class NoScore:
 
 
 def ours(work: Work, device: torch.device, **gan: Any) -> Steps:
-    """Return featgan's trainer, as a run uses it; `gan` are settings besides the width."""
+    """Return featgan's trainer, as a run uses it; `gan` are settings other than the width."""
     settings = TrainingSettings(batch_size=work.batch, learning_rate=RATE, epoch_steps=work.steps)
     trainer = StagedTrainer(
         Noise(work.size),
