@@ -27,7 +27,7 @@ from harness.preparation.histogram import EVENT_FILE, event_file
 from harness.preparation.real_images import ChosenClassifier, RealImages
 from harness.records.data_set import DataSet, check, data_record
 from harness.records.image_values import load_values
-from harness.records.sweep_records import DataRecord, GroupsRecord
+from harness.records.sweep_records import GroupsRecord
 from harness.storage.store import Store
 
 
@@ -47,7 +47,7 @@ def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> l
                 f"grid: {' and '.join(same)} are one run, since their difference changes no "
                 "result: drop one of them"
             )
-    preparation.delete_stale("groups", "ceilings")
+    preparation.delete_stale("groups", "real")
     return runs
 
 
@@ -82,7 +82,9 @@ class _Preparation:
             values_key=values_key,
             groups_key=self.groups(cell),
             classifier_key=chosen.key,
-            real_key=self._score_real_images(data, method.score.model_dump_json(), chosen),
+            real_key=self._measure_real_images(
+                data, method.score.model_dump_json(), chosen, method.features
+            ),
             images=data.images,
         )
 
@@ -119,7 +121,7 @@ class _Preparation:
         ).build()
         check(self._store, data)
         record = data_record(self._store, data, self._sweep.data[name])
-        self._put(f"data/{self._label(data)}.json", DataRecord.model_validate(record).to_json())
+        self._put(f"data/{self._label(data)}.json", record.to_json())
         return data
 
     @cache
@@ -175,19 +177,24 @@ class _Preparation:
         return ChosenClassifier(key, digest)
 
     @cache
-    def _score_real_images(
-        self, data: DataSet, settings: str, chosen: ChosenClassifier
+    def _measure_real_images(
+        self, data: DataSet, settings: str, chosen: ChosenClassifier, features: FeatureSettings
     ) -> str | None:
-        """Write the score of the real images; return the key of their features for metrics.
+        """Write the measurements of the real images; return the key of their features for metrics.
 
         `settings` are the ScoreSettings as JSON.
         """
-        self._progress(f"{data.name}: scoring real images", 0, None)
-        score = ScoreSettings.model_validate_json(settings)
-        real = RealImages(data, score, chosen, self._gpu)
+        self._progress(f"{data.name}: measuring real images", 0, None)
+        score, label = ScoreSettings.model_validate_json(settings), self._label(data)
+        of_data = (c.method.groups for c in self.cells if c.data == data.name)
+        by_count = next((groups for groups in of_data if groups.by == "feature_count"), None)
+        groups = None
+        if by_count:
+            key = self._group(data, by_count, features)
+            groups = GroupsRecord.model_validate_json(self._store.get(key)).split
+        real = RealImages(label, data, score, chosen, features, groups, self._gpu)
         record = real.measure(self._store, self._sweep.resources.cpus_per_run)
-        name = f"ceilings/{self._label(data)}-{short_hash(record.protocol)[:6]}.json"
-        self._put(name, record.to_json())
+        self._put(f"real/{label}-{short_hash(record.protocol)[:6]}.json", record.to_json())
         return real.features_key
 
     def _label(self, data: DataSet) -> str:

@@ -1,7 +1,7 @@
-"""The score of a data set's real images, and their features, which metrics compare with.
+"""The real images of a data set, measured as generated ones, and their features for metrics.
 
-The score is measured under a run's own protocol: it is the ceiling of generated images. It is
-made once for each data set and way of scoring, through Ray, next to the feature table.
+The score is measured under a run's own protocol. All is made once for each data set and way of
+scoring, through Ray, next to the feature table.
 """
 
 from contextlib import suppress
@@ -16,13 +16,16 @@ from pydantic import ValidationError
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
-from featgan.scores import feature_file
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import FeatureSettings
+from featgan.scores import feature_file, image_quality
 from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import machine
-from harness.records.data_set import DataSet, open_pack
-from harness.records.sweep_records import RealScore
+from harness.records.data_set import DataSet, load_table, open_pack
+from harness.records.sweep_records import CountStatistics, RealRecord
+from harness.runs.rescore import QUALITY_IMAGES, TRAINING_IMAGES, count_features
 from harness.storage.store import Store
 
 BATCH = 50
@@ -42,11 +45,16 @@ class ChosenClassifier(NamedTuple):
 
 @dataclass(frozen=True)
 class RealImages:
-    """The real images of a data set, and the settings of their score."""
+    """The real images of a data set, and how they are measured."""
 
+    name: str
+    """Name of the data record."""
     data: DataSet
     settings: ScoreSettings
     classifier: ChosenClassifier
+    features: FeatureSettings
+    groups: FeatureGroups | None
+    """Groups by feature count, if there are any."""
     gpu: bool
 
     @property
@@ -59,23 +67,24 @@ class RealImages:
         made_from = [self.data.digest, chosen, self.classifier.digest, self.gpu]
         return f"{self.data.key}/real/{short_hash(made_from, *more)}.{suffix}"
 
-    def measure(self, store: Store, cpus: int) -> RealScore:
-        """Return the score of the real images; write their features if metrics need them.
+    def measure(self, store: Store, cpus: int) -> RealRecord:
+        """Return the measurements; write the features if metrics need them.
 
         Raises UserError where the classifier is missing, or the images are too few.
         """
         self._check_enough()
         settings, features_key = self.settings, self.features_key
         user_code = [source_digest(metric) for metric in settings.metrics]
-        key = self._key("json", settings.count, settings.splits, settings.metrics, user_code)
+        of_score = settings.count, settings.splits, settings.metrics, user_code
+        key = self._key("json", *of_score, self.name, repr(self.groups))
         if not features_key or store.exists(features_key):
             with suppress(FileNotFoundError, ValidationError):  # a damaged one is measured again
-                return RealScore.model_validate_json(store.get(key))
+                return RealRecord.model_validate_json(store.get(key))
         content = ray.get(
             _measure.options(num_cpus=cpus, num_gpus=int(self.gpu)).remote(self, store, cpus)
         )
         store.put(key, content)
-        return RealScore.model_validate_json(content)
+        return RealRecord.model_validate_json(content)
 
     def _check_enough(self) -> None:
         """Raise UserError where the images are too few for the score, or for one of its metrics.
@@ -99,7 +108,7 @@ class RealImages:
 
 @ray.remote
 def _measure(of: RealImages, store: Store, threads: int) -> bytes:
-    """Classify the real images, all of them if metrics need features; return the RealScore."""
+    """Classify the real images, all of them if metrics need features; return the RealRecord."""
     torch.set_num_threads(threads)
     settings, trained, features_key = of.settings, of.classifier.key, of.features_key
     device = machine.device(of.gpu)
@@ -119,11 +128,21 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
         features = real.features[torch.from_numpy(order)]
     score = Score(classifier, settings, real)
     found = score.measure_real(features, logits)
-    return RealScore(
-        name=of.data.name,
+    sample = pack.rows(order[:TRAINING_IMAGES])
+    counts = count_features(of.features, sample[:QUALITY_IMAGES], device.type)
+    group_counts = {}
+    if of.groups:
+        of_originals = load_table(store, of.data.key)["feature_count"].to_numpy()
+        numbers = of.groups.assign(of_originals[order[: len(counts)]])
+        group_counts = {n: CountStatistics.of(counts[numbers == n]) for n in {*numbers.tolist()}}
+    return RealRecord(
+        name=of.name,
         digest=of.data.digest,
         protocol=score.protocol,
         images=min(len(logits), settings.count),
         metrics_images=score.halves(len(features)) if found.metrics else None,
+        qualities=image_quality.measure(sample[:QUALITY_IMAGES], sample, same=True),
+        feature_counts=CountStatistics.of(counts),
+        group_counts=group_counts,
         **vars(found),
     ).to_json()

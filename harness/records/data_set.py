@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from featgan.digests import sha256_of_file
 from featgan.errors import UserError, first_line
 from featgan.images.pack import ImagePack
+from harness.records.sweep_records import DataRecord
 from harness.sources import SourceSettings
 from harness.storage.sealed import seal, unseal
 from harness.storage.store import Store
@@ -144,13 +145,12 @@ def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
     return pd.read_csv(text, dtype=str, keep_default_na=False)
 
 
-def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> dict[str, Any]:
+def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> DataRecord:
     """Return how a data set was made, for the folder of a sweep."""
     rejected = load_rejected(store, data_set)
-    record = asdict(data_set)
-    del record["shards"], record["left_out"]
-    return record | {
-        "source": source.model_dump(),
-        "protocol": read_protocol(store, data_set.key),
-        "rejections": rejected.head(100).to_dict("records"),
-    }
+    return DataRecord(
+        source=source.model_dump(),
+        protocol=read_protocol(store, data_set.key),
+        rejections=rejected.head(100).to_dict("records"),
+        **asdict(data_set),
+    )

@@ -28,11 +28,8 @@ class Seconds(BaseModel):
 
 
 def _complete(cell: dict[str, Any]) -> dict[str, Any]:
-    if not (
-        isinstance(cell.get("data"), str)
-        and isinstance(cell.get("mode"), str)
-        and isinstance(cell.get("seed"), int)
-    ):
+    kinds = {"data": str, "mode": str, "seed": int}
+    if not all(isinstance(cell.get(key), kind) for key, kind in kinds.items()):
         raise ValueError("a cell has text for data and mode, and a whole number for seed")
     return cell
 

@@ -4,8 +4,9 @@ Unknown keys are ignored, so that tables can be made from the files of a later v
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from featgan.features.groups import FeatureGroups, Group
@@ -86,13 +87,19 @@ class CountStatistics(BaseModel):
     mean: float
     sd: float
 
+    @classmethod
+    def of(cls, counts: np.ndarray) -> Self:
+        """Return the statistics of counts [n]."""
+        return cls(images=len(counts), mean=float(counts.mean()), sd=float(counts.std()))
+
 
 class Rescored(_Record):
     """A trained generator measured again, with noise that its training never saw."""
 
     generator_sha256: str
+    images: int
     protocol: str
-    """Protocol of `score`, with many images."""
+    """Protocol of `score`, of many images."""
     score: float
     score_std: float
     same_protocol: str
@@ -100,19 +107,20 @@ class Rescored(_Record):
     fresh_scores: list[float]
     """A score for each disjoint set of as many images as an evaluation has."""
     qualities: Qualities
-    feature_counts: CountStatistics | None
-    """Feature counts of generated images; None without the network's weights."""
+    feature_counts: CountStatistics
+    """Feature counts of generated images."""
     device: str
     seconds: float
 
 
-class RealScore(_Record):
-    """The score of a data set's real images, measured as those of a generator: the ceiling."""
+class RealRecord(_Record):
+    """Real images of a data set, at the size they are trained at, measured as generated ones."""
 
     name: str
+    """That of the data record."""
     digest: str
     protocol: str
-    """Protocol of the runs whose ceiling this is; `images` may be fewer than its n."""
+    """Protocol of the scores that this one compares with; `images` may be fewer than its n."""
     images: int
     score: float
     score_std: float
@@ -120,14 +128,7 @@ class RealScore(_Record):
     """Metrics of a part of the images, at most half of all, against the others."""
     metrics_images: tuple[int, int] | None = None
     """Numbers of images of that part, and of the others."""
-
-
-class RealRecord(_Record):
-    """The same measurements of the real images of a data set, at the size they are trained at."""
-
-    name: str
-    digest: str
     qualities: Qualities
-    feature_counts: CountStatistics | None
+    feature_counts: CountStatistics
     group_counts: dict[int, CountStatistics] = Field({})
     """Feature counts at training size by feature group; images are grouped by full-size counts."""

@@ -6,6 +6,7 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,6 @@ from harness.records.sweep_records import (
     DataRecord,
     GroupsRecord,
     RealRecord,
-    RealScore,
     Rescored,
     SweepRecord,
 )
@@ -60,8 +60,8 @@ class Block:
     """The rows of `SweepResults.frame`."""
     modes: list[str]
     """Modes of the runs, and those of the data set of which no run has a record yet."""
-    ceiling: RealScore | None
-    """The score of the real images; None where the grid has several, of several sizes."""
+    real: RealRecord | None
+    """The real images under this protocol; None where the grid has them in several sizes."""
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -97,10 +97,8 @@ class SweepResults:
     """Everything below one sweep's folder that tables and figures are made from."""
 
     folder: Path
-    name: str
-    cells: list[Cell]
-    """The runs the sweep asks for; without `sweep.json`, those that are there."""
-    notes: list[str]
+    plan: SweepRecord
+    """What the sweep asks for; without `sweep.json`, the runs that are there."""
     runs: list[RunRecord]
     data: dict[str, DataRecord]
     """Data records by the names of their files: data sets, or variants of them."""
@@ -108,10 +106,8 @@ class SweepResults:
     """Groups by the names of their files."""
     rescored: dict[str, Rescored]
     """Measurements with fresh noise, by run."""
-    real: dict[str, RealRecord]
-    """The same measurements of real images, by the name of the data record."""
-    ceilings: list[RealScore]
-    """Scores of real images, one for each data set and score protocol."""
+    real: list[RealRecord]
+    """Real images, by data record and score protocol."""
     problems: list[str]
 
     @classmethod
@@ -123,7 +119,8 @@ class SweepResults:
         plan = files.read("sweep.json", SweepRecord).get("sweep")
         runs = files.runs(plan.runs if plan else None)
         groups = files.read("groups/*.json", GroupsRecord)
-        if not runs and not groups and not (plan and plan.cells):
+        plan = plan or SweepRecord(name=folder.resolve().name, cells=[run.cell for run in runs])
+        if not (runs or groups or plan.cells):
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
         hashes = {run.run: run.generator_sha256 for run in runs}
         rescored = files.read(
@@ -137,26 +134,28 @@ class SweepResults:
             "real/*.json",
             RealRecord,
             lambda _, record: record.name not in data or record.digest == data[record.name].digest,
-            "measured of other images than the sweep's; run results.py with --rescore",
+            "measured of other images than the sweep's; run the sweep again",
         )
         return cls(
             folder=folder,
-            name=plan.name if plan else folder.resolve().name,
-            cells=plan.cells if plan else [run.cell for run in runs],
-            notes=plan.notes if plan else [],
+            plan=plan,
             runs=runs,
             data=data,
             groups=groups,
             rescored={name: record for name, record in rescored.items() if name in hashes},
-            real={record.name: record for record in real.values()},
-            ceilings=[*files.read("ceilings/*.json", RealScore).values()],
+            real=[*real.values()],
             problems=files.problems,
         )
 
     @cached_property
+    def _cells(self) -> list[Cell]:
+        """Those that the sweep asks for, then those of the runs."""
+        return [*self.plan.cells, *(run.cell for run in self.runs)]
+
+    @cached_property
     def data_sets(self) -> list[str]:
         """Names of the data sets in the order of the sweep."""
-        known = [cell["data"] for cell in [*self.cells, *(run.cell for run in self.runs)]]
+        known = [cell["data"] for cell in self._cells]
         return list(dict.fromkeys([*known, *(record.data for record in self.groups.values())]))
 
     @cached_property
@@ -167,14 +166,14 @@ class SweepResults:
     @cached_property
     def modes(self) -> list[str]:
         """The paper's modes in the paper's order, then the others."""
-        known = dict.fromkeys(cell["mode"] for cell in [*self.cells, *(r.cell for r in self.runs)])
+        known = dict.fromkeys(cell["mode"] for cell in self._cells)
         return [m for m in PAPER_MODES if m in known] + [m for m in known if m not in PAPER_MODES]
 
     @cached_property
     def missing(self) -> list[Cell]:
         """Cells of the grid that have no run record yet."""
         begun = {_key(run.cell) for run in self.runs}
-        return [cell for cell in self.cells if _key(cell) not in begun]
+        return [cell for cell in self.plan.cells if _key(cell) not in begun]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -197,17 +196,16 @@ class SweepResults:
         | sharpness, ..., feature_count, feature_count_sd | of its generated images |
         | record | the RunRecord |
         """
-        axes = list(dict.fromkeys(_axes(run.cell) for run in self.runs))
-
-        def order(run: RunRecord) -> tuple[int, str, int, int, int]:
-            data, mode, seed = (run.cell[key] for key in ("data", "mode", "seed"))
-            place = self.data_sets.index(data), run.score_protocol, axes.index(_axes(run.cell))
-            return *place, self.modes.index(mode), seed
-
-        rows = [self._row(run) for run in sorted(self.runs, key=order)]
+        rows = [self._row(run) for run in self.runs]
         frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).astype(COLUMNS)
+        places = {"data": self.data_sets, "mode": self.modes, "axes": [*frame["axes"].unique()]}
+        frame = frame.sort_values(
+            ["data", "protocol", "axes", "mode", "seed"],
+            key=lambda of: of.map(places[of.name].index) if of.name in places else of,
+            ignore_index=True,
+        )
         begun = frame.groupby(["pattern", "protocol"])["seed"].transform("size")
-        planned = Counter(_key(cell, without="seed") for cell in self.cells)
+        planned = Counter(_key(cell, without="seed") for cell in self.plan.cells)
         frame["planned"] = np.maximum(frame["pattern"].map(planned), begun)
         scored = np.isfinite(frame[["final_score", "best_score"]].to_numpy()).all(axis=1)
         frame["counts"] = (frame["status"] == "finished") & scored
@@ -242,22 +240,28 @@ class SweepResults:
                 row["fresh_score"] = np.mean(again.fresh_scores)
         return row
 
+    @cached_property
+    def real_by_name(self) -> dict[str, RealRecord]:
+        """Measurements of real images by the name of the data record, of any protocol."""
+        return {record.name: record for record in self.real}
+
     def blocks(self) -> Iterator[Block]:
         """Yield the runs by data set and score protocol; scores of two protocols never mix."""
         for data, of_data in self.frame.groupby("data", sort=False):
             protocols = list(of_data["protocol"].unique())
-            modes = {cell["mode"] for cell in self.cells if cell["data"] == data}
+            modes = {cell["mode"] for cell in self.plan.cells if cell["data"] == data}
             not_begun = modes - {*of_data["mode"]}
             for number, protocol in enumerate(protocols, 1):
                 runs = of_data[of_data["protocol"] == protocol]
-                found = [r for r in self.ceilings if (r.name, r.protocol) == (data, protocol)]
+                variants = {*map(self.variant, runs["record"])}
+                found = [r for r in self.real if r.protocol == protocol and r.name in variants]
                 yield Block(
                     data=str(data),
                     protocol=protocol,
                     suffix=f"-protocol{number}" if len(protocols) > 1 else "",
                     runs=runs,
                     modes=[mode for mode in self.modes if mode in {*runs["mode"]} | not_begun],
-                    ceiling=found[0] if len({record.score for record in found}) == 1 else None,
+                    real=found[0] if len(found) == 1 else None,
                 )
 
     def variant(self, run: RunRecord) -> str:
@@ -300,9 +304,9 @@ def _key(cell: Cell, without: str = "") -> str:
     return json.dumps({key: cell[key] for key in cell if key != without}, sort_keys=True)
 
 
-def count_columns(counts: CountStatistics | None) -> dict[str, float]:
+def count_columns(counts: CountStatistics) -> dict[str, float]:
     """Return feature counts as columns of the frame."""
-    return {"feature_count": counts.mean, "feature_count_sd": counts.sd} if counts else {}
+    return {"feature_count": counts.mean, "feature_count_sd": counts.sd}
 
 
 @dataclass
@@ -358,18 +362,12 @@ class _Files:
             names = ", ".join(left)
             self.problems.append(f"left out, of other settings than the sweep's: {names}")
         for log in sorted(self.folder.glob("runs/*/failures.txt")):
-            name = log.parent.name
+            name, reasons = log.parent.name, ["no reason given"]
             if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
-                self.problems.append(f"{name} failed before its training began: {_last_line(log)}")
+                with suppress(OSError):
+                    reasons += log.read_text(errors="replace").splitlines()
+                self.problems.append(f"{name} failed before its training began: {reasons[-1]}")
         return [run for run in found if latest.get(_key(run.cell)) is run]
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError as error:
-        lines = [f"its log cannot be read: {error.strerror}"]
-    return lines[-1] if lines else "no reason given"
 
 
 def _first_problem(error: ValidationError) -> str:

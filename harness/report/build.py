@@ -97,15 +97,15 @@ def state(results: SweepResults) -> list[str]:
     ]
     named["Not begun"] = [*map(cell_name, results.missing)]
     return [
-        f"{len(finished)} of {len(results.cells)} runs finished.",
+        f"{len(finished)} of {len(results.plan.cells)} runs finished.",
         *(f"{what}: {', '.join(names)}." for what, names in named.items() if names),
         *results.problems,
-        *results.notes,
+        *results.plan.notes,
     ]
 
 
 def _markdown(results: SweepResults, sections: list[Section]) -> str:
-    lines = [f"# Results of the sweep {escape_markdown(results.name)}", ""]
+    lines = [f"# Results of the sweep {escape_markdown(results.plan.name)}", ""]
     lines += [f"- {escape_markdown(line)}" for line in state(results)]
     for section in sections:
         lines += ["", f"## {section.heading}", "", *(t.markdown() for t in section.tables)]

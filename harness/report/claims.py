@@ -117,8 +117,8 @@ def _wider_counts(results: SweepResults) -> Iterator[list[Value]]:
         counts = np.repeat(list(record.histogram), list(record.histogram.values()))
         spreads[record.data] = float(np.std(counts))
     known = sorted(
-        spreads.keys() & results.real.keys() & {run.cell["data"] for run in results.runs},
-        key=lambda data: (results.real[data].qualities.diversity, data),
+        spreads.keys() & results.real_by_name.keys() & {run.cell["data"] for run in results.runs},
+        key=lambda data: (results.real_by_name[data].qualities.diversity, data),
     )
     for narrow, diverse in pairwise(known):
         answer = "supported" if spreads[diverse] > spreads[narrow] else "contradicted"

@@ -16,8 +16,8 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
 
     A pattern is that of one score protocol; the settings are those of each sweep's first run.
     """
-    names = [first.name, second.name]
-    if first.name == second.name:
+    names = [first.plan.name, second.plan.name]
+    if names[0] == names[1]:
         names = [str(first.folder), str(second.folder)]
     tables = []
     for number, block in enumerate(first.blocks(), 1):
@@ -64,7 +64,7 @@ def unmatched(first: SweepResults, second: SweepResults) -> list[str]:
         for frame in (first.frame, second.frame)
     )
     return [
-        f"Only in {name}: {text}."
-        for name, some, others in ((first.name, ours, theirs), (second.name, theirs, ours))
+        f"Only in {results.plan.name}: {text}."
+        for results, some, others in ((first, ours, theirs), (second, theirs, ours))
         for text in some[~some.isin(others)].unique()
     ]

@@ -70,7 +70,7 @@ def write(
         shrunk=_shrunk,
     )
     page = environment.get_template("report.html.j2").render(
-        name=results.name,
+        name=results.plan.name,
         complete=not results.missing and (results.frame["status"] == "finished").all(),
         state=state,
         sections=without_empty(chapters),
@@ -81,7 +81,7 @@ def write(
 
 def _set_up(results: SweepResults) -> list[Table]:
     """Return the grid, the settings of the runs with all their values, and the data sets."""
-    axes = [(key, str(value)) for cell in results.cells for key, value in cell.items()]
+    axes = [(key, str(value)) for cell in results.plan.cells for key, value in cell.items()]
     settings = [
         (key, json.dumps(value)) for run in results.runs for key, value in dotted(run.settings)
     ]
@@ -91,7 +91,7 @@ def _set_up(results: SweepResults) -> list[Table]:
         for d in results.data.values()
     ]
     return [
-        _values("grid", f"The grid: {len(results.cells)} runs", axes),
+        _values("grid", f"The grid: {len(results.plan.cells)} runs", axes),
         _values("settings", "Settings of the runs", settings),
         Table("data", "Data sets", [*map(Column, names)], data),
     ]

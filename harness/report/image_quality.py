@@ -51,7 +51,7 @@ def quality_tables(results: SweepResults) -> list[Table]:
 
 def _real_rows(results: SweepResults, variant: str, which: str) -> list[dict[str, Any]]:
     """Return the qualities of the real images of a data set: all of them, and by group."""
-    real = results.real.get(variant)
+    real = results.real_by_name.get(variant)
     if real is None:
         return []
     whole = {"label": f"real images{which}", **vars(real.qualities)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from harness.records.sweep_records import GroupsRecord, RealScore
+from harness.records.sweep_records import GroupsRecord, RealRecord
 from harness.records.sweep_results import Block, SweepResults, cell_name
 from harness.report.table import Column, Table, Value
 
@@ -69,7 +69,7 @@ def score_table(block: Block) -> Table:
     shown.columns = ["epochs to peak", "final score"]
     shown["finished runs"] = [f"{of['counts'].sum()} of {of['planned'].iloc[0]}" for _, of in runs]
     keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
-    real = {"final score": block.ceiling.score} if block.ceiling else {}
+    real = {"final score": block.real.score} if block.real else {}
     rows: list[list[Value]] = []
     for axes, of_axes in block.by_axes():
         by_mode = dict(zip(of_axes["mode"], of_axes["pattern"], strict=True))
@@ -91,7 +91,7 @@ def score_table(block: Block) -> Table:
         rows=rows,
         notes=[
             f"Score: {block.protocol}.",
-            *ceiling_note(block.ceiling),
+            *real_note(block.real),
             *(f"Left out ({why}): {', '.join(names)}." for why, names in left_out),
         ],
     )
@@ -137,11 +137,11 @@ def run_table(block: Block) -> Table:
     )
 
 
-def ceiling_note(ceiling: RealScore | None) -> list[str]:
+def real_note(real: RealRecord | None) -> list[str]:
     """Return how the column or row of real images was made."""
-    if ceiling is None:
+    if real is None:
         return []
-    return [f"Real images: {ceiling.images:,} of them scored in the same way, the ceiling."]
+    return [f"Real images: {real.images:,} of them scored in the same way."]
 
 
 def _range(low: float, high: float, record: GroupsRecord) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
-from harness.report.paper_tables import ceiling_note
+from harness.report.paper_tables import real_note
 from harness.report.statistics import compare
 from harness.report.table import Column, Table, Value
 
@@ -67,7 +67,7 @@ def seed_table(block: Block) -> Table:
             for name in protocols
         ),
     ]
-    notes = [f"Final scores: {block.protocol}.", *ceiling_note(block.ceiling)]
+    notes = [f"Final scores: {block.protocol}.", *real_note(block.real)]
     if protocols:
         notes.append(
             "Fresh: the best of n again, same protocol, noise its training never saw; the mean "
@@ -76,7 +76,7 @@ def seed_table(block: Block) -> Table:
         )
     else:
         notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
-    key, real = f"seeds-{block.data}{block.suffix}", block.ceiling
+    key, real = f"seeds-{block.data}{block.suffix}", block.real
     last: dict[str, Value] = {"pattern": "real images", "mean": real.score} if real else {}
     return Table.of_columns(key, f"{block.data}: every seed", columns, notes, last=last)
 
@@ -190,10 +190,10 @@ def metric_table(block: Block) -> Table:
         "A peak is the score's, unless stages.watch names a metric."
     ]
     last: dict[str, Value] = {}
-    if len(runs) and block.ceiling and block.ceiling.metrics:
-        last = {"pattern": "real images", **block.ceiling.metrics}
-    if block.ceiling and block.ceiling.metrics_images:
-        part, others = block.ceiling.metrics_images
+    if len(runs) and block.real and block.real.metrics:
+        last = {"pattern": "real images", **block.real.metrics}
+    if block.real and block.real.metrics_images:
+        part, others = block.real.metrics_images
         notes.append(
             f"Real images: {part:,} of them against the {others:,} others. FID and KID depend on "
             "how many images are compared: this row is a bound of the others only where theirs, "

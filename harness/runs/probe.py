@@ -3,10 +3,8 @@
 import math
 import os
 import resource
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from featgan import precision
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
-from featgan.scores.small_cnn import train_classifier
+from featgan.scores.small_cnn import network, prepare
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
 from harness.plan.estimate import count_images, total
@@ -92,7 +90,7 @@ def probe(sweep: Sweep) -> str:
 def measure(method: Method, real: int, device: torch.device, seconds: float) -> Pace:
     """Train for about `seconds`, and compute a score with the metrics of `real` real images."""
     images = RandomImages(method)
-    classifier = _classifier(method, images, device)
+    classifier = _classifier(method, device)
     real_features = torch.randn(real, classifier.head.in_features, device=classifier.device)
     steps = 1
     if on_gpu := device.type == "cuda":
@@ -134,16 +132,14 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
     )
 
 
-def _classifier(method: Method, images: RandomImages, device: torch.device) -> Classifier:
-    """The method's classifier; instead of one the sweep has yet to train, an equally fast one."""
+def _classifier(method: Method, device: torch.device) -> Classifier:
+    """The method's classifier; instead of one the sweep has yet to train, an untrained one."""
     if method.score.classifier != "trained":
         return load_classifier(method.score, device)
-    labels = np.arange(len(images)) % 10
-    data = train_classifier(images.pixels, labels, [*map(str, range(10))], seed=0, epochs=1)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        return load_classifier(method.score, device, Path(file.name))
+    dtype, (body, head) = precision.resolve(method.score.precision, device), network(classes=10)
+    return Classifier(
+        name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
+    )
 
 
 def _kind(method: Method) -> str:

@@ -16,6 +16,9 @@ from harness.records.run_record import RunRecord
 from harness.records.sweep_results import dotted
 from harness.storage.store import Store
 
+SUMMARY = ("final_score", "best_score", "epochs_to_peak", "epochs_spent")
+"""Fields of the run's record that TensorBoard compares runs by."""
+
 
 class EventWriter:
     """Write the events of a run that starts, or continues, after `epochs_spent` epochs.
@@ -75,17 +78,12 @@ class EventWriter:
             key: value if isinstance(value, int | float | str) else json.dumps(value)
             for key, value in dotted({"cell": cell, **record.settings})
         }
-        results = {
-            "summary/score": record.final_score,
-            "summary/best_score": record.best_score,
-            "summary/epochs_to_peak": record.epochs_to_peak,
-            "summary/epochs_spent": record.epochs_spent,
-            "summary/training_seconds": record.seconds.train,
-        }
+        numbers = {name: getattr(record, name) for name in SUMMARY}
+        numbers |= {"training_seconds": record.seconds.train}
         self._writer.flush()  # this goes to a further file, and TensorBoard never turns back
         self._writer.add_hparams(
             settings,
-            {tag: value for tag, value in results.items() if value is not None},
+            {f"summary/{name}": value for name, value in numbers.items() if value is not None},
             run_name=".",
             global_step=record.epochs_spent,
         )

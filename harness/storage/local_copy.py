@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.storage.store import Store
 
 READ = ("run.json", "sweep.json", "rescored.json", "failures.txt", ".png")
-READ_FOLDERS = ("groups", "data", "real", "ceilings")
+READ_FOLDERS = ("groups", "data", "real")
 WRITTEN = ("tables", "figures", "report.html")
 
 

@@ -18,7 +18,7 @@ from processes import Commands
 from featgan.scores.image_quality import Qualities
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.records.run_record import RunRecord, Seconds
-from harness.records.sweep_records import CountStatistics, RealRecord, RealScore, Rescored
+from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
 
 PROTOCOL = "IS trained-cnn-0a1b n=1000 splits=10 fp32"
 
@@ -311,6 +311,7 @@ def save_rescored() -> Callable[..., None]:
     ) -> None:
         record = Rescored(
             generator_sha256="0a1b",
+            images=10_000,
             protocol="IS trained-cnn-0a1b n=10000 splits=10 fp32",
             score=score,
             score_std=0.02,
@@ -331,44 +332,29 @@ def save_rescored() -> Callable[..., None]:
 def save_real() -> Callable[..., None]:
     """Return a function that writes the measurements of a data set's real images."""
 
-    def save(folder: Path, data: str, **qualities: float) -> None:
-        record = RealRecord(
-            name=data,
-            digest="0a1b",
-            qualities=quality_record(**qualities),
-            feature_counts=CountStatistics(images=96, mean=1110.0, sd=120.0),
-            group_counts={1: CountStatistics(images=30, mean=900.0, sd=20.0)},
-        )
-        (folder / "real").mkdir(exist_ok=True)
-        (folder / "real" / f"{data}.json").write_text(record.model_dump_json())
-
-    return save
-
-
-@pytest.fixture
-def save_ceiling() -> Callable[..., None]:
-    """Return a function that writes the score of a data set's real images."""
-
     def save(
         folder: Path,
         data: str,
-        score: float,
+        score: float = 4.5,
         protocol: str = PROTOCOL,
-        name: str = "",
-        **metrics: float,
+        metrics: dict[str, float] | None = None,
+        **qualities: float,
     ) -> None:
-        record = RealScore(
+        record = RealRecord(
             name=data,
             digest="0a1b",
             protocol=protocol,
             images=400,
             score=score,
             score_std=0.1,
-            metrics=metrics,
+            metrics=metrics or {},
             metrics_images=(400, 500) if metrics else None,
+            qualities=quality_record(**qualities),
+            feature_counts=CountStatistics(images=96, mean=1110.0, sd=120.0),
+            group_counts={1: CountStatistics(images=30, mean=900.0, sd=20.0)},
         )
-        (folder / "ceilings").mkdir(exist_ok=True)
-        path = folder / "ceilings" / f"{data}-{name}-{len(protocol)}.json"
+        (folder / "real").mkdir(exist_ok=True)
+        path = folder / "real" / f"{data}-{len(protocol)}{score}.json"
         path.write_text(record.model_dump_json())
 
     return save

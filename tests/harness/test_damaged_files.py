@@ -40,10 +40,10 @@ from harness.records.data_set import (
 from harness.records.image_values import load_values
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
+    CountStatistics,
     DataRecord,
     GroupsRecord,
     RealRecord,
-    RealScore,
     Rescored,
     SweepRecord,
 )
@@ -137,21 +137,24 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
     run = run.model_copy(update={"generator_sha256": "0a1b"})
     quality = dict.fromkeys(("sharpness", "saturation", "colourfulness", "diversity"), 1.0)
     quality |= {"images": 4, "near_duplicates": 0.0, "nearest_training": 1.0}
+    counted = CountStatistics(images=4, mean=9.0, sd=1.0)
     again = Rescored(
-        generator_sha256="0a1b", protocol="p", score=2.5, score_std=0.1, same_protocol="p",
-        fresh_scores=[2.0], qualities=quality, feature_counts=None, device="cpu", seconds=1.0,
+        generator_sha256="0a1b", images=9, protocol="p", score=2.5, score_std=0.1,
+        same_protocol="p", fresh_scores=[2.0], qualities=quality, feature_counts=counted,
+        device="cpu", seconds=1.0,
     )  # fmt: skip
-    real = RealRecord(name="a", digest="d", qualities=quality, feature_counts=None)
+    real = RealRecord(
+        name="a", digest="d", protocol="p", images=8, score=2.5, score_std=0.1, qualities=quality,
+        feature_counts=counted,
+    )  # fmt: skip
     data = DataRecord(name="a", digest="d", images=8)
-    ceiling = RealScore(name="a", digest="d", protocol="p", images=8, score=2.5, score_std=0.1)
     counts = np.array([10, 10, 11, 30, 31, 60, 61, 61])
     groups = FeatureGroups.fit(counts, GroupSettings(k=2))
     files = {
         "run record": (f"runs/{run.run}/run.json", run.to_json()),
         "re-scored": (f"runs/{run.run}/rescored.json", again.to_json()),
-        "real": ("real/a.json", real.to_json()),
+        "real": ("real/a-0.json", real.to_json()),
         "data record": ("data/a.json", data.to_json()),
-        "ceiling": ("ceilings/a-0.json", ceiling.to_json()),
         "sweep": ("sweep.json", SweepRecord(name="s", cells=[cell], runs=[run.run]).to_json()),
         "groups": (
             "groups/a-kmeans-k2.json",
@@ -240,7 +243,7 @@ def others(folder: Path) -> dict[str, Kind]:
 KINDS = [
     *("feature table", "pack shard", "data set", "protocol"),
     *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "block"),
-    *("rejected list", "image values", "data record", "ceiling", "real features", "generator"),
+    *("rejected list", "image values", "data record", "real features", "generator"),
 ]
 
 

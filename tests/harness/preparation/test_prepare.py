@@ -27,6 +27,7 @@ from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
 from harness.records.data_set import DataSet
 from harness.records.image_values import load_values
+from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
 from harness.storage.store import Store
 
@@ -45,7 +46,9 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
         store, "features/a-0", images, range(40), ["x", "y"] * 20, digest=DATA.digest
     )
     monkeypatch.setattr(preparation.DataSetBuilder, "build", lambda _: counted)
-    monkeypatch.setattr(preparation, "data_record", lambda *_: {"name": "a", "images": 40})
+    record = DataRecord(name="a", digest=DATA.digest, images=40)
+    monkeypatch.setattr(preparation, "data_record", lambda *_: record)
+    monkeypatch.setattr(real_images, "count_features", lambda _, images, device: np.arange(9))
     for module, task in (
         (classifier, "train"),
         (image_values, "_values"),
@@ -95,12 +98,12 @@ def test_every_grouping_has_a_file_and_only_this_grids_remain(
 
     outcome = SweepResults.read(Path(store.join("s")))
     assert outcome.problems == []
-    (ceiling,) = outcome.ceilings
-    assert (ceiling.name, ceiling.images) == ("a", 20)
-    assert 1 <= ceiling.score <= 2  # of two classes
+    (real,) = outcome.real
+    assert (real.name, real.images) == ("a", 20)
+    assert 1 <= real.score <= 2  # of two classes
 
 
-def test_each_way_of_scoring_has_a_ceiling(store: Store) -> None:
+def test_each_way_of_scoring_measures_real_images(store: Store) -> None:
     grid = {"mode": ["ascending"], "seed": [0], "score.count": [20, 30]}
     metrics = sweep(grid=grid).score.model_copy(update={"metrics": ["fid"]})
     chosen = sweep(grid=grid, score=metrics.model_dump())
@@ -109,9 +112,9 @@ def test_each_way_of_scoring_has_a_ceiling(store: Store) -> None:
     torch.set_num_threads(threads)
 
     assert all(run.real_key and store.exists(run.real_key) for run in runs)
-    ceilings = SweepResults.read(Path(store.join("s"))).ceilings
-    assert sorted(ceiling.images for ceiling in ceilings) == [20, 30]
-    assert all(ceiling.metrics["fid"] >= 0 for ceiling in ceilings)
+    records = SweepResults.read(Path(store.join("s"))).real
+    assert sorted(record.images for record in records) == [20, 30]
+    assert all(record.metrics["fid"] >= 0 for record in records)
 
 
 def test_new_labels_are_of_another_classifier(store: Store) -> None:

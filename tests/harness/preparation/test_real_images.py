@@ -1,4 +1,4 @@
-"""The ceiling and the features of real images, without Ray's scheduling."""
+"""Measurements and features of real images, without Ray's scheduling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from packed import put_counted
 
 from featgan.errors import UserError
+from featgan.features.groups import FeatureGroups
+from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.scores import feature_file
 from featgan.scores import score as scores
 from featgan.scores.metrics.registry import measure
@@ -27,6 +29,8 @@ from harness.storage.store import Store
 DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ())
 SETTINGS = {"classifier": "trained", "trained_on": ["a"], "count": 30, "splits": 2}
 CPU = torch.device("cpu")
+FEATURES = FeatureSettings(weights="random", input_size=40)
+GROUPS = FeatureGroups.fit(np.arange(40), GroupSettings(k=2))
 CLASSIFIER = real_images.ChosenClassifier("c.safetensors", "digest")
 
 
@@ -68,10 +72,12 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     task = Here(real_images._measure)
     monkeypatch.setattr(real_images, "_measure", task)
     monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(real_images, "count_features", lambda _, images, device: counts)
+    counts = np.arange(30)
 
     def measure(**more: Any) -> tuple[Any, str | None]:
         settings = ScoreSettings.model_validate(SETTINGS | more)
-        real = real_images.RealImages(DATA, settings, CLASSIFIER, gpu=False)
+        real = real_images.RealImages("a", DATA, settings, CLASSIFIER, FEATURES, GROUPS, gpu=False)
         return real.measure(store, 1), real.features_key
 
     record, key = measure()
@@ -84,6 +90,9 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert record.score == pytest.approx(expected.score, rel=1e-6)
     assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
 
+    assert (record.qualities.images, record.feature_counts.mean) == (40, counts.mean())
+    of_groups = [group.mean for group in record.group_counts.values()]
+    assert of_groups == [counts[rows < 20].mean(), counts[rows >= 20].mean()]
     assert measure() == (record, None)
     assert task.calls == 1
 
@@ -135,8 +144,9 @@ def test_too_few_real_images_are_reported_before_any_is_scored(
 ) -> None:
     data = replace(DATA, images=number)
     score = ScoreSettings.model_validate(SETTINGS | settings)
+    real = real_images.RealImages("a", data, score, CLASSIFIER, FEATURES, None, gpu=False)
     with pytest.raises(UserError, match=says):
-        real_images.RealImages(data, score, CLASSIFIER, gpu=False).measure(store, 1)
+        real.measure(store, 1)
 
 
 @pytest.mark.parametrize(("name", "metric"), METRICS.items())

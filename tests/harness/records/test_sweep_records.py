@@ -10,7 +10,7 @@ import pytest
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from featgan.scores.image_quality import Qualities
-from harness.records.sweep_records import GroupsRecord, RealRecord
+from harness.records.sweep_records import CountStatistics, GroupsRecord, Rescored
 
 
 @pytest.mark.parametrize("values", [[1, 2, 10, 11, 20], [0.1, 1 / 3, 2e-9, 7.5, 7.5]])
@@ -25,8 +25,13 @@ def test_groups_are_read_as_they_were_written(values: list[float]) -> None:
 
 def test_qualities_may_be_nan() -> None:
     qualities = Qualities(1, 15.0, 0.4, 40.0, math.nan, 0.0, math.inf)
-    written = RealRecord(name="a", digest="d", qualities=qualities, feature_counts=None).to_json()
+    counts = CountStatistics(images=1, mean=9.0, sd=math.nan)
+    written = Rescored(
+        generator_sha256="0a1b", images=9, protocol="p", score=2.5, score_std=0.1,
+        same_protocol="p", fresh_scores=[], qualities=qualities, feature_counts=counts,
+        device="cpu", seconds=1.0,
+    ).to_json()  # fmt: skip
 
-    read = RealRecord.model_validate_json(written).qualities
+    read = Rescored.model_validate_json(written).qualities
     assert math.isnan(read.diversity)
     assert math.isinf(read.nearest_training)

@@ -63,12 +63,12 @@ def test_a_finished_run_without_a_score_does_not_count(tmp_path, make_run, save_
 def test_real_images_of_another_data_set_are_left_out_and_named(sweep_folder, save_real):
     folder = sweep_folder(seeds=1, length=2)
     save_real(folder, "apples")
-    assert [*SweepResults.read(folder).real] == ["apples"]
+    assert [*SweepResults.read(folder).real_by_name] == ["apples"]
     path = folder / "data" / "apples.json"
     path.write_text(path.read_text().replace('"digest": "0a1b"', '"digest": "0a1c"'))
     results = SweepResults.read(folder)
-    assert results.real == {}
-    assert "real/apples.json: left out: measured of other images" in results.problems[0]
+    assert results.real == []
+    assert ".json: left out: measured of other images" in results.problems[0]
 
 
 def test_missing_cells_and_broken_files_are_named(sweep_folder):

@@ -101,17 +101,17 @@ def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run)
     assert missing.rows == [["a-descending-seed2", "missing"]]
 
 
-def test_real_images_stand_beside_the_modes(sweep_folder, save_ceiling):
+def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
-    save_ceiling(folder, "a", 4.5)
-    save_ceiling(folder, "a", 9.0, protocol="IS of another classifier")
-    save_ceiling(folder, "b", 9.0)
+    save_real(folder, "a", 4.5)
+    save_real(folder, "a", 9.0, protocol="IS of another classifier")
+    save_real(folder, "b", 9.0)
     (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
     assert [row[-1] for row in table.rows] == [None, 4.5, None]
-    assert "Real images: 400 of them scored in the same way, the ceiling." in table.notes
+    assert "Real images: 400 of them scored in the same way." in table.notes
 
-    save_ceiling(folder, "a", 4.6, name="of-another-size")
+    save_real(folder, "a", 4.6)
     (table,) = score_tables(SweepResults.read(folder))
     assert table.columns[-1].name == "conventional"  # which of the two would it be?
 

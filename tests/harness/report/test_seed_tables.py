@@ -181,7 +181,7 @@ def test_seconds_follow_from_steps_batches_and_speed(make_run):
     assert reached(run, 3.5) is None
 
 
-def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_run, save_ceiling):
+def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_run, save_real):
     for seed, fids in enumerate([(9.0, 30.0), (5.0, 50.0)]):
         cell = {"data": "a", "mode": "x", "seed": seed}
         run = make_run(cell, [[3.0, 1.0]], [[1]], images=[1])
@@ -191,7 +191,7 @@ def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_r
         save_run(tmp_path, run.model_copy(update={"evaluations": scored}))
     metrics = table(tmp_path, "metrics-a")
     assert metrics.rows == [["x", 2, 7.0]]
-    save_ceiling(tmp_path, "a", 6.5, fid=1.5, kid=0.1)
+    save_real(tmp_path, "a", 6.5, metrics={"fid": 1.5, "kid": 0.1})
     assert "400 of them against the 500 others" in table(tmp_path, "metrics-a").notes[1]
     assert table(tmp_path, "metrics-a").rows[1] == ["real images", None, 1.5]
     seeds = table(tmp_path, "seeds-a")

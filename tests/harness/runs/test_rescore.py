@@ -1,6 +1,5 @@
 """Measuring trained generators again, on a tiny sweep with real networks."""
 
-import json
 import sys
 
 import numpy as np
@@ -16,8 +15,6 @@ from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained, train_classifier
 from harness import results
 from harness.records.sweep_results import SweepResults
-from harness.report.image_quality import quality_tables
-from harness.report.paper_tables import group_tables
 from harness.runs import rescore
 from harness.storage.store import Store
 
@@ -54,43 +51,24 @@ def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
     cell = {"data": "apples", "mode": "ascending", "seed": 4}
     protocol = f"IS {trained.name} n=20 splits=2 fp32"
     run = make_run(cell, [[1.0, 2.0]], [[1]], images=[30], protocol=protocol)
+    run = run.model_copy(update={"data_key": "features/apples-0a1b"})
     features = FeatureSettings(weights="random", input_size=40)
     settings = {"score": SCORE.model_dump(), "features": features.model_dump()}
     save_run(folder, run.model_copy(update={"settings": run.settings | settings}))
     gan = GanSettings(width=4, latent=8)
     generator = generator_bytes(build(gan, 32, seed=0)[0], gan, 32)
     (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator)
-    (folder / "data").mkdir()
-    data = {"name": "apples", "key": "features/apples-0a1b", "digest": "0a1b", "images": 30}
-    (folder / "data" / "apples.json").write_text(json.dumps(data))
     images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
     store = Store(str(tmp_path / "results"))
     put_counted(
         store, "features/apples-0a1b", images, range(100, 130), name="apples", digest="0a1b"
     )
-    groups = [
-        {"number": n, "centroid": c, "size": 15, "lowest": low, "highest": low + 14}
-        for n, c, low in ((1, 107.0, 100), (2, 122.0, 115))
-    ]
-    record = {
-        "format": 2,
-        "data": "apples",
-        "by": "feature_count",
-        "label": "feature count",
-        "method": "kmeans",
-        "k": 2,
-        "groups": groups,
-        "histogram": dict.fromkeys(range(100, 130), 1),
-    }
-    (folder / "groups").mkdir()
-    (folder / "groups" / "apples-kmeans-k2.json").write_text(json.dumps(record))
     return folder
 
 
-def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch):
+def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch, capsys):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 10)
-    said = []
-    rescore.rescore(folder, count=50, say=said.append)
+    rescore.rescore(folder, count=50)
     outcome = SweepResults.read(folder)
     (again,) = outcome.rescored.values()
     assert again.protocol == outcome.runs[0].score_protocol.replace("n=20", "n=50")
@@ -100,43 +78,19 @@ def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch):
     assert again.fresh_scores[0] != again.fresh_scores[1]
     assert again.feature_counts.images == 10
     assert 0 < again.feature_counts.mean < 3 * 40 * 40
-    real = outcome.real["apples"]
-    assert real.qualities.sharpness > again.qualities.sharpness  # noise against an untrained GAN
-    assert sum(counts.images for counts in real.group_counts.values()) == 10
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
-    rescore.rescore(folder, count=50, say=said.append)
+    assert capsys.readouterr().out.startswith("1 of 1: apples-ascending-seed4: 1.")
+    for count in (50, None):
+        rescore.rescore(folder, count=count)
     assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
-    assert said[0].startswith("1 of 1: apples-ascending-seed4: 1.")
-    assert said[1] == "1 of 1: apples-ascending-seed4: measured already"
+    assert capsys.readouterr().out == ""
 
 
 def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
     assert results.main([str(folder), "--rescore", "--count", "20"]) == 0
     text = (folder / "tables" / "tables.md").read_text()
-    assert "| real images | \u2013 |" in text
     assert "selection bias" in text
-
-
-def test_a_run_is_compared_with_the_images_of_its_own_variant(folder, monkeypatch):
-    """Two ways of counting make two variants of a data set; the run is of the first."""
-    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
-    record = json.loads((folder / "data" / "apples.json").read_text())
-    (folder / "data" / "apples.json").rename(folder / "data" / "apples.aaaaaa.json")
-    other = record | {"key": "features/apples-nowhere"}
-    (folder / "data" / "apples.bbbbbb.json").write_text(json.dumps(other))
-    (path,) = folder.glob("runs/*/run.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_key": record["key"]}))
-    groups = folder / "groups" / "apples-kmeans-k2.json"
-    text = json.loads(groups.read_text()) | {"data": "apples.aaaaaa"}
-    groups.write_text(json.dumps(text))
-    rescore.rescore(folder, count=20)
-    outcome = SweepResults.read(folder)
-    assert [*outcome.real] == ["apples.aaaaaa"]
-    assert len(outcome.real["apples.aaaaaa"].group_counts) == 2
-    (qualities,) = quality_tables(outcome)
-    assert [row[0] for row in qualities.rows[:2]] == ["real images", "real images of group 1"]
-    assert "30 images; 0 rejected." in group_tables(outcome)[0].notes
 
 
 def test_user_defined_networks_are_imported_when_named(folder, tmp_path, monkeypatch, capsys):
@@ -157,12 +111,12 @@ def test_user_defined_networks_are_imported_when_named(folder, tmp_path, monkeyp
 
 
 def test_a_missing_generator_or_missing_images_are_a_users_error(folder):
+    next(folder.glob("runs/*/generator.safetensors")).unlink()
+    with pytest.raises(UserError, match="missing, though the run is finished"):
+        rescore.rescore(folder, count=20)
     features = folder.parent / "features"
     features.rename(features.with_name("moved"))
     with pytest.raises(UserError, match="needs the folder `features/` next to"):
-        rescore.rescore(folder, count=20)
-    next(folder.glob("runs/*/generator.safetensors")).unlink()
-    with pytest.raises(UserError, match="missing, though the run is finished"):
         rescore.rescore(folder, count=20)
 
 

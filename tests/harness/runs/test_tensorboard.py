@@ -73,7 +73,7 @@ def test_a_continued_run_has_no_gap_and_no_double_point(tmp_path, run, root):
         store = Store(str(tmp_path))
     assert points(store, "evaluation/score") == [(10, 1.0), (20, 2.0), (30, 1.5), (40, 3.0)]
     assert [image.step for image in read(store).Images("samples")] == [10, 20, 30, 40]
-    assert points(store, "summary/score") == [(40, 3.0)]
+    assert points(store, "summary/final_score") == [(40, 3.0)]
 
 
 @pytest.mark.usefixtures("seconds_between_event_files")
@@ -99,7 +99,7 @@ def test_final_metrics_and_hyperparameters(store, run):
     events = write(store, run, 0, 4)
     events.add_summary(run)
     events.close()
-    assert points(store, "summary/score") == [(40, 3.0)]
+    assert points(store, "summary/final_score") == [(40, 3.0)]
     assert points(store, "summary/epochs_to_peak") == [(40, 40.0)]
     tags = read(store).PluginTagToContent("hparams")
     start = tags["_hparams_/session_start_info"]
