@@ -79,14 +79,11 @@ class Rescoring:
 
     def missing(self, results: SweepResults) -> list[RunRecord]:
         """Return the finished runs that are still to be measured."""
-        finished = [run for run in results.runs if run.status == "finished"]
-        images = {name: record.images for name, record in results.rescored.items()}
-        count = self.count
-        return [
-            run
-            for run in finished
-            if run.run not in images or (count is not None and images[run.run] != count)
-        ]
+        measured = {
+            name for name, record in results.rescored.items() if self.count in (None, record.images)
+        }
+        runs = (run for run in results.runs if run.run not in measured)
+        return [run for run in runs if run.status == "finished"]
 
     def measure(self, run: RunRecord) -> float:
         """Measure the generator of a run; return its score."""

@@ -35,7 +35,7 @@ class SweepProgress:
 def classify_runs(store: Store, runs: list[Run], pilot: bool) -> SweepProgress:
     """Classify runs by their records; a run that a pilot stopped counts as done for a pilot."""
     progress = SweepProgress(Counts(total=len(runs)))
-    for run, record in _read_records(store, runs):
+    for run, record in read_records(store, runs):
         if record is None:
             progress.missing.append(run)
             continue
@@ -61,22 +61,17 @@ def record_failure(store: Store, run: Run, reason: str) -> None:
 
 def set_status(store: Store, run: Run, status: Status, reason: str) -> None:
     """Set the status in the record, if there is one, of a run whose process has ended."""
-    record = read_record(store, run)
+    ((_, record),) = read_records(store, [run])
     if record is not None and record.status not in FINAL:
         changed = record.model_copy(update={"status": status, "reason": reason})
         store.put(f"{run.folder}/run.json", changed.to_json())
 
 
-def read_record(store: Store, run: Run) -> RunRecord | None:
-    """Return the record of a run; None where it is missing, damaged, or another run's.
+def read_records(store: Store, runs: list[Run]) -> Iterator[tuple[Run, RunRecord | None]]:
+    """Yield each run with its record; None where it is missing, damaged, or another run's.
 
     Raises UserError for a record of another version of featgan, so that it is not overwritten.
     """
-    ((_, record),) = _read_records(store, [run])
-    return record
-
-
-def _read_records(store: Store, runs: list[Run]) -> Iterator[tuple[Run, RunRecord | None]]:
     files = store.get_all(f"{run.folder}/run.json" for run in runs)
     for run, (key, content) in zip(runs, files, strict=True):
         try:

@@ -331,7 +331,11 @@ def test_a_measurement_of_another_generator_is_left_out(
 def test_a_damaged_or_foreign_record_is_not_a_finished_run(
     tmp_path: Path, make_run: Callable[..., RunRecord]
 ) -> None:
-    from harness.runs.status import read_record
+    from harness.runs.status import read_records
+
+    def read_record(store: Store, run: Any) -> Any:
+        ((_, record),) = read_records(store, [run])
+        return record
 
     class Known:
         def __init__(self, name: str) -> None:
