@@ -55,8 +55,10 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster import connect
     from harness.cluster.preflight import check_cluster
     from harness.preparation.prepare import prepare_runs
+    from harness.report import build
     from harness.runs.status import classify_runs
     from harness.runs.tune import run_pending
+    from harness.storage.local_copy import mirrored
 
     store = Store(sweep.results)
     screen.say(f"{sweep.name}: {len(expand(sweep))} runs, results in {store.join(sweep.name)}")
@@ -87,22 +89,14 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
         finally:
             screen.end()
             connect.shutdown()
-        print(report(sweep, store), flush=True)
+        with mirrored(store, sweep.name) as folder:
+            print(build.summary(build.make(folder), store.join(sweep.name)), flush=True)
     if not unfinished:
         return 0
     state = "are not finished" if completed else "were stopped"
     again = f"run the same command again to continue: {command_line()}"
     screen.say(f"{unfinished} of {len(runs)} runs {state}; {again}")
     return 1
-
-
-def report(sweep: Sweep, store: Store) -> str:
-    """Write tables and figures of the finished runs; return the main tables as text."""
-    from harness.report import build
-    from harness.storage.local_copy import mirrored
-
-    with mirrored(store, sweep.name) as folder:
-        return build.summary(build.make(folder), store.join(sweep.name))
 
 
 def _write_plan(sweep: Sweep, store: Store, names: list[str]) -> None:

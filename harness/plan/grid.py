@@ -32,10 +32,8 @@ class Cell:
     @property
     def label(self) -> str:
         """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
-        parts = [self.data, _file_name(self.mode), f"seed{self.seed}"]
-        for key, value in self.axes.items():
-            parts.append(f"{key.rpartition('.')[2]}{_file_name(value)}")
-        label = "-".join(parts)
+        axes = (f"-{key.rpartition('.')[2]}{_file_name(self.axes[key])}" for key in self.axes)
+        label = f"{self.data}-{_file_name(self.mode)}-seed{self.seed}{''.join(axes)}"
         if len(label) <= LONGEST_LABEL:
             return label
         return f"{label[:LONGEST_LABEL]}-{short_hash(label)}"
