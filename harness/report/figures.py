@@ -4,7 +4,6 @@ Each is drawn as a matplotlib figure by a pure function and saved as PNG; drawin
 The palette is that of Okabe and Ito, made for the colour-blind; a mode has one colour everywhere.
 """
 
-import math
 import re
 import textwrap
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from harness.records.run_record import RunRecord
@@ -37,11 +37,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
-    "figure.dpi": 100,
     "savefig.dpi": 160,
-    "savefig.facecolor": "white",
-    "savefig.bbox": "tight",
-    "svg.fonttype": "path",
     "svg.hashsalt": "featgan",
     "text.parse_math": False,
 }
@@ -94,9 +90,8 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
     lowest = min(record.groups[0].lowest for record in shown)
     highest = max(record.groups[-1].highest for record in shown)
     counted = shown[0].by == "feature_count"
-    width = bin_width(highest - lowest, counted)
-    low = lowest // width * width
-    edges = low + width * np.arange((highest - low) // width + 2)
+    edges = bin_edges(lowest, highest, counted)
+    width = edges[1] - edges[0]
     figure = Figure(figsize=(6.8, 0.6 + 1.9 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for panel, record in zip(panels, shown, strict=True):
@@ -210,19 +205,15 @@ def stage_ends(run: RunRecord) -> list[int]:
     return list(np.cumsum([stage.epochs for stage in run.stages], dtype=int).tolist())
 
 
-def bin_width(span: float, counts: bool) -> float:
-    """Return the width of bins: the paper's 100, or the widest round one that gives twelve or more.
+def bin_edges(low: float, high: float, counts: bool) -> np.ndarray:
+    """Return edges of bins of one round width, 12 to 30 of them where counts allow.
 
-    The paper's is kept down to a span of 500, at which twelve bins would need a finer one. Widths
-    for counts are whole numbers up to 100; those for other values may have any size.
+    Counts that span 500 or more have the paper's bins of 100; no bin of counts is under 1.
     """
-    if counts and span >= 500:
-        return 100
-    if span <= 0:
-        return 1
-    decade = 10.0 ** math.floor(math.log10(span / 12))
-    width = decade * next((step for step in (5, 2) if span / 12 >= step * decade), 1)
-    return max(width, 1) if counts else width
+    if counts and high - low >= 500:
+        return np.arange(low // 100, high // 100 + 2) * 100
+    bins = MaxNLocator(30, steps=[1, 2, 5, 10], integer=counts, min_n_ticks=1)
+    return np.array(bins.tick_values(low, high if high > low else low + 1))
 
 
 def mode_colour(results: SweepResults, mode: str) -> str:

@@ -9,17 +9,18 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from featgan.staging.progress import StageRecord
-from harness.records.run_record import RunRecord, Seconds
-from harness.records.sweep_results import SweepResults, cell_name, dotted
+from harness.records.run_record import RunRecord
+from harness.records.sweep_results import SweepResults, dotted
 from harness.report.table import Column, Table, Value
 
 PEAK_PIXELS = 560
@@ -55,7 +56,7 @@ def write(
         Section("What was run", _set_up(results)),
         *sections,
         Section("Samples at each peak", galleries=_peaks(results)),
-        Section("Failed and rejected", _losses(results)),
+        Section("Rejected images", [_rejected(results)]),
         Section("Protocols, versions and cost", _protocols(results)),
     ]
     environment = Environment(
@@ -81,46 +82,38 @@ def write(
 
 def _set_up(results: SweepResults) -> list[Table]:
     """Return the grid, the settings of the runs with all their values, and the data sets."""
-    axes = [(key, str(value)) for cell in results.plan.cells for key, value in cell.items()]
-    settings = [
-        (key, json.dumps(value)) for run in results.runs for key, value in dotted(run.settings)
-    ]
-    names = ("data", "source", "images", "matched", "rejected", "duplicates", "digest")
+    values: dict[str, dict[str, None]] = {}
+    for run in results.runs:
+        for key, value in {**run.cell, **dict(dotted(run.settings))}.items():
+            values.setdefault(key, {})[json.dumps(value)] = None
+    settings = [[key, " / ".join(found)] for key, found in values.items()]
+    names = ("name", "source", "images", "matched", "rejected", "duplicates", "digest")
     data = [
-        [d.name, json.dumps(d.source), d.images, d.matched, d.rejected, d.duplicates, d.digest]
+        [words(d.source) if name == "source" else getattr(d, name) for name in names]
         for d in results.data.values()
     ]
     return [
-        _values("grid", f"The grid: {len(results.plan.cells)} runs", axes),
-        _values("settings", "Settings of the runs", settings),
+        Table("settings", "Settings of the runs", [*map(Column, ("key", "values"))], settings),
         Table("data", "Data sets", [*map(Column, names)], data),
     ]
 
 
-def _values(key: str, title: str, found: Iterable[tuple[str, str]]) -> Table:
-    """Return the different values of each key."""
-    values: dict[str, dict[str, None]] = {}
-    for name, value in found:
-        values.setdefault(name, {})[value] = None
-    rows = [[name, " / ".join(known)] for name, known in values.items()]
-    return Table(key, title, [Column("key"), Column("values")], rows)
+def words(settings: Mapping[str, Any]) -> str:
+    """Return nested settings as one line of text."""
+    return "; ".join(f"{key}: {value}" for key, value in dotted(settings))
 
 
 def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
     """Return, for the best run of each pattern, the sample grid that each stage left."""
-    galleries = {}
+    galleries: dict[str, list[tuple[str, Path]]] = {}
     best = results.frame[results.frame["best"]]
     for run, data, label, name in best[["record", "data", "label", "name"]].to_numpy():
-        folder = results.run_folder(run) / "samples"
-        pictures = [
-            (_stage_caption(run, stage), folder / f"stage{stage.stage}.png")
-            for stage in run.stages
-            if stage.peak_score is not None
-        ]
-        galleries[f"{data}, {label}: {name}"] = [
-            (caption, path) for caption, path in pictures if path.is_file()
-        ]
-    return {heading: pictures for heading, pictures in galleries.items() if pictures}
+        for stage in run.stages:
+            path = results.run_folder(run) / "samples" / f"stage{stage.stage}.png"
+            if stage.peak_score is not None and path.is_file():
+                pictures = galleries.setdefault(f"{data}, {label}: {name}", [])
+                pictures.append((_stage_caption(run, stage), path))
+    return galleries
 
 
 def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
@@ -135,11 +128,8 @@ def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
     return f"{name}: at its end, epoch {stage.epochs:,}, score {last:.3f}"
 
 
-def _losses(results: SweepResults) -> list[Table]:
-    """Return the runs without a result, and the images without a count."""
-    lost = results.frame[results.frame["status"] != "finished"]
-    runs = lost[["name", "outcome"]].to_numpy().tolist()
-    runs += [[cell_name(cell), "not begun"] for cell in results.missing]
+def _rejected(results: SweepResults) -> Table:
+    """Return the images without a count."""
     images = [
         [data.name, str(item.get("image_id")), str(item.get("reason"))]
         for data in results.data.values()
@@ -147,12 +137,8 @@ def _losses(results: SweepResults) -> list[Table]:
     ]
     total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
-    of_runs = [*map(Column, ("run", "status"))]
-    of_images = [*map(Column, ("data", "image", "reason"))]
-    return [
-        Table("lost-runs", "Runs without a final result", of_runs, runs),
-        Table("rejected", "Rejected images", of_images, images, shown),
-    ]
+    columns = [*map(Column, ("data", "image", "reason"))]
+    return Table("rejected", "Images without a feature count", columns, images, shown)
 
 
 def _protocols(results: SweepResults) -> list[Table]:
@@ -164,19 +150,20 @@ def _protocols(results: SweepResults) -> list[Table]:
         + [("version", f"{name} {v}") for run in results.runs for name, v in run.versions.items()]
     )
     rows: list[list[Value]] = [[what, how, f"{runs} runs"] for (what, how), runs in found.items()]
-    for data in results.data.values():
-        protocol = "; ".join(f"{key}: {value}" for key, value in dotted(data.protocol))
-        rows.append(["feature counts", protocol, data.name])
-    cost: list[list[Value]] = []
-    for _, runs in results.frame.groupby(["pattern", "protocol"], sort=False):
-        seconds = pd.DataFrame([run.seconds.model_dump() for run in runs["record"]]).sum()
-        data, label = runs[["data", "label"]].iloc[0]
-        cost.append([data, label, len(runs), *seconds.tolist(), seconds.sum() / 3600])
-    names = ("data", "pattern", "runs", *(f"{kind}, s" for kind in Seconds.model_fields))
-    columns = [*map(Column, names), Column("hours in all", 2)]
+    rows += [["feature counts", words(d.protocol), d.name] for d in results.data.values()]
+    runs = results.frame.groupby(["pattern", "protocol"], sort=False)
+    seconds = pd.DataFrame([vars(run.seconds) for run in results.frame["record"]])
+    spent = seconds.groupby([results.frame[key] for key in ("pattern", "protocol")]).sum()
+    columns = [
+        (Column("data"), runs["data"].first()),
+        (Column("pattern"), runs["label"].first()),
+        (Column("runs"), runs.size()),
+        *((Column(f"{kind}, s"), spent[kind]) for kind in map(str, spent)),
+        (Column("hours in all", 2), runs["seconds"].sum() / 3600),
+    ]
     return [
         Table("protocols", "Protocols and versions", [*map(Column, ("what", "how", "of"))], rows),
-        Table("cost", "Seconds spent", columns, cost),
+        Table.of_columns("cost", "Seconds spent", columns),
     ]
 
 

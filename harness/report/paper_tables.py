@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from harness.records.sweep_records import GroupsRecord, RealRecord
-from harness.records.sweep_results import Block, SweepResults, cell_name
+from harness.records.sweep_results import Block, SweepResults
 from harness.report.table import Column, Table, Value
 
 NEAR = 5
@@ -14,9 +14,8 @@ NEAR = 5
 def group_tables(results: SweepResults) -> list[Table]:
     """Return centroid, size and range of every feature group: tables 2 and 3."""
     tables = []
-    for name, record in sorted(
-        results.groups.items(), key=lambda item: results.data_sets.index(item[1].data)
-    ):
+    places = results.data_sets
+    for name, record in sorted(results.groups.items(), key=lambda item: places.index(item[1].data)):
         groups, by_count = record.groups, record.by == "feature_count"
         sizes = [group.size for group in groups]
         notes = [f"The largest group is {max(sizes) / max(min(sizes), 1):.1f} times the smallest."]
@@ -28,8 +27,7 @@ def group_tables(results: SweepResults) -> list[Table]:
                 + "."
             )
             if by_count and (weights := data.protocol.get("weights")):
-                label = record.label[0].upper() + record.label[1:]
-                notes.append(f"{label}, weights: {weights}.")
+                notes.append(f"Weights of the network that counts features: {weights}.")
         centroids = [group.centroid for group in groups]
         ranges = [_range(group.lowest, group.highest, record) for group in groups]
         whole = _range(groups[0].lowest, groups[-1].highest, record)
@@ -77,7 +75,7 @@ def score_table(block: Block) -> Table:
         values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
         for what, cells in shown.items():
             gap = "none begun" if what == "finished runs" else None
-            of_modes = [cells[by_mode[mode]] if mode in by_mode else gap for mode in block.modes]
+            of_modes = [cells.get(by_mode.get(mode), gap) for mode in block.modes]
             rows.append([*values, str(what), *of_modes, *([real.get(str(what))] if real else [])])
     left_out = block.runs[~block.runs["counts"]].groupby("outcome", sort=False)["name"]
     return Table(
@@ -98,13 +96,8 @@ def score_table(block: Block) -> Table:
 
 
 def run_tables(results: SweepResults) -> list[Table]:
-    """Return every run of the sweep with its status, and the cells that have no run yet."""
-    tables = [run_table(block) for block in results.blocks()]
-    if results.missing:
-        missing = [[cell_name(cell), "missing"] for cell in results.missing]
-        columns = [Column("run"), Column("status")]
-        tables.append(Table("runs-missing", "Runs that have not begun", columns, missing))
-    return tables
+    """Return every run of the sweep with its status."""
+    return [run_table(block) for block in results.blocks()]
 
 
 def run_table(block: Block) -> Table:
@@ -113,9 +106,8 @@ def run_table(block: Block) -> Table:
     peaks = [
         {
             f"peak of stage {number}": f"{stage.peak_epoch:,} of {stage.epochs:,}"
-            if stage.peak_epoch is not None
-            else None
             for number, stage in enumerate(run.stages, 1)
+            if stage.peak_epoch is not None
         }
         for run in runs["record"]
     ]
@@ -127,10 +119,10 @@ def run_table(block: Block) -> Table:
             (Column("run"), runs["name"] + np.where(runs["best"], " ★", "")),
             (Column("status"), runs["outcome"]),
             *((Column(name), by_stage[name]) for name in map(str, by_stage)),
-            (Column("epochs to peak"), runs["epochs_to_peak"]),
-            (Column("epochs spent"), runs["epochs_spent"]),
-            (Column("final score", 3), runs["final_score"]),
-            (Column("best score", 3), runs["best_score"]),
+            *(
+                (Column(name.replace("_", " "), 3 if "score" in name else 0), runs[name])
+                for name in ("epochs_to_peak", "epochs_spent", "final_score", "best_score")
+            ),
             (Column("seconds"), runs["seconds"]),
         ],
         [f"Score: {block.protocol}.", "★ stands for its pattern: the best of n."],

@@ -22,10 +22,7 @@ _LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
-        "±": r"$\pm$",
         "\u2212": "$-$",
-        "\u2013": "--",
-        "…": r"\ldots{}",
         "\n": " ",
     }
 )
@@ -75,11 +72,6 @@ class Table:
         if last:
             rows.append([last.get(column.name) for column, _ in columns])
         return cls(key, title, [column for column, _ in columns], rows, notes)
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"{self.key}: {len(row)} values under {len(self.columns)} columns")
 
     def markdown(self) -> str:
         """Return a pipe table under its title, with its notes below."""

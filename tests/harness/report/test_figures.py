@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from harness.records.sweep_results import SweepResults
@@ -12,17 +13,26 @@ GROUPS = [[3], [3, 2]]
 
 @pytest.mark.parametrize(
     ("span", "width"),
-    [(4000, 100), (700, 100), (500, 100), (499, 20), (130, 10), (24, 2), (23, 1), (0, 1)],
+    [(4000, 100), (700, 100), (500, 100), (499, 20), (130, 5), (24, 1), (23, 1), (0, 1)],
 )
 def test_bins_are_the_papers_or_finer_when_narrow(span, width):
-    assert figures.bin_width(span, counts=True) == width
+    edges = figures.bin_edges(1234, 1234 + span, counts=True)
+    assert set(np.diff(edges)) == {width}
+    assert edges[0] <= 1234 <= 1234 + span <= edges[-1]
 
 
 @pytest.mark.parametrize(
-    ("span", "width"), [(24_000, 2000), (12, 1), (11.9, 0.5), (0.25, 0.02), (0.011, 0.0005), (0, 1)]
+    ("span", "width"), [(24_000, 1000), (12, 0.5), (11.9, 0.5), (0.25, 0.01), (0.011, 0.0005)]
 )
 def test_bins_of_other_values_are_round_and_at_least_twelve(span, width):
-    assert figures.bin_width(span, counts=False) == pytest.approx(width)
+    edges = figures.bin_edges(0.1, 0.1 + span, counts=False)
+    assert np.diff(edges) == pytest.approx(width)
+    assert 12 <= len(edges) - 1 <= 31
+
+
+def test_equal_values_have_a_bin():
+    edges = figures.bin_edges(0.5, 0.5, counts=False)
+    assert edges[0] <= 0.5 < edges[-1]
 
 
 def test_histogram_counts_every_image_once(sweep_folder):

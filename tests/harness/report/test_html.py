@@ -74,7 +74,7 @@ def test_sections_and_words(page):
     text = page(data_sets=("apples",)).text
     for heading in (
         "What was run", "Feature groups", "Epochs and scores", "How far to trust the scores",
-        "The paper's claims", "Every run", "Samples at each peak", "Failed and rejected",
+        "The paper's claims", "Every run", "Samples at each peak", "Rejected images",
         "Protocols, versions and cost", "What the words mean",
     ):  # fmt: skip
         assert heading in text

@@ -87,18 +87,17 @@ def test_groups_show_centroids_and_sizes(sweep_folder):
     assert "1 rejected, 2 duplicates" in table.notes[1]
 
 
-def test_every_run_is_listed_and_the_missing_named(tmp_path, make_run, save_run):
+def test_every_run_is_listed(tmp_path, make_run, save_run):
     cells = [{"data": "a", "mode": "descending", "seed": seed} for seed in range(3)]
     save_run(tmp_path, make_run(cells[0], [[1.0, 2.0], [3.0]], GROUPS, images=IMAGES))
     failed = make_run(cells[1], [[1.0]], GROUPS, images=IMAGES, status="failed", reason="no disk")
     save_run(tmp_path, failed)
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
-    runs, missing = run_tables(SweepResults.read(tmp_path))
+    (runs,) = run_tables(SweepResults.read(tmp_path))
     assert runs.rows == [
         ["a-descending-seed0 ★", "finished", "20 of 20", "10 of 10", 30, 30, 3.0, 3.0, 115.0],
         ["a-descending-seed1", "failed: no disk", "10 of 10", None, 10, 10, 1.0, 1.0, 115.0],
     ]
-    assert missing.rows == [["a-descending-seed2", "missing"]]
 
 
 def test_real_images_stand_beside_the_modes(sweep_folder, save_real):

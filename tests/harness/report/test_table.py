@@ -4,7 +4,6 @@ import csv
 import io
 
 import pandas as pd
-import pytest
 
 from harness.report.table import Column, Table, show
 
@@ -43,7 +42,7 @@ def test_latex_escapes_what_would_not_compile():
     text = TABLE.latex()
     assert r"a|b\_c \textless{}i\textgreater{}\&\textless{}/i\textgreater{} 50\%" in text
     assert r"\begin{tabular}{lrr}" in text
-    assert r"none & -- & 7 \\" in text
+    assert "none & \u2013 & 7 \\\\" in text
 
 
 def test_columns_are_aligned_by_the_first_ones_index():
@@ -58,8 +57,3 @@ def test_columns_are_aligned_by_the_first_ones_index():
 def test_text_aligns_numbers_to_the_right():
     lines = Table("t", "T", [Column("n")], [[5], [1234]]).text().splitlines()
     assert lines == ["T", "    n", "\u2500" * 5, "    5", "1,234"]
-
-
-def test_a_row_of_the_wrong_length_is_refused():
-    with pytest.raises(ValueError, match="2 values under 1 columns"):
-        Table("t", "T", [Column("n")], [[1, 2]])
