@@ -56,7 +56,7 @@ class Score:
         self.metrics_protocol = ""
         if real is not None and settings.metrics:
             names = " ".join(map(_protocol_name, settings.metrics))
-            images = f"n={count} real={len(real)}"
+            images = f"n={count} real={len(real)} width={classifier.head.in_features}"
             self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
 
     def evaluate(self, generate: Generate) -> Measurement:
@@ -98,9 +98,12 @@ class Score:
 
 
 def _protocol_name(metric: str) -> str:
-    """Return a metric's name in a protocol; a user-defined one has the digest of its source."""
+    """Return a metric's name in a protocol, with its subsets or neighbours.
+
+    A user-defined one has the digest of its source.
+    """
     if metric in METRICS:
-        return metric.upper()
+        return metric.upper() + METRICS[metric].how
     return f"{metric}-{(source_digest(metric) or 'unknown')[:6]}"
 
 

@@ -14,6 +14,9 @@ MANIFOLD_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
 """Density and coverage use balls that reach the fifth neighbour (Naeem et al. 2020)."""
 
+KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
+"""KID is a mean over this many subsets of at most this many images (Bińkowski et al. 2018)."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -24,13 +27,27 @@ class Metric:
     lower_is_better: bool = False
     fewest_real: int = 2
     """Fewest real images that it can be measured against."""
+    how: str = ""
+    """What its protocol adds to its name."""
 
 
 METRICS = {
     "fid": Metric(("fid",), lower_is_better=True),
-    "kid": Metric(("kid",), lower_is_better=True),
-    "precision_recall": Metric(("precision", "recall"), fewest_real=MANIFOLD_NEIGHBOURS + 1),
-    "density_coverage": Metric(("density", "coverage"), fewest_real=DENSITY_NEIGHBOURS + 1),
+    "kid": Metric(
+        ("kid", "kid_sd"),
+        lower_is_better=True,
+        how=f"-{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
+    ),
+    "precision_recall": Metric(
+        ("precision", "recall"),
+        fewest_real=MANIFOLD_NEIGHBOURS + 1,
+        how=f"-k{MANIFOLD_NEIGHBOURS}",
+    ),
+    "density_coverage": Metric(
+        ("density", "coverage"),
+        fewest_real=DENSITY_NEIGHBOURS + 1,
+        how=f"-k{DENSITY_NEIGHBOURS}",
+    ),
 }
 """Built-in values of `score.metrics`."""
 

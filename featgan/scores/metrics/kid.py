@@ -5,15 +5,20 @@ import torch
 from torch import Tensor
 
 from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.settings import KERNEL_SUBSET_SIZE, KERNEL_SUBSETS
 
 
 def kernel_distance(
-    real: FeatureStatistics, generated: Tensor, subsets: int = 100, size: int = 1000
-) -> float:
-    """Return the KID of features [n, d]: the unbiased MMD² of a cubic kernel, in float64.
+    real: FeatureStatistics,
+    generated: Tensor,
+    subsets: int = KERNEL_SUBSETS,
+    size: int = KERNEL_SUBSET_SIZE,
+) -> tuple[float, float]:
+    """Return the KID of features [n, d] and its standard deviation over subsets.
 
-    It is the mean over `subsets` draws of `size` images of each kind (of all, if there are
-    fewer), with a fixed seed and in torch-fidelity's order. It can be a little below 0.
+    The unbiased MMD² of a cubic kernel, in float64: the mean over `subsets` draws of `size` images
+    of each kind (of all, if there are fewer; the deviation is then 0), with a fixed seed and in
+    torch-fidelity's order. It can be a little below 0.
     """
     x, y = generated.double(), real.features
     size = min(size, len(x), len(y))
@@ -27,7 +32,8 @@ def kernel_distance(
         _mean_within(x[of_x]) + within - 2 * _kernel(x[of_x], y[of_y]).mean()
         for (of_x, of_y), within in zip(draws, within_real, strict=True)
     ]
-    return torch.stack(distances).mean().item()
+    found = torch.stack(distances)
+    return found.mean().item(), found.std(correction=0).item()
 
 
 def _draw(random: np.random.RandomState, features: Tensor, size: int) -> Tensor:

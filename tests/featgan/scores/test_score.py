@@ -110,10 +110,13 @@ def test_metrics_come_from_the_same_pass_as_the_score() -> None:
     assert asked == [0, 40, 80]
     alone = Score(classifier, settings.model_copy(update={"metrics": []})).evaluate(generate)
     assert (found.score, found.score_std, {}) == (alone.score, alone.score_std, alone.metrics)
-    assert list(found.metrics) == ["fid", "kid", "precision", "recall", "density", "coverage"]
+    assert list(found.metrics) == [
+        *("fid", "kid", "kid_sd", "precision", "recall", "density", "coverage")
+    ]
     features = classifier.features_and_logits(images)[0]
     assert found.metrics["fid"] == pytest.approx(frechet_distance(statistics, features), rel=1e-5)
-    expected = f"{' '.join(ALL).upper()} linear n=90 real=120 fp32"
+    names = "FID KID-100x1000 PRECISION_RECALL-k3 DENSITY_COVERAGE-k5"
+    expected = f"{names} linear n=90 real=120 width={features.shape[1]} fp32"
     assert score.metrics_protocol == expected
 
 
@@ -131,7 +134,7 @@ def test_too_few_real_images_have_no_metrics() -> None:
     score = Score(small_classifier(), settings, statistics_of(noise_images(4)))
     assert measure_real(score, noise_images(3)).metrics == {}  # 1 against 2: no variance
     found = measure_real(score, noise_images(4)).metrics
-    assert len(found) == 2
+    assert [*found] == ["fid", "kid", "kid_sd"]
     assert all(math.isfinite(value) for value in found.values())
     assert (score.halves(4), score.halves(5), score.halves(1000)) == ((2, 2), (2, 3), (100, 900))
 
@@ -144,7 +147,9 @@ def test_the_protocol_has_the_digest_of_a_user_defined_metric(
     start = hashlib.sha256((tmp_path / "own_measure.py").read_bytes()).hexdigest()[:6]
     settings = ScoreSettings(count=10, splits=1, metrics=["own_measure:Nearest", "fid"])
     score = Score(small_classifier(), settings, statistics_of(noise_images(9)))
-    assert score.metrics_protocol == f"own_measure:Nearest-{start} FID linear n=10 real=9 fp32"
+    assert score.metrics_protocol == (
+        f"own_measure:Nearest-{start} FID linear n=10 real=9 width=12 fp32"
+    )
 
 
 def test_metrics_without_real_images_are_refused() -> None:

@@ -62,9 +62,10 @@ def test_a_user_defined_metric(tmp_path, monkeypatch):
     )
     real, generated = FeatureStatistics(torch.zeros(5, 2)), torch.tensor([[1.0, -3.0]] * 4)
     assert measure("own_metrics:gap", real, generated) == {"gap": 3.0}
-    assert reported(["kid", "own_metrics:gap"]) == ["kid", "gap"]
+    assert reported(["kid", "own_metrics:gap"]) == ["kid", "kid_sd", "gap"]
     sys.modules.pop("own_metrics")
 
 
 def test_fid_and_kid_are_better_when_lower():
-    assert [name for name in reported([*METRICS]) if lower_is_better(name)] == ["fid", "kid"]
+    lower = [name for name in reported([*METRICS]) if lower_is_better(name)]
+    assert lower == ["fid", "kid", "kid_sd"]
