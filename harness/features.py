@@ -35,6 +35,10 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster import connect
     from harness.cluster.preflight import check_cluster
     from harness.preparation.prepare import prepare_groups
+    from harness.records.sweep_results import SweepResults
+    from harness.report import figures
+    from harness.report.paper_tables import group_tables
+    from harness.storage.local_copy import mirrored
 
     store = Store(sweep.results)
     with sweep_lock(store, sweep.name, screen):
@@ -46,22 +50,12 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
         finally:
             screen.end()
             connect.shutdown()
-        print(_report(store, sweep.name), flush=True)
+        with mirrored(store, sweep.name) as folder:
+            results = SweepResults.read(folder)
+            figures.draw(results, folder / "figures")
+            print(*(table.text() for table in group_tables(results)), sep="\n")
+    print(f"figure 9: {store.join(f'{sweep.name}/figures/feature-counts.png')}", flush=True)
     return 0
-
-
-def _report(store: Store, sweep: str) -> str:
-    """Draw figure 9; return tables 2 and 3 as text."""
-    from harness.records.sweep_results import SweepResults
-    from harness.report import figures
-    from harness.report.paper_tables import group_tables
-    from harness.storage.local_copy import mirrored
-
-    with mirrored(store, sweep) as folder:
-        results = SweepResults.read(folder)
-        figures.draw(results, folder / "figures")
-        text = "\n".join(table.text() for table in group_tables(results))
-    return f"{text}\nfigure 9: {store.join(f'{sweep}/figures/feature-counts.png')}"
 
 
 if __name__ == "__main__":
