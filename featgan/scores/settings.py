@@ -73,6 +73,12 @@ class ScoreSettings(Settings):
     """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
     `density_coverage`, or `module:function`."""
 
+    def fresh_count(self, gpu: bool) -> int:
+        """Return the number of images of a re-score, whose cost on a CPU is that of the network."""
+        if gpu:
+            return max(50_000, self.count)
+        return self.count * (10 if self.classifier == "trained" else 1)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.count < 2 * self.splits:

@@ -12,10 +12,12 @@ def describe(sweep: Sweep) -> str:
     """Return every setting, the grids, the number of runs, and the estimate of their work."""
     lines = [settings_text(sweep)]
     for grid in sweep.grid:
-        axes = {"data": grid.data or [*sweep.data], **grid.model_dump(exclude={"data"})}
+        seeds = [f"up to {sweep.up_to}"] if sweep.up_to else grid.seeds
+        axes = {"data": grid.data or [*sweep.data], "mode": grid.mode, "seed": seeds, **grid.axes}
         lines.append("grid:")
         lines += [f"  {key}: {', '.join(map(str, values))}" for key, values in axes.items()]
-    return "\n".join([*lines, f"runs: {len(expand(sweep))}", estimate_text(sweep)])
+    runs = f"runs: {'at most ' if sweep.up_to else ''}{len(expand(sweep))}"
+    return "\n".join([*lines, runs, estimate_text(sweep)])
 
 
 def settings_text(sweep: Sweep) -> str:
@@ -31,12 +33,14 @@ def estimate_text(sweep: Sweep) -> str:
     except UserError as error:  # the file can be checked on a machine without the images
         return f"estimate: not available: {error}"
     work = total(cells, images)
+    fresh = f"{work.fresh_images:,} images, or on GPUs {work.fresh_images_gpu:,}"
     return "\n".join(
         [
-            "estimate, for feature groups of equal size:",
+            f"estimate, {'at most, ' if sweep.up_to else ''}for feature groups of equal size:",
             "  images: " + ", ".join(f"{name} {count:,}" for name, count in images.items()),
             f"  training: {work.steps:,} steps, {work.images:,} images",
             f"  scoring: {work.evaluations:,} evaluations, {work.score_images:,} images",
+            f"  re-scoring: {fresh if sweep.rescore else 'none'}",
             f"  checkpoints: at most {KEPT_CHECKPOINTS * len(cells):,}, "
             f"{KEPT_CHECKPOINTS} for each run",
         ]

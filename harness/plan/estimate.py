@@ -19,6 +19,9 @@ class Estimate(NamedTuple):
     evaluations: int
     score_images: int
     """Images generated for evaluations."""
+    fresh_images: int
+    """Images generated for re-scores on a CPU: of the kept generator and of the last one."""
+    fresh_images_gpu: int
 
 
 def estimate(cell: Cell, images: int) -> Estimate:
@@ -35,6 +38,8 @@ def estimate(cell: Cell, images: int) -> Estimate:
         images=steps * training.batch_size,
         evaluations=evaluations,
         score_images=evaluations * method.score.count,
+        fresh_images=2 * method.score.fresh_count(gpu=False),
+        fresh_images_gpu=2 * method.score.fresh_count(gpu=True),
     )
 
 

@@ -68,6 +68,14 @@ def expand(sweep: Sweep) -> list[Cell]:
     return sorted(distinct.values(), key=lambda cell: [*sweep.data].index(cell.data))
 
 
+def comparisons(sweep: Sweep) -> int:
+    """Return the number of tests: of each claim one for each data set and axes with both modes."""
+    modes: dict[str, set[str]] = {}
+    for cell in expand(sweep):
+        modes.setdefault(json.dumps([cell.data, cell.axes]), set()).add(cell.mode)
+    return sum({c.first, c.second} <= found for found in modes.values() for c in sweep.claims)
+
+
 def ignored_settings(mode: str, method: Method) -> set[str]:
     """Return dotted keys of the settings that a run of this mode and method does not read.
 
@@ -100,7 +108,7 @@ def _cells(sweep: Sweep, grid: Grid) -> list[Cell]:
         Cell(data, mode, seed, method, axes)
         for data in grid.data or sweep.data
         for mode, method, axes in kinds
-        for seed in grid.seed
+        for seed in grid.seeds
     ]
 
 

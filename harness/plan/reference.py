@@ -74,7 +74,8 @@ def _default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if field.is_required():
         return "*required*"
-    if models_in(field.annotation) and default is not None:
+    first = default[0] if isinstance(default, list) and default else default
+    if isinstance(first, BaseModel):
         return "see there"
     return "`null`" if default is None else f"`{str(default).lower()}`"
 

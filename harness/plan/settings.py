@@ -6,9 +6,10 @@ package sees these classes, and no dictionary of keys.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.settings import GanSettings
@@ -17,8 +18,11 @@ from featgan.settings import Settings, TrainingSettings
 from featgan.staging.modes import MODES
 from featgan.staging.settings import SCORE, PacingSettings, StageSettings
 from featgan.user_code import choice
+from harness.plan.claims import Claim, claims_among
 from harness.sources import SourceSettings
 
+FEWEST_SEEDS = 6
+"""Fewest pairs of which a sign-flip test has a p under 0.05: 2 / 2^6."""
 MOST_RUNS = 100_000
 """Largest grid; the records of this many runs are still read in minutes."""
 FEATURES_FOLDER = "features"
@@ -51,6 +55,23 @@ class Pilot(Settings):
     keep_one_in: int = Field(3, ge=2)
     """Reduction factor of ASHA (Li et al. 2020): at each rung one run in this many continues, and
     the next rung is this many times further."""
+
+
+class Verdict(Settings):
+    """The question of the sweep, and the difference worth knowing; nothing of it changes a run."""
+
+    claims: list[str] | None = Field(None, min_length=1)
+    """Claims that get a verdict, such as `conventional > descending in score`: two modes, `<` or
+    `>`, and `score`, `kept_score`, `end_score`, `epochs_to_peak`, `outlines`, `colour`,
+    `diversity` or `feature_count`. Null: the paper's claims on modes of the grid. Fixed once a run
+    is scored; a claim named later is exploratory."""
+    difference: float | None = Field(None, gt=0)
+    """A difference of fresh scores worth knowing; `--dry-run` prints how many seeds it takes."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Probability with which that difference, if it is true, is to be found."""
+    sd_from: str | None = None
+    """Folder of an earlier sweep, whose paired differences over seeds give the standard
+    deviation; null: the runs of this sweep that are done."""
 
 
 class Sections(Settings):
@@ -99,6 +120,13 @@ class Method(Sections):
 
 
 Mode = Annotated[str, choice(MODES)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class UpTo(Settings):
+    """Seeds 0, 1, 2, … that are added until every claim is decided."""
+
+    up_to: int = Field(ge=FEWEST_SEEDS, le=1000)
 
 
 class Grid(Settings):
@@ -110,8 +138,12 @@ class Grid(Settings):
     mode: list[Mode] = Field(["descending", "ascending", "conventional"], min_length=1)
     """Modes: `descending`, `ascending`, `conventional`, `random`, `middle_out`, or
     `module:function`."""
-    seed: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
-    """Random seeds; runs that differ in their seed alone are repetitions."""
+    seed: Annotated[
+        Annotated[list[Seed], Field(min_length=1), Tag("list")] | Annotated[UpTo, Tag("up_to")],
+        Discriminator(lambda seed: "up_to" if isinstance(seed, dict | UpTo) else "list"),
+    ] = Field([0, 1, 2])
+    """Random seeds; runs that differ in their seed alone are repetitions. `{up_to: 30}`: seeds 0
+    to 29, added for all patterns together until every claim of `verdict` is decided."""
     data: list[str] | None = Field(None, min_length=1)
     """Names of data sets; null: all in the file."""
 
@@ -121,9 +153,14 @@ class Grid(Settings):
         return dict(self.__pydantic_extra__ or {})
 
     @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds; of `up_to`, as many as there can be."""
+        return range(self.seed.up_to) if isinstance(self.seed, UpTo) else self.seed
+
+    @property
     def size(self) -> int:
         """Number of cells of each data set."""
-        return math.prod([len(self.mode), len(self.seed), *map(len, self.axes.values())])
+        return math.prod([len(self.mode), len(self.seeds), *map(len, self.axes.values())])
 
     @model_validator(mode="after")
     def _distinct_values(self) -> Self:
@@ -171,11 +208,43 @@ class Sweep(Sections):
     """Share of a data set's images that may be unreadable before the sweep stops."""
     sample_every: int = Field(10, ge=1)
     """Evaluations between two sample grids in TensorBoard."""
+    verdict: Verdict = Verdict()
+    """The claims that the sweep decides on."""
+    rescore: bool = True
+    """Measure the finished runs once more, with fresh noise, as the last step; without it no
+    claim about scores is decided."""
     pilot: Pilot | None = None
     """Stop runs early that fall behind; for conventional runs on one data set. Null: every run
     trains to its end."""
     resources: Resources = Resources()
     """Limits on the machines."""
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims that get a verdict: the family of the sweep's tests."""
+        modes = {mode for grid in self.grid for mode in grid.mode}
+        return claims_among(self.verdict.claims, modes)
+
+    @property
+    def up_to(self) -> int | None:
+        """The largest number of seeds, where they are added until the claims are decided."""
+        seed = self.grid[0].seed
+        return seed.up_to if isinstance(seed, UpTo) else None
+
+    @model_validator(mode="after")
+    def _answerable_claims(self) -> Self:
+        modes = dict.fromkeys(mode for grid in self.grid for mode in grid.mode)
+        for text in self.verdict.claims or []:
+            if not claims_among([text], modes.keys()):
+                raise ValueError(
+                    f"verdict.claims: {text!r} names a mode that the grid does not have; it has "
+                    f"{', '.join(modes)}"
+                )
+        if len({grid.seed if isinstance(grid.seed, UpTo) else None for grid in self.grid}) > 1:
+            raise ValueError("grid.seed: where one grid has `up_to`, each needs the same")
+        if self.up_to and (self.pilot or not self.rescore):
+            raise ValueError("grid.seed: `up_to` needs `rescore: true`, and no `pilot`")
+        return self
 
     @model_validator(mode="after")
     def _known_data(self) -> Self:

@@ -72,6 +72,9 @@ def probe(sweep: Sweep) -> str:
         pace = measure(method, real, device, PROBE_SECONDS / len(kinds))
         work = total(runs, images)
         seconds = work.steps * pace.step_seconds + work.evaluations * pace.score_seconds
+        if sweep.rescore:
+            fresh = work.fresh_images_gpu if gpus else work.fresh_images
+            seconds += pace.score_seconds * fresh / method.score.count
         hours += seconds / 3600
         lines.append(
             f"  {len(runs)} runs of {method.gan.network} at {method.image_size} px, "

@@ -14,7 +14,17 @@ def test_a_description_has_settings_grid_runs_and_work():
     # ascending: 4 x (2 + 4 + 6) and 4 x (4 + 8 + 12); conventional: 12 x 6 and 12 x 12; two seeds
     assert "training: 720 steps, 5,760 images" in text
     assert "scoring: 48 evaluations, 768 images" in text
+    assert "re-scoring: 2,560 images, or on GPUs 800,000" in text  # 8 runs of 2 generators
     assert "checkpoints: at most 16, 2 for each run" in text
+
+
+def test_seeds_up_to_a_limit_are_described_as_such():
+    grid = {"mode": ["ascending", "conventional"], "seed": {"up_to": 6}}
+    text = describe(Sweep.model_validate(SWEEP | {"grid": grid, "rescore": True}))
+    assert "seed: up to 6\n" in text
+    assert "runs: at most 24\nestimate, at most, for feature groups" in text
+    text = describe(Sweep.model_validate(SWEEP | {"rescore": False}))
+    assert "re-scoring: none" in text
 
 
 def test_a_sweep_is_described_where_its_images_are_missing():

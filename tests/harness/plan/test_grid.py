@@ -1,4 +1,4 @@
-from harness.plan.grid import expand
+from harness.plan.grid import comparisons, expand
 from harness.plan.signature import signature
 
 
@@ -63,6 +63,23 @@ def test_evaluations_are_checked_for_each_cell(read):
     grid = "grid: {training.stage_epochs: [9, 12]}"
     cells = expand(read(grid, "evaluate_every: 5", "evaluate_every: 3"))
     assert {cell.method.training.stage_epochs for cell in cells} == {9, 12}
+
+
+def test_seeds_up_to_a_limit_are_the_first_ones(read):
+    sweep = read("grid: {mode: [ascending, random], data: [a], seed: {up_to: 7}}")
+    assert sweep.up_to == 7
+    assert [cell.seed for cell in expand(sweep)] == [*range(7)] * 2
+    assert read().up_to is None
+
+
+def test_tests_are_claims_by_data_sets_and_axes_with_both_modes(read):
+    assert comparisons(read()) == 2 * 11
+    assert comparisons(read("grid: {mode: [descending, conventional], data: [b]}")) == 4
+    claim = "verdict: {claims: [descending > random in diversity]}\n"
+    axes = "grid: {mode: [descending, random], data: [a], groups.k: [2, 3]}"
+    assert comparisons(read(claim + axes)) == 2
+    apart = "grid: [{mode: [descending], groups.k: [2]}, {mode: [random], groups.k: [3]}]"
+    assert comparisons(read(claim + apart)) == 0
 
 
 def test_a_user_defined_mode_gives_a_safe_label(read):

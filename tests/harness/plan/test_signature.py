@@ -23,6 +23,8 @@ def test_the_signature_covers_what_changes_the_result_only(read):
     assert signed("resources: {cpus_per_run: 2, max_concurrent: 1}") == first
     assert signed("name: other") == first
     assert signed("sample_every: 3") == first
+    assert signed("rescore: false\nverdict: {difference: 0.1, power: 0.9}") == first
+    assert signed("grid: {seed: {up_to: 9}}") == first
     assert signed("groups: {k: 4}") != first
     assert signed("gan: {width: 8}") != first
     assert signed(digest="e") != first

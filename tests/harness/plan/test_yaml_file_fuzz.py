@@ -64,6 +64,12 @@ grid:
   training.learning_rate: [1e-3, 0.01]
 max_rejected: 0.5
 sample_every: 3
+rescore: true
+verdict:
+  claims: [ascending < conventional in score, ascending > conventional in diversity]
+  difference: 0.1
+  power: 0.9
+  sd_from: results/earlier
 resources: {cpus_per_run: 1, gpus_per_run: 0.5, max_concurrent: 2, checkpoint_minutes: 1.5}
 small:
   data: {apples: {source: builtin, set: apples, count: 30}, both: {source: builtin, set: digits}}
