@@ -1,0 +1,78 @@
+"""How many seeds it takes to find a difference: the power of the paired t test.
+
+A report's p-values are of sign flips, whose power Student's t approximates closely. The level is
+corrected by Bonferroni's bound, which the hardest step of a stepwise correction needs at most; so
+claims decided early leave more power to the others than is computed here. For fixed numbers of
+seeds: looks at `up_to` cost some power, and save seeds where the difference is larger.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scipy.special import nctdtrinc, stdtrit
+
+from harness.plan.grid import comparisons
+from harness.plan.settings import FEWEST_SEEDS, Sweep
+
+LEVEL = 0.05
+MOST_SEEDS = 10_000
+"""Largest number of seeds that is looked for."""
+
+
+class Deviation(NamedTuple):
+    """The standard deviation of paired differences over seeds."""
+
+    sd: float
+    seeds: int
+
+
+def seeds_needed(difference: float, sd: float, power: float, level: float) -> int | None:
+    """Return the fewest seeds that find a difference; None for more than `MOST_SEEDS`.
+
+    At least `FEWEST_SEEDS`: fewer pairs have no p under 0.05, however large the difference.
+    """
+    few, many = FEWEST_SEEDS - 1, MOST_SEEDS
+    if detectable(many, sd, power, level) > difference:
+        return None
+    while many - few > 1:  # `many` are enough, `few` are not
+        middle = (few + many) // 2
+        enough = detectable(middle, sd, power, level) <= difference
+        few, many = (few, middle) if enough else (middle, many)
+    return many
+
+
+def detectable(seeds: int, sd: float, power: float, level: float) -> float:
+    """Return the true difference that a two-sided paired t test finds with this power.
+
+    Its t value has a noncentral t distribution (Cohen 1988, section 2.5).
+    """
+    critical = stdtrit(seeds - 1, 1 - level / 2)
+    return float(nctdtrinc(seeds - 1, 1 - power, critical) * sd / math.sqrt(seeds))
+
+
+def seeds_text(sweep: Sweep, deviations: Mapping[str, Deviation]) -> str:
+    """Return how many seeds the sweep's `verdict.difference` takes, and what its seeds find.
+
+    `deviations` are those of runs that are done, by a name of each comparison; the largest counts.
+    """
+    difference, power, tests = sweep.verdict.difference, sweep.verdict.power, comparisons(sweep)
+    assert difference is not None
+    what = f"seeds: a difference of {difference:g} in fresh scores"
+    if not deviations or not tests:
+        return (
+            f"{what} takes a number that depends on the standard deviation of paired differences: "
+            "run two seeds of each mode of a claim first, or name an earlier sweep's folder in "
+            "verdict.sd_from"
+        )
+    name, (sd, pairs) = max(deviations.items(), key=lambda item: item[1].sd)
+    level, seeds = LEVEL / tests, min(len(grid.seeds) for grid in sweep.grid)
+    needed = seeds_needed(difference, sd, power, level) or f"over {MOST_SEEDS:,}"
+    found = f"find one of {detectable(seeds, sd, power, level):.2g}"
+    if seeds < FEWEST_SEEDS:
+        found = f"find none: fewer than {FEWEST_SEEDS} have no p under {LEVEL:g}"
+    return (
+        f"{what} takes {needed}, at power {power:g} and level {LEVEL:g} / {tests}, Bonferroni's "
+        f"bound for {tests} tests; the grid's {seeds} {found}; the standard deviation of paired "
+        f"differences is {sd:.2g}, the largest of {len(deviations)}: {name}, {pairs} seeds"
+    )
