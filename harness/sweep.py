@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from harness.cli import add_scale, command_line, exit_code, install_signal_handlers, sweep_lock
 from harness.display import Screen
 from harness.plan import checks
-from harness.plan.describe import describe, notes, settings_text
+from harness.plan.describe import describe
 from harness.plan.grid import expand
 from harness.plan.load import load
 from harness.plan.settings import Sweep
@@ -55,13 +55,15 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.cluster import connect
     from harness.cluster.preflight import check_cluster
     from harness.preparation.prepare import prepare_runs
+    from harness.preparation.sweep_plan import write_plan
     from harness.report import build
     from harness.runs.status import classify_runs
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
 
     store = Store(sweep.results)
-    screen.say(f"{sweep.name}: {len(expand(sweep))} runs, results in {store.join(sweep.name)}")
+    amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
+    screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")
     with sweep_lock(store, sweep.name, screen):
         try:
             # prepare
@@ -76,7 +78,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                 joining=connect.nodes_to_join(engine),
             )
             runs = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
-            _write_plan(sweep, store, [run.name for run in runs])
+            write_plan(sweep, store, runs)
             # run
             progress = classify_runs(store, runs, sweep.pilot is not None)
             screen.say(
@@ -97,16 +99,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     again = f"run the same command again to continue: {command_line()}"
     screen.say(f"{unfinished} of {len(runs)} runs {state}; {again}")
     return 1
-
-
-def _write_plan(sweep: Sweep, store: Store, names: list[str]) -> None:
-    """Write what the sweep asks for next to its runs, as tables are made from files alone."""
-    from harness.records.sweep_records import SweepRecord
-
-    cells = [cell.as_dict() for cell in expand(sweep)]
-    record = SweepRecord(name=sweep.name, cells=cells, runs=names, notes=notes(sweep))
-    store.put(f"{sweep.name}/sweep.json", record.to_json())
-    store.put(f"{sweep.name}/sweep.yaml", settings_text(sweep).encode())
 
 
 if __name__ == "__main__":

@@ -60,6 +60,14 @@ class SweepRecord(_Record):
     """Folders of the runs of these cells; None for all that exist."""
     notes: list[str] = Field([])
     """Sentences that every table repeats."""
+    claims: list[str] = Field([])
+    """The claims that get a verdict; fixed when the first run has been scored."""
+    later: list[str] = Field([])
+    """Claims of the present file that were named too late for a verdict."""
+    up_to: int | None = None
+    """The largest number of seeds, where they are added until the claims are decided."""
+    looks: list[str] = Field([])
+    """Sentences on looks that were not planned: seeds added after a report was made."""
 
 
 class DataRecord(_Record):
