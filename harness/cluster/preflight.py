@@ -49,8 +49,21 @@ def check_cluster(
     _check_request(request, [node["Resources"] for node in nodes], joining)
     key = f"preflight-{uuid.uuid4().hex}"
     store.put(key, b"")
+    # Without num_gpus Ray hides none, and no GPU has to be free.
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(check_node)
+    answers = []
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        gpu = gpus_per_run > 0 and node["Resources"].get("GPU", 0) > 0
+        asked = task.options(scheduling_strategy=here)
+        answers.append(asked.remote(store, key, versions(), files, gpu))
     try:
-        problems = _check_nodes(nodes, store, key, files, gpus_per_run > 0)
+        ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)
+        problems = [
+            f"{_name(node['NodeManagerHostname'], node['NodeManagerAddress'])} {problem}"
+            for node, answer in zip(nodes, answers, strict=True)
+            for problem in _problems(node, answer)
+        ]
     finally:
         store.delete(key)
     if problems:
@@ -129,36 +142,16 @@ def functions(names: Iterable[str]) -> dict[str, str]:
     return {name: (source_digest(name) or "no such file")[:12] for name in names if ":" in name}
 
 
-def _check_nodes(
-    nodes: Sequence[Mapping[str, Any]],
-    store: Store,
-    key: str,
-    files: Sequence[str],
-    gpu: bool,
-) -> list[str]:
-    """Run `check_node` on all nodes at once; return their problems, each with its node's name."""
-    # Without num_gpus Ray hides none, and no GPU has to be free.
-    task: Any = ray.remote(num_cpus=0, max_retries=0)(check_node)
-    asked = [
-        task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(store, key, versions(), files, gpu and node["Resources"].get("GPU", 0) > 0)
-        for node in nodes
-    ]
-    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
-    problems = []
-    for node, answer in zip(nodes, asked, strict=True):
-        name = _name(node["NodeManagerHostname"], node["NodeManagerAddress"])
-        try:
-            found = ray.get(answer, timeout=0)
-        except GetTimeoutError:
-            found = [f"has not answered for {ANSWER_SECONDS:.0f} s: is its storage hanging?"]
-        except (RayError, ImportError) as error:
-            if not any(n["NodeID"] == node["NodeID"] and n["Alive"] for n in ray.nodes()):
-                continue  # it has left the cluster a moment ago: runs do without it
-            found = [f"cannot run this code: {_reason(error)}"]
-        problems += [f"{name} {problem}" for problem in found]
-    return problems
+def _problems(node: Mapping[str, Any], answer: ray.ObjectRef) -> list[str]:
+    """Return what a node answered, or why it did not."""
+    try:
+        return list(ray.get(answer, timeout=0))
+    except GetTimeoutError:
+        return [f"has not answered for {ANSWER_SECONDS:.0f} s: is its storage hanging?"]
+    except (RayError, ImportError) as error:
+        if not any(n["NodeID"] == node["NodeID"] and n["Alive"] for n in ray.nodes()):
+            return []  # it has left the cluster a moment ago: runs do without it
+        return [f"cannot run this code: {_reason(error)}"]
 
 
 def _check_request(

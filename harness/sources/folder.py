@@ -13,7 +13,6 @@ from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
 from harness.sources.base import Found, Read, Row, Source
-from harness.storage.store import S3_PATIENCE
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -206,9 +205,8 @@ def _connect(uri: str) -> tuple[Any, str]:
     import fsspec  # here, so that --help and a refused file do not wait for it
 
     scheme, _, path = uri.partition("://")
-    options = S3_PATIENCE if scheme in ("s3", "s3a") else {}
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False, **options), path
+        return fsspec.filesystem(scheme, use_listings_cache=False), path
     # a package is missing; file systems that need more than an address have errors of their own
     except Exception as error:
         raise UserError(f"data: {scheme}:// cannot be read: {first_line(error)}") from error

@@ -5,19 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featgan.digests import sha256_of_file
 from harness.storage.store import Store
 
-READ = ("run.json", "sweep.json", "rescored.json", "failures.txt", ".png")
-READ_FOLDERS = ("groups", "data", "real")
-WRITTEN = ("tables", "figures", "report.html")
+COPIED = (".json", ".txt", ".csv", ".md", ".tex", ".html", ".png", ".svg")
+"""Endings of records, tables and pictures; checkpoints and generators stay in the store."""
 
 
 @contextmanager
 def mirrored(store: Store, name: str) -> Iterator[Path]:
-    """Yield the folder of a sweep: itself on local disk, else a copy of what tables need.
+    """Yield the folder of a sweep: itself on local disk, else a copy of its small files.
 
-    What is below `tables/` and `figures/` and in `report.html` is written back, and what is removed
-    there is removed from the store.
+    Files that were changed or added there are uploaded; those removed are removed from the store.
     """
     if store.is_local:
         yield Path(store.join(name))
@@ -25,25 +24,19 @@ def mirrored(store: Store, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="featgan-mirror-") as scratch:
         folder = Path(scratch, name)
         folder.mkdir()
-        copied = [key for key in store.list(name) if _is_copied(key)]
-        for key, content in store.get_all(copied):
+        for key, content in store.get_all(k for k in store.list(name) if k.endswith(COPIED)):
             if content is not None:  # else removed a moment ago
                 Path(scratch, key).parent.mkdir(parents=True, exist_ok=True)
                 Path(scratch, key).write_bytes(content)
+        before = _digests(folder)
         yield folder
-        files = {path.relative_to(scratch).as_posix(): path for path in folder.rglob("*")}
-        made = {key: path for key, path in files.items() if _top(key) in WRITTEN and path.is_file()}
-        for key, path in made.items():
-            store.put(key, path.read_bytes())
-        for key in set(copied) - made.keys():
-            if _top(key) in WRITTEN:
-                store.delete(key)
+        after = _digests(folder)
+        for path in after:
+            if after[path] != before.get(path):
+                store.put(path.relative_to(scratch).as_posix(), path.read_bytes())
+        for path in before.keys() - after.keys():
+            store.delete(path.relative_to(scratch).as_posix())
 
 
-def _is_copied(key: str) -> bool:
-    return _top(key) in (*WRITTEN, *READ_FOLDERS) or key.endswith(READ)
-
-
-def _top(key: str) -> str:
-    """Return the file or folder of the sweep that a key lies in."""
-    return key.split("/")[1]
+def _digests(folder: Path) -> dict[Path, str]:
+    return {path: sha256_of_file(path) for path in folder.rglob("*") if path.is_file()}

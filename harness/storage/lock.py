@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, Field
 
 from featgan.errors import UserError
 from harness.storage.store import Store
@@ -27,24 +27,20 @@ BEAT_SECONDS = 5.0
 """Time between two heartbeats."""
 PATIENCE_SECONDS = 45.0
 """A holder without a heartbeat for so long is dead."""
-LOOK_SECONDS = 1.0
-"""Time between two looks at another driver's lease."""
 SETTLE_SECONDS = 0.5
 """How long a lease that was taken over must stay, before it counts."""
 
 
 class Holder(BaseModel):
-    """The driver that holds a sweep; the content of the lease."""
+    """The driver that holds a sweep, by default this process; the content of the lease."""
 
-    model_config = ConfigDict(frozen=True)
-
-    token: str
-    user: str
-    host: str
-    pids: str
+    token: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    user: str = Field(default_factory=getpass.getuser)
+    host: str = Field(default_factory=lambda: socket.gethostname())
+    pids: str = os.path.basename(os.path.realpath("/proc/self/ns/pid"))
     """PID namespace: containers of one host may share its name, but not its process numbers."""
-    pid: int
-    since: str
+    pid: int = Field(default_factory=os.getpid)
+    since: str = Field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}")
     beat: int = 0
 
     def __str__(self) -> str:
@@ -73,7 +69,7 @@ class SweepLock:
         self._thread = threading.Thread(target=self._keep_alive, daemon=True, name="sweep-lock")
 
     def __enter__(self) -> SweepLock:
-        self._me = _this_process()
+        self._me = Holder()
         while not self.store.create(self._key, self._lease()):
             holder = self._read()
             if holder is not None and self._is_dead(holder):
@@ -108,7 +104,7 @@ class SweepLock:
         )
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
-            time.sleep(min(self.beat, LOOK_SECONDS))
+            time.sleep(self.beat)
             now = self._read()
             if now is None:
                 return False
@@ -136,7 +132,7 @@ class SweepLock:
                 if holder is not None and not self._is_mine(holder):
                     self.lost(f"sweep {self.sweep} was taken over by {holder}")
                     return
-                self._me = self._me.model_copy(update={"beat": self._me.beat + 1})
+                self._me.beat += 1
                 self.store.put(self._key, self._lease())
 
     def _read(self) -> Holder | None:
@@ -145,27 +141,9 @@ class SweepLock:
             return Holder.model_validate_json(self.store.get(self._key))
         except FileNotFoundError:
             return None
-        except ValidationError:
-            raise UserError(
-                f"{self.store.join(self._key)}: not a valid lock; remove it if no sweep runs"
-            ) from None
 
     def _is_mine(self, holder: Holder | None) -> bool:
         return holder is not None and holder.token == self._me.token
 
     def _lease(self) -> bytes:
         return self._me.model_dump_json(indent=1).encode()
-
-
-def _this_process() -> Holder:
-    pids = ""
-    with suppress(OSError):  # not on Linux
-        pids = os.readlink("/proc/self/ns/pid")
-    return Holder(
-        token=uuid.uuid4().hex,
-        user=getpass.getuser(),
-        host=socket.gethostname(),
-        pids=pids,
-        pid=os.getpid(),
-        since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-    )

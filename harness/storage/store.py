@@ -23,15 +23,6 @@ from harness.storage.retry import retry_while_unreachable
 AT_ONCE = 64
 """Files fetched together: records of long runs take half a megabyte each."""
 
-S3_PATIENCE = {
-    "config_kwargs": {
-        "retries": {"max_attempts": 8, "mode": "standard"},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-    }
-}
-"""A run survives a bad minute of the storage, but fails with a reason after a longer one."""
-
 
 class Store:
     """Files below one root, atomic and durable; picklable, and the same on every host.
@@ -50,9 +41,6 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.root,)
-
-    def __repr__(self) -> str:
-        return f"Store({self.root!r})"
 
     def join(self, key: str) -> str:
         """Return the full path or URI of `key`, for people to read."""
@@ -196,10 +184,9 @@ def _connect(root: str) -> tuple[Any, str]:
 
     if root.endswith(":") and "/" not in root:
         raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
-    options = S3_PATIENCE if root.startswith(("s3://", "s3a://")) else {}
     try:
         # Listings must show what other hosts wrote a moment ago.
-        return fsspec.core.url_to_fs(root, use_listings_cache=False, **options)
+        return fsspec.core.url_to_fs(root, use_listings_cache=False)
     except (ImportError, ValueError) as error:  # a package is missing, or nothing has this name
         raise UserError(
             f"results: {root}: {first_line(error)}; use a path, s3:// or gs://"
@@ -233,10 +220,9 @@ def _atomic_write(path: Path, place: Callable[[Path, Path], None] = os.replace) 
         place(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if error.errno is None:  # an error of a bucket's client
-            raise
-        # The error of a full disk has no file name.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        if error.errno:  # none in an error of a bucket's client
+            error.filename = str(path)  # missing for a full disk
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -136,7 +136,7 @@ with sweep_lock(Store(sys.argv[1]), "s", Screen()):
 def test_a_command_that_lost_its_sweep_ends_with_the_reason(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOSES, str(tmp_path)]
     heir = SweepLock(Store(str(tmp_path)), "s")
-    heir._me = lock._this_process()
+    heir._me = lock.Holder()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as loser:
         assert loser.stdout is not None

@@ -134,6 +134,7 @@ def test_a_denial_by_amazon_is_a_permission_error(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
             monkeypatch.setenv(name, "somewhere")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # one made before has no keys
         with pytest.raises(PermissionError):
             read(b"s3://pictures/closed.jpg")
         server.shutdown()

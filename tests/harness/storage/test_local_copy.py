@@ -9,7 +9,7 @@ def test_on_local_disk_it_is_the_folder_itself(tmp_path):
         assert folder == tmp_path / "s"
 
 
-def test_a_copy_has_what_tables_need_and_uploads_what_was_made():
+def test_a_copy_has_what_tables_need_and_uploads_what_was_made(monkeypatch):
     store = Store("memory://mirror-test")
     needed = {
         "sweep.json",
@@ -19,17 +19,19 @@ def test_a_copy_has_what_tables_need_and_uploads_what_was_made():
         "runs/r/run.json",
         "runs/r/failures.txt",
         "runs/r/samples/last.png",
+        "tables/tables.md",
     }
     for name in needed | {"runs/r/checkpoint.pt", "runs/r/generator.safetensors"}:
         store.put(f"s/{name}", name.encode())
     with mirrored(store, "s") as folder:
         found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         assert found == needed
-        (folder / "tables").mkdir()
         (folder / "tables" / "tables.md").write_text("ours")
-        (folder / "sweep.json").write_text("changed")
-    assert store.get("s/tables/tables.md") == b"ours"
-    assert store.get("s/sweep.json") == b"sweep.json"
+        (folder / "figures").mkdir()
+        (folder / "figures" / "curves.png").write_bytes(b"drawn")
+        written = []
+        monkeypatch.setattr(Store, "put", lambda _, key, data: written.append((key, data)))
+    assert dict(written) == {"s/tables/tables.md": b"ours", "s/figures/curves.png": b"drawn"}
 
 
 def test_outdated_tables_are_removed_from_the_bucket():

@@ -12,11 +12,10 @@ import pytest
 
 from featgan.errors import UserError
 from harness.cluster.preflight import check_node
-from harness.storage import store as store_module
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
 
-pytest.importorskip("s3fs")
+s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
 serving = pytest.importorskip("werkzeug.serving")
 
@@ -83,8 +82,9 @@ def store(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> St
     # Retries without the pauses between them: only their number is looked at here.
     backoff = "botocore.retries.standard.ExponentialBackoff.delay_amount"
     monkeypatch.setattr(backoff, lambda *_: 0.01)
-    impatient = store_module.S3_PATIENCE["config_kwargs"] | {"read_timeout": 0.5}
-    monkeypatch.setattr(store_module, "S3_PATIENCE", {"config_kwargs": impatient})
+    monkeypatch.setenv("AWS_RETRY_MODE", "standard")
+    monkeypatch.setattr("s3fs.S3FileSystem.read_timeout", 0.5)
+    s3fs.S3FileSystem.clear_instance_cache()  # one made before has other settings
     server.faults.clear()
     server.met.clear()
     made = Store(f"s3://{tmp_path.name.replace('_', '-').lower()[-40:]}/results")
@@ -137,9 +137,8 @@ def test_every_call_outlives_a_storage_that_fails_for_a_while(
 def test_a_storage_that_stays_unreachable_is_an_error(
     store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        store_module, "S3_PATIENCE", {"config_kwargs": {"retries": {"max_attempts": 1}}}
-    )
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setattr("harness.storage.retry.OUTAGE_SECONDS", 0)
     hasty = Store(store.root)
     server.faults.extend(["error"] * 100)
@@ -152,8 +151,8 @@ def test_a_storage_that_asks_to_slow_down_is_asked_again(
     store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than its client tries by itself."""
-    once = {"config_kwargs": {"retries": {"max_attempts": 1}}}
-    monkeypatch.setattr(store_module, "S3_PATIENCE", once)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
     hasty = Store(store.root)
     server.faults.extend(["slow down"] * 14)
     hasty.put("a", b"1")
