@@ -4,6 +4,7 @@
 """
 
 import io
+import re
 import warnings
 from contextlib import suppress
 
@@ -21,7 +22,7 @@ from featgan.errors import first_line
 
 RESIZE = "central square, Pillow bicubic"
 """Name of what `square` does, for protocols."""
-DECODING = 2
+DECODING = 3
 """Version of `decode`; raise it when decoded pixels change, so that images are recounted."""
 
 MIN_SIDE = 8
@@ -30,9 +31,14 @@ MAX_ASPECT = 10
 """Largest ratio of a usable image's sides: beyond it the central square shows next to nothing."""
 MAX_PIXELS = 89_478_485
 """Pixels of the largest usable image, Pillow's own limit: 341 MiB as Pillow holds RGB. Half as
-many for WebP and CMYK, whose decoders hold several copies."""
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+many for WebP, AVIF, HEIF and CMYK, whose decoders hold several copies."""
+FORMATS: tuple[str, ...] = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened, by content; for some others Pillow would start other programs."""
+with suppress(ImportError):
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    FORMATS += ("HEIF",)
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats that hold at most 16 bits, though Pillow may open them in its mode of 32."""
 MOST_SCANS = 100
@@ -73,7 +79,9 @@ def decode(data: bytes) -> Image.Image:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
         except UnidentifiedImageError as error:
-            raise BadImage("not an image that Pillow can read") from error
+            heic = re.match(rb"....ftyp(he[iv]|mif1|msf1)", data, re.DOTALL)
+            hint = ": HEIC needs `pip install pillow-heif`" if heic else ""
+            raise BadImage(f"not an image that Pillow can read{hint}") from error
         except (BadImage, MemoryError):
             raise
         # Pillow's decoders raise exceptions of any kind: OSError, SyntaxError, struct.error, …
@@ -104,7 +112,7 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 def _check_size(image: Image.Image) -> None:
     """Reject images that no network can learn from, before their pixels are decoded."""
     width, height = image.size
-    hungry = image.format == "WEBP" or image.mode == "CMYK"
+    hungry = image.format in ("WEBP", "AVIF", "HEIF") or image.mode == "CMYK"
     most = MAX_PIXELS // 2 if hungry else MAX_PIXELS
     if width * height > most:
         raise BadImage(f"over {most // 10**6} million pixels")

@@ -133,6 +133,8 @@ RED, LIME, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
         (animation("PNG", default_image=True), LIME, LIME),  # for viewers that know no animation
         (animation("TIFF"), LIME, LIME),
         (encode(plain("red"), "WEBP", lossless=True), RED, RED),
+        (encode(plain("red"), "AVIF", quality=100, subsampling="4:4:4"), RED, RED),
+        (encode(plain((0, 0, 0, 0), "RGBA"), "AVIF", quality=100), WHITE, WHITE),
         (encode(plain("red"), "BMP"), RED, RED),
         (encode(plain("red"), "TIFF"), RED, RED),
         (encode(plain("red"), "PPM"), RED, RED),
@@ -141,7 +143,7 @@ RED, LIME, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
         *("cmyk", "16-bit", "16-bit pgm", "grey", "bilevel", "palette with a hole", "rgba", "la"),
         *("palette", "gif with a hole", "transparent webp", "animated gif", "animated webp"),
         *("animated png", "animated png with a default image", "tiff of two pages"),
-        *("webp", "bmp", "tiff", "ppm"),
+        *("webp", "avif", "transparent avif", "bmp", "tiff", "ppm"),
     ],
 )
 def test_odd_images_become_rgb(
@@ -154,6 +156,21 @@ def test_odd_images_become_rgb(
         np.subtract([image.getpixel((2, 8)), image.getpixel((17, 8))], [left, right])
     )
     assert difference.max() <= 1
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+
+@pytest.mark.skipif("HEIF" in images.FORMATS, reason="pillow-heif is installed")
+def test_heic_names_the_package_that_reads_it() -> None:
+    with pytest.raises(BadImage, match="not an image that Pillow can read: HEIC needs `pip inst"):
+        decode(HEIC)
+
+
+@pytest.mark.skipif("HEIF" not in images.FORMATS, reason="pillow-heif is missing")
+def test_heic_is_read_with_its_package() -> None:
+    red = decode(encode(plain("red"), "HEIF", quality=100)).getpixel((2, 8))
+    assert np.abs(np.subtract(red, RED)).max() <= 1
 
 
 def test_a_cut_and_closed_jpeg_is_what_libjpeg_shows() -> None:
@@ -201,7 +218,7 @@ def test_exif_rotation_is_applied() -> None:
     assert turned.getpixel((8, 17)) == WHITE
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_as_pillow_does(kind: str, orientation: int) -> None:
     exif = Image.Exif()
