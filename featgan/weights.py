@@ -50,6 +50,7 @@ def published_digits(url: str) -> str:
 def read_weights(file: Path, setting: str, read: Callable[[Path], State] | None = None) -> State:
     """Return the tensors of a PyTorch or safetensors file, or of another format with `read`.
 
+    Of a checkpoint these are the tensors of its `state_dict`; DataParallel's `module.` is dropped.
     Raises `UserError` if the file holds anything else. Code in a file is never run.
     """
     try:
@@ -58,13 +59,20 @@ def read_weights(file: Path, setting: str, read: Callable[[Path], State] | None 
         if file.suffix == ".safetensors":
             return load_file(file)
         found = torch.load(file, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(found, dict) and isinstance(found.get(key), dict):
+                found = found[key]
         if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
             raise ValueError("it does not hold named tensors alone")
-        return found
+        return {name.removeprefix("module."): tensor for name, tensor in found.items()}
     except UserError:
         raise
     # pickle, zip, safetensors and HDF5 have errors of their own for a file of another format
     except Exception as error:
-        raise UserError(
-            f"{setting}: {file} cannot be read as weights ({first_line(error)})"
-        ) from error
+        why = first_line(error)
+        if "weights_only" in str(error):  # torch advises to run the file's code
+            why = (
+                "it is not PyTorch's or holds more than tensors, such as a whole model, whose code "
+            )
+            why += "is not run: save model.state_dict() alone"
+        raise UserError(f"{setting}: {file} cannot be read as weights ({why})") from error

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -94,16 +93,36 @@ def test_torch_and_safetensors_files_are_read(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], TENSORS[key]) for key in TENSORS)
 
 
+PARALLEL = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        "text",
-        {"code": SimpleNamespace},
-        torch.zeros(3),
-        {"number": 3},
-        {"code": torch.nn.ReLU()},
+        PARALLEL,
+        {"state_dict": TENSORS, "epoch": 90, "best_acc1": 0.7},
+        {"epoch": 3, "model_state_dict": PARALLEL, "optimizer_state_dict": {"state": {}}},
+        {"model": {name: tensor.half() for name, tensor in TENSORS.items()}},
     ],
+    ids=["DataParallel", "checkpoint", "checkpoint of DataParallel", "half precision"],
 )
+def test_weights_are_found_in_what_people_save(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "mine.pth")
+    found = read_weights(tmp_path / "mine.pth", "x.y")
+
+    assert {name: tensor.float().tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in TENSORS.items()
+    }
+
+
+def test_a_whole_model_is_refused_with_what_to_save(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=r"mine\.pth cannot .* whole model.*state_dict") as caught:
+        read_weights(tmp_path / "mine.pth", "x.y")
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["text", torch.zeros(3), {"number": 3}])
 def test_foreign_files_are_refused_in_one_line(tmp_path: Path, content: object) -> None:
     file = tmp_path / "mine.pth"
     file.write_text("text") if content == "text" else torch.save(content, file)
