@@ -13,7 +13,7 @@ from featgan.staging.stages import Stage, plan
 from harness.plan.settings import Grid, Method, Mode, Sweep
 
 LONGEST_LABEL = 160
-"""Characters; a signature and a file's ending still fit into the 255 of a file system."""
+"""Bytes; a signature and a file's ending still fit into the 255 of a file system."""
 CRITERION_SETTING = {"smoothed_peak": "window", "plateau": "window", "patience": "patience"}
 """The setting of `stages` that a built-in criterion reads."""
 
@@ -34,9 +34,8 @@ class Cell:
         """`<data set>-<mode>-seed<n>[-<axis>…]`, safe as a file name."""
         axes = (f"-{key.rpartition('.')[2]}{_file_name(self.axes[key])}" for key in self.axes)
         label = f"{self.data}-{_file_name(self.mode)}-seed{self.seed}{''.join(axes)}"
-        if len(label) <= LONGEST_LABEL:
-            return label
-        return f"{label[:LONGEST_LABEL]}-{short_hash(label)}"
+        cut = label.encode()[:LONGEST_LABEL].decode(errors="ignore")
+        return label if cut == label else f"{cut}-{short_hash(label)}"
 
     @property
     def stages(self) -> tuple[Stage, ...]:

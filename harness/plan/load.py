@@ -75,6 +75,11 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
         for name in score.trained_on or []:
             if name not in sweep.data:
                 raise UserError(f"score.trained_on: there is no data set {name!r} in `data`")
+            if not sweep.data[name].has_labels:
+                raise UserError(
+                    f"score.trained_on: data.{name} has no labels; if each class has a folder, add "
+                    "`labels: folder` to it, or name data sets that have labels"
+                )
         if score.classifier == "trained" and not score.trained_on:
             raise UserError(
                 "score.trained_on: name the data sets whose labels train the classifier"

@@ -198,7 +198,7 @@ class Sweep(Sections):
     results: str = Field("results", min_length=1)
     """Where everything is written: a folder, a shared mount, or `s3://`/`gs://`."""
     data: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]*$", max_length=64)],
+        Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=64)],
         SourceSettings,
     ] = Field(min_length=1)
     """The data sets by name."""

@@ -121,6 +121,30 @@ def test_a_mistake_is_one_line_with_file_key_and_reason(read, extra, message):
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "{source: folder, path: shapes}",
+        "{source: celeba, path: shapes}",
+        "{source: union, sources: {one: {source: folder, path: shapes}}}",
+    ],
+)
+def test_a_data_set_without_labels_is_known_from_the_file(read, source):
+    with pytest.raises(UserError, match=r"score\.trained_on: data\.a has no .*`labels: folder`"):
+        read(old="{source: builtin, set: apples, count: 60}", new=source)
+    labelled = source.replace("path: shapes", "path: shapes, labels: folder")
+    if "celeba" not in source:
+        read(old="{source: builtin, set: apples, count: 60}", new=labelled)
+
+
+def test_data_sets_have_names_of_any_language(read):
+    for name in ("apple-red", "りんご", "jabłko"):
+        assert [*read(old="  b:", new=f"  {name}:").data] == ["a", name]
+    for name in ("../a", "a/b", ".a", '"a b"', '""'):
+        with pytest.raises(UserError, match="data"):
+            read(old="  b:", new=f"  {name}:")
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("image_size: 32", "image_size: 48", "image_size: input should be 32, 64, 128 or 256"),
