@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import count_type
 from featgan.features.settings import FeatureSettings
-from featgan.images.decode import DECODING, RESIZE
+from featgan.images.decode import DECODING, FORMATS, RESIZE
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
 from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
@@ -34,6 +34,7 @@ from harness.records.data_set import (
     read_data_set,
 )
 from harness.sources import SourceSettings
+from harness.sources.base import describe
 from harness.sources.listing import Listing
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
@@ -78,6 +79,7 @@ class DataSetBuilder:
             "preprocessing": features.trained_with,
             "resize": RESIZE,
             "decoding": DECODING,
+            "formats": " ".join(FORMATS),
             "precision": "fp32",
         }
 
@@ -98,13 +100,16 @@ class DataSetBuilder:
             with SweepLock(self.store, self.key, notice=lambda text: self.progress(text, 0, None)):
                 if not self._is_finished():  # another sweep may just have done it
                     self._count_and_pack()
-        data = read_data_set(self.store, self.key)
+        skipped = self.listing.skipped
+        data = replace(read_data_set(self.store, self.key), skipped=skipped)
         rejected, found = load_rejected(self.store, data), self.listing.found
         listed = self.store.join(f"{self.key}/rejected.csv")
         self._check(rejected, found, listed)
         if len(rejected):
             text = f"{self.name}: {len(rejected)} of {found} images rejected: {listed}"
             self.progress(text, 0, None)
+        if skipped:
+            self.progress(f"{self.name}: files skipped: {describe(skipped)}", 0, None)
         return data
 
     def _is_finished(self) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class DataSet:
     """The files of its pack, in the order of the table."""
     left_out: tuple[int, ...] = ()
     """Rows of the shards, counted through, that are duplicates and not in the table."""
+    skipped: dict[str, int] = field(default_factory=dict, compare=False)
+    """Files in the source that are not taken for images, by kind; of its latest listing."""
 
 
 def read_data_set(store: Store, key: str) -> DataSet:

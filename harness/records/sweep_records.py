@@ -81,6 +81,8 @@ class DataRecord(_Record):
     rejected: int = 0
     duplicates: int = 0
     matched: int | None = None
+    skipped: dict[str, int] = Field({})
+    """Files in the source that were not taken for images, by kind."""
     protocol: dict[str, Any] = Field({})
     classes: list[str] = Field([])
     rejections: list[dict[str, Any]] = Field([])

@@ -6,6 +6,7 @@ import pandas as pd
 from harness.records.sweep_records import GroupsRecord, RealRecord
 from harness.records.sweep_results import Block, SweepResults
 from harness.report.table import Column, Table, Value
+from harness.sources.base import describe
 
 NEAR = 5
 """Change of a feature count that another precision, such as bf16, may cause."""
@@ -24,6 +25,7 @@ def group_tables(results: SweepResults) -> list[Table]:
                 f"{data.images:,} images; {data.rejected:,} rejected"
                 + (f", {data.duplicates:,} duplicates" if data.duplicates else "")
                 + (f"; {data.matched:,} matched the rule" if data.matched is not None else "")
+                + (f"; files skipped: {describe(data.skipped)}" if data.skipped else "")
                 + "."
             )
             if by_count and (weights := data.protocol.get("weights")):

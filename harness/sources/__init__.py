@@ -1,5 +1,6 @@
 """Where images come from: folders, buckets, CelebA, torchvision's sets, built-in sets."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ class UnionSource(Source):
 
     source: Literal["union"]
     sources: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")],
+        Annotated[str, Field(pattern=r"^[\w.-]+$")],
         Annotated[Single, Field(discriminator="source")],
     ] = Field(min_length=1)
     """Sources by a name of your choice, which becomes the `origin` of their images."""
@@ -36,7 +37,13 @@ class UnionSource(Source):
         """Find the images of all sources; an `image_id` begins with the name of its source."""
         parts = {name: part.find(image_size) for name, part in self.sources.items()}
         matched = [part.matched for part in parts.values() if part.matched is not None]
-        return Found(_prefixed(parts), sum(matched) if matched else None)
+        skipped = Counter[str]()
+        return Found(_prefixed(parts, skipped), sum(matched) if matched else None, skipped)
+
+    @property
+    def has_labels(self) -> bool:
+        """Return whether one of the sources may give labels."""
+        return any(part.has_labels for part in self.sources.values())
 
     def reader(self) -> Read:
         """Return a function that asks the reader of the image's source."""
@@ -53,11 +60,12 @@ class UnionSource(Source):
         return [file for part in self.sources.values() for file in part.files()]
 
 
-def _prefixed(parts: dict[str, Found]) -> Iterator[Row]:
+def _prefixed(parts: dict[str, Found], skipped: Counter[str]) -> Iterator[Row]:
     for name, part in parts.items():
         for row in part.rows:
             image_id, location = f"{name}/{row.image_id}", name.encode() + b":" + row.location
             yield row._replace(image_id=image_id, location=location, origin=name)
+        skipped.update(part.skipped)
 
 
 SourceSettings = Annotated[Single | UnionSource, Field(discriminator="source")]

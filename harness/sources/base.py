@@ -5,8 +5,9 @@ that sees the same files. Decoding, counting and copying are not its business.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
@@ -43,6 +44,13 @@ class Found:
     rows: Iterable[Row]
     matched: int | None = None
     """Images that passed the source's filter, before any limit; None without a filter."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Files that are not taken for images, by kind; complete once all rows are read."""
+
+
+def describe(skipped: Mapping[str, int]) -> str:
+    """Return how many files of which kinds were skipped."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items()))
 
 
 class Source(Settings):
@@ -54,6 +62,11 @@ class Source(Settings):
     @abstractmethod
     def find(self, image_size: int) -> Found:
         """Find all images; `image_size` is the side in pixels at which the sweep trains."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Return whether any of its images may have a label."""
+        return True
 
     @abstractmethod
     def reader(self) -> Read:

@@ -1,11 +1,13 @@
-"""CelebA by its attributes.
+"""CelebA by its attributes, in the folders in which it is published.
 
-Reads `list_attr_celeba.txt` itself and needs only this file and the images: torchvision's class
-needs four more files and refuses copies whose line ends are not CRLF.
+Needs only the list of attributes and the aligned images: torchvision's class needs four more
+files, and one layout.
 """
 
 import difflib
 import io
+import os
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,21 +15,21 @@ from pydantic import Field
 
 from featgan.errors import UserError, first_line
 from harness.sources.base import Found, Place, Read, Row, Source
-from harness.sources.folder import absolute, find_images, local, read
+from harness.sources.folder import absolute, connect, find_images, local, read
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ATTRIBUTES = "list_attr_celeba.txt"
+ATTRIBUTES = "list_attr_celeba"
 IMAGES = "img_align_celeba"
 
 
 class CelebASource(Source):
-    """CelebA as it is published: `img_align_celeba/` next to `list_attr_celeba.txt`."""
+    """CelebA: `list_attr_celeba.txt` or `.csv`, and the images in a folder `img_align_celeba`."""
 
     source: Literal["celeba"]
     path: Place
-    """The folder that holds both."""
+    """The folder that holds both, also in `Anno/` and `Img/`, or in `celeba/`."""
     attributes: dict[str, bool] = Field(default_factory=dict)
     """Which images: `{Male: true, Smiling: true}` keeps those with both, `false` those without."""
     limit: int | None = Field(default=None, ge=1)
@@ -36,9 +38,13 @@ class CelebASource(Source):
     """Draws the images that `limit` keeps."""
 
     def find(self, image_size: int) -> Found:
-        """Find the images whose attributes match."""
+        """Find the images whose attributes match; those of a partial copy that are there."""
         path = absolute(self.path).rstrip("/")
-        table = _read_attributes(f"{path}/{ATTRIBUTES}")
+        table = _read_attributes(path)
+        rows = _aligned_images(path)
+        there = table.index.isin(rows)
+        skipped = Counter({"listed without an image": len(table) - int(there.sum())})
+        table = table[there]
         for name, wanted in self.attributes.items():
             if name not in table:
                 near = [*difflib.get_close_matches(name, map(str, table), 1), *table]
@@ -47,14 +53,14 @@ class CelebASource(Source):
         names = table.index.to_numpy()
         if not len(names):
             raise UserError(f"data: no image in {path} has the attributes {self.attributes}")
-        rows = {row.image_id: row for row in find_images([f"{path}/{IMAGES}"], label=False)}
         most = min(self.limit or len(names), len(names))
         chosen = np.random.default_rng(self.seed).choice(len(names), most, replace=False)
-        missing = f"not in {IMAGES}/"
-        found = (
-            rows.get(name) or Row(name, b"", None, "", missing) for name in names[np.sort(chosen)]
-        )
-        return Found(found, len(names))
+        return Found((rows[name] for name in names[np.sort(chosen)]), len(names), skipped)
+
+    @property
+    def has_labels(self) -> bool:
+        """Return False: attributes are no classes."""
+        return False
 
     def reader(self) -> Read:
         """Return the function that reads a local or remote file."""
@@ -65,27 +71,53 @@ class CelebASource(Source):
         return local(self.path)
 
 
-def _read_attributes(file: str) -> "pd.DataFrame":
-    """Return 1 or -1 for each file name (index) and attribute (columns)."""
+def _read_attributes(path: str) -> "pd.DataFrame":
+    """Return 1 or -1 for each image, by its name without ending, and attribute (columns)."""
     import pandas as pd  # takes half a second, and a refused sweep file does not need it
 
+    inner = ("", "/Anno", "/celeba", "/celeba/Anno")
+    files = [f"{path}{place}/{ATTRIBUTES}{end}" for place in inner for end in (".txt", ".csv")]
+    system, _ = connect(path)
     try:
+        file = next(filter(system.exists, files), None)
+        if file is None:
+            held = ", ".join(sorted(os.path.basename(name) for name in system.ls(path, False))[:9])
+            raise UserError(
+                f"data: {path} holds no {ATTRIBUTES}.txt or .csv, nor do its folders Anno and "
+                f"celeba; it holds {held or 'nothing'}"
+            )
         data = read(file.encode())
     except UserError:
         raise
     # a bucket's client has errors of its own
     except Exception as error:
-        why = first_line(getattr(error, "strerror", None) or error)
-        raise UserError(
-            f"data: {file} cannot be read ({why}); CelebA's folder holds {IMAGES}/ and {ATTRIBUTES}"
-        ) from error
+        raise UserError(f"data: {path} cannot be read: {first_line(error)}") from error
     try:
-        expected = int(data.decode("utf-8-sig").partition("\n")[0])
-        table = pd.read_csv(io.BytesIO(data), sep=r"\s+", skiprows=1)
+        text = data.decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        if "," in first:  # Kaggle's
+            table = pd.read_csv(io.StringIO(text), index_col=0)
+        else:
+            table = pd.read_csv(io.StringIO(text), sep=r"\s+", skiprows=1)
+            if len(table) != int(first):
+                raise ValueError(f"{len(table)} images of {int(first)}")
         if not table.isin([1, -1]).all(axis=None):
             raise ValueError("a value is neither 1 nor -1")
-        if len(table) != expected:
-            raise ValueError(f"{len(table)} images of {expected}")
     except ValueError as error:
         raise UserError(f"data: {file} is damaged: {first_line(error)}") from error
-    return table
+    return table.rename(index=lambda name: os.path.splitext(str(name))[0])
+
+
+def _aligned_images(path: str) -> dict[str, Row]:
+    """Return the aligned images, by name without ending; JPEG before PNG where both are there."""
+    rows, folders = dict[str, Row](), set[str]()
+    found = find_images([path], label=False, skipped=Counter())
+    for row in sorted(found, key=lambda row: row.image_id, reverse=True):
+        folder, name = os.path.split(row.image_id)
+        folders.add(folder or path)
+        if IMAGES in folder:
+            rows[os.path.splitext(name)[0]] = row._replace(image_id=name)
+    if not rows:
+        held = ", ".join(sorted(folders)[:9])
+        raise UserError(f"data: {path} has images in {held}; put the aligned ones into {IMAGES}/")
+    return rows

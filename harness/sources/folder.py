@@ -3,19 +3,36 @@
 import errno
 import hashlib
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from pydantic import field_validator
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, Read, Row, Source
+from harness.sources.base import Found, Read, Row, Source, describe
 
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-ENDINGS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"),
+)
+OTHERS = MimeTypes()
+"""Python's own table of endings: a file with another one of these is not opened."""
+MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0{4}|II\*\0|MM\0\*"
+    rb"|....ftyp(avi[fs]|hei[cfsx]|mif1|msf1)",
+    re.DOTALL,
+)
+"""How images begin, in a file whose ending says nothing."""
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}
+SYSTEM = ("__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin")
+"""Names, next to those with a dot, that systems leave in folders; in lower case."""
 MOST_BYTES = 2**30
 """Largest file that is read: plain pixels of the largest usable image take less."""
 
@@ -37,8 +54,14 @@ class FolderSource(Source):
         return path
 
     def find(self, image_size: int) -> Found:
-        """Find every file whose name ends like an image's."""
-        return Found(find_images(self._paths(), self.labels is not None))
+        """Find every file that is an image by its ending or, where that says nothing, content."""
+        skipped = Counter[str]()
+        return Found(find_images(self._paths(), self.has_labels, skipped), skipped=skipped)
+
+    @property
+    def has_labels(self) -> bool:
+        """Return whether the names of folders are labels."""
+        return self.labels is not None
 
     def reader(self) -> Read:
         """Return the function that reads a local or remote file."""
@@ -52,24 +75,63 @@ class FolderSource(Source):
         return [self.path] if isinstance(self.path, str) else self.path
 
 
-def find_images(paths: list[str], label: bool) -> Iterator[Row]:
+def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterator[Row]:
     """Yield all image files below folders, and what only looks like one, in any order.
 
     An `image_id` is the path below its folder; with several folders, their names come first.
-    Raises UserError for a folder that is missing or holds nothing that looks like an image.
+    Other files, and hidden ones of any kind, are counted in `skipped`. Raises UserError for a
+    folder that is missing or holds nothing that looks like an image.
     """
     paths = [absolute(path) for path in paths]
     prefixes, empty = _prefixes(paths), set(range(len(paths)))
-    for number, file in chain(_find_local(paths), _find_remote(paths)):
+    synsets = [synset_names(path) if label else {} for path in paths]
+    for number, file in chain(_find_local(paths, skipped), _find_remote(paths, skipped)):
         empty.discard(number)
         if file is not None:
             relative, location, stamp, problem = file
             folder = os.path.dirname(relative) or os.fsencode(paths[number].rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
+            name = synsets[number].get(name, name)
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
-        raise UserError(f"data: no images in {without}; endings read: {' '.join(ENDINGS)}")
+        seen = f" (skipped: {describe(skipped)})" if skipped else ""
+        hint = "; unpack the archives" if ARCHIVES & skipped.keys() else ""
+        raise UserError(f"data: no images in {without}{seen}{hint}")
+
+
+def synset_names(path: str) -> dict[str | None, str]:
+    """Return synset and name of ImageNet's classes by synset, from a file in or above a folder.
+
+    Kaggle's is `LOC_synset_mapping.txt`, torchvision's `meta.bin`; two synsets are called crane.
+    """
+    for place in [Path(path), *Path(path).parents][:5]:
+        if (file := place / "LOC_synset_mapping.txt").is_file():
+            lines = (line.split(" ", 1) for line in file.read_text().splitlines())
+            return {synset: f"{synset} {names.split(',')[0]}" for synset, names in lines}
+        if (file := place / "meta.bin").is_file():
+            import torch  # takes a second, and is rarely needed
+
+            index, _ = torch.load(file, weights_only=True)
+            return {synset: f"{synset} {names[0]}" for synset, names in index.items()}
+    return {}
+
+
+def is_hidden(path: str) -> bool:
+    """Return True if a part of a path below a folder is hidden, or a system's own."""
+    return any(part.startswith(".") or part.lower() in SYSTEM for part in path.split("/"))
+
+
+def _kind(path: str) -> tuple[str, bool | None]:
+    """Return the ending of a file, and whether it is that of an image; None if it says nothing.
+
+    What follows an ending is not part of it: `.jpg?w=600`, `.jpg_large`.
+    """
+    found = re.match(r"\.[a-z][a-z0-9]*", os.path.splitext(path.lower())[1])
+    ending = found[0] if found else ""
+    if ending in ENDINGS:
+        return ending, True
+    return ending or "without ending", False if any(OTHERS.guess_type(f"x{ending}")) else None
 
 
 def absolute(path: str) -> str:
@@ -90,7 +152,7 @@ def read(location: bytes) -> bytes:
         if file.exists() and not file.is_file():  # a pipe would block, a device may never end
             raise OSError(errno.EINVAL, "not a regular file", str(file))
         return file.read_bytes()
-    system, path = _connect(location.decode())
+    system, path = connect(location.decode())
     return bytes(system.cat_file(path))
 
 
@@ -121,7 +183,7 @@ _File = tuple[bytes, bytes, str, str | None]
 """Path below the folder, location, stamp, and why it cannot be an image."""
 
 
-def _find_local(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
+def _find_local(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, _File | None]]:
     """Walk the local folders; yield index in `paths` and file, whose name may be any bytes.
 
     The file is None where another of the folders has the images. A folder is read once: linked
@@ -131,7 +193,8 @@ def _find_local(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
     visited, waiting = dict[bytes, int](), [*tops.items()]
     for number, start in waiting:
         if not os.path.isdir(start):
-            raise UserError(f"data: there is no folder {os.fsdecode(start)}")
+            hint = " but a file; unpack it" if os.path.exists(start) else ""
+            raise UserError(f"data: there is no folder {os.fsdecode(start)}{hint}")
         for root, inner, files in os.walk(start, onerror=_fail):
             real = os.path.realpath(root)
             if real in visited:
@@ -140,13 +203,29 @@ def _find_local(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
                     yield number, None
                 continue
             visited[real] = number
-            inner.sort()
-            for name in [*inner, *files]:
+            names = [*sorted(inner), *files]
+            inner[:] = sorted(name for name in inner if not is_hidden(os.fsdecode(name)))
+            for name in names:
                 path = os.path.join(root, name)
+                ending, is_image = _kind(os.fsdecode(name))
+                if is_hidden(os.fsdecode(name)):
+                    skipped["hidden"] += 1
+                    continue
                 if name in inner and os.path.islink(path):
                     waiting.append((number, path))
-                if os.fsdecode(name).lower().endswith(ENDINGS):
+                if is_image or (is_image is None and MAGIC.match(_head(path))):
                     yield number, (os.path.relpath(path, tops[number]), path, *state_of(path))
+                elif name not in inner:
+                    skipped[ending] += 1
+
+
+def _head(path: bytes) -> bytes:
+    """Return the first bytes of a file; none of what is no file or cannot be read."""
+    with suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read(32)
+    return b""
 
 
 def _fail(error: OSError) -> NoReturn:
@@ -170,41 +249,55 @@ def _oversize(size: int) -> str | None:
     return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
-def _find_remote(paths: list[str]) -> Iterator[tuple[int, _File | None]]:
+def _find_remote(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, _File | None]]:
     """List the folders of buckets, as `_find_local` does."""
     places = set[bytes]()  # one folder may lie in another
     for number, path in enumerate(paths):
         if "://" in path:
-            for file in _list_remote(path):
+            for file in _list_remote(path, skipped):
                 yield number, None if file[1] in places else file
                 places.add(file[1])
 
 
-def _list_remote(uri: str) -> Iterator[_File]:
+def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
     """List a folder of a bucket; any change of what the storage knows of a file is a new stamp."""
     scheme = uri.partition("://")[0]
-    system, top = _connect(uri)
+    system, top = connect(uri)
+    length = len(top.strip("/")) + 1
     try:
-        files = system.find(top, detail=True)
-        if not files and not system.isdir(top):
+        found = system.find(top, detail=True)
+        if not found and not system.isdir(top):
             raise FileNotFoundError("there is no such folder")
+        files = {
+            path: info for path, info in found.items() if not is_hidden(path.lstrip("/")[length:])
+        }
+        kinds = {path: _kind(path) for path in files}
+        unknown = [path for path, (_, is_image) in kinds.items() if is_image is None]
+        heads = dict(
+            zip(unknown, system.cat_ranges(unknown, 0, 32, on_error="return"), strict=True)
+        )
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error
+    if len(found) > len(files):
+        skipped["hidden"] += len(found) - len(files)
     for path, info in files.items():
-        if path.lower().endswith(ENDINGS):
-            path = path.lstrip("/")
-            relative = path[len(top.strip("/")) + 1 :].encode()
+        ending, is_image = kinds[path]
+        head = heads.get(path)
+        if is_image or (isinstance(head, bytes) and MAGIC.match(head)):
+            place = path.lstrip("/")
             stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()[:12]
             problem = _oversize(info.get("size") or 0)
-            yield relative, f"{scheme}://{path}".encode(), stamp, problem
+            yield place[length:].encode(), f"{scheme}://{place}".encode(), stamp, problem
+        else:
+            skipped[ending] += 1
 
 
-def _connect(uri: str) -> tuple[Any, str]:
-    """Return the file system of a URI, which fsspec keeps, and the path in it."""
+def connect(uri: str) -> tuple[Any, str]:
+    """Return the file system of a URI or a local path, which fsspec keeps, and the path in it."""
     import fsspec  # here, so that --help and a refused file do not wait for it
 
-    scheme, _, path = uri.partition("://")
+    scheme, _, path = uri.partition("://") if "://" in uri else ("file", "", uri)
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False), path
     # a package is missing; file systems that need more than an address have errors of their own

@@ -38,6 +38,8 @@ class Listing:
     """Reason by `image_id`, for what looks like an image but cannot be one."""
     matched: int | None = None
     """Images that passed the source's filter, before any limit; None without a filter."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files that are not taken for images, by kind."""
 
     @property
     def found(self) -> int:
@@ -57,7 +59,7 @@ class Listing:
         # pandas has compact columns for text, but not yet for bytes
         kinds = {pa.large_binary(): pd.ArrowDtype(pa.large_binary())}
         frame = images.combine_chunks().to_pandas(types_mapper=kinds.get)
-        return cls(frame, problems, found.matched)
+        return cls(frame, problems, found.matched, dict(+found.skipped))
 
     def digest(self) -> str:
         """Return a hash that changes when an image is added, removed, renamed or rewritten."""

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,7 +15,15 @@ from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
 from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
-from harness.sources.folder import absolute, find_images, local, readable, state_of
+from harness.sources.folder import (
+    absolute,
+    find_images,
+    is_hidden,
+    local,
+    readable,
+    state_of,
+    synset_names,
+)
 from harness.sources.folder import read as read_file
 
 
@@ -33,14 +42,15 @@ class TorchvisionSource(Source):
 
     def find(self, image_size: int) -> Found:
         """Find all images; UserError if the set is unknown, missing or not one of images."""
-        folder = absolute(self.path)
+        folder, skipped = absolute(self.path), Counter[str]()
         if self.set == "ImageFolder":
-            return Found(_class_folders(folder))
+            return Found(_class_folders(folder, skipped), skipped=skipped)
         from torchvision import datasets  # takes seconds, and only this source needs it
 
         if self.set not in datasets.__all__:
-            near = difflib.get_close_matches(self.set, datasets.__all__, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            names = {name.lower(): name for name in datasets.__all__}
+            near = difflib.get_close_matches(self.set.lower(), names, 1)
+            hint = f"; did you mean {names[near[0]]}?" if near else ""
             raise UserError(f"data: torchvision.datasets has no {self.set}{hint}")
         key = json.dumps([self.set, folder, self.options])
         try:
@@ -54,7 +64,7 @@ class TorchvisionSource(Source):
         except Exception as error:
             what = f"data: torchvision's {self.set} in {folder}"
             raise UserError(f"{what}: {first_line(error)}") from error
-        return Found(_rows(data, labels, folder, key))
+        return Found(_rows(data, labels, folder, key, skipped), skipped=skipped)
 
     def reader(self) -> Read:
         """Return the function that reads an image's file, or encodes an image of the set."""
@@ -73,27 +83,37 @@ def read(location: bytes) -> bytes:
     return encoded(_open(key)[int(index)][0])
 
 
-def _class_folders(folder: str) -> Iterator[Row]:
-    """Yield the images in the folders of classes, read as every other folder is."""
-    for row in find_images([folder], label=False):
+def _class_folders(folder: str, skipped: Counter[str]) -> Iterator[Row]:
+    """Yield the images of an ImageFolder: its upper folders are the classes."""
+    names = synset_names(folder)
+    for row in find_images([folder], label=False, skipped=skipped):
         label, inside, _ = row.image_id.partition("/")
         if inside:
-            yield row._replace(label=label)
+            yield row._replace(label=names.get(label, label))
+        else:
+            skipped["without a class"] += 1
 
 
-def _rows(data: Any, labels: list[int], folder: str, key: str) -> Iterator[Row]:
+def _rows(
+    data: Any, labels: list[int], folder: str, key: str, skipped: Counter[str]
+) -> Iterator[Row]:
     """Yield the images with the names of their classes; -1 is that of none (STL10)."""
-    names = getattr(data, "classes", None)
+    names: Any = getattr(data, "classes", None)
+    if synsets := getattr(data, "wnids", None):  # two classes of ImageNet are cranes
+        names = [f"{synset} {name[0]}" for synset, name in zip(synsets, names, strict=True)]
     files = _files(data)
     # a set without files of images does not say which files it reads
     stamp = "" if files else f"{key} {_state(folder)}"
     for index, number in enumerate(labels):
-        label = str(number) if names is None else readable(os.fsencode(str(names[number])))
-        row = Row(f"{index:07d}", f"{index} {key}".encode(), label if number >= 0 else None, stamp)
+        label = None if number < 0 else str(number if names is None else names[number])
+        row = Row(f"{index:07d}", f"{index} {key}".encode(), label, stamp)
         if files:
             place = os.fsencode(files[index])
             image_id = readable(os.path.relpath(place, os.fsencode(folder)))
-            row = Row(image_id, place, row.label, *state_of(place))
+            if is_hidden(image_id):
+                skipped["hidden"] += 1
+                continue
+            row = Row(image_id, place, label, *state_of(place))
         yield row
 
 

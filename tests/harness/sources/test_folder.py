@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness.sources.folder import find_images, read
 
 
 def listed(path: str) -> dict[str, Row]:
-    return {row.image_id: row for row in find_images([path], label=False)}
+    return {row.image_id: row for row in find_images([path], label=False, skipped=Counter())}
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,11 @@ def test_a_file_over_the_limit_is_named_wherever_it_lies(
     for name, size in sizes.items():
         (tmp_path / celeba.IMAGES / name).write_bytes(bytes(size))
         fsspec.filesystem("memory").pipe(f"/large/{celeba.IMAGES}/{name}", bytes(size))
-    (tmp_path / celeba.ATTRIBUTES).write_text("2\nMale\n000001.jpg 1\n000002.jpg 1\n")
+    (tmp_path / "list_attr_celeba.txt").write_text("2\nMale\n000001.jpg 1\n000002.jpg 1\n")
     in_bucket = f"memory://large/{celeba.IMAGES}"
     for rows in (
-        find_images([str(tmp_path / celeba.IMAGES)], label=False),
-        find_images([in_bucket], label=False),
+        find_images([str(tmp_path / celeba.IMAGES)], label=False, skipped=Counter()),
+        find_images([in_bucket], label=False, skipped=Counter()),
         source("celeba", path=str(tmp_path), attributes={"Male": True}).find(32).rows,
     ):
         found = {row.image_id: row.problem for row in rows}
@@ -92,14 +93,17 @@ def test_images_of_a_google_bucket_are_listed_and_read(monkeypatch: pytest.Monke
         "shut/closed.jpg": b"",
     }
     with google_bucket.serving(monkeypatch, files):
-        rows = {row.image_id: row for row in find_images(["gs://pictures/fruit"], label=True)}
+        rows = {
+            row.image_id: row
+            for row in find_images(["gs://pictures/fruit"], label=True, skipped=Counter())
+        }
         assert {name: row.label for name, row in rows.items()} == {
             "red/a b.jpg": "red",
             "grün/c.PNG": "grün",
         }
         assert not any(row.problem for row in rows.values())
         assert {read(row.location) for row in rows.values()} == {b"apple", b"pear"}
-        named_oddly = find_images(["gs://pictures/odd"], label=False)
+        named_oddly = find_images(["gs://pictures/odd"], label=False, skipped=Counter())
         assert [read(row.location) for row in named_oddly] == [b"1", b"2"]
         with pytest.raises(FileNotFoundError):
             read(b"gs://pictures/fruit/none.jpg")
@@ -113,7 +117,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
     with pytest.raises(UserError, match=r"data: gs:// cannot be read: .*install gcsfs"):
-        [*find_images(["gs://pictures/fruit"], label=False)]
+        [*find_images(["gs://pictures/fruit"], label=False, skipped=Counter())]
 
 
 @pytest.mark.guarantee(
@@ -145,7 +149,7 @@ def test_folders_of_a_bucket_that_overlap_are_read_once() -> None:
     for name in ("red/1.png", "2.png"):
         memory.pipe_file(f"/overlap/{name}", b"image")
     folders = ["memory://overlap", "memory://overlap/red", "memory://overlap"]
-    assert len([*find_images(folders, label=False)]) == 2
+    assert len([*find_images(folders, label=False, skipped=Counter())]) == 2
 
 
 @pytest.mark.parametrize("name", ["ETag", "LastModified", "mtime", "created"])
@@ -157,11 +161,13 @@ def test_a_changed_image_of_a_bucket_is_noticed(name: str, monkeypatch: pytest.M
     for version in ("before", "before", "after"):
         infos = {"/versions/1.ppm": info | {name: version}}
         monkeypatch.setattr(type(memory), "find", lambda *_, infos=infos, **__: infos)
-        stamps |= {row.stamp for row in find_images(["memory://versions"], label=False)}
+        stamps |= {
+            row.stamp for row in find_images(["memory://versions"], label=False, skipped=Counter())
+        }
     assert len(stamps) == 2
 
 
 def test_a_folder_may_be_given_as_a_uri(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"image")
-    (row,) = find_images([f"file://{tmp_path}"], label=True)
+    (row,) = find_images([f"file://{tmp_path}"], label=True, skipped=Counter())
     assert (row.image_id, row.label, read(row.location)) == ("1.png", tmp_path.name, b"image")

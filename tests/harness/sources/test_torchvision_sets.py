@@ -149,6 +149,8 @@ def test_a_pipe_in_a_set_is_not_waited_for(tmp_path: Path) -> None:
 def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     for name, says in (
         ("CIFAR11", "did you mean CIFAR10"),
+        ("cifar10", "did you mean CIFAR10"),
+        ("fashion_mnist", "did you mean FashionMNIST"),
         ("CIFAR10", "torchvision's CIFAR10 in .*not found"),
         ("VOCDetection", "VOCDetection"),
     ):
@@ -158,3 +160,49 @@ def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     chosen = pets.model_copy(update={"options": {"target_types": "binary-category"}})
     with pytest.raises(UserError, match=r"OxfordIIITPet .*: .* remove target_type"):
         Listing.of(chosen.find(32))
+
+
+INDEX = {"n02012849": ("crane",), "n03126707": ("crane", "hoist")}
+LABELS = ["n02012849 crane", "n03126707 crane"]
+
+
+def synsets(folder: Path) -> None:
+    for name in INDEX:
+        save(folder / f"{name}/{name}_1.JPEG")
+
+
+def test_imagenets_classes_have_synsets_and_names(tmp_path: Path) -> None:
+    synsets(tmp_path / "train")
+    torch.save((INDEX, []), tmp_path / "meta.bin")
+    found = source("torchvision", set="ImageNet", path=str(tmp_path), options={"split": "train"})
+    listing = Listing.of(found.find(32))
+
+    assert listing.images["label"].tolist() == LABELS
+    assert listing.images["image_id"][0] == "train/n02012849/n02012849_1.JPEG"
+
+
+@pytest.mark.parametrize("index", ["LOC_synset_mapping.txt", "meta.bin", None])
+def test_synset_folders_have_names_where_a_file_has_them(tmp_path: Path, index: str | None) -> None:
+    synsets(tmp_path / "ILSVRC/Data/CLS-LOC/train")
+    if index == "meta.bin":
+        torch.save((INDEX, []), tmp_path / "ILSVRC/Data/CLS-LOC/meta.bin")
+    elif index:
+        lines = [f"{name} {', '.join(names)}\n" for name, names in INDEX.items()]
+        (tmp_path / index).write_text("".join(lines))
+    path = str(tmp_path / "ILSVRC/Data/CLS-LOC/train")
+    for found in (
+        source("folder", path=path, labels="folder"),
+        source("torchvision", set="ImageFolder", path=path),
+    ):
+        labels = Listing.of(found.find(32)).images["label"].tolist()
+        assert labels == (LABELS if index else [*INDEX])
+    assert Listing.of(source("folder", path=path).find(32)).images["label"].isna().all()
+
+
+def test_hidden_files_of_a_set_are_no_images(tmp_path: Path) -> None:
+    for name in ("forest/1.jpg", "forest/._1.jpg", "river/2.jpg", ".ipynb_checkpoints/2.jpg"):
+        save(tmp_path / "eurosat/2750" / name)
+    listing = Listing.of(source("torchvision", set="EuroSAT", path=str(tmp_path)).find(32))
+
+    assert listing.images["label"].tolist() == ["forest", "river"]
+    assert listing.skipped == {"hidden": 2}
