@@ -49,6 +49,8 @@ def originals() -> dict[str, list[bytes]]:
             "webp": encode(photo, "WEBP", exif=exif),
             "webp lossless": encode(clear, "WEBP", lossless=True),
             "webp animated": encode(photo, "WEBP", **frames(photo)),
+            "avif": encode(photo, "AVIF", exif=exif),
+            "avif alpha": encode(clear, "AVIF"),
             "bmp": encode(photo, "BMP"),
             "bmp palette": encode(palette, "BMP"),
             "gif": encode(palette, "GIF", transparency=2),

@@ -18,7 +18,14 @@ from PIL import Image
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings
 from harness.counting import build, workers
-from harness.records.data_set import DataSet, load_rejected, load_table, read_protocol
+from harness.records.data_set import (
+    DataSet,
+    data_record,
+    load_rejected,
+    load_table,
+    read_protocol,
+)
+from harness.sources import FolderSource
 from harness.storage.store import Store
 
 
@@ -106,6 +113,22 @@ def test_a_known_count_is_taken_as_it_is(
 
     assert (table["new.png"], table["other.png"]) == (before["04.png"], 5)
     assert table[before.index].equals(before)
+
+
+def test_what_a_folder_holds_besides_is_said_and_recorded(
+    photos: Path, tmp_path: Path, here: Here
+) -> None:
+    store, said = Store(str(tmp_path / "store")), list[str]()
+    (photos / ".DS_Store").touch()
+    (photos / "notes.txt").touch()
+    first = run(photos, store, progress=lambda text, *_: said.append(text))
+    (photos / "logo.svg").touch()
+    second = run(photos, store, progress=lambda text, *_: said.append(text))
+
+    assert (first.key, first.digest) == (second.key, second.digest)
+    assert said[-1] == "photos: files skipped: 1 .svg, 1 .txt, 1 hidden"
+    record = data_record(store, second, FolderSource(source="folder", path=str(photos)))
+    assert record.skipped == {"hidden": 1, ".txt": 1, ".svg": 1}
 
 
 def test_the_protocol_names_every_maker_of_counts(

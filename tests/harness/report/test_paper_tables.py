@@ -76,7 +76,8 @@ def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
 
 
 def test_groups_show_centroids_and_sizes(sweep_folder):
-    table = group_tables(SweepResults.read(sweep_folder(seeds=1, length=2)))[0]
+    results = SweepResults.read(sweep_folder(seeds=1, length=2))
+    table = group_tables(results)[0]
     assert table.rows[0][0] == "centroid (positive features)"
     assert table.rows[2] == ["images", 180, 270, 150, 600]
     name, *near = table.rows[3]
@@ -85,6 +86,9 @@ def test_groups_show_centroids_and_sizes(sweep_folder):
     assert near[3] == near[0] + near[1] > 0
     assert table.notes[0] == "The largest group is 1.8 times the smallest."
     assert "1 rejected, 2 duplicates" in table.notes[1]
+    record = results.data.pop("apples").model_copy(update={"skipped": {"hidden": 1200, ".svg": 3}})
+    results.data["apples"] = record
+    assert group_tables(results)[0].notes[1].endswith("; files skipped: 3 .svg, 1,200 hidden.")
 
 
 def test_every_run_is_listed(tmp_path, make_run, save_run):
