@@ -7,9 +7,12 @@ is computed exactly (Wang and Song, "Ckmeans.1d.dp", R Journal 2011), without ra
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil, floor
 
 import numpy as np
 
@@ -47,8 +50,9 @@ class FeatureGroups:
     def fit(cls, values: np.ndarray, settings: GroupSettings) -> FeatureGroups:
         """Split images by their finite values [n]; groups of integers have integer bounds.
 
-        More than 4,097 different values are put into at most 4,096 bins. Raises `UserError` if
-        there are fewer than `k` different values, or a user-defined method fails.
+        More than 4,097 different values are put into at most 4,096 bins, except for `quantile`.
+        Raises `UserError` if there are fewer than `k` different values, or a user-defined
+        method fails.
         """
         # radix sort of counts takes a fifth of the time
         ordered = np.sort(values, kind="stable" if values.dtype.itemsize <= 2 else None)
@@ -59,12 +63,16 @@ class FeatureGroups:
                 f"groups.k: {settings.k} groups need {settings.k} different {what}, but "
                 f"the {len(values)} images have {len(starts)}; lower k"
             )
-        points = ordered[starts]
+        bins, points = starts, ordered[starts]
         if len(starts) > MOST_POINTS:
-            starts = _bins(ordered)
-            points = np.add.reduceat(ordered, starts, dtype=np.float64)
-            points /= np.diff(starts, append=len(ordered))
-        weights = np.diff(starts, append=len(ordered))
+            bins = _bins(ordered)
+            points = np.add.reduceat(ordered, bins, dtype=np.float64)
+            points /= np.diff(bins, append=len(ordered))
+        weights = np.diff(bins, append=len(ordered))
+        histogram = dict(zip(points.tolist(), weights.tolist(), strict=True))
+        if settings.method == "quantile":  # fast without bins
+            bins, points = starts, ordered[starts]
+            weights = np.diff(starts, append=len(ordered))
         method = resolve(settings.method, _METHODS)
         with user_code_errors(settings.method):
             ends = [int(end) for end in method(points, weights, settings)]
@@ -74,12 +82,11 @@ class FeatureGroups:
                 f"groups of {len(points)} values; it must return {settings.k - 1} rising ends "
                 "between them"
             )
-        parts = np.split(ordered, starts[ends])
+        parts = np.split(ordered, bins[ends])
         groups = tuple(
             Group(number, float(part.sum()) / len(part), len(part), part[0].item(), part[-1].item())
             for number, part in enumerate(parts, 1)
         )
-        histogram = dict(zip(points.tolist(), weights.tolist(), strict=True))
         return cls(settings.by, settings.method, settings.k, groups, histogram)
 
     def assign(self, values: np.ndarray) -> np.ndarray:
@@ -121,10 +128,11 @@ def _kmeans(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) ->
 
 def _balanced(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) -> list[int]:
     """Return the ends that `_kmeans` finds under bounds of the groups' sizes."""
-    share = weights.sum() / settings.k
+    share = Fraction(int(weights.sum()), settings.k)
+    tolerance = Fraction(str(settings.tolerance))  # 0.2 as a float is a little more
     # the bounds allow at least the whole numbers of images next to an equal share
-    smallest = int(min(np.floor(share), np.ceil(share * (1 - settings.tolerance))))
-    largest = int(max(np.ceil(share), np.floor(share * (1 + settings.tolerance))))
+    smallest = min(floor(share), ceil(share * (1 - tolerance)))
+    largest = max(ceil(share), floor(share * (1 + tolerance)))
     try:
         return _best_intervals(values, weights, settings.k, max(1, smallest), largest)
     except ValueError as error:
@@ -135,15 +143,45 @@ def _balanced(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) 
 
 
 def _quantile(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) -> list[int]:
-    """Return the ends nearest to equal shares; each group has at least one value."""
-    below = np.cumsum(weights)
-    ends: list[int] = []
-    for number in range(1, settings.k):
-        first = (ends[-1] if ends else 0) + 1
-        last = len(values) - (settings.k - number)
-        wanted = below[-1] * number / settings.k
-        ends.append(first + int(np.abs(below[first - 1 : last] - wanted).argmin()))
-    return ends
+    """Return the ends of the groups with the least sum of squared sizes.
+
+    By dynamic programming over the number of groups. For each start of a last group, the cost up
+    to an end with m images below it is m² and a line in m. As m rises, the lowest line is the next
+    one of their lower envelope (the "convex hull trick"), so all ends take linear time. Of equally
+    good splits the one with the earliest last boundary is taken.
+    """
+    k, below = settings.k, np.append(0, np.cumsum(weights))
+    # Cuts nearest to equal shares cost at most k squares of the largest weight more than equal
+    # groups would, so no best cut is further from its share than k / 2 of that weight.
+    off = below * k % below[-1]
+    cuts = np.flatnonzero(2 * np.minimum(off, below[-1] - off) <= k**2 * weights.max())
+    images = below[cuts].tolist()
+    best, starts = [count**2 for count in images], []
+    for groups in range(1, k):
+        level = [cost + count**2 for cost, count in zip(best, images, strict=True)]
+        lines: deque[int] = deque()
+        start_of = [0] * len(images)
+        for end, count in enumerate(images[groups + 1 :], groups + 1):
+            new = end - 1
+            while len(lines) > 1:
+                first, last = lines[-2], lines[-1]
+                rise, run = level[last] - level[first], images[last] - images[first]
+                if (level[new] - level[last]) * run > rise * (images[new] - images[last]):
+                    break
+                lines.pop()
+            lines.append(new)
+            while len(lines) > 1:
+                first, second = lines[0], lines[1]
+                if level[second] - level[first] >= 2 * count * (images[second] - images[first]):
+                    break
+                lines.popleft()
+            start_of[end] = lines[0]
+            best[end] = level[lines[0]] + count * (count - 2 * images[lines[0]])
+        starts.append(start_of)
+    ends = [len(images) - 1]
+    for start_of in reversed(starts):
+        ends.append(start_of[ends[-1]])
+    return cuts[ends[:0:-1]].tolist()
 
 
 _METHODS: dict[str, Callable[[np.ndarray, np.ndarray, GroupSettings], list[int]]] = dict(

@@ -151,6 +151,33 @@ def test_quantile_groups_are_equal_where_ties_allow() -> None:
     assert [g.size for g in fit([1, 2] + [5] * 6 + [7, 8], method="quantile", k=2).groups] == [2, 8]
     # a crowd at an end leaves each later group one count
     assert [g.size for g in fit([0] * 98 + [1, 2], method="quantile").groups] == [98, 1, 1]
+    # the first cut nearest to a third would be after 7 of 13: 7, 3 and 3
+    counts = np.repeat(np.arange(5), [2, 5, 3, 1, 2])
+    assert [g.size for g in fit(counts, method="quantile").groups] == [2, 5, 6]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.integers(1, 5))
+def test_quantile_groups_have_the_least_squared_sizes(weights: list[int], k: int) -> None:
+    below = np.cumsum([0, *weights])
+    if len(weights) < k:
+        return
+    splits = (
+        [0, *ends, len(weights)] for ends in itertools.combinations(range(1, len(weights)), k - 1)
+    )
+    best = min((np.diff(below[split]) ** 2).sum() for split in splits)
+    groups = fit(np.repeat(np.arange(len(weights)), weights), method="quantile", k=k).groups
+
+    assert sum(group.size**2 for group in groups) == best
+
+
+def test_many_values_are_cut_into_equal_groups() -> None:
+    values = np.random.default_rng(0).pareto(0.5, 100_000)
+    values[:30_000] = 0.0  # a tie, smaller than a third
+    groups = fit(values, method="quantile")
+
+    assert [g.size for g in groups.groups] == [33_333, 33_333, 33_334]
+    assert len(groups.histogram) <= 4096
 
 
 def test_balanced_groups_stay_within_their_bounds() -> None:
@@ -161,6 +188,14 @@ def test_balanced_groups_stay_within_their_bounds() -> None:
     assert max(free) > 1.2 * min(free)
     assert all(950 <= size <= 1050 for size in sizes)
     assert sum(sizes) == 3000
+
+
+def test_balanced_bounds_are_those_of_decimal_numbers() -> None:
+    # 395 / 3 · 1.2 is 158, but as floats a little less
+    counts = np.repeat([0, 1, 9], [158, 118, 119])
+    groups = fit(counts, method="balanced", tolerance=0.2).groups
+
+    assert [g.size for g in groups] == [158, 118, 119]
 
 
 def test_balanced_takes_the_best_split_of_those_allowed() -> None:
