@@ -22,8 +22,8 @@ from featgan.errors import first_line
 
 RESIZE = "central square, Pillow bicubic"
 """Name of what `square` does, for protocols."""
-DECODING = 3
-"""Version of `decode`; raise it when decoded pixels change, so that images are recounted."""
+DECODING = 4
+"""Version of `decode` and `square`; raise it when pixels change, so that images are recounted."""
 
 MIN_SIDE = 8
 """Shortest side of a usable image in pixels: that of scikit-learn's digits."""
@@ -96,11 +96,14 @@ def turn(image: Image.Image) -> None:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Return the central square of an RGB image, resized: uint8 [3, size, size]."""
+    """Return the central square of an RGB image, resized: uint8 [3, size, size].
+
+    It is cut out first, so that pixels outside do not blend into its border.
+    """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    cut = image.crop((left, top, left + side, top + side))
+    resized = cut.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 

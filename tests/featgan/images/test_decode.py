@@ -258,6 +258,13 @@ def test_damaged_exif_does_not_cost_the_image() -> None:
     assert decode(data).size == (20, 16)
 
 
+def test_pixels_outside_of_the_square_do_not_enter_it() -> None:
+    image = Image.new("RGB", (60, 40), "red")
+    image.paste("lime", (10, 0, 50, 40))
+
+    assert (square(image, 16) == np.array(LIME)[:, None, None]).all()
+
+
 def test_square_takes_the_middle() -> None:
     image = plain("blue", size=(30, 10))
     image.paste((255, 0, 0), (10, 0, 20, 10))
