@@ -193,7 +193,7 @@ class SweepResults:
         | seconds | all that it spent |
         | rescore, rescore_protocol | the score with many images, and its protocol |
         | fresh_score | mean of its fresh scores, if they are of its protocol |
-        | sharpness, ..., feature_count, feature_count_sd | of its generated images |
+        | outlines, ..., feature_count, feature_count_sd | of its generated images |
         | record | the RunRecord |
         """
         rows = [self._row(run) for run in self.runs]

@@ -43,9 +43,9 @@ CLAIMS = (
           "epochs_to_peak", -1, 0),
     Claim("ascending", "needs fewer epochs to its peak than", "conventional",
           "epochs_to_peak", -1, 0),
-    Claim("descending", "has clearer outlines than", "conventional", "sharpness", 1, 2),
-    Claim("conventional", "has clearer outlines than", "ascending", "sharpness", 1, 2),
-    Claim("ascending", "has more saturated colours than", "conventional", "saturation", 1, 3),
+    Claim("descending", "has clearer outlines than", "conventional", "outlines", 1, 3),
+    Claim("conventional", "has clearer outlines than", "ascending", "outlines", 1, 3),
+    Claim("ascending", "has stronger colours than", "conventional", "colour", 1, 1),
     Claim("ascending", "makes more similar images than", "conventional", "diversity", -1, 1),
     Claim("descending", "makes images with more features than", "ascending", "feature_count", 1, 1),
 )  # fmt: skip

@@ -8,8 +8,8 @@ from harness.report.table import Column, Table
 COLUMNS = {
     "label": Column("images"),
     "runs": Column("runs"),
-    "sharpness": Column("outline sharpness", 2),
-    "saturation": Column("saturation", 3),
+    "outlines": Column("outlines", 3),
+    "colour": Column("colour", 1),
     "colourfulness": Column("colourfulness", 1),
     "diversity": Column("diversity", 1),
     "near_duplicates": Column("near-duplicates", 3),
@@ -19,11 +19,11 @@ COLUMNS = {
 }
 """Columns of the tables by that of the frame."""
 NOTES = (
-    "Sharpness: RMS gradient of the luminance, in grey levels a pixel. Saturation: HSV, "
-    "0 to 1. Colourfulness: Hasler and Süsstrunk. Distances are RMS, in grey levels, at "
-    "32 by 32: diversity over all pairs; near-duplicates is the share of images with "
-    "another nearer than 10; nearest training image well below that of real images "
-    "(to other real ones) means copying.",
+    "Outlines: their sharpness, 0.25 where edges are 4 pixels wide or more, 0.57 for steps, more "
+    "for fine texture. Colour: chroma in grey levels, 0 for grey. Colourfulness: Hasler and "
+    "Süsstrunk. Distances are RMS, in grey levels, at 32 by 32: diversity over all pairs; "
+    "near-duplicates is the share of images with another nearer than 10; nearest training image "
+    "well below that of real images (to other real ones) means copying.",
     "Feature counts are of images at the size they are trained at, so that real and "
     "generated ones compare; the groups were made from the originals.",
 )

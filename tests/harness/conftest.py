@@ -286,8 +286,8 @@ def quality_record(**values: float) -> Qualities:
     """Return plausible image qualities, some of them as given."""
     plausible = {
         "images": 256,
-        "sharpness": 15.0,
-        "saturation": 0.4,
+        "outlines": 0.5,
+        "colour": 40.0,
         "colourfulness": 40.0,
         "diversity": 50.0,
         "near_duplicates": 0.1,

@@ -135,7 +135,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
     cell = {"data": "a", "mode": "descending", "seed": 0}
     run = make_run(cell, [[1.0, 2.0]], [[1]], images=[8])
     run = run.model_copy(update={"generator_sha256": "0a1b"})
-    quality = dict.fromkeys(("sharpness", "saturation", "colourfulness", "diversity"), 1.0)
+    quality = dict.fromkeys(("outlines", "colour", "colourfulness", "diversity"), 1.0)
     quality |= {"images": 4, "near_duplicates": 0.0, "nearest_training": 1.0}
     counted = CountStatistics(images=4, mean=9.0, sd=1.0)
     again = Rescored(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from featgan.scores import image_quality
 
@@ -14,24 +15,58 @@ def flat(*colours, size=4):
     return np.broadcast_to(pixels, (len(colours), 3, size, size)).copy()
 
 
-def test_sharpness_is_the_gradient_of_the_luminance():
-    ramp = np.zeros((2, 3, 5, 5), np.uint8)
-    ramp[0] = np.arange(5) * 10  # 10 grey levels a pixel across
-    ramp[1] = np.arange(5) * 3 + np.arange(5)[:, None] * 4  # 3 across, 4 down
-    assert image_quality.sharpness(ramp) == pytest.approx([10, 5])
-    assert image_quality.sharpness(flat((9, 9, 9))) == pytest.approx([0])
+def test_outlines_by_hand():
+    images = np.zeros((3, 3, 20, 20), np.uint8)
+    images[0] = np.arange(20) * 3 + np.arange(20)[:, None] * 4  # a ramp
+    # 1 change to the next pixel; over 4 pixels 4 across and, 1 pixel along, 3 on the diagonals
+    images[1, :, :, 10:] = 100
+    assert image_quality.outlines(images) == pytest.approx([1 / 4, 4 / 7, 0])
 
 
-def test_sharpness_weighs_green_most():
-    steps = np.zeros((3, 3, 2, 2), np.uint8)
-    for channel in range(3):
-        steps[channel, channel, :, 1] = 100
-    assert image_quality.sharpness(steps) == pytest.approx([29.9, 58.7, 11.4])
+def shapes(random, count=20, size=64):
+    """Return images of half planes, 10 to 35 grey levels brighter than what they cover."""
+    places = np.mgrid[: 4 * size, : 4 * size] / (4 * size)
+    images = np.full((count, 4 * size, 4 * size), 60.0)
+    for image in images:
+        for _ in range(4):
+            angle, centre = random.uniform(0, np.pi), random.uniform(0.3, 0.7, (2, 1, 1))
+            across, down = places - centre
+            image[across * np.cos(angle) + down * np.sin(angle) > 0] += random.uniform(10, 35)
+    return images.reshape(count, size, 4, size, 4).mean(axis=(2, 4))
 
 
-def test_saturation_is_that_of_hsv():
-    images = flat((255, 0, 0), (200, 100, 150), (80, 80, 80), (0, 0, 0))
-    assert image_quality.saturation(images) == pytest.approx([1, 0.5, 0, 0])
+def test_outlines_are_blurred_but_not_changed_by_contrast_or_noise():
+    random = np.random.default_rng(0)
+    drawn = shapes(random)
+    noise = random.normal(0, 5, drawn.shape)
+    blurred = gaussian_filter(drawn, (0, 1, 1))
+
+    def measured(images):
+        pixels = np.rint(images).clip(0, 255).astype(np.uint8)
+        return image_quality.outlines(pixels[:, None].repeat(3, 1)).mean()
+
+    sharp = measured(drawn)
+    assert measured(blurred) < 0.8 * sharp
+    assert measured(blurred + noise) < 0.8 * sharp
+    assert measured(drawn / 2) == pytest.approx(sharp, rel=0.01)
+    assert measured(drawn + 30) == pytest.approx(sharp, rel=0.01)
+    assert measured(drawn + noise) == pytest.approx(sharp, rel=0.05)
+    assert measured(128 + 8 * noise) < 0.25 * sharp  # noise alone
+
+
+def test_outlines_hardly_depend_on_their_direction():
+    places = np.mgrid[-12 : 12 : 1 / 8, -12 : 12 : 1 / 8] + 0.3  # 8 points in each pixel
+    images = np.stack(
+        [np.cos(angle) * places[0] + np.sin(angle) * places[1] > 0 for angle in np.arange(8) / 2.5]
+    )
+    pixels = (200 * images.reshape(8, 24, 8, 24, 8).mean(axis=(2, 4))).astype(np.uint8)
+    found = image_quality.outlines(pixels[:, None].repeat(3, 1))
+    assert found.max() < 1.2 * found.min()
+
+
+def test_colour_is_chroma_and_continuous_at_black():
+    images = flat((255, 0, 0), (200, 100, 150), (80, 80, 80), (2, 0, 0))
+    assert image_quality.colour(images) == pytest.approx([255, 100, 0, 2])
 
 
 def test_colourfulness_of_hasler_and_suesstrunk():
@@ -81,8 +116,8 @@ def test_nearest_training_image_finds_copies_across_blocks():
 
 
 def test_all_qualities_at_once():
-    images = flat((0, 0, 0), (30, 30, 30))
-    found = image_quality.measure(images, flat((0, 0, 0), (20, 20, 20)))
+    images = flat((0, 0, 0), (30, 30, 30), size=12)
+    found = image_quality.measure(images, flat((0, 0, 0), (20, 20, 20), size=12))
     assert (found.images, found.diversity, found.near_duplicates) == (2, 30, 0)
     assert found.nearest_training == pytest.approx(5)
     itself = image_quality.measure(images, images, same=True)

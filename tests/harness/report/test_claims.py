@@ -9,29 +9,29 @@ from harness.report.statistics import compare
 
 @pytest.fixture
 def folder(tmp_path, make_run, save_run, save_rescored):
-    """Sharpness and saturation in each mode by seed; nothing else differs."""
+    """Outlines and colour in each mode by seed; nothing else differs."""
     measured = {
         "descending": ([12.0, 13.0, 14.0], [0.3, 0.3, 0.3]),
         "ascending": ([9.0, 11.0, 10.0], [0.5, 0.2, 0.3]),
         "conventional": ([10.0, 10.0, 10.0], [0.3, 0.3, 0.3]),
     }
-    for mode, (sharp, saturated) in measured.items():
+    for mode, (sharp, strong) in measured.items():
         for seed in range(3):
             cell = {"data": "a", "mode": mode, "seed": seed}
             run = make_run(cell, [[2.0, 3.0]], [[1, 2]], images=[100])
             save_run(tmp_path, run)
-            save_rescored(tmp_path, run, sharpness=sharp[seed], saturation=saturated[seed])
+            save_rescored(tmp_path, run, outlines=sharp[seed], colour=strong[seed])
     return tmp_path
 
 
 def test_each_claim_has_its_verdict_size_and_seeds(folder):
     rows = {row[0]: row[1:] for row in claim_table(SweepResults.read(folder)).rows}
     assert rows["descending has clearer outlines than conventional"] == [
-        "a", "supported, but too few seeds", "+3.00 (+0.52 to +5.48)", 3,
+        "a", "supported, but too few seeds", "+3.000 (+0.516 to +5.484)", 3,
     ]  # fmt: skip
     assert rows["conventional has clearer outlines than ascending"][1] == "undecided"
-    assert rows["ascending has more saturated colours than conventional"] == [
-        "a", "undecided", "+0.033 (-0.346 to +0.413)", 3,
+    assert rows["ascending has stronger colours than conventional"] == [
+        "a", "undecided", "+0.0 (-0.3 to +0.4)", 3,
     ]  # fmt: skip
     assert rows["conventional ends with a higher score than descending"][1] == "undecided"
 
