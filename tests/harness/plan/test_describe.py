@@ -14,7 +14,7 @@ def test_a_description_has_settings_grid_runs_and_work():
     # ascending: 4 x (2 + 4 + 6) and 4 x (4 + 8 + 12); conventional: 12 x 6 and 12 x 12; two seeds
     assert "training: 720 steps, 5,760 images" in text
     assert "scoring: 48 evaluations, 768 images" in text
-    assert "re-scoring: 2,560 images, or on GPUs 800,000" in text  # 8 runs of 2 generators
+    assert "re-scoring: 1,280 images, or on GPUs 800,000" in text  # 8 runs of 2 generators
     assert "checkpoints: at most 16, 2 for each run" in text
 
 

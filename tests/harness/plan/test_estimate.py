@@ -20,7 +20,7 @@ def test_steps_and_images_are_those_of_the_stages(mode, steps, evaluations):
     cost = estimate(Cell("a", mode, 0, Method.model_validate(METHOD)), images=45)
     assert (cost.steps, cost.images) == (steps, 8 * steps)
     assert (cost.evaluations, cost.score_images) == (evaluations, 16 * evaluations)
-    assert (cost.fresh_images, cost.fresh_images_gpu) == (2 * 160, 2 * 50_000)  # two generators
+    assert (cost.fresh_images, cost.fresh_images_gpu) == (2 * 80, 2 * 50_000)  # two generators
 
 
 def test_fixed_steps_an_epoch_need_no_images():
