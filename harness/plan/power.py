@@ -7,6 +7,7 @@ seeds: looks at `up_to` cost some power, and save seeds where the difference is 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -32,14 +33,13 @@ def seeds_needed(difference: float, sd: float, power: float, level: float) -> in
 
     At least `FEWEST_SEEDS`: fewer pairs have no p under 0.05, however large the difference.
     """
-    few, many = FEWEST_SEEDS - 1, MOST_SEEDS
-    if detectable(many, sd, power, level) > difference:
-        return None
-    while many - few > 1:  # `many` are enough, `few` are not
-        middle = (few + many) // 2
-        enough = detectable(middle, sd, power, level) <= difference
-        few, many = (few, middle) if enough else (middle, many)
-    return many
+    fewest = bisect_left(
+        range(MOST_SEEDS + 1),
+        -difference,
+        lo=FEWEST_SEEDS,
+        key=lambda seeds: -detectable(seeds, sd, power, level),
+    )
+    return fewest if fewest <= MOST_SEEDS else None
 
 
 def detectable(seeds: int, sd: float, power: float, level: float) -> float:
@@ -62,8 +62,8 @@ def seeds_text(sweep: Sweep, deviations: Mapping[str, Deviation]) -> str:
     if not deviations or not tests:
         return (
             f"{what} takes a number that depends on the standard deviation of paired differences: "
-            "run two seeds of each mode of a claim first, or name an earlier sweep's folder in "
-            "verdict.sd_from"
+            "run and re-score two seeds of each mode of a claim first, or name the folder of an "
+            "earlier sweep in verdict.sd_from"
         )
     name, (sd, pairs) = max(deviations.items(), key=lambda item: item[1].sd)
     level, seeds = LEVEL / tests, min(len(grid.seeds) for grid in sweep.grid)
