@@ -41,7 +41,9 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("data", "mode", "seed", "axes", "protocol", "status", "name"), object),
     **dict.fromkeys(("outcome", "pattern", "label", "record", "metrics"), object),
     **dict.fromkeys(("epochs_to_peak", "epochs_spent"), int),
-    **dict.fromkeys(("final_score", "best_score", "spread", "seconds", "fresh_score"), float),
+    **dict.fromkeys(
+        ("final_score", "score_sd", "best_score", "spread", "seconds", "fresh_score"), float
+    ),
     **{"rescore": float, "rescore_protocol": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
@@ -189,7 +191,7 @@ class SweepResults:
         | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
         | counts | True if finished with scores, and so part of means and best of n |
         | best | True if its pattern's best of n: the first of the highest best scores |
-        | metrics, spread | those of the evaluation that is its final score |
+        | metrics, spread, score_sd | those of the evaluation that is its final score |
         | seconds | all that it spent |
         | rescore, rescore_protocol | the score with many images, and its protocol |
         | fresh_score | mean of its fresh scores, if they are of its protocol |
@@ -232,6 +234,7 @@ class SweepResults:
         for evaluation in run.evaluations:
             if (evaluation.stage, evaluation.epoch) in peak:
                 row |= {"metrics": evaluation.metrics, "spread": evaluation.spread}
+                row["score_sd"] = evaluation.score_std
                 break
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)

@@ -56,6 +56,7 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
     sections = [
         Section(
             "Feature groups (the paper's tables 2 and 3)",
+            (),
             group_tables(results),
             {
                 "feature-counts": "Images of each feature count (the paper's figure 9)",
@@ -64,16 +65,17 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         ),
         Section(
             "Epochs and scores (the paper's tables 4 and 5)",
+            (),
             score_tables(results),
             {
-                "curves-": "{}: score over epochs spent, with peaks, rewinds and added data",
                 "samples-": "{}: generated images, best of n (the paper's figures 10 and 11)",
+                "curves-": "{}: score over epochs spent, with the peaks of the stages",
             },
         ),
-        Section("How far to trust the scores", seed_tables(results, reach)),
-        Section("What the images look like", quality_tables(results)),
-        Section("The paper's claims", [claim_table(results)]),
-        Section("Every run", run_tables(results)),
+        Section("How far to trust the scores", tables=seed_tables(results, reach)),
+        Section("What the images look like", tables=quality_tables(results)),
+        Section("The claims in numbers", tables=[claim_table(results)]),
+        Section("Every run", tables=run_tables(results)),
     ]
     return html.without_empty(sections)
 
@@ -108,5 +110,7 @@ def _markdown(results: SweepResults, sections: list[Section]) -> str:
     lines = [f"# Results of the sweep {escape_markdown(results.plan.name)}", ""]
     lines += [f"- {escape_markdown(line)}" for line in state(results)]
     for section in sections:
-        lines += ["", f"## {section.heading}", "", *(t.markdown() for t in section.tables)]
+        lines += ["", f"## {section.heading}", ""]
+        lines += [f"- {escape_markdown(sentence)}" for sentence in section.sentences]
+        lines += [table.markdown() for table in section.tables]
     return "\n".join(lines)

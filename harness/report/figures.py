@@ -22,6 +22,7 @@ from PIL import Image
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults
+from harness.report.paper_tables import readable
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73"),  # the paper's modes
@@ -37,7 +38,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
-    "savefig.dpi": 160,
+    "figure.dpi": 160,
     "svg.hashsalt": "featgan",
     "text.parse_math": False,
 }
@@ -98,7 +99,7 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
         values = np.array(list(record.histogram))
         images = np.array(list(record.histogram.values()))
         parts = [(values >= g.lowest) & (values <= g.highest) for g in record.groups]
-        heights, *_ = panel.hist(
+        panel.hist(
             [values[part] for part in parts],
             edges,
             weights=[images[part] for part in parts],
@@ -117,9 +118,7 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
         panel.set_title(f"{record.data} ({method}; {images.sum():,} images)", loc="left")
         bin_name = f"{width:g} counts" if counted else f"a bin of {width:g}"
         panel.set_ylabel("images" if counted and width == 1 else f"images in {bin_name}")
-        rows = -(-len(record.groups) // 3)
-        panel.set_ylim(top=np.max(heights) * (1.1 + 0.13 * rows))
-        panel.legend(frameon=False, fontsize=7.5, loc="upper center", ncols=3, columnspacing=1)
+        panel.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1, 1))
         panel.grid(axis="x", visible=False)
     panels[-1].set_xlabel(shown[0].label)
     return figure
@@ -170,9 +169,10 @@ def curves(results: SweepResults, block: Block) -> Figure:
         panel.set_title(f"{label} ({count})", loc="left", color=colour)
         panel.set_ylabel("score")
     panels[-1].set_xlabel("epochs spent")
+    dashed = "; dashed: rewind to it" if any(map(rewinds, block.runs["record"])) else ""
     figure.suptitle(
-        f"{block.data}: {block.protocol}\nbold: best of n; ● peak of a stage; dashed: rewind to "
-        "it; pale: after the peak; dotted: other data",
+        f"{block.data}: {readable(block.protocol)}\nbold: best of n; ● peak of a stage{dashed}; "
+        "pale: after the peak; dotted: other data",
         fontsize=8.5,
     )
     return figure
@@ -193,11 +193,15 @@ def _curve(panel: Axes, run: RunRecord, colour: str, best: bool) -> None:
         if kept and stage.peak_epoch is not None:
             size = 5 if best else 3
             panel.plot(*kept[-1], "o", color=colour, markersize=size, alpha=solid, zorder=3)
-            rewound = run.settings.get("stages", {}).get("rewind", True)
-            if best and rewound and stage is not run.stages[-1]:  # the next is this very model
+            if best and rewinds(run) and stage is not run.stages[-1]:  # the next is this very model
                 rewind = [kept[-1][0], start + stage.epochs], [kept[-1][1]] * 2
                 panel.plot(*rewind, color=colour, linewidth=0.9, linestyle="--")
         start += stage.epochs
+
+
+def rewinds(run: RunRecord) -> bool:
+    """Return whether each stage of a run begins with the model of the peak before it."""
+    return bool(run.settings.get("stages", {}).get("rewind", True))
 
 
 def stage_ends(run: RunRecord) -> list[int]:

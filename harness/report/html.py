@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from featgan.staging.progress import StageRecord
+from harness.plan.settings import Method
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import SweepResults, dotted
+from harness.report.figures import rewinds
+from harness.report.paper_tables import readable
 from harness.report.table import Column, Table, Value
 
 PEAK_PIXELS = 560
@@ -29,9 +32,10 @@ PEAK_PIXELS = 560
 
 @dataclass(frozen=True)
 class Section:
-    """Tables under one heading, then figures, then galleries: small pictures side by side."""
+    """Under one heading: sentences, figures, tables, and galleries of small pictures."""
 
     heading: str
+    sentences: Sequence[str] = ()
     tables: list[Table] = field(default_factory=list)
     figures: Mapping[str, str] = field(default_factory=dict)
     """Captions of the drawn figures that belong here, by how their names begin.
@@ -40,12 +44,14 @@ class Section:
     """
     galleries: Mapping[str, list[tuple[str, Path]]] = field(default_factory=dict)
     """Captions and files of pictures, by their heading."""
+    folded: bool = False
+    """True if a click opens it."""
 
 
 def without_empty(sections: list[Section]) -> list[Section]:
     """Return the sections without tables that have no rows, and without empty sections."""
     kept = [replace(s, tables=[table for table in s.tables if table.rows]) for s in sections]
-    return [section for section in kept if section.tables or section.galleries]
+    return [s for s in kept if s.sentences or s.tables or s.galleries]
 
 
 def write(
@@ -53,11 +59,11 @@ def write(
 ) -> None:
     """Write `report.html` into the sweep's folder, from its tables and drawn figures."""
     chapters = [
-        Section("What was run", _set_up(results)),
         *sections,
         Section("Samples at each peak", galleries=_peaks(results)),
-        Section("Rejected images", [_rejected(results)]),
-        Section("Protocols, versions and cost", _protocols(results)),
+        Section("Rejected images", tables=[_rejected(results)], folded=True),
+        Section("Protocols, versions and cost", tables=_protocols(results), folded=True),
+        Section("Settings and data sets", tables=_set_up(results), folded=True),
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -81,26 +87,39 @@ def write(
 
 
 def _set_up(results: SweepResults) -> list[Table]:
-    """Return the grid, the settings of the runs with all their values, and the data sets."""
+    """Return the settings of the runs, those that are not the defaults first; and the data sets."""
+    defaults = {key: _word(value) for key, value in dotted(Method().model_dump(mode="json"))}
     values: dict[str, dict[str, None]] = {}
-    for run in results.runs:
+    for run in results.frame["record"]:
         for key, value in {**run.cell, **dict(dotted(run.settings))}.items():
-            values.setdefault(key, {})[json.dumps(value)] = None
-    settings = [[key, " / ".join(found)] for key, found in values.items()]
+            values.setdefault(key, {})[_word(value)] = None
+    rows = [[key, " / ".join(found), defaults.get(key)] for key, found in values.items()]
+    changed = [row for row in rows if row[1] != row[2]]
+    others = [row[:2] for row in rows if row[1] == row[2]]
     names = ("name", "source", "images", "matched", "rejected", "duplicates", "digest")
     data = [
         [words(d.source) if name == "source" else getattr(d, name) for name in names]
         for d in results.data.values()
     ]
+    columns = [*map(Column, ("key", "values of the runs", "default"))]
     return [
-        Table("settings", "Settings of the runs", [*map(Column, ("key", "values"))], settings),
+        Table("settings", "Settings that differ from their defaults", columns, changed),
         Table("data", "Data sets", [*map(Column, names)], data),
+        Table("defaults", "Settings at their defaults", columns[:2], others),
     ]
 
 
 def words(settings: Mapping[str, Any]) -> str:
-    """Return nested settings as one line of text."""
-    return "; ".join(f"{key}: {value}" for key, value in dotted(settings))
+    """Return nested settings as one line of text, without those that are null or false."""
+    found = {key: value for key, value in dotted(settings) if value not in (None, False)}
+    return ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in found.items())
+
+
+def _word(value: Any) -> str:
+    """Return a value without brackets and quotes."""
+    if isinstance(value, list):
+        return ", ".join(words(v) if isinstance(v, dict) else _word(v) for v in value) or "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
@@ -119,11 +138,9 @@ def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
 def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
     """Return what a stage's grid shows: its peak if the run went back to it, else its end."""
     name = f"Stage {stage.stage}, groups {', '.join(map(str, stage.groups))}"
-    rewound = run.settings.get("stages", {}).get("rewind", True)
-    if rewound or stage is run.stages[-1]:
-        return (
-            f"{name}: epoch {stage.peak_epoch:,} of {stage.epochs:,}, score {stage.peak_score:.3f}"
-        )
+    if rewinds(run) or stage is run.stages[-1]:
+        epoch = f"epoch {stage.peak_epoch:,} of {stage.epochs:,}"
+        return f"{name}: {epoch}, score {stage.peak_score:.3f}"
     last = [e.score for e in run.evaluations if e.stage == stage.stage][-1]
     return f"{name}: at its end, epoch {stage.epochs:,}, score {last:.3f}"
 
@@ -144,8 +161,8 @@ def _rejected(results: SweepResults) -> Table:
 def _protocols(results: SweepResults) -> list[Table]:
     """Return how the numbers were made: protocols, versions, devices; and the seconds spent."""
     found = Counter(
-        [("score", run.score_protocol) for run in results.runs]
-        + [("re-score", again.protocol) for again in results.rescored.values()]
+        [("score", readable(run.score_protocol)) for run in results.runs]
+        + [("re-score", readable(again.protocol)) for again in results.rescored.values()]
         + [("device", f"{run.device}, {run.precision}") for run in results.runs]
         + [("version", f"{name} {v}") for run in results.runs for name, v in run.versions.items()]
     )

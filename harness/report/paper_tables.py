@@ -1,9 +1,11 @@
 """The paper's tables for any grid: feature groups (2, 3), epochs and scores (4, 5), every run."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
-from harness.records.sweep_records import GroupsRecord, RealRecord
+from harness.records.sweep_records import RealRecord
 from harness.records.sweep_results import Block, SweepResults
 from harness.report.table import Column, Table, Value
 from harness.sources.base import describe
@@ -30,9 +32,7 @@ def group_tables(results: SweepResults) -> list[Table]:
             )
             if by_count and (weights := data.protocol.get("weights")):
                 notes.append(f"Weights of the network that counts features: {weights}.")
-        centroids = [group.centroid for group in groups]
-        ranges = [_range(group.lowest, group.highest, record) for group in groups]
-        whole = _range(groups[0].lowest, groups[-1].highest, record)
+        what = "positive features" if by_count else record.label
         near = record.split.near_boundaries(NEAR)
         crossing: list[Value] = [f"images within {NEAR} of the next group", *near, None, sum(near)]
         tables.append(
@@ -42,11 +42,12 @@ def group_tables(results: SweepResults) -> list[Table]:
                 columns=[
                     Column(""),
                     *(Column(f"group {group.number}", record.digits) for group in groups),
-                    Column("all"),
+                    Column("all", record.digits),
                 ],
                 rows=[
-                    ["centroid (positive features)" if by_count else "centroid", *centroids, None],
-                    ["feature counts" if by_count else record.label, *ranges, whole],
+                    [f"centroid, {what}", *(group.centroid for group in groups), None],
+                    ["lowest", *(group.lowest for group in groups), groups[0].lowest],
+                    ["highest", *(group.highest for group in groups), groups[-1].highest],
                     ["images", *sizes, sum(sizes)],
                     *([crossing] if by_count else []),
                 ],
@@ -64,20 +65,21 @@ def score_tables(results: SweepResults) -> list[Table]:
 def score_table(block: Block) -> Table:
     """Return a table with a column for each mode, and a block of rows for each further axes."""
     runs = block.runs.groupby("pattern", sort=False)
-    shown = block.best[["epochs_to_peak", "final_score"]].astype(object).reindex([*runs.groups])
-    shown = shown.where(shown.notna(), None)
-    shown.columns = ["epochs to peak", "final score"]
-    shown["finished runs"] = [f"{of['counts'].sum()} of {of['planned'].iloc[0]}" for _, of in runs]
-    keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
+    names = {"epochs_to_peak": "epochs to peak", "final_score": "final score"}
+    names |= {"score_sd": "sd over splits"}
     real = {"final score": block.real.score} if block.real else {}
+    shown = block.best[[*names]].rename(columns=names).astype(object).reindex([*runs.groups])
+    shown["finished runs"] = runs["counts"].sum().astype(object)
+    shown["planned runs"] = runs["planned"].first().astype(object)
+    shown = shown.where(shown.notna(), None)
+    keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
     rows: list[list[Value]] = []
     for axes, of_axes in block.by_axes():
         by_mode = dict(zip(of_axes["mode"], of_axes["pattern"], strict=True))
         # as text: no number of decimals suits 0.0001, true and 5,000 alike
         values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
         for what, cells in shown.items():
-            gap = "none begun" if what == "finished runs" else None
-            of_modes = [cells.get(by_mode.get(mode), gap) for mode in block.modes]
+            of_modes = [cells.get(by_mode.get(mode)) for mode in block.modes]
             rows.append([*values, str(what), *of_modes, *([real.get(str(what))] if real else [])])
     left_out = block.runs[~block.runs["counts"]].groupby("outcome", sort=False)["name"]
     return Table(
@@ -90,7 +92,9 @@ def score_table(block: Block) -> Table:
         ],
         rows=rows,
         notes=[
-            f"Score: {block.protocol}.",
+            f"Score: {readable(block.protocol)}.",
+            "Best of n: of the finished runs that differ in their seed alone, that with the "
+            "highest best score of the whole run; its final score may be lower than another's.",
             *real_note(block.real),
             *(f"Left out ({why}): {', '.join(names)}." for why, names in left_out),
         ],
@@ -107,9 +111,9 @@ def run_table(block: Block) -> Table:
     runs = block.runs
     peaks = [
         {
-            f"peak of stage {number}": f"{stage.peak_epoch:,} of {stage.epochs:,}"
+            f"stage {number}, {what}": value
             for number, stage in enumerate(run.stages, 1)
-            if stage.peak_epoch is not None
+            for what, value in (("peak", stage.peak_epoch), ("epochs", stage.epochs))
         }
         for run in runs["record"]
     ]
@@ -127,7 +131,7 @@ def run_table(block: Block) -> Table:
             ),
             (Column("seconds"), runs["seconds"]),
         ],
-        [f"Score: {block.protocol}.", "★ stands for its pattern: the best of n."],
+        [f"Score: {readable(block.protocol)}.", "★ stands for its pattern: the best of n."],
     )
 
 
@@ -138,7 +142,6 @@ def real_note(real: RealRecord | None) -> list[str]:
     return [f"Real images: {real.images:,} of them scored in the same way."]
 
 
-def _range(low: float, high: float, record: GroupsRecord) -> str:
-    """Return whole numbers as they are, others with the decimals of the record's centroids."""
-    shown = (f"{v:.{record.digits}f}" if isinstance(v, float) else str(v) for v in (low, high))
-    return " to ".join(shown)
+def readable(protocol: str) -> str:
+    """Return a protocol with a name for the sweep's own classifier."""
+    return re.sub(r"trained-cnn\d*-(\w+)", r"small CNN of this sweep (\1)", protocol)

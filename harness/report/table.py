@@ -23,6 +23,7 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "\u2212": "$-$",
+        "★": r"$\star$",
         "\n": " ",
     }
 )

@@ -41,6 +41,9 @@ def test_histogram_counts_every_image_once(sweep_folder):
     assert figure.get_axes()[1].get_xlabel() == "feature count (positive outputs of VGG16 fc1)"
     for panel in figure.get_axes():
         assert sum(bar.get_height() for bar in panel.patches) == 600
+    figure.draw_without_rendering()
+    for panel in figure.get_axes():  # the legend stands next to bars and lines, not on them
+        assert panel.get_legend().get_window_extent().x0 > panel.get_window_extent().x1
 
 
 def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_run):
@@ -57,6 +60,17 @@ def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_
     assert lines[4] == ([40], [2.5])
     assert lines[-1][0] == [30, 30]  # the switch
     assert figures.stage_ends(run) == [30, 50]
+
+
+def test_only_curves_with_rewinds_speak_of_them(tmp_path, make_run, save_run):
+    cell = {"data": "a", "mode": "descending", "seed": 0}
+    run = make_run(cell, [[1.0, 3.0, 2.0], [2.5, 2.0]], GROUPS, images=[1, 2])
+    settings = run.settings | {"stages": {"rewind": False}}
+    for folder, record in (("a", run), ("b", run.model_copy(update={"settings": settings}))):
+        save_run(tmp_path / folder, record)
+        outcome = SweepResults.read(tmp_path / folder)
+        title = figures.curves(outcome, *outcome.blocks()).get_suptitle()
+        assert ("dashed: rewind" in title) == (folder == "a")
 
 
 def test_a_mode_has_one_colour_and_no_two_share_it(sweep_folder):

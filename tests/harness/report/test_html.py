@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from harness.records.sweep_results import SweepResults
 from harness.report import build, html
 
 VOID = {"meta", "img", "br"}
@@ -73,9 +74,9 @@ def test_labels_are_escaped(page):
 def test_sections_and_words(page):
     text = page(data_sets=("apples",)).text
     for heading in (
-        "What was run", "Feature groups", "Epochs and scores", "How far to trust the scores",
-        "The paper's claims", "Every run", "Samples at each peak", "Rejected images",
-        "Protocols, versions and cost", "What the words mean",
+        "Feature groups", "Epochs and scores", "How far to trust the scores",
+        "The claims in numbers", "Every run", "Samples at each peak", "Rejected images",
+        "Protocols, versions and cost", "Settings and data sets", "What the words mean",
     ):  # fmt: skip
         assert heading in text
     assert "bad/<b>1</b>.jpg" in text  # a rejected image
@@ -117,3 +118,34 @@ def test_large_grids_are_shrunk(tmp_path):
     Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
     with Image.open(io.BytesIO(html._shrunk(tmp_path / "large.png"))) as small:
         assert small.size == (html.PEAK_PIXELS, html.PEAK_PIXELS // 2)
+
+
+def test_settings_come_last_and_changed_ones_first(sweep_folder):
+    folder = sweep_folder(data_sets=("apples",), seeds=1, length=2)
+    for path in folder.glob("runs/*/run.json"):
+        record = json.loads(path.read_text())
+        record["settings"] = {
+            "image_size": 128,
+            "gan": {"width": 16},
+            "score": {"trained_on": ["apples", "digits"]},
+        }
+        path.write_text(json.dumps(record))
+    changed, data, others = html._set_up(SweepResults.read(folder))
+    assert changed.rows == [
+        ["data", "apples", None],
+        ["mode", "descending / ascending / conventional", None],
+        ["seed", "0", None],
+        ["gan.width", "16", "128"],
+        ["score.trained_on", "apples, digits", "null"],
+    ]
+    assert others.rows == [["image_size", "128"]]
+    assert data.rows[0][:2] == ["apples", "source builtin, set apples"]
+    build.make(folder)
+    page = (folder / "report.html").read_text()
+    assert page.index("<details>") > page.index("Every run") > 0
+    assert page.rindex("<h2>") > page.index("<h2>Settings and data sets</h2></summary>")
+
+
+def test_the_sweeps_own_classifier_has_a_name_that_readers_know(page):
+    text = page(data_sets=("apples",)).text
+    assert "IS small CNN of this sweep (0a1b) n=1000 splits=10 fp32" in text

@@ -32,9 +32,11 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
     assert table.rows == [
         ["epochs to peak", 30, None],
         ["final score", 2.75, None],
-        ["finished runs", "2 of 2", "0 of 1"],
+        ["sd over splits", 0.05, None],
+        ["finished runs", 2, 0],
+        ["planned runs", 2, 1],
     ]
-    assert table.notes[1:] == ["Left out (diverged: scores are not numbers): a-conventional-seed0."]
+    assert table.notes[2:] == ["Left out (diverged: scores are not numbers): a-conventional-seed0."]
 
 
 def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
@@ -43,7 +45,11 @@ def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
     (table,) = score_tables(SweepResults.read(tmp_path))
     assert [column.name for column in table.columns] == ["", "descending", "ascending"]
-    assert table.rows[1:] == [["final score", None, 2.0], ["finished runs", "none begun", "1 of 1"]]
+    assert [table.rows[1], *table.rows[3:]] == [
+        ["final score", None, 2.0],
+        ["finished runs", None, 1],
+        ["planned runs", None, 1],
+    ]
 
 
 def test_further_axes_get_rows_of_their_own(sweep_folder):
@@ -52,7 +58,7 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
     )
     (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][:2] == ["groups.k", ""]
-    assert [row[0] for row in table.rows] == ["2", "2", "2", "3", "3", "3"]
+    assert [row[0] for row in table.rows] == ["2"] * 5 + ["3"] * 5
 
 
 def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
@@ -63,7 +69,7 @@ def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
     folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
     (table,) = score_tables(SweepResults.read(folder))
     assert "| 0.0001 | False | final score |" in table.markdown()
-    assert [row[:2] for row in table.rows[3:]] == [["0.999", None]] * 3
+    assert [row[:2] for row in table.rows[5:]] == [["0.999", None]] * 5
 
 
 def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
@@ -78,9 +84,10 @@ def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
 def test_groups_show_centroids_and_sizes(sweep_folder):
     results = SweepResults.read(sweep_folder(seeds=1, length=2))
     table = group_tables(results)[0]
-    assert table.rows[0][0] == "centroid (positive features)"
-    assert table.rows[2] == ["images", 180, 270, 150, 600]
-    name, *near = table.rows[3]
+    assert table.rows[0][0] == "centroid, positive features"
+    assert [row[-1] for row in table.rows[1:3]] == [table.rows[1][1], table.rows[2][3]]
+    assert table.rows[3] == ["images", 180, 270, 150, 600]
+    name, *near = table.rows[4]
     assert name == "images within 5 of the next group"
     assert near[2] is None
     assert near[3] == near[0] + near[1] > 0
@@ -99,8 +106,8 @@ def test_every_run_is_listed(tmp_path, make_run, save_run):
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
     (runs,) = run_tables(SweepResults.read(tmp_path))
     assert runs.rows == [
-        ["a-descending-seed0 ★", "finished", "20 of 20", "10 of 10", 30, 30, 3.0, 3.0, 115.0],
-        ["a-descending-seed1", "failed: no disk", "10 of 10", None, 10, 10, 1.0, 1.0, 115.0],
+        ["a-descending-seed0 ★", "finished", 20, 20, 10, 10, 30, 30, 3.0, 3.0, 115.0],
+        ["a-descending-seed1", "failed: no disk", 10, 10, None, None, 10, 10, 1.0, 1.0, 115.0],
     ]
 
 
@@ -111,7 +118,7 @@ def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     save_real(folder, "b", 9.0)
     (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
-    assert [row[-1] for row in table.rows] == [None, 4.5, None]
+    assert [row[-1] for row in table.rows] == [None, 4.5, None, None, None]
     assert "Real images: 400 of them scored in the same way." in table.notes
 
     save_real(folder, "a", 4.6)
@@ -130,13 +137,9 @@ def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
     assert table.key == "groups-a-edge_density-kmeans-k2"
     assert table.title == "a: feature groups by edge_density, kmeans, k = 2"
     assert table.rows == [
-        ["centroid", pytest.approx(0.1517), pytest.approx(0.37375), None],
-        [
-            "edge density (share of the pixels)",
-            "0.125 to 0.200",
-            "0.310 to 0.438",
-            "0.125 to 0.438",
-        ],
+        [f"centroid, {label}", pytest.approx(0.1517), pytest.approx(0.37375), None],
+        ["lowest", 0.1251, 0.31, 0.1251],
+        ["highest", 0.2, 0.4375, 0.4375],
         ["images", 3, 2, 5],
     ]
-    assert [column.digits for column in table.columns] == [0, 3, 3, 0]
+    assert [column.digits for column in table.columns] == [0, 3, 3, 3]

@@ -42,6 +42,9 @@ def test_latex_escapes_what_would_not_compile():
     text = TABLE.latex()
     assert r"a|b\_c \textless{}i\textgreater{}\&\textless{}/i\textgreater{} 50\%" in text
     assert r"\begin{tabular}{lrr}" in text
+    assert (
+        r"run $\star$ & " in Table("t", "T", [Column("run"), Column("n")], [["run ★", 1]]).latex()
+    )
     assert "none & \u2013 & 7 \\\\" in text
 
 
