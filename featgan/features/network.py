@@ -57,10 +57,10 @@ def build(settings: FeatureSettings, state: State) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def load(settings: FeatureSettings) -> State:
+def load(settings: FeatureSettings, setting: str = SETTING) -> State:
     """Load or draw the weights up to the layer.
 
-    Raises `UserError` if they cannot be read or are another network's.
+    Raises `UserError`, which names `setting`, if they cannot be read or are another network's.
     """
     wanted = CutNetwork(settings).extractor.state_dict()
     if settings.weights == "random":
@@ -68,9 +68,9 @@ def load(settings: FeatureSettings) -> State:
             torch.default_generator.manual_seed(settings.seed)
             found = _whole(settings.network).state_dict()
     else:
-        file, _ = _file(settings)
+        file, _ = _file(settings, setting)
         keras = settings.network == "vgg16" and file.suffix in KERAS_SUFFIXES
-        found = read_weights(file, SETTING, read_keras_vgg16 if keras else None)
+        found = read_weights(file, setting, read_keras_vgg16 if keras else None)
     for name, empty in wanted.items():
         fits = name in found and found[name].shape == empty.shape
         if not (fits and found[name].isfinite().all()):
@@ -78,7 +78,7 @@ def load(settings: FeatureSettings) -> State:
             if name.startswith(f"{settings.layer}."):
                 cause += "; torchvision's IMAGENET1K_FEATURES and Keras' include_top=False hold"
                 cause += " only the layers before it: use IMAGENET1K_V1 or include_top=True"
-            raise UserError(f"{SETTING}: {settings.weights} is not {settings.network}'s: {cause}")
+            raise UserError(f"{setting}: {settings.weights} is not {settings.network}'s: {cause}")
     return {name: found[name].to(empty.dtype).contiguous() for name, empty in wanted.items()}
 
 
@@ -116,13 +116,13 @@ def _whole(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {}))
 
 
-def _file(settings: FeatureSettings) -> tuple[Path, str]:
+def _file(settings: FeatureSettings, setting: str = SETTING) -> tuple[Path, str]:
     """Return the weights' file and SHA-256; `imagenet` is torchvision's first for the network."""
     _check_name(settings.network)
     published = torchvision.models.get_model_weights(settings.network)
     url = getattr(published, "IMAGENET1K_V1", published.DEFAULT).url
     path = None if settings.weights == "imagenet" else settings.weights
-    return weights_file(path, url, SETTING)
+    return weights_file(path, url, setting)
 
 
 def _check_name(name: str) -> None:

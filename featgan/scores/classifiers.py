@@ -21,6 +21,15 @@ INCEPTION_SIZE = 299
 """Side, in pixels, of the images that Inception-v3 was trained with."""
 
 
+@dataclass(frozen=True)
+class Manifold:
+    """Features in which precision, recall, density and coverage are measured."""
+
+    name: str
+    features: Callable[[Tensor], Tensor]
+    """Function of uint8 images [n, 3, S, S] on the device that returns float32 [n, m]."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Classifier:
     """A frozen network on one device: uint8 images [n, 3, S, S] -> float32 logits [n, classes].
@@ -37,6 +46,8 @@ class Classifier:
     head: nn.Linear
     device: torch.device
     dtype: torch.dtype
+    manifold: Manifold | None = None
+    """Further features, which follow the classifier's own."""
 
     def __post_init__(self) -> None:
         # on a GPU channels last is faster only with tensor cores
@@ -46,12 +57,20 @@ class Classifier:
         self.body = body.to(self.device, self.dtype).to(memory_format=self.layout)
         self.head = self.head.to(self.device, torch.float32).requires_grad_(False)
 
+    @property
+    def width(self) -> int:
+        """Number of the classifier's own features."""
+        return self.head.in_features
+
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of uint8 `images` [n, 3, S, S]."""
         return self.features_and_logits(images)[1]
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last layer's inputs [n, width] and outputs [n, classes], both float32."""
+        """Return the last layer's inputs [n, width] and outputs [n, classes], both float32.
+
+        With `manifold` its features are further columns of the first.
+        """
         if images.dtype != torch.uint8:
             raise TypeError(f"a classifier takes uint8 images, not {images.dtype}")
         cudnn = torch.backends.cudnn
@@ -59,10 +78,13 @@ class Classifier:
             True, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
         )
         with torch.inference_mode(), flags:
-            inputs = self.prepare(images.to(self.device))
-            inputs = inputs.to(self.dtype, memory_format=self.layout)
+            images = images.to(self.device)
+            inputs = self.prepare(images).to(self.dtype, memory_format=self.layout)
             features = self.body(inputs).float()
-            return features, self.head(features)
+            logits = self.head(features)
+            if self.manifold is not None:
+                features = torch.cat((features, self.manifold.features(images)), dim=1)
+            return features, logits
 
 
 def fold_batch_norms(body: nn.Module) -> nn.Module:

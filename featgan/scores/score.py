@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan import precision
-from featgan.scores.classifiers import Classifier, load_inception
+from featgan.scores.classifiers import Classifier, Manifold, load_inception
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
 from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
@@ -58,6 +58,8 @@ class Score:
             names = " ".join(map(_protocol_name, settings.metrics))
             images = f"n={count} real={len(real)} width={classifier.head.in_features}"
             self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
+            if classifier.manifold:
+                self.metrics_protocol += f" manifold={classifier.manifold.name}"
 
     def evaluate(self, generate: Generate) -> Measurement:
         """Measure score and metrics of the first `settings.count` images of `generate` in one go.
@@ -81,7 +83,9 @@ class Score:
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
             with suppress(TooFew):
-                metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
+                metrics = self._metrics(
+                    features[:part], FeatureStatistics(features[part:], self.classifier.width)
+                )
         return Measurement(score, deviation, metrics)
 
     def halves(self, images: int) -> tuple[int, int]:
@@ -113,10 +117,22 @@ def load_classifier(
     """Load the classifier of `settings` onto `device`; `trained` is the file of a trained one."""
     dtype = precision.resolve(settings.precision, device)
     if settings.classifier == "inception":
-        return load_inception(settings.weights, device, dtype)
-    if trained is None:
+        classifier = load_inception(settings.weights, device, dtype)
+    elif trained is None:
         raise ValueError("the file of the trained classifier is missing")
-    return load_trained(trained, device, dtype)
+    else:
+        classifier = load_trained(trained, device, dtype)
+    classifier.manifold = load_manifold(settings, device)
+    return classifier
+
+
+def load_manifold(settings: ScoreSettings, device: torch.device) -> Manifold | None:
+    """Load the features of `settings` for the manifold; None: the classifier's."""
+    if settings.manifold_features == "classifier":
+        return None
+    from featgan.scores.vgg16 import load_vgg16  # imports torchvision's models
+
+    return load_vgg16(settings.manifold_weights, device)
 
 
 def classify(

@@ -37,7 +37,7 @@ def refuse_results_among_images(sweep: Sweep) -> None:
 def required_files(sweep: Sweep) -> list[str]:
     """Return files that every node must read: of data sets, and weights of classifiers."""
     scores = [cell.method.score for cell in expand(sweep)]
-    return [*image_files(sweep), *dict.fromkeys(s.weights for s in scores if s.weights)]
+    return [*image_files(sweep), *dict.fromkeys(file for score in scores for file in score.files)]
 
 
 def image_files(sweep: Sweep) -> list[str]:

@@ -38,8 +38,9 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
     A value that equals the published one of the network becomes null, which means the same.
     """
     method = cell.method
+    files = {"weights", "manifold_weights"}
     settings = method.model_dump(
-        exclude={"features": True, "groups": VALUE_SETTINGS, "score": {"weights"}}
+        exclude={"features": True, "groups": VALUE_SETTINGS, "score": files}
     )
     for key in ignored_settings(cell.mode, method):
         section, name = key.split(".")

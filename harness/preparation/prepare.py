@@ -71,7 +71,7 @@ class _Preparation:
         """Return the run of a cell."""
         method, data = cell.method, self._count_as(cell, cell.data)
         trained_on = [self._count_as(cell, name) for name in method.score.trained_on or ()]
-        chosen = self._classifier(method.score.weights, *trained_on)
+        chosen = self._classifier(method.score.files, *trained_on)
         values_key, values_digest = self._values(data, method.groups, method.features)
         return Run(
             sweep=self._sweep.name,
@@ -154,18 +154,17 @@ class _Preparation:
         return self._put(f"{name}.json", record.to_json())
 
     @cache
-    def _classifier(self, weights: str | None, *trained_on: DataSet) -> ChosenClassifier:
-        """Return the classifier that scores a cell's images.
+    def _classifier(self, files: tuple[str, ...], *trained_on: DataSet) -> ChosenClassifier:
+        """Return the classifier that scores a cell's images; `files` are of weights it reads.
 
         One is trained on the same data sets for all runs, so that their scores compare.
         """
-        if weights:
-            path = Path(weights).expanduser()
-            if not path.is_file():
-                raise UserError(f"score.weights: {path}: not a file; give a file of weights")
-            return ChosenClassifier(None, sha256_of_file(path))
+        for path in map(Path, files):
+            if not path.expanduser().is_file():
+                raise UserError(f"score: {path} is not a file; give a file of weights")
+        digests = [sha256_of_file(Path(file).expanduser()) for file in files]
         if not trained_on:
-            return ChosenClassifier(None, None)
+            return ChosenClassifier(None, " ".join(digests) or None)
 
         def train() -> bytes:
             self._progress("training the classifier", 0, None)
@@ -174,7 +173,7 @@ class _Preparation:
         name = classifier.classifier_name(self._store, trained_on)
         key = self._store.once(f"{self._sweep.name}/classifier/{name}", train)
         _, _, digest = read_trained(self._store.local(key))
-        return ChosenClassifier(key, digest)
+        return ChosenClassifier(key, " ".join((digest, *digests)))
 
     @cache
     def _measure_real_images(

@@ -30,7 +30,7 @@ from harness.storage.store import Store
 
 BATCH = 50
 """Real images classified at a time."""
-CLASSIFIER_SETTINGS = {"classifier", "weights", "trained_on", "precision"}
+CLASSIFIER_SETTINGS = {"classifier", "weights", "trained_on", "precision", "manifold_features"}
 """Settings of the score that features depend on."""
 
 
@@ -40,7 +40,7 @@ class ChosenClassifier(NamedTuple):
     key: str | None
     """Store key of the file of a classifier that the sweep trains."""
     digest: str | None
-    """Hash of that file, or of the file of weights that the settings name."""
+    """Hashes of that file, and of the files of weights that the settings name."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from featgan import precision
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
-from featgan.scores.score import Score, load_classifier
+from featgan.scores.score import Score, load_classifier, load_manifold
 from featgan.scores.small_cnn import network, prepare
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
@@ -94,7 +94,9 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
     """Train for about `seconds`, and compute a score with the metrics of `real` real images."""
     images = RandomImages(method)
     classifier = _classifier(method, device)
-    real_features = torch.randn(real, classifier.head.in_features, device=classifier.device)
+    blank = torch.zeros((1, 3, method.image_size, method.image_size), dtype=torch.uint8)
+    columns = classifier.features_and_logits(blank)[0].shape[1]
+    real_features = torch.randn(real, columns, device=classifier.device)
     steps = 1
     if on_gpu := device.type == "cuda":
         torch.cuda.empty_cache()  # of the kind measured before
@@ -107,7 +109,7 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
         images,
         np.resize(np.arange(1, method.groups.k + 1), len(images)),
         plan("conventional", method.groups.k, training.stage_epochs),
-        Score(classifier, method.score, FeatureStatistics(real_features)),
+        Score(classifier, method.score, FeatureStatistics(real_features, classifier.width)),
         gan=method.gan,
         training=training,
         seed=0,
@@ -141,7 +143,14 @@ def _classifier(method: Method, device: torch.device) -> Classifier:
         return load_classifier(method.score, device)
     dtype, (body, head) = precision.resolve(method.score.precision, device), network(classes=10)
     return Classifier(
-        name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
+        name="none",
+        digest="",
+        prepare=prepare,
+        body=body,
+        head=head,
+        device=device,
+        dtype=dtype,
+        manifold=load_manifold(method.score, device),
     )
 
 

@@ -40,8 +40,7 @@ def trainable(
 ) -> None:
     """Tune's function trainable: run one trial on a node that is fit for it."""
     run = runs[config["run"]]
-    weights = run.cell.method.score.weights
-    files = [weights] if weights else []
+    files = run.cell.method.score.files
     preflight.check_this_node(store, run.groups_key, versions, files, options.gpu)
     reported = -math.inf
 

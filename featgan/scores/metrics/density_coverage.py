@@ -12,6 +12,7 @@ def density_coverage(real: FeatureStatistics, generated: Tensor) -> tuple[float,
 
     Density is the number of real images' balls that a generated image lies in, divided by the
     neighbours in a ball; coverage is the share of real images with a generated one in their ball.
+    Coverage depends on the numbers of images of both kinds: compare at equal numbers.
     """
     reach, nearest, inside = real.radii(DENSITY_NEIGHBOURS), [], []
     for block in distances(generated.double(), real.features):

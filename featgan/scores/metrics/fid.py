@@ -11,6 +11,9 @@ def frechet_distance(real: FeatureStatistics, generated: Tensor) -> float:
 
     |μ₁ - μ₂|² + tr Σ₁ + tr Σ₂ - 2 tr √(Σ₁ Σ₂), in float64. With Σ₁ = AᵀA and Σ₂ = BᵀB the last
     trace is the sum of the singular values of ABᵀ, computed from the smaller of its Gram matrices.
+
+    It is biased upwards, the more the fewer images there are: compare at equal numbers, and with
+    more images than features.
     """
     generated = generated.double()
     root, spread = real.once("root", lambda: _root(real.features)), _spread(generated)
