@@ -12,16 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featgan.features import network
+from featgan.features import network, packaged
 from featgan.features.settings import FeatureSettings
 from featgan.weights import State
 
 MEANS = {
     "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255),
     "keras": (123.68, 116.779, 103.939),
+    "lite": (packaged.MEAN,) * 3,
 }
-"""Means of ImageNet's channels, red first, in grey levels."""
-DEVIATIONS = {"torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255), "keras": (1.0, 1.0, 1.0)}
+"""Means of the channels, red first, in grey levels."""
+DEVIATIONS = {
+    "torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    "keras": (1.0, 1.0, 1.0),
+    "lite": (packaged.DEVIATION,) * 3,
+}
 
 
 class FeatureCounter:

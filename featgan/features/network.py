@@ -1,4 +1,4 @@
-"""The network whose outputs are counted: any of torchvision's classifiers, cut after a layer.
+"""The network whose outputs are counted, cut after a layer: torchvision's, or the packaged one.
 
 A layer has the name that torchvision's feature extraction gives it. The weights of the remaining
 network are a dictionary (`State`), so that one copy can be shared by all processes of a machine.
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featgan.errors import UserError, first_line
+from featgan.features import packaged
 from featgan.features.keras_weights import read_keras_vgg16
-from featgan.features.settings import KERAS_SUFFIXES, FeatureSettings
+from featgan.features.settings import KERAS_SUFFIXES, PACKAGED, FeatureSettings
 from featgan.weights import State, read_weights, weights_file
 
 SETTING = "features.weights"
@@ -32,7 +33,7 @@ class CutNetwork(nn.Module):
     def __init__(self, settings: FeatureSettings) -> None:
         super().__init__()
         with torch.device("meta"):
-            network = _whole(settings.network).eval()
+            network = _whole(settings).eval()
         layer = settings.layer
         # training differs, by dropout for instance, and is not used
         names = get_graph_node_names(network, suppress_diff_warning=True)[1]
@@ -66,7 +67,7 @@ def load(settings: FeatureSettings, setting: str = SETTING) -> State:
     if settings.weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
-            found = _whole(settings.network).state_dict()
+            found = _whole(settings).state_dict()
     else:
         file, _ = _file(settings, setting)
         keras = settings.network == "vgg16" and file.suffix in KERAS_SUFFIXES
@@ -110,26 +111,32 @@ def output_count(settings: FeatureSettings) -> int:
     return found[0].numel()
 
 
-def _whole(name: str) -> nn.Module:
-    """Return torchvision's network with random weights."""
+def _whole(settings: FeatureSettings) -> nn.Module:
+    """Return the network with random weights."""
+    name = settings.network
+    if name == PACKAGED[0]:
+        return packaged.build(settings.input_size)
     _check_name(name)
     return torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {}))
 
 
 def _file(settings: FeatureSettings, setting: str = SETTING) -> tuple[Path, str]:
     """Return the weights' file and SHA-256; `imagenet` is torchvision's first for the network."""
-    _check_name(settings.network)
-    published = torchvision.models.get_model_weights(settings.network)
-    url = getattr(published, "IMAGENET1K_V1", published.DEFAULT).url
-    path = None if settings.weights == "imagenet" else settings.weights
-    return weights_file(path, url, setting)
+    path, url = settings.weights, ""
+    if path == "packaged":
+        path = str(packaged.weights_path())
+    elif settings.network != PACKAGED[0]:
+        _check_name(settings.network)
+        published = torchvision.models.get_model_weights(settings.network)
+        url = getattr(published, "IMAGENET1K_V1", published.DEFAULT).url
+    return weights_file(None if path == "imagenet" else path, url, setting)
 
 
 def _check_name(name: str) -> None:
     """Raise `UserError` unless torchvision has a classifier of this name."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        near = get_close_matches(name, known, n=4, cutoff=0.4) or known
+        near = get_close_matches(name, [*known, PACKAGED[0]], n=4, cutoff=0.4) or known
         raise UserError(
             f"features.network: torchvision has no classifier {name!r}; near: {', '.join(near)}"
         )

@@ -1,7 +1,7 @@
 """Settings of the feature counts and of the groups, and the names they accept; needs no torch."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,8 +10,13 @@ from featgan.user_code import choice
 
 PAPER_LAYER = ("vgg16", "classifier.0")
 """Network and layer of the paper: VGG16's first fully connected layer, by torchvision's names."""
+PACKAGED = ("efficientnet_lite0", "_bn1")
+"""The network that is installed with its weights, and its last convolution's layer."""
+NAMED_WEIGHTS = ("imagenet", "packaged", "random")
+"""Values of `features.weights` that are no file."""
 KERAS_SUFFIXES = (".h5", ".hdf5")
 """Suffixes of Keras' weight files."""
+Preprocessing = Literal["torchvision", "keras", "lite"]
 GROUPINGS = ("kmeans", "quantile", "balanced")
 """Built-in values of `groups.method`."""
 IMAGE_VALUES = {
@@ -30,26 +35,48 @@ class FeatureSettings(Settings):
     """The network that counts the features of an image."""
 
     network: str = "vgg16"
-    """The network: any of torchvision's classifiers by its name there, such as `resnet50`."""
+    """The network: any of torchvision's classifiers by its name there, such as `resnet50`, or
+    `efficientnet_lite0`."""
     layer: str = "classifier.0"
-    """The layer whose positive outputs are counted, by torchvision's name; VGG16's fc1 by
-    default."""
+    """The layer whose positive outputs are counted, by torchvision's name. By default VGG16's fc1,
+    or for `efficientnet_lite0` its last convolution, `_bn1`."""
     weights: str = "imagenet"
-    """The network's weights: `imagenet` (torchvision's, downloaded), `random`, or a file of
-    torchvision's (`.pth`, `.safetensors`) or of Keras' VGG16 (`.h5`)."""
+    """The network's weights: `imagenet` (torchvision's, downloaded), `packaged` (of
+    `efficientnet_lite0`, installed), `random`, or a file of torchvision's (`.pth`, `.safetensors`)
+    or of Keras' VGG16 (`.h5`)."""
     seed: int = Field(default=0, ge=0)
     """Seed of the `random` weights."""
     input_size: int = Field(default=224, ge=32, le=1024)
     """Side, in pixels, of the square images that the network is given."""
-    preprocessing: Literal["torchvision", "keras"] | None = None
-    """Preprocessing that the weights were trained with: `torchvision` (RGB, mean 0, deviation 1)
-    or `keras` (BGR, mean 0); null: `keras` for a Keras file (`.h5`), else `torchvision`."""
+    preprocessing: Preprocessing | None = None
+    """Preprocessing that the weights were trained with: `torchvision` (RGB, mean 0, deviation 1),
+    `keras` (BGR, mean 0) or `lite` (RGB, about -1 to 1); null: `keras` for a Keras file (`.h5`),
+    `lite` for `efficientnet_lite0`, else `torchvision`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_layer(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("network") == PACKAGED[0]:
+            return {"layer": PACKAGED[1]} | given
+        return given
+
+    @model_validator(mode="after")
+    def _fitting_weights(self) -> Self:
+        packaged = self.network == PACKAGED[0]
+        if self.weights == ("imagenet" if packaged else "packaged"):
+            raise ValueError(
+                f"weights {self.weights} are not those of {self.network}; "
+                f"set weights to {'packaged' if packaged else 'imagenet'}"
+            )
+        return self
 
     @property
-    def trained_with(self) -> Literal["torchvision", "keras"]:
+    def trained_with(self) -> Preprocessing:
         """The preprocessing, with null resolved."""
         if self.preprocessing is not None:
             return self.preprocessing
+        if self.network == PACKAGED[0]:
+            return "lite"
         return "keras" if Path(self.weights).suffix in KERAS_SUFFIXES else "torchvision"
 
     @property

@@ -1,24 +1,28 @@
 """Classifiers of the scores: uint8 images in, features and logits out.
 
-`inception` is the Inception-v3 of the literature, through torch-fidelity's extractor; `trained`
-is the small CNN of `small_cnn.py`. All are frozen and in eval mode, with batch norms folded into
-convolutions.
+`inception` is the Inception-v3 of the literature, through torch-fidelity's extractor; `packaged`
+is EfficientNet-Lite0; `trained` is the small CNN of `small_cnn.py`. All are frozen and in eval
+mode; the batch norms of the first and the last are folded into convolutions.
 """
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from featgan.errors import UserError
+from featgan.features import packaged
 from featgan.weights import published_digits, read_weights, weights_file
 
 INCEPTION_SIZE = 299
 """Side, in pixels, of the images that Inception-v3 was trained with."""
+PACKAGED_SIZE = 128
+"""Side, in pixels, of EfficientNet-Lite0's images: a third of the time of the training's 224."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,31 @@ def load_inception(
         prepare=_prepare_inception,
         body=nn.Sequential(*layers, nn.Flatten()),
         head=network.fc,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _prepare_packaged(images: Tensor) -> Tensor:
+    pixels = (images.float() - packaged.MEAN) / packaged.DEVIATION
+    return nn.functional.interpolate(pixels, PACKAGED_SIZE, mode="bicubic", antialias=True)
+
+
+def load_packaged(device: torch.device, dtype: torch.dtype = torch.float32) -> Classifier:
+    """Load EfficientNet-Lite0, which is installed with its weights."""
+    setting = "score.classifier"
+    file, digest = weights_file(str(packaged.weights_path()), "", setting)
+    with torch.device("meta"):
+        network = packaged.build(PACKAGED_SIZE)
+    network.load_state_dict(read_weights(file, setting), assign=True)
+    head = cast(nn.Linear, network._fc)
+    network._fc = nn.Identity()
+    return Classifier(
+        name=f"efficientnet-lite0-{PACKAGED_SIZE}px",
+        digest=digest,
+        prepare=_prepare_packaged,
+        body=network,
+        head=head,
         device=device,
         dtype=dtype,
     )

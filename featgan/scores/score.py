@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan import precision
-from featgan.scores.classifiers import Classifier, Manifold, load_inception
+from featgan.scores.classifiers import Classifier, Manifold, load_inception, load_packaged
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
 from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
@@ -118,6 +118,8 @@ def load_classifier(
     dtype = precision.resolve(settings.precision, device)
     if settings.classifier == "inception":
         classifier = load_inception(settings.weights, device, dtype)
+    elif settings.classifier == "packaged":
+        classifier = load_packaged(device, dtype)
     elif trained is None:
         raise ValueError("the file of the trained classifier is missing")
     else:

@@ -55,8 +55,9 @@ METRICS = {
 class ScoreSettings(Settings):
     """The scores of generated images."""
 
-    classifier: Literal["inception", "trained"] = "inception"
-    """The literature's Inception-v3, or a small CNN that the sweep trains."""
+    classifier: Literal["inception", "trained", "packaged"] = "inception"
+    """The literature's Inception-v3, a small CNN that the sweep trains, or EfficientNet-Lite0 with
+    ImageNet's 1,000 classes, which needs neither labels nor a download."""
     weights: str | None = None
     """File of the Inception-v3's weights; null: they are downloaded once."""
     trained_on: list[str] | None = Field(None, min_length=1)
@@ -91,8 +92,10 @@ class ScoreSettings(Settings):
                 f"metrics: precision_recall needs a count over {MANIFOLD_NEIGHBOURS}, "
                 f"not {self.count}"
             )
-        if self.weights is not None and self.classifier == "trained":
-            raise ValueError("weights belongs to the classifier inception; trained has its own")
+        if self.weights is not None and self.classifier != "inception":
+            raise ValueError(
+                f"weights belongs to the classifier inception; {self.classifier} has its own"
+            )
         if self.manifold_weights is not None and self.manifold_features == "classifier":
             raise ValueError("manifold_weights belongs to manifold_features: vgg16")
         if self.trained_on is not None and self.classifier != "trained":

@@ -21,7 +21,7 @@ from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import count_type
-from featgan.features.settings import FeatureSettings
+from featgan.features.settings import NAMED_WEIGHTS, FeatureSettings
 from featgan.images.decode import DECODING, FORMATS, RESIZE
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
@@ -73,7 +73,7 @@ class DataSetBuilder:
             "network": features.network,
             "layer": features.layer,
             # of a file its hash alone: moving it changes no count
-            "weights": features.weights if features.weights in ("imagenet", "random") else "file",
+            "weights": features.weights if features.weights in NAMED_WEIGHTS else "file",
             "weights_sha256": network.identity(features),
             "input_size": features.input_size,
             "preprocessing": features.trained_with,

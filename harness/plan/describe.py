@@ -63,6 +63,11 @@ def notes(sweep: Sweep) -> list[str]:
             f"{' and '.join(trained_on)}: it compares the runs of this sweep with each other, and "
             "with no published score."
         )
+    if any(method.score.classifier == "packaged" for method in methods):
+        found.append(
+            "The Inception Score uses EfficientNet-Lite0 in Inception-v3's place: it compares with "
+            "no published score."
+        )
     if sweep.pilot:
         found.append("A pilot: runs whose scores fell behind were stopped; not for results.")
     if not all(method.training.deterministic for method in methods):

@@ -11,7 +11,7 @@ from featgan.scores.settings import ScoreSettings
     [
         ({"count": 19, "splits": 10}, "under 2 images each"),
         ({"classifier": "trained", "weights": "a.pth"}, "trained has its own"),
-        ({"classifier": "torchvision"}, "Input should be 'inception' or 'trained'"),
+        ({"classifier": "torchvision"}, "Input should be 'inception', 'trained' or 'packaged'"),
         ({"metrics": ["fid", "fid"]}, "same name: fid, fid"),
         ({"metrics": ["precision_recall"], "count": 3, "splits": 1}, "needs a count over 3, not 3"),
         ({"manifold_weights": "vgg16.pth"}, "belongs to manifold_features: vgg16"),

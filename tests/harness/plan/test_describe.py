@@ -44,6 +44,7 @@ def test_a_sweep_is_described_where_its_images_are_missing():
             {"score": {}, "features": {"weights": "random", "network": "resnet18", "layer": "fc"}},
             ["come from resnet18 fc with random"],
         ),
+        ({"score": {"classifier": "packaged"}}, ["EfficientNet-Lite0 in Inception-v3's place"]),
         ({"score": {}, "training": {"deterministic": False}}, ["a repeated run may differ"]),
         ({"score": {}, "pilot": {"grace": 1}}, ["not for results"]),
     ],
