@@ -76,7 +76,7 @@ def load(settings: FeatureSettings, setting: str = SETTING) -> State:
         fits = name in found and found[name].shape == empty.shape
         if not (fits and found[name].isfinite().all()):
             cause = f"{name} is missing, not finite or of another shape"
-            if name.startswith(f"{settings.layer}."):
+            if settings.network == "vgg16" and name.startswith(f"{settings.layer}."):
                 cause += "; torchvision's IMAGENET1K_FEATURES and Keras' include_top=False hold"
                 cause += " only the layers before it: use IMAGENET1K_V1 or include_top=True"
             raise UserError(f"{setting}: {settings.weights} is not {settings.network}'s: {cause}")

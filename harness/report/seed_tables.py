@@ -185,9 +185,10 @@ def metric_table(block: Block) -> Table:
         *((Column(str(name), 3), values) for name, values in means.items()),
     ]
     how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
+    watched = {run.settings["stages"]["watch"] for run in runs["record"]}
     notes = [
-        f"Means over runs, of the images of the score. How: {how}. "
-        "A peak is the score's, unless stages.watch names a metric."
+        f"Means over runs, of the images of the score, at peaks of {' or '.join(sorted(watched))}. "
+        f"How: {how}."
     ]
     last: dict[str, Value] = {}
     if len(runs) and block.real and block.real.metrics:
@@ -195,7 +196,7 @@ def metric_table(block: Block) -> Table:
     if block.real and block.real.metrics_images:
         part, others = block.real.metrics_images
         notes.append(
-            f"Real images: {part:,} of them against the {others:,} others. FID and KID depend on "
+            f"Real images: {part:,} of them against the {others:,} others. Distances depend on "
             "how many images are compared: this row is a bound of the others only where theirs, "
             "n and real, are alike."
         )

@@ -142,7 +142,8 @@ def run_record(
                 "stage_epochs": len(scores[0]) * every,
                 "evaluate_every": every,
                 "batch_size": 64,
-            }
+            },
+            "stages": {"watch": "score"},
         },
         status=status,
         reason=reason,

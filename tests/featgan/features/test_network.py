@@ -111,6 +111,8 @@ def test_weights_of_a_file(tmp_path: Path, kind: str) -> None:
     assert network.identity(chosen) == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(UserError, match=r"is not resnet34's: layer1\.2.* is missing"):
         network.load(settings(weights=str(path), network="resnet34", layer="layer3"))
+    with pytest.raises(UserError, match=r"of another shape$"):
+        network.load(settings(weights=str(path), network="resnet34", layer="layer1"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "not finite"])

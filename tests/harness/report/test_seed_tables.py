@@ -191,6 +191,7 @@ def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_r
         save_run(tmp_path, run.model_copy(update={"evaluations": scored}))
     metrics = table(tmp_path, "metrics-a")
     assert metrics.rows == [["x", 2, 7.0]]
+    assert "at peaks of score. How" in metrics.notes[0]
     save_real(tmp_path, "a", 6.5, metrics={"fid": 1.5, "kid": 0.1})
     assert "400 of them against the 500 others" in table(tmp_path, "metrics-a").notes[1]
     assert table(tmp_path, "metrics-a").rows[1] == ["real images", None, 1.5]
