@@ -30,7 +30,6 @@ MAGIC = re.compile(
     re.DOTALL,
 )
 """How images begin, in a file whose ending says nothing."""
-ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}
 SYSTEM = ("__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin")
 """Names, next to those with a dot, that systems leave in folders; in lower case."""
 MOST_BYTES = 2**30
@@ -95,9 +94,8 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
-        seen = f" (skipped: {describe(skipped)})" if skipped else ""
-        hint = "; unpack the archives" if ARCHIVES & skipped.keys() else ""
-        raise UserError(f"data: no images in {without}{seen}{hint}")
+        seen = describe(skipped) or "nothing"
+        raise UserError(f"data: no images in {without}; skipped: {seen} (archives: unpack them)")
 
 
 def synset_names(path: str) -> dict[str | None, str]:
@@ -123,15 +121,17 @@ def is_hidden(path: str) -> bool:
 
 
 def _kind(path: str) -> tuple[str, bool | None]:
-    """Return the ending of a file, and whether it is that of an image; None if it says nothing.
+    """Return the kind of a file below a folder, by its path, and whether it is that of an image.
 
-    What follows an ending is not part of it: `.jpg?w=600`, `.jpg_large`.
+    None: the ending says nothing. What follows one is not part of it: `.jpg?w=600`, `.jpg_large`.
     """
+    if is_hidden(path):
+        return "hidden", False
     found = re.match(r"\.[a-z][a-z0-9]*", os.path.splitext(path.lower())[1])
-    ending = found[0] if found else ""
+    ending = found[0] if found else "without ending"
     if ending in ENDINGS:
         return ending, True
-    return ending or "without ending", False if any(OTHERS.guess_type(f"x{ending}")) else None
+    return ending, False if found and any(OTHERS.guess_type(f"x{ending}")) else None
 
 
 def absolute(path: str) -> str:
@@ -203,20 +203,18 @@ def _find_local(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, 
                     yield number, None
                 continue
             visited[real] = number
-            names = [*sorted(inner), *files]
-            inner[:] = sorted(name for name in inner if not is_hidden(os.fsdecode(name)))
-            for name in names:
+            inner.sort()
+            for name in [*inner, *files]:
                 path = os.path.join(root, name)
-                ending, is_image = _kind(os.fsdecode(name))
-                if is_hidden(os.fsdecode(name)):
-                    skipped["hidden"] += 1
-                    continue
-                if name in inner and os.path.islink(path):
+                kind, is_image = _kind(os.fsdecode(name))
+                if name in inner and kind == "hidden":
+                    inner.remove(name)
+                elif name in inner and os.path.islink(path):
                     waiting.append((number, path))
                 if is_image or (is_image is None and MAGIC.match(_head(path))):
                     yield number, (os.path.relpath(path, tops[number]), path, *state_of(path))
                 elif name not in inner:
-                    skipped[ending] += 1
+                    skipped[kind] += 1
 
 
 def _head(path: bytes) -> bytes:
@@ -265,13 +263,10 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
     system, top = connect(uri)
     length = len(top.strip("/")) + 1
     try:
-        found = system.find(top, detail=True)
-        if not found and not system.isdir(top):
+        files = system.find(top, detail=True)
+        if not files and not system.isdir(top):
             raise FileNotFoundError("there is no such folder")
-        files = {
-            path: info for path, info in found.items() if not is_hidden(path.lstrip("/")[length:])
-        }
-        kinds = {path: _kind(path) for path in files}
+        kinds = {path: _kind(path.lstrip("/")[length:]) for path in files}
         unknown = [path for path, (_, is_image) in kinds.items() if is_image is None]
         heads = dict(
             zip(unknown, system.cat_ranges(unknown, 0, 32, on_error="return"), strict=True)
@@ -279,10 +274,8 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error
-    if len(found) > len(files):
-        skipped["hidden"] += len(found) - len(files)
     for path, info in files.items():
-        ending, is_image = kinds[path]
+        kind, is_image = kinds[path]
         head = heads.get(path)
         if is_image or (isinstance(head, bytes) and MAGIC.match(head)):
             place = path.lstrip("/")
@@ -290,7 +283,7 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
             problem = _oversize(info.get("size") or 0)
             yield place[length:].encode(), f"{scheme}://{place}".encode(), stamp, problem
         else:
-            skipped[ending] += 1
+            skipped[kind] += 1
 
 
 def connect(uri: str) -> tuple[Any, str]:

@@ -152,7 +152,7 @@ def test_images_that_are_zipped_or_elsewhere_are_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "aligned")
     (tmp_path / "img_align_celeba.zip").write_bytes(b"PK")
     with pytest.raises(
-        UserError, match=r"no images in .*: 1 \.txt, 1 \.zip\); unpack the archives"
+        UserError, match=r"no images in .*: 1 \.txt, 1 \.zip \(archives: unpack them\)"
     ):
         Listing.of(found.find(32))
 
