@@ -20,6 +20,7 @@ TOPICS = (
     "Images",
     "Names",
     "Files that are read back",
+    "Verdicts",
     "Faults",
     "Load",
     "Exposure",

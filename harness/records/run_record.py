@@ -84,3 +84,15 @@ class RunRecord(Sealed):
     started: str
     updated: str
     """ISO 8601, UTC."""
+
+    @property
+    def images_to_peak(self) -> int:
+        """Number of images, with repetitions, trained on in `epochs_to_peak`."""
+        training = self.settings.get("training", {})
+        of_epoch = (training.get("epoch_steps") or 0) * training.get("batch_size", 0)
+        return sum((stage.peak_epoch or 0) * (of_epoch or stage.images) for stage in self.stages)
+
+    @property
+    def choices(self) -> int:
+        """Number of evaluations of the last stage, among which the kept model is chosen."""
+        return sum(evaluation.stage == len(self.stages) for evaluation in self.evaluations)

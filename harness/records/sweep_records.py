@@ -116,6 +116,8 @@ class Rescored(_Record):
     """Protocol of `fresh_scores`: that of the run's evaluations."""
     fresh_scores: list[float]
     """A score for each disjoint set of as many images as an evaluation has."""
+    last_fresh_scores: list[float] = Field([])
+    """The same of the generator of the last evaluation, which nothing has chosen."""
     qualities: Qualities
     feature_counts: CountStatistics
     """Feature counts of generated images."""

@@ -40,14 +40,15 @@ QUALITIES = [field.name for field in fields(Qualities) if field.name != "images"
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(("data", "mode", "seed", "axes", "protocol", "status", "name"), object),
     **dict.fromkeys(("outcome", "pattern", "label", "record", "metrics"), object),
-    **dict.fromkeys(("epochs_to_peak", "epochs_spent"), int),
-    **dict.fromkeys(
-        ("final_score", "score_sd", "best_score", "spread", "seconds", "fresh_score"), float
-    ),
+    **dict.fromkeys(("epochs_to_peak", "images_to_peak", "epochs_spent", "choices"), int),
+    **dict.fromkeys(("final_score", "score_sd", "best_score", "spread", "seconds"), float),
+    **dict.fromkeys(("fresh", "fresh_sd", "fresh_last", "fresh_last_sd"), float),
     **{"rescore": float, "rescore_protocol": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
 """Columns of the frame; a missing float is NaN."""
+LOWEST_SCORE = 1.0
+"""The lowest Inception Score; that of a run which diverged, wherever scores are compared."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ class Block:
             yield cast(Axes, axes), runs
 
     def by_seed(self, column: str) -> pd.DataFrame:
-        """Return a column of the finished runs as [pattern, seed]; NaN where there is none."""
-        return self.finished.pivot(index="pattern", columns="seed", values=column)
+        """Return a column of finished runs, fresh scores of diverged ones too: [pattern, seed]."""
+        runs = self.runs if column in ("fresh", "fresh_last") else self.finished
+        return runs.pivot(index="pattern", columns="seed", values=column)
 
-    def paired(self, column: str, a: str, b: str) -> np.ndarray:
-        """Return values [2, seeds] of two patterns, over the seeds for which both have one."""
-        return self.by_seed(column).reindex([a, b]).dropna(axis=1).to_numpy()
+    def pair(self, column: str, a: str, b: str) -> pd.DataFrame:
+        """Return values [2, seeds] of two patterns; NaN where there is none."""
+        return self.by_seed(column).reindex([a, b])
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,15 @@ class SweepResults:
         | pattern, label | JSON of the cell without its seed; mode and axes for people |
         | planned | how many seeds the sweep asks for |
         | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
+        | images_to_peak, choices | properties of its record |
+        | collapsed | True if it finished and makes nearly one image only |
         | counts | True if finished with scores, and so part of means and best of n |
         | best | True if its pattern's best of n: the first of the highest best scores |
         | metrics, spread, score_sd | those of the evaluation that is its final score |
         | seconds | all that it spent |
         | rescore, rescore_protocol | the score with many images, and its protocol |
-        | fresh_score | mean of its fresh scores, if they are of its protocol |
+        | fresh, fresh_sd | mean and sd of its fresh scores, if they are of its protocol |
+        | fresh_last, fresh_last_sd | of its last evaluation's generator |
         | outlines, ..., feature_count, feature_count_sd | of its generated images |
         | record | the RunRecord |
         """
@@ -211,6 +216,9 @@ class SweepResults:
         frame["planned"] = np.maximum(frame["pattern"].map(planned), begun)
         scored = np.isfinite(frame[["final_score", "best_score"]].to_numpy()).all(axis=1)
         frame["counts"] = (frame["status"] == "finished") & scored
+        alike = (frame["near_duplicates"] > 0.5) | (frame["spread"] < 1)
+        low = frame["fresh"].fillna(frame["final_score"]) < 1.02 * LOWEST_SCORE
+        frame["collapsed"] = (frame["status"] == "finished") & (alike | low)
         counting = frame[frame["counts"]].groupby(["pattern", "protocol"])["best_score"]
         frame["best"] = frame.index.isin(counting.idxmax())
         return frame
@@ -227,6 +235,8 @@ class SweepResults:
             "pattern": _key(run.cell, without="seed"),
             "label": ", ".join([run.cell["mode"], *(f"{key}={value}" for key, value in axes)]),
             "metrics": {},
+            "images_to_peak": run.images_to_peak,
+            "choices": run.choices,
             "seconds": sum(vars(run.seconds).values()),
             "record": run,
         }
@@ -239,8 +249,11 @@ class SweepResults:
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
             row |= {"rescore": again.score, "rescore_protocol": again.protocol}
-            if again.fresh_scores and again.same_protocol == run.score_protocol:
-                row["fresh_score"] = np.mean(again.fresh_scores)
+            if again.same_protocol == run.score_protocol:
+                row |= _mean_and_sd("fresh", again.fresh_scores)
+                row |= _mean_and_sd("fresh_last", again.last_fresh_scores)
+        if run.status == "diverged":
+            row |= {"fresh": LOWEST_SCORE, "fresh_last": LOWEST_SCORE}
         return row
 
     @cached_property
@@ -305,6 +318,12 @@ def _axes(cell: Cell) -> Axes:
 def _key(cell: Cell, without: str = "") -> str:
     """Return JSON that is equal for equal cells; without the seed, for cells of one pattern."""
     return json.dumps({key: cell[key] for key in cell if key != without}, sort_keys=True)
+
+
+def _mean_and_sd(name: str, values: list[float]) -> dict[str, float]:
+    """Return fresh scores as columns of the frame."""
+    numbers = pd.Series(values, dtype=float)
+    return {name: numbers.mean(), f"{name}_sd": numbers.std()}
 
 
 def count_columns(counts: CountStatistics) -> dict[str, float]:

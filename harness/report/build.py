@@ -11,9 +11,6 @@ from harness.report.paper_tables import group_tables, run_tables, score_tables
 from harness.report.seed_tables import seed_tables
 from harness.report.table import escape_markdown
 
-STUCK = 1.0
-"""Spread over generated images, in grey levels, under which all are one image to the eye."""
-
 
 def make(folder: Path, reach: float | None = None) -> SweepResults:
     """Write tables, figures and report into a sweep's folder; return the results they show.
@@ -89,8 +86,8 @@ def state(results: SweepResults) -> list[str]:
         status.capitalize(): by_status.get(status, [])
         for status in ("running", "interrupted", "diverged", "stopped", "failed")
     }
-    stuck = finished[finished["spread"] < STUCK]
-    named[f"Stuck on one image at their last peak (spread under {STUCK:g})"] = [*stuck["name"]]
+    collapsed = "Collapsed (nearly all images alike, or a score that is nearly the lowest)"
+    named[collapsed] = [*frame["name"][frame["collapsed"]]]
     named["Continued on another device or PyTorch, so not exactly repeatable"] = [
         # an entry of `machines` is `host: device, PyTorch`
         name

@@ -1,113 +1,208 @@
-"""The paper's claims against this sweep: a verdict on each.
+"""The claims of a sweep: a verdict on each, and the sentence that says it.
 
-The authors judged outlines and colours by eye; `featgan.scores.image_quality` measures them. A
-claim is supported, contradicted or undecided by paired differences over seeds.
+The claims named before the first run was scored are one family: they are supported or contradicted
+at a p-value that is corrected for all of them. Other claims are exploratory, without a verdict.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
+from featgan.scores.image_quality import GREY
+from harness.plan.claims import PAPER_CLAIMS, Claim, parse_claim
+from harness.plan.power import LEVEL, seeds_needed
+from harness.plan.settings import FEWEST_SEEDS
 from harness.records.sweep_results import SweepResults
-from harness.report.statistics import Comparison, compare
-from harness.report.table import Column, Table, Value
+from harness.report.seed_tables import DIFFERENCE
+from harness.report.statistics import Comparison, compare, sequential, step_down
+from harness.report.table import Column, Table, Value, signed
 
-ENOUGH_SEEDS = 6
-"""Fewest seeds whose differences all have one sign by chance in under 5% of sweeps: 2 / 2^6."""
+COLUMNS = {"kept_score": "fresh", "end_score": "fresh_last"}
+"""Columns of the runs by measure; those of other measures have the measure's name."""
+DECISIONS = ("undecided", "supported", "contradicted")
+POWER = 0.8
+"""Power with which as many seeds as are named would decide a claim."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim that one mode is above (`sign` 1) or below (-1) another in a measure."""
+class Answer:
+    """What a sweep says of a claim on one data set."""
 
-    first: str
-    verb: str
-    second: str
-    measure: str
-    """Column of the runs' frame."""
-    sign: int
-    digits: int
+    claim: str
+    data: str
+    verdict: str
+    remarks: tuple[str, ...] = ()
+    found: Comparison | None = None
+    """First minus second mode; None for a claim that no seed varies."""
+    corrected: float = np.nan
+    """The p-value corrected for the family; NaN of a claim that is not tested."""
 
     @property
-    def text(self) -> str:
-        """Sentence of the claim."""
-        return f"{self.first} {self.verb} {self.second}"
+    def sentence(self) -> str:
+        """The claim with its numbers and verdict."""
+        text = f"{self.claim[0].upper()}{self.claim[1:]} on {self.data}: "
+        if found := self.found:
+            text += f"{signed(found.mean)}, "
+            if found.pairs > 1:
+                text += f"95% interval {signed(found.low)} to {signed(found.high)}, "
+                corrected = f" ({self.corrected:.2g} corrected)" if self.corrected >= 0 else ""
+                text += f"p = {found.p:.2g}{corrected}, "
+            text += f"{found.pairs} seed{'s' * (found.pairs > 1)}: "
+        return f"{text}{'; '.join([self.verdict, *self.remarks])}."
 
 
-CLAIMS = (
-    Claim("conventional", "ends with a higher score than", "descending", "final_score", 1, 3),
-    Claim("conventional", "ends with a higher score than", "ascending", "final_score", 1, 3),
-    Claim("descending", "needs fewer epochs to its peak than", "conventional",
-          "epochs_to_peak", -1, 0),
-    Claim("ascending", "needs fewer epochs to its peak than", "conventional",
-          "epochs_to_peak", -1, 0),
-    Claim("descending", "has clearer outlines than", "conventional", "outlines", 1, 3),
-    Claim("conventional", "has clearer outlines than", "ascending", "outlines", 1, 3),
-    Claim("ascending", "has stronger colours than", "conventional", "colour", 1, 1),
-    Claim("ascending", "makes more similar images than", "conventional", "diversity", -1, 1),
-    Claim("descending", "makes images with more features than", "ascending", "feature_count", 1, 1),
-)  # fmt: skip
+@dataclass(frozen=True)
+class _Question:
+    """A claim on the runs of one data set and further axes."""
+
+    claim: Claim
+    data: str
+    runs: pd.DataFrame
+    """Those of the two modes."""
+    values: pd.DataFrame
+    """Values [2, seeds] of first and second mode; NaN where there is none."""
+    untested: str
+    """Verdict on a claim that is not tested; empty for one of the family."""
+
+    @property
+    def spoiled(self) -> pd.Series:
+        """True for the seeds of which a run collapsed or diverged."""
+        bad = self.runs["collapsed"] | (self.runs["status"] == "diverged")
+        return self.values.columns.to_series().isin(self.runs["seed"][bad])
+
+
+def answers(results: SweepResults) -> list[Answer]:
+    """Return an answer to each claim on each data set, in the order of the claims."""
+    questions = [*_questions(results)]
+    differences = [q.values.iloc[0] - q.values.iloc[1] for q in questions]
+    verdicts = _verdicts(results, questions, differences)
+    whole = [d.mask(q.spoiled) for d, q in zip(differences, questions, strict=True)]
+    without = _verdicts(results, questions, whole)
+    given: dict[tuple[Claim, str], Answer] = {}
+    for question, (verdict, corrected, look) in zip(questions, verdicts, strict=True):
+        claim, pairs, remarks = question.claim, question.values.dropna(axis=1).to_numpy(), []
+        found, cleaned = compare(*pairs) if pairs.size else None, next(without)[0]
+        if results.plan.up_to and look:
+            remarks.append(f"decided at {look} seeds")
+        if found and found.pairs > 1 and verdict == "undecided":
+            level = LEVEL / sum(not question.untested for question in questions)
+            needed = found.mean and seeds_needed(abs(found.mean), found.sd, POWER, level)
+            more = f"{max(needed, found.pairs + 1):,}" if needed else "over 10,000"
+            remarks.append(f"{more} seeds would decide it")
+        if found and claim.measure == "kept_score":
+            choices = question.runs.groupby("pattern")["choices"].median()
+            first, second = choices[question.values.index]
+            remarks.append(f"chosen among {first:.0f} evaluations against {second:.0f}")
+        if found and found.skewed:
+            remarks.append("the differences look skewed, so p may be too low")
+        if (seeds := question.spoiled.sum()) and not question.untested:
+            remarks.append(f"without collapsed or diverged runs (in {seeds} seeds): {cleaned}")
+        text = f"{claim.first} training {claim.verb} {claim.second}"
+        answer = Answer(text, question.data, verdict, tuple(remarks), found, corrected)
+        given[claim, question.data] = answer
+    for (claim, data), answer in given.items():
+        end = given.get((replace(claim, measure="end_score"), data), answer)
+        both = {answer.verdict, end.verdict}
+        if claim.measure == "kept_score" and len(both & {*DECISIONS}) == 2:
+            comes = "may come" if "undecided" in both else "comes"
+            choosing = f"the end of training is {end.verdict}: the difference {comes} from choosing"
+            given[claim, data] = replace(answer, remarks=(*answer.remarks, choosing))
+    return [*given.values(), *_middle_groups(results), *_wider_counts(results)]
+
+
+def remarks(results: SweepResults) -> list[str]:
+    """Return what is true of all answers, a sentence each."""
+    found = [
+        "A seed varies initial weights, batches and noise, not the images, their groups or the "
+        "classifier: what is concluded holds for those."
+    ]
+    seeds = max((a.found.pairs for a in answers(results) if a.found), default=0)
+    if 0 < seeds < FEWEST_SEEDS:
+        least = f"the smallest p-value of {seeds} is {2 / 2**seeds:.2g}"
+        found.append(f"No verdict is possible with fewer than {FEWEST_SEEDS} seeds: {least}.")
+    return [*found, *results.plan.looks]
 
 
 def claim_table(results: SweepResults) -> Table:
-    """Return, for each claim of the paper, whether this sweep supports it, and by how much."""
-    rows = [row for claim in CLAIMS for row in _verdicts(results, claim)]
-    return Table(
-        "claims",
-        "Which of them this sweep supports",
-        [Column(name) for name in ("claim", "data", "supported?", "by how much", "seeds")],
-        [*rows, *_middle_groups(results), *_wider_counts(results)],
-        [
-            "Paired differences over seeds with Student's 95 % interval: supported or "
-            "contradicted where it leaves out zero, undecided where it does not. "
-            f"Under {ENOUGH_SEEDS} seeds all differences have one sign by chance in more than "
-            "5 % of sweeps.",
-        ],
-    )
+    """Return each claim with its verdict and numbers."""
+    rows: list[list[Value]] = []
+    for a in answers(results):
+        numbers = [getattr(a.found, name, None) for name in ("pairs", "mean", "low", "high", "p")]
+        said = "; ".join(a.remarks)
+        rows.append([a.claim, a.data, a.verdict, *numbers, a.corrected, said])
+    columns = [*map(Column, ("claim", "data", "verdict")), *DIFFERENCE, Column("remarks")]
+    notes = [
+        "First minus second mode: Student's 95 % interval, p of exact sign flips. A verdict: a p "
+        "under 0.05 by Westfall and Young's step-down over all tested claims, or the bound of a "
+        "look at growing numbers of seeds. A diverged run counts as the lowest score, 1."
+    ]
+    return Table("claims", "Claims", columns, rows, [*notes, *remarks(results)])
 
 
-def _verdicts(results: SweepResults, claim: Claim) -> Iterator[list[Value]]:
-    """Yield a claim's row for each data set and further axes that have runs of both modes."""
-    for block in results.blocks():
-        for axes, runs in block.by_axes():
-            by_mode = dict(zip(runs["mode"], runs["pattern"], strict=True))
-            if not {claim.first, claim.second} <= {*by_mode}:
-                continue
-            pairs = block.paired(claim.measure, by_mode[claim.first], by_mode[claim.second])
-            if pairs.size:
-                found = compare(*pairs)
-                size = f"{found.mean:+.{claim.digits}f}"
-                if found.pairs > 1:
-                    size += f" ({found.interval(claim.digits)})"
+def _questions(results: SweepResults) -> Iterator[_Question]:
+    """Yield the family's claims, then the exploratory ones, for all runs of both modes."""
+    family = [claim for text in results.plan.claims for claim in parse_claim(text)]
+    others = [c for text in (*results.plan.later, *PAPER_CLAIMS) for c in parse_claim(text)]
+    for claim in dict.fromkeys([*family, *others]):
+        column = COLUMNS.get(claim.measure, claim.measure)
+        for block in results.blocks():
+            for axes, runs in block.by_axes():
+                patterns = dict(zip(runs["mode"], runs["pattern"], strict=True))
+                if not {claim.first, claim.second} <= patterns.keys():
+                    continue
+                both = patterns[claim.first], patterns[claim.second]
+                values, runs = block.pair(column, *both), runs[runs["pattern"].isin(both)]
+                untested = "" if claim in family else "exploratory"
+                if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
+                    untested = "no verdict: the real images have no colour"
+                elif runs[column][runs["counts"]].isna().any():
+                    untested, values = "not decided: re-score first", values * np.nan
                 data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
-                yield [claim.text, data, verdict(found, claim.sign), size, found.pairs]
+                data += f" ({block.protocol})" if block.suffix else ""
+                if untested or values.notna().all().any():
+                    yield _Question(claim, data, runs, values, untested)
 
 
-def verdict(found: Comparison, sign: int) -> str:
-    """Return what a comparison says of the claim that its difference has this sign."""
-    if found.pairs < 2:
-        return "one seed: no verdict"
-    if not found.clear:
-        return "undecided"
-    answer = "supported" if found.mean * sign > 0 else "contradicted"
-    # Without any effect, n differences all have the same sign once in 2^(n - 1) sweeps.
-    return answer if found.pairs >= ENOUGH_SEEDS else f"{answer}, but too few seeds"
+def _verdicts(
+    results: SweepResults, questions: Sequence[_Question], differences: Sequence[pd.Series]
+) -> Iterator[tuple[str, float, int]]:
+    """Yield verdict, corrected p-value and number of seeds that decided each question.
+
+    The questions that are tested are one family.
+    """
+    tested = [not question.untested for question in questions]
+    frame = pd.DataFrame(differences).sort_index(axis=1)
+    table = frame.to_numpy()[tested]
+    clear, corrected = np.zeros(len(tested), int), np.full(len(tested), np.nan)
+    if up_to := results.plan.up_to:
+        ended = results.frame["status"].isin(["finished", "diverged", "failed"])
+        missing = [*results.frame["seed"][~ended], *(cell["seed"] for cell in results.missing)]
+        whole = np.searchsorted(frame.columns.to_numpy(), min(missing, default=np.inf))
+        clear[tested] = sequential(table[:, :whole], up_to)
+    elif any(tested):
+        corrected[tested] = step_down(table)
+        clear[corrected < LEVEL] = table.shape[1]
+    for question, row, seeds, p in zip(questions, frame.to_numpy(), clear, corrected, strict=True):
+        agrees = np.nansum(row[:seeds]) * question.claim.sign > 0
+        verdict = DECISIONS[0 if not seeds else 1 if agrees else 2]
+        yield question.untested or verdict, p, int(seeds)
 
 
-def _middle_groups(results: SweepResults) -> Iterator[list[Value]]:
+def _middle_groups(results: SweepResults) -> Iterator[Answer]:
     """Yield, for three k-means groups, if the middle one is over 1.5 times each other one."""
     for record in results.count_groups:
         if (record.method, record.k) == ("kmeans", 3):
             low, middle, high = (group.size for group in record.groups)
             ratio = middle / max(low, high)
             text = "k-means makes the middle group over 1.5 times each other one"
-            answer = "supported" if ratio > 1.5 else "contradicted"
-            yield [text, record.data, answer, f"{ratio:.2f} times the larger one", None]
+            size = f"{ratio:.2f} times the larger one"
+            yield Answer(text, record.data, "yes" if ratio > 1.5 else "no", remarks=(size,))
 
 
-def _wider_counts(results: SweepResults) -> Iterator[list[Value]]:
+def _wider_counts(results: SweepResults) -> Iterator[Answer]:
     """Yield, for two data sets, if the more diverse has the wider spread of feature counts.
 
     Variants of one data set, whose images are the same, are not compared.
@@ -121,7 +216,7 @@ def _wider_counts(results: SweepResults) -> Iterator[list[Value]]:
         key=lambda data: (results.real_by_name[data].qualities.diversity, data),
     )
     for narrow, diverse in pairwise(known):
-        answer = "supported" if spreads[diverse] > spreads[narrow] else "contradicted"
+        answer = "yes" if spreads[diverse] > spreads[narrow] else "no"
         size = f"sd {spreads[diverse]:.1f} against {spreads[narrow]:.1f}"
         text = "images more diverse (in pixels) spread wider in feature counts"
-        yield [text, f"{diverse} against {narrow}", answer, size, None]
+        yield Answer(text, f"{diverse} against {narrow}", answer, remarks=(size,))

@@ -1,7 +1,7 @@
 """Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
 from harness.records.sweep_results import SweepResults, dotted
-from harness.report.statistics import probability_of_improvement
+from harness.report.statistics import improvement
 from harness.report.table import Column, Table, Value
 
 
@@ -34,7 +34,7 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
                     of_first["label"].iloc[0],
                     f"{len(a)} and {len(b)}",
                     *(a.mean(), b.mean(), b.mean() - a.mean()),
-                    probability_of_improvement(b, a) if len(a) and len(b) else None,
+                    *(improvement(b, a) if len(a) and len(b) else [None] * 3),
                     *(runs["epochs_to_peak"].mean() for runs in sweeps),
                 ]
             )
@@ -42,11 +42,13 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
             *map(Column, ("pattern", "finished runs")),
             *(Column(f"final score, {name}", 3) for name in names),
             Column("difference", 3),
-            Column(f"P({names[1]} is higher)", 2),
+            *(Column(text, 2) for text in (f"P({names[1]} is higher)", "P low", "P high")),
             *(Column(f"epochs to peak, {name}") for name in names),
         ]
         title = f"{block.data}: means of {names[0]} and {names[1]}"
-        notes = [f"Score: {block.protocol}."]
+        notes = [
+            f"Score: {block.protocol}. P low and high: 95 % interval (Newcombe 2006, method 5)."
+        ]
         tables.append(Table(f"comparison-{number}", title, columns, rows, notes))
     if first.runs and second.runs:
         one, other = (dict(dotted(results.runs[0].settings)) for results in (first, second))

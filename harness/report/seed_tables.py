@@ -12,15 +12,22 @@ import pandas as pd
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
 from harness.report.paper_tables import real_note
-from harness.report.statistics import compare
+from harness.report.statistics import compare, step_down
 from harness.report.table import Column, Table, Value
 
-MEASURES = (
-    ("final score", "final_score", 3),
-    ("fresh score", "fresh_score", 3),
-    ("epochs to peak", "epochs_to_peak", 0),
+MEASURES = {
+    "final score": "final_score",
+    "fresh score": "fresh",
+    "fresh score, end of training": "fresh_last",
+    "epochs to peak": "epochs_to_peak",
+    "images to peak": "images_to_peak",
+}
+"""What is compared in pairs, with its column of the runs."""
+DIFFERENCE = (
+    *(Column("seeds"), Column("mean", None), Column("low", None), Column("high", None)),
+    *(Column("p", 4), Column("corrected p", 4)),
 )
-"""Name, column of the runs and decimals of what is compared in pairs."""
+"""Columns of a paired difference."""
 
 
 def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table]:
@@ -54,10 +61,14 @@ def seed_table(block: Block) -> Table:
         (Column("mean", 3), finished["final_score"].mean()),
         (Column("sd", 3), finished["final_score"].std()),
         (Column("best of n", 3), best["final_score"]),
-        (Column("fresh", 3), best["fresh_score"]),
-        (Column("selection bias", 3), best["final_score"] - best["fresh_score"]),
+        (Column("fresh", 3), best["fresh"]),
+        (Column("sd of draws", 3), best["fresh_sd"]),
+        (Column("bias of evaluations", 3), best["final_score"] - best["fresh"]),
+        (Column("mean of all fresh", 3), finished["fresh"].mean()),
+        (Column("bias of seeds", 3), best["fresh"] - finished["fresh"].mean()),
         (Column("epochs to peak, mean"), finished["epochs_to_peak"].mean()),
         (Column("sd"), finished["epochs_to_peak"].std()),
+        (Column("images to peak, mean"), finished["images_to_peak"].mean()),
         (Column("epochs spent, mean"), finished["epochs_spent"].mean()),
         *(
             (
@@ -67,12 +78,16 @@ def seed_table(block: Block) -> Table:
             for name in protocols
         ),
     ]
-    notes = [f"Final scores: {block.protocol}.", *real_note(block.real)]
+    notes = [
+        f"Final scores: {block.protocol}.",
+        *real_note(block.real),
+        "Best of n: the highest best score of a whole run; its final score may be lower.",
+    ]
     if protocols:
         notes.append(
-            "Fresh: the best of n again, same protocol, noise its training never saw; the mean "
-            "of several draws. Selection bias: best of n minus its fresh score, which is what "
-            "choosing the highest of noisy scores added."
+            "Fresh: the best of n again with new noise, mean and sd of several draws. Bias, what "
+            "choosing added: of evaluations, best of n minus its fresh score; of seeds, that fresh "
+            "score minus the mean of all."
         )
     else:
         notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
@@ -84,7 +99,8 @@ def seed_table(block: Block) -> Table:
 def reach_table(block: Block, reach: float | None) -> Table:
     """Return epochs spent and training seconds until a score was first measured."""
     runs = block.finished.copy()
-    level = runs["best_score"].min() if reach is None else reach
+    sound = runs[~runs["collapsed"]]
+    level = (runs if sound.empty else sound)["best_score"].min() if reach is None else reach
     runs[["epochs", "seconds"]] = [reached(run, level) or (np.nan,) * 2 for run in runs["record"]]
     points = runs.groupby("pattern")
     there = points["epochs"].agg(lambda epochs: f"{epochs.count()} of {len(epochs)}")
@@ -96,7 +112,11 @@ def reach_table(block: Block, reach: float | None) -> Table:
         (Column("training seconds", 1), points["seconds"].mean()),
         (Column("sd", 1), points["seconds"].std()),
     ]
-    which = "the highest that every finished run reached" if reach is None else "as asked"
+    which = (
+        "the highest that every finished run reached, without collapsed ones"
+        if reach is None
+        else "as asked"
+    )
     return Table.of_columns(
         f"reach-{block.data}{block.suffix}",
         f"{block.data}: epochs and seconds to reach a score of {level:.3f}",
@@ -125,17 +145,22 @@ def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
     labels = block.patterns["label"]
     rows: list[list[Value]] = []
-    for (name, column, digits), (a, b) in product(MEASURES, comparable(block.patterns)):
-        pairs = block.paired(column, a, b)
-        if pairs.size:
-            found = compare(*pairs)
-            size = f"{found.mean:+.{digits}f}"
-            interval = found.interval(digits) if found.pairs > 1 else None
-            difference = f"{labels[a]} minus {labels[b]}"
-            rows.append([name, difference, found.pairs, size, interval, found.probability])
+    differences = []
+    for (name, column), (a, b) in product(MEASURES.items(), comparable(block.patterns)):
+        values = block.pair(column, a, b)
+        if (pairs := values.dropna(axis=1)).size:
+            found = compare(*pairs.to_numpy())
+            interval = [found.pairs, found.mean, found.low, found.high, found.p]
+            rows.append([name, f"{labels[a]} minus {labels[b]}", *interval, *found.improvement])
+            differences.append(values.loc[a] - values.loc[b])
+    if rows:
+        corrected = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
+        rows = [[*row[:7], p, *row[7:]] for row, p in zip(rows, corrected.tolist(), strict=True)]
+    probability = ("P(first is higher)", "P low", "P high")
     columns = [
-        *map(Column, ("of", "difference", "seeds", "mean", "95 % interval")),
-        Column("P(first is higher)", 2),
+        *map(Column, ("of", "difference")),
+        *DIFFERENCE,
+        *(Column(text, 2) for text in probability),
     ]
     return Table(
         f"pairs-{block.data}{block.suffix}",
@@ -143,7 +168,8 @@ def pair_table(block: Block) -> Table:
         columns,
         rows,
         [
-            f"Score: {block.protocol}; interval: Student's t, of the mean over seeds.",
+            f"Score: {block.protocol}. Low, high: 95 % intervals by Student and, of P, Newcombe. "
+            "p: exact sign flips; corrected for all rows by Westfall and Young's step-down.",
         ],
     )
 

@@ -5,6 +5,7 @@ Every label is escaped for the form it is written in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,10 +36,13 @@ _MARKDOWN = str.maketrans(
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and the number of decimals with which its numbers are shown."""
+    """A heading, and the number of decimals with which its numbers are shown.
+
+    None: as many as `signed` gives each, for differences of several units in one column.
+    """
 
     name: str
-    digits: int = 0
+    digits: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -129,15 +133,23 @@ class Table:
         return [[*map(escape, row)] for row in (head, *body)]
 
 
-def show(value: Value, digits: int) -> str:
+def show(value: Value, digits: int | None) -> str:
     """Return a value as people read it: `1,834`, `3.74`, or a dash if there is none."""
     if pd.isna(value):
         return MISSING
     if isinstance(value, str):
         return value
+    if digits is None:
+        return signed(value)
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.{digits}f}".replace("-", "\u2212")
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign and three significant digits: `+0.662`, `-33.3`."""
+    decimals = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:{'+' * bool(value)},.{max(decimals, 0)}f}".replace("-", "\u2212")
 
 
 def escape_markdown(text: str) -> str:

@@ -307,6 +307,7 @@ def save_rescored() -> Callable[..., None]:
         *,
         same_protocol: str = PROTOCOL,
         fresh_scores: tuple[float, ...] = (2.0, 2.1),
+        last_fresh_scores: tuple[float, ...] = (1.9, 2.0),
         score: float = 2.2,
         **qualities: float,
     ) -> None:
@@ -318,6 +319,7 @@ def save_rescored() -> Callable[..., None]:
             score_std=0.02,
             same_protocol=same_protocol,
             fresh_scores=list(fresh_scores),
+            last_fresh_scores=list(last_fresh_scores),
             qualities=quality_record(**qualities),
             feature_counts=CountStatistics(images=96, mean=1100.0, sd=90.0),
             device="cpu",

@@ -1,55 +1,191 @@
-"""The paper's claims: supported, contradicted or undecided."""
+"""The claims of a sweep: supported, contradicted, undecided, or not tested."""
 
+import io
+import json
+
+import pandas as pd
 import pytest
 
+from harness.plan.claims import PAPER_CLAIMS, parse_claim
 from harness.records.sweep_results import SweepResults
-from harness.report.claims import claim_table, verdict
-from harness.report.statistics import compare
+from harness.report.claims import answers, claim_table, remarks
+
+PAPER = [claim.text for text in PAPER_CLAIMS for claim in parse_claim(text)]
+KEPT = "conventional training keeps a model of higher score than descending"
+END = "conventional training ends with a higher score than descending"
+HIGH = [3.1, 3.2, 3.0, 3.3, 3.1, 3.2, 3.4]
+LOW = [2.0, 2.2, 2.1, 2.0, 2.3, 2.1, 2.2]
+MIXED = [3.0, 1.0, 2.0, 3.0, 1.0, 2.5, 1.5]
 
 
 @pytest.fixture
-def folder(tmp_path, make_run, save_run, save_rescored):
-    """Outlines and colour in each mode by seed; nothing else differs."""
-    measured = {
-        "descending": ([12.0, 13.0, 14.0], [0.3, 0.3, 0.3]),
-        "ascending": ([9.0, 11.0, 10.0], [0.5, 0.2, 0.3]),
-        "conventional": ([10.0, 10.0, 10.0], [0.3, 0.3, 0.3]),
-    }
-    for mode, (sharp, strong) in measured.items():
-        for seed in range(3):
-            cell = {"data": "a", "mode": mode, "seed": seed}
-            run = make_run(cell, [[2.0, 3.0]], [[1, 2]], images=[100])
-            save_run(tmp_path, run)
-            save_rescored(tmp_path, run, outlines=sharp[seed], colour=strong[seed])
-    return tmp_path
+def study(tmp_path, make_run, save_run, save_rescored):
+    """Return a function that writes a sweep of two modes from fresh scores; None: diverged.
+
+    `end` are those of the end of training, `measured` other qualities of both modes.
+    """
+
+    def write(conventional, descending, *, end=None, rescored=True, plan=None, **measured):
+        scores = {"conventional": conventional, "descending": descending}
+        cells = []
+        for number, (mode, values) in enumerate(scores.items()):
+            for seed, fresh in enumerate(values):
+                cell = {"data": "a", "mode": mode, "seed": seed}
+                cells.append(cell)
+                stages = [[2.0, 3.0, 2.5]] if mode == "conventional" else [[2.0], [3.0]]
+                status = "finished" if fresh else "diverged"
+                run = make_run(cell, stages, [[1], [1, 2]], images=[100, 200], status=status)
+                save_run(tmp_path, run)
+                if rescored and fresh:
+                    last = end[number][seed] if end else fresh
+                    own = {key: both[number][seed] for key, both in measured.items()}
+                    draws = {"fresh_scores": [fresh], "last_fresh_scores": [last]}
+                    save_rescored(tmp_path, run, **draws, **own)
+        record = {"name": "a", "cells": cells, "claims": PAPER, **(plan or {})}
+        (tmp_path / "sweep.json").write_text(json.dumps(record))
+        return SweepResults.read(tmp_path)
+
+    return write
 
 
-def test_each_claim_has_its_verdict_size_and_seeds(folder):
-    rows = {row[0]: row[1:] for row in claim_table(SweepResults.read(folder)).rows}
-    assert rows["descending has clearer outlines than conventional"] == [
-        "a", "supported, but too few seeds", "+3.000 (+0.516 to +5.484)", 3,
-    ]  # fmt: skip
-    assert rows["conventional has clearer outlines than ascending"][1] == "undecided"
-    assert rows["ascending has stronger colours than conventional"] == [
-        "a", "undecided", "+0.0 (-0.3 to +0.4)", 3,
-    ]  # fmt: skip
-    assert rows["conventional ends with a higher score than descending"][1] == "undecided"
+def by_claim(results):
+    return {answer.claim: answer for answer in answers(results)}
 
 
-def test_a_claim_of_less_is_supported_by_a_negative_difference():
-    fewer = compare([10.0, 20.0, 30.0, 10.0, 20.0, 30.0], [40.0, 45.0, 50.0] * 2)
-    assert verdict(fewer, -1) == "supported"
-    assert verdict(fewer, 1) == "contradicted"
-    assert verdict(compare([10.0, 20.0], [40.0, 50.0]), -1) == "supported, but too few seeds"
-    assert verdict(compare([1.0], [9.0]), -1) == "one seed: no verdict"
+def test_a_clear_difference_supports_a_claim(study):
+    results = study(HIGH, LOW)
+    found = by_claim(results)[END]
+    assert found.verdict == "supported"
+    assert (found.found.p, found.corrected) == (2 / 2**7, 2 / 2**7)
+    assert found.sentence == (
+        "Conventional training ends with a higher score than descending on a: +1.06, 95% interval "
+        "+0.898 to +1.22, p = 0.016 (0.016 corrected), 7 seeds: supported."
+    )
+    # epochs do not differ
+    epochs = "descending training needs fewer epochs to its peak than conventional"
+    assert by_claim(results)[epochs].verdict == "undecided"
+
+
+def test_the_opposite_claim_is_contradicted_and_others_are_exploratory(study):
+    claim = "conventional < descending in end_score"
+    found = by_claim(
+        study(
+            HIGH, LOW, plan={"claims": [claim], "later": ["descending > conventional in diversity"]}
+        )
+    )
+    assert found["conventional training ends with a lower score than descending"].verdict == (
+        "contradicted"
+    )
+    assert found[END].verdict == found[KEPT].verdict == "exploratory"
+    assert found["descending training makes more diverse images than conventional"].verdict == (
+        "exploratory"
+    )
+    assert "corrected" not in found[END].sentence
+
+
+def test_few_seeds_cannot_decide_which_is_said_once(study):
+    results = study(HIGH[:3], LOW[:3])
+    found = by_claim(results)[END]
+    assert found.verdict == "undecided"
+    assert found.sentence.endswith("3 seeds: undecided; 6 seeds would decide it.")
+    said = [text for text in remarks(results) if "No verdict is possible" in text]
+    assert said == [
+        "No verdict is possible with fewer than 6 seeds: the smallest p-value of 3 is 0.25."
+    ]
+    assert not any("No verdict" in answer.sentence for answer in answers(results))
+
+
+def test_scores_without_fresh_noise_decide_nothing(study):
+    found = by_claim(study(HIGH, LOW, rescored=False))
+    assert found[END].sentence == f"C{END[1:]} on a: not decided: re-score first."
+    epochs = found["descending training needs fewer epochs to its peak than conventional"]
+    assert epochs.verdict == "undecided"
+    assert epochs.found.mean == 0
+
+
+def test_a_diverged_run_counts_as_the_lowest_score(study):
+    found = by_claim(study(HIGH, [*LOW[:6], None]))[END]
+    assert found.found.pairs == 7
+    assert found.found.mean == pytest.approx((sum(HIGH) - sum(LOW[:6]) - 1.0) / 7)
+    assert found.remarks[-1] == "without collapsed or diverged runs (in 1 seeds): supported"
+
+
+def test_the_verdict_without_collapsed_runs_is_said(study):
+    alike = [[0.0] * 7, [0.95, 0.95, *[0.0] * 5]]
+    found = by_claim(study(HIGH, LOW, near_duplicates=alike))[END]
+    assert found.verdict == "supported"
+    assert found.remarks == ("without collapsed or diverged runs (in 2 seeds): undecided",)
+
+
+def test_the_kept_model_says_among_how_many_it_was_chosen(study):
+    found = by_claim(study(HIGH, LOW, end=[MIXED, LOW]))
+    assert (found[KEPT].verdict, found[END].verdict) == ("supported", "undecided")
+    chosen, choosing = found[KEPT].remarks
+    assert chosen == "chosen among 3 evaluations against 1"
+    assert choosing == "the end of training is undecided: the difference may come from choosing"
+
+
+def test_a_kept_model_against_the_end_of_training_comes_from_choosing(study):
+    found = by_claim(study(HIGH, LOW, end=[LOW, HIGH]))
+    assert (found[KEPT].verdict, found[END].verdict) == ("supported", "contradicted")
+    assert found[KEPT].remarks[1].endswith("contradicted: the difference comes from choosing")
+
+
+def test_skewed_differences_are_said(study):
+    found = by_claim(study([2.0, 2.1, 2.2, 2.1, 2.3, 2.2, 9.0], [2.0] * 7))
+    assert "the differences look skewed, so p may be too low" in found[END].remarks
+
+
+def test_grey_images_have_no_verdict_on_colour(study, tmp_path, save_real):
+    claim = "conventional > descending in colour"
+    chroma = [[20.0, 30.0, 20.0, 30.0, 20.0, 30.0, 20.0], [10.0] * 7]
+    results = study(HIGH, LOW, plan={"claims": [claim]}, colour=chroma)
+    text = "conventional training has stronger colours than descending"
+    assert by_claim(results)[text].verdict == "supported"
+    save_real(tmp_path, "a", colour=1.0)
+    grey = by_claim(SweepResults.read(tmp_path))[text]
+    assert grey.verdict == "no verdict: the real images have no colour"
+
+
+def test_a_sequence_of_seeds_decides_at_one_of_its_looks(study):
+    plan = {"claims": ["conventional > descending in end_score"], "up_to": 12}
+    results = study([*HIGH, 0.1], [*LOW, 30.0], plan=plan)
+    # Seven equal signs are the first clear look; what comes later changes nothing.
+    assert by_claim(results)[END].verdict == "supported"
+    assert by_claim(results)[END].remarks[0] == "decided at 7 seeds"
+
+
+def test_a_seed_that_is_not_complete_is_not_looked_at(study, tmp_path):
+    plan = {"claims": ["conventional > descending in end_score"], "up_to": 12}
+    results = study(HIGH, LOW[:6], plan=plan)
+    assert by_claim(results)[END].verdict == "undecided"
+
+
+def test_numbers_of_the_table_are_numbers(study):
+    table = claim_table(study(HIGH, LOW))
+    read = pd.read_csv(io.StringIO(table.csv()))
+    assert (
+        read[["seeds", "mean", "low", "high", "p", "corrected p"]]
+        .dtypes.map(str)
+        .isin(["float64", "int64"])
+        .all()
+    )
+    assert read.set_index("claim")["mean"][END] == pytest.approx((sum(HIGH) - sum(LOW)) / 7)
+
+
+def test_unplanned_looks_and_what_a_seed_varies_are_said(study):
+    said = remarks(study(HIGH, LOW, plan={"looks": ["An unplanned look."]}))
+    assert said[-1] == "An unplanned look."
+    assert said[0].startswith("A seed varies initial weights, batches and noise, not the images")
 
 
 def test_middle_group_and_wider_counts(sweep_folder, save_real):
     folder = sweep_folder(seeds=1, length=2)
     save_real(folder, "apples", diversity=60.0)
     save_real(folder, "digits", diversity=40.0)
-    rows = {row[0]: row[1:] for row in claim_table(SweepResults.read(folder)).rows}
-    middle = rows["k-means makes the middle group over 1.5 times each other one"]
-    assert middle == ["digits", "contradicted", "1.50 times the larger one", None]
-    wider = rows["images more diverse (in pixels) spread wider in feature counts"]
-    assert wider[0] == "apples against digits"
+    found = by_claim(SweepResults.read(folder))
+    middle = found["k-means makes the middle group over 1.5 times each other one"]
+    assert (middle.data, middle.verdict) == ("digits", "no")
+    assert middle.remarks == ("1.50 times the larger one",)
+    wider = found["images more diverse (in pixels) spread wider in feature counts"]
+    assert (wider.data, wider.verdict) == ("apples against digits", "no")

@@ -21,7 +21,7 @@ def folder(tmp_path, make_run, save_run, save_rescored):
             run = make_run(cell, [[1.0, score]], [[1, 2]], images=[100], status=status)
             save_run(tmp_path, run)
             if status == "finished":
-                fresh = [score - 0.5, score - 1.5]
+                fresh = [score - 0.2, score - 0.6]
                 save_rescored(tmp_path, run, fresh_scores=fresh, score=score - 1.2)
     return tmp_path
 
@@ -34,27 +34,18 @@ def test_every_seed_mean_deviation_and_selection_bias(folder):
     seeds = table(folder, "seeds-a")
     names = [column.name for column in seeds.columns]
     assert names == [
-        "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh",
-        "selection bias", "epochs to peak, mean", "sd", "epochs spent, mean",
+        "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh", "sd of draws",
+        "bias of evaluations", "mean of all fresh", "bias of seeds",
+        "epochs to peak, mean", "sd", "images to peak, mean", "epochs spent, mean",
         "best of n, IS trained-cnn-0a1b n=10000 splits=10 fp32",
     ]  # fmt: skip
     descending, conventional = seeds.rows
-    assert descending == [
-        "descending",
-        3.0,
-        5.0,
-        4.0,
-        4.0,
-        1.0,
-        5.0,
-        4.0,
-        1.0,
-        20.0,
-        0.0,
-        20.0,
-        3.8,
-    ]
-    # The diverged run counts nowhere: a gap, and a mean over two.
+    assert descending[:8] == ["descending", 3.0, 5.0, 4.0, 4.0, 1.0, 5.0, 4.6]
+    # 5.0 chosen among evaluations is 0.4 above its fresh score, which is 1.0 above the mean of all.
+    assert descending[8:12] == pytest.approx([0.08**0.5, 0.4, 3.6, 1.0])
+    # 20 epochs of 100 images
+    assert descending[12:] == [20.0, 0.0, 2000.0, 20.0, 3.8]
+    # The diverged run counts in no mean: a gap, and a mean over two.
     assert conventional[:7] == ["conventional", 2.0, 2.0, None, 2.0, 0.0, 2.0]
 
 
@@ -154,9 +145,12 @@ def test_a_list_that_is_the_files_own_is_not_a_difference(tmp_path, make_run, sa
 def test_pairs_are_of_the_seeds_that_both_finished(folder):
     rows = {(row[0], row[1]): row[2:] for row in table(folder, "pairs-a").rows}
     final = rows["final score", "descending minus conventional"]
-    assert final == [2, "+2.000", "-10.706 to +14.706", 1.0]
+    # 1 and 3: t(1, 0.975) = 12.706; of 4 sign flips 2 are as far, and so are those of any row.
+    assert final[:6] == pytest.approx([2, 2.0, -10.706, 14.706, 0.5, 0.5], abs=0.001)
+    assert final[6] == 1.0
+    # The diverged run counts as the lowest score: 4 - 0.4 - 1.
     fresh = rows["fresh score", "descending minus conventional"]
-    assert fresh == [2, "+2.000", "-10.706 to +14.706", 1.0]
+    assert fresh[:2] == pytest.approx([3, (1 + 3 + 2.6) / 3])
 
 
 def test_level_to_reach_is_what_every_finished_run_reached(folder):
@@ -198,3 +192,26 @@ def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_r
     seeds = table(tmp_path, "seeds-a")
     named = dict(zip([column.name for column in seeds.columns], seeds.rows[-1], strict=True))
     assert (named["pattern"], named["mean"], named["best of n"]) == ("real images", 6.5, None)
+
+
+def test_a_collapsed_run_does_not_set_the_level_to_reach(tmp_path, make_run, save_run):
+    for seed, score in enumerate([1.01, 3.0, 2.5]):
+        save_run(
+            tmp_path,
+            make_run({"data": "a", "mode": "x", "seed": seed}, [[score]], [[1]], images=[1]),
+        )
+    reach = table(tmp_path, "reach-a")
+    assert reach.title == "a: epochs and seconds to reach a score of 2.500"
+    assert reach.rows[0][1] == "2 of 3"
+
+
+def test_images_to_peak_are_of_the_stages_epochs(tmp_path, make_run, save_run):
+    cell = {"data": "a", "mode": "x", "seed": 0}
+    run = make_run(cell, [[1.0, 2.0], [3.0, 1.0]], [[1], [1, 2]], images=[100, 300])
+    save_run(tmp_path, run)
+    frame = SweepResults.read(tmp_path).frame
+    assert frame["images_to_peak"].tolist() == [20 * 100 + 10 * 300]
+    run.settings["training"]["epoch_steps"] = 3
+    (tmp_path / "runs" / run.run / "run.json").write_text(run.model_dump_json())
+    frame = SweepResults.read(tmp_path).frame
+    assert frame["images_to_peak"].tolist() == [30 * 3 * 64]

@@ -22,6 +22,12 @@ def test_values_are_shown_as_people_read_them():
     assert shown == ["1,834", "3.15", "\u22120.5", "\u2013", "\u2013"]
 
 
+def test_differences_have_a_sign_and_three_significant_digits():
+    values = [0.66213, -33.333, 1204.0, -0.00012345, 0.0, 9.999]
+    shown = ["+0.662", "\u221233.3", "+1,204", "\u22120.000123", "0", "+10.00"]
+    assert [show(value, None) for value in values] == shown
+
+
 def test_markdown_escapes_labels_and_rounds():
     assert TABLE.markdown() == (
         "### Title\n\n"
