@@ -135,7 +135,7 @@ def test_settings_come_last_and_changed_ones_first(sweep_folder):
         ["data", "apples", None],
         ["mode", "descending / ascending / conventional", None],
         ["seed", "0", None],
-        ["gan.width", "16", "128"],
+        ["gan.width", "16", "64"],
         ["score.trained_on", "apples, digits", "null"],
     ]
     assert others.rows == [["image_size", "128"]]
