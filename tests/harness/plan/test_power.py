@@ -61,7 +61,7 @@ def test_without_a_deviation_the_text_says_what_is_missing(read):
 
 
 def test_a_dry_run_without_a_difference_loads_no_scipy(tmp_path, read):
-    nowhere = "{source: folder, path: /nowhere/at/all}"
+    nowhere = "{source: folder, path: /nowhere/at/all, labels: folder}"
     read(
         "",
         "{source: builtin, set: apples, count: 60}\n  b: {source: builtin, set: digits}",
