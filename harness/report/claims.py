@@ -66,12 +66,8 @@ class _Question:
     """Values [2, seeds] of first and second mode; NaN where there is none."""
     untested: str
     """Verdict on a claim that is not tested; empty for one of the family."""
-
-    @property
-    def spoiled(self) -> pd.Series:
-        """True for the seeds of which a run collapsed or diverged."""
-        bad = self.runs["collapsed"] | (self.runs["status"] == "diverged")
-        return self.values.columns.to_series().isin(self.runs["seed"][bad])
+    spoiled: np.ndarray
+    """True for the seeds of which a run collapsed or diverged."""
 
 
 def answers(results: SweepResults) -> list[Answer]:
@@ -101,8 +97,8 @@ def answers(results: SweepResults) -> list[Answer]:
         if (seeds := question.spoiled.sum()) and not question.untested:
             remarks.append(f"without collapsed or diverged runs (in {seeds} seeds): {cleaned}")
         text = f"{claim.first} training {claim.verb} {claim.second}"
-        answer = Answer(text, question.data, verdict, tuple(remarks), found, corrected)
-        given[claim, question.data] = answer
+        key = claim, question.data
+        given[key] = Answer(text, question.data, verdict, tuple(remarks), found, corrected)
     for (claim, data), answer in given.items():
         end = given.get((replace(claim, measure="end_score"), data), answer)
         both = {answer.verdict, end.verdict}
@@ -162,8 +158,10 @@ def _questions(results: SweepResults) -> Iterator[_Question]:
                     untested, values = "not decided: re-score first", values * np.nan
                 data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
                 data += f" ({block.protocol})" if block.suffix else ""
+                bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]
                 if untested or values.notna().all().any():
-                    yield _Question(claim, data, runs, values, untested)
+                    spoiled = values.columns.isin(bad)
+                    yield _Question(claim, data, runs, values, untested, spoiled)
 
 
 def _verdicts(
@@ -182,7 +180,7 @@ def _verdicts(
         missing = [*results.frame["seed"][~ended], *(cell["seed"] for cell in results.missing)]
         whole = np.searchsorted(frame.columns.to_numpy(), min(missing, default=np.inf))
         clear[tested] = sequential(table[:, :whole], up_to)
-    elif any(tested):
+    else:
         corrected[tested] = step_down(table)
         clear[corrected < LEVEL] = table.shape[1]
     for question, row, seeds, p in zip(questions, frame.to_numpy(), clear, corrected, strict=True):

@@ -15,14 +15,8 @@ from harness.report.paper_tables import real_note
 from harness.report.statistics import compare, step_down
 from harness.report.table import Column, Table, Value
 
-MEASURES = {
-    "final score": "final_score",
-    "fresh score": "fresh",
-    "fresh score, end of training": "fresh_last",
-    "epochs to peak": "epochs_to_peak",
-    "images to peak": "images_to_peak",
-}
-"""What is compared in pairs, with its column of the runs."""
+MEASURES = ("final_score", "fresh", "fresh_last", "epochs_to_peak", "images_to_peak")
+"""Columns of the runs that are compared in pairs."""
 DIFFERENCE = (
     *(Column("seeds"), Column("mean", None), Column("low", None), Column("high", None)),
     *(Column("p", 4), Column("corrected p", 4)),
@@ -81,16 +75,10 @@ def seed_table(block: Block) -> Table:
     notes = [
         f"Final scores: {block.protocol}.",
         *real_note(block.real),
-        "Best of n: the highest best score of a whole run; its final score may be lower.",
+        "Best of n: the highest best score of a whole run; its final score may be lower. Fresh: it "
+        "again with new noise, mean and sd of several draws. Bias, what choosing added: of "
+        "evaluations, best of n minus fresh; of seeds, that fresh minus the mean of all.",
     ]
-    if protocols:
-        notes.append(
-            "Fresh: the best of n again with new noise, mean and sd of several draws. Bias, what "
-            "choosing added: of evaluations, best of n minus its fresh score; of seeds, that fresh "
-            "score minus the mean of all."
-        )
-    else:
-        notes.append("Not re-scored yet: python harness/results.py RESULTS --rescore.")
     key, real = f"seeds-{block.data}{block.suffix}", block.real
     last: dict[str, Value] = {"pattern": "real images", "mean": real.score} if real else {}
     return Table.of_columns(key, f"{block.data}: every seed", columns, notes, last=last)
@@ -112,19 +100,14 @@ def reach_table(block: Block, reach: float | None) -> Table:
         (Column("training seconds", 1), points["seconds"].mean()),
         (Column("sd", 1), points["seconds"].std()),
     ]
-    which = (
-        "the highest that every finished run reached, without collapsed ones"
-        if reach is None
-        else "as asked"
-    )
     return Table.of_columns(
         f"reach-{block.data}{block.suffix}",
         f"{block.data}: epochs and seconds to reach a score of {level:.3f}",
         columns,
         [
-            f"Score: {block.protocol}; the level is {which}.",
-            "Epochs of early stages are shorter: they hold fewer images. Seconds count training "
-            "alone, on the machine it ran on.",
+            f"Score: {block.protocol}. The level is the one asked for, or the highest that every "
+            "finished run reached, collapsed ones left out. Epochs of early stages are shorter: "
+            "they hold fewer images. Seconds count training alone, on the machine it ran on.",
         ],
     )
 
@@ -144,32 +127,29 @@ def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
 def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
     labels = block.patterns["label"]
-    rows: list[list[Value]] = []
-    differences = []
-    for (name, column), (a, b) in product(MEASURES.items(), comparable(block.patterns)):
+    found, differences = [], []
+    for column, (a, b) in product(MEASURES, comparable(block.patterns)):
         values = block.pair(column, a, b)
         if (pairs := values.dropna(axis=1)).size:
-            found = compare(*pairs.to_numpy())
-            interval = [found.pairs, found.mean, found.low, found.high, found.p]
-            rows.append([name, f"{labels[a]} minus {labels[b]}", *interval, *found.improvement])
             differences.append(values.loc[a] - values.loc[b])
-    if rows:
-        corrected = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
-        rows = [[*row[:7], p, *row[7:]] for row, p in zip(rows, corrected.tolist(), strict=True)]
-    probability = ("P(first is higher)", "P low", "P high")
-    columns = [
-        *map(Column, ("of", "difference")),
-        *DIFFERENCE,
-        *(Column(text, 2) for text in probability),
+            difference = f"{labels[a]} minus {labels[b]}"
+            found.append((column.replace("_", " "), difference, compare(*pairs.to_numpy())))
+    corrected = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
+    rows = [
+        [what, difference, c.pairs, c.mean, c.low, c.high, c.p, p, *c.improvement]
+        for (what, difference, c), p in zip(found, corrected.tolist(), strict=True)
     ]
+    probability = [Column(text, 2) for text in ("P(first is higher)", "P low", "P high")]
+    columns = [Column("of"), Column("difference"), *DIFFERENCE, *probability]
     return Table(
         f"pairs-{block.data}{block.suffix}",
         f"{block.data}: paired differences, same seed and same start",
         columns,
         rows,
         [
-            f"Score: {block.protocol}. Low, high: 95 % intervals by Student and, of P, Newcombe. "
-            "p: exact sign flips; corrected for all rows by Westfall and Young's step-down.",
+            f"Score: {block.protocol}; fresh last: that of the end of training. Low, high: 95 % "
+            "intervals by Student and, of P, Newcombe. p: exact sign flips; corrected for all rows "
+            "by Westfall and Young's step-down.",
         ],
     )
 

@@ -88,7 +88,8 @@ def step_down(differences: np.ndarray) -> np.ndarray:
     their seeds are corrected less than by Holm. NaN marks a missing pair.
     """
     seeds = differences.shape[1]
-    flips = sign_flips(seeds, min(1 << (seeds - 1), FLIPS if len(differences) > 1 else EXACT))
+    most = FLIPS if len(differences) > 1 else EXACT
+    flips = sign_flips(seeds, min(1 << max(seeds - 1, 0), most))
     observed = _statistics(differences, flips[:1])[0]
     order = np.argsort(observed, kind="stable")
     reached = np.zeros(len(order))

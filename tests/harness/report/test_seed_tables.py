@@ -149,7 +149,7 @@ def test_pairs_are_of_the_seeds_that_both_finished(folder):
     assert final[:6] == pytest.approx([2, 2.0, -10.706, 14.706, 0.5, 0.5], abs=0.001)
     assert final[6] == 1.0
     # The diverged run counts as the lowest score: 4 - 0.4 - 1.
-    fresh = rows["fresh score", "descending minus conventional"]
+    fresh = rows["fresh", "descending minus conventional"]
     assert fresh[:2] == pytest.approx([3, (1 + 3 + 2.6) / 3])
 
 
