@@ -6,19 +6,21 @@ and interrupted ones continue from their checkpoints.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # no module of this folder shadows a library
 
+from featgan.errors import UserError
 from harness.cli import add_scale, command_line, exit_code, install_signal_handlers, sweep_lock
 from harness.display import Screen
 from harness.plan import checks
 from harness.plan.describe import describe
 from harness.plan.grid import expand
 from harness.plan.load import load
-from harness.plan.settings import Sweep
+from harness.plan.run import Run
+from harness.plan.settings import FEWEST_SEEDS, Sweep
 from harness.storage.store import Store
 
 DEFAULT = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.dry_run or options.probe):
             return run_sweep(sweep, Screen())
         print(describe(sweep))
+        if sweep.verdict.difference:
+            print(seeds_needed(sweep))
         if options.probe:
             from harness.runs.probe import probe
 
@@ -61,7 +65,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
 
-    store = Store(sweep.results)
+    store, pilot = Store(sweep.results), sweep.pilot is not None
     amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
     screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")
     with sweep_lock(store, sweep.name, screen):
@@ -77,17 +81,23 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                 gpus_per_run=gpus_per_run,
                 joining=connect.nodes_to_join(engine),
             )
-            runs = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
-            write_plan(sweep, store, runs)
-            # run
-            progress = classify_runs(store, runs, sweep.pilot is not None)
-            screen.say(
-                f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
-                f"{len(progress.missing)} missing"
-            )
-            screen.begin()
-            completed = run_pending(sweep, progress, store, gpus_per_run, screen)
-            unfinished = len(classify_runs(store, runs, sweep.pilot is not None).pending)
+            everything = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
+            missing = {run.name for run in classify_runs(store, everything, pilot).missing}
+            for runs in looks(everything, missing, sweep.up_to):
+                write_plan(sweep, store, runs)
+                # run
+                progress = classify_runs(store, runs, pilot)
+                screen.say(
+                    f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
+                    f"{len(progress.missing)} missing"
+                )
+                screen.begin()
+                completed = run_pending(sweep, progress, store, gpus_per_run, screen)
+                unfinished = len(classify_runs(store, runs, pilot).pending)
+                if not completed or unfinished:
+                    break
+                if sweep.up_to and all_decided(sweep, store, screen):
+                    break
         finally:
             screen.end()
             connect.shutdown()
@@ -99,6 +109,53 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     again = f"run the same command again to continue: {command_line()}"
     screen.say(f"{unfinished} of {len(runs)} runs {state}; {again}")
     return 1
+
+
+def looks(runs: list[Run], missing: Container[str], up_to: int | None) -> Iterator[list[Run]]:
+    """Yield the runs of each look at the results: all; with `up_to`, one more seed each time.
+
+    The first look is at all seeds of which a run is not `missing`: those before led on to it.
+    """
+    if up_to is None:
+        yield runs
+        return
+    begun = max((1 + run.cell.seed for run in runs if run.name not in missing), default=0)
+    for seeds in range(max(FEWEST_SEEDS, begun), up_to + 1):
+        yield [run for run in runs if run.cell.seed < seeds]
+
+
+def all_decided(sweep: Sweep, store: Store, screen: Screen) -> bool:
+    """Show what is decided so far; return whether no claim is open."""
+    from harness.records.sweep_results import SweepResults
+    from harness.report.claims import answers
+    from harness.storage.local_copy import mirrored
+
+    with mirrored(store, sweep.name) as folder:
+        found = answers(SweepResults.read(folder))
+    undecided = sum(answer.verdict == "undecided" for answer in found)
+    decided = [a.sentence for a in found if a.verdict.startswith(("supported", "contradicted"))]
+    screen.say("\n".join([*decided, f"{undecided} claims are undecided"]))
+    return not undecided
+
+
+def seeds_needed(sweep: Sweep) -> str:
+    """Return how many seeds find `verdict.difference`, from the deviations of earlier runs."""
+    # here, so that a dry run without this question does not wait for SciPy and pandas
+    from harness.plan.power import seeds_text
+    from harness.records.sweep_results import SweepResults
+    from harness.report.claims import deviations
+    from harness.storage.local_copy import mirrored
+
+    earlier = sweep.verdict.sd_from
+    root, _, name = (earlier or f"{sweep.results}/{sweep.name}").rstrip("/").rpartition("/")
+    try:
+        with mirrored(Store(root or "."), name) as folder:
+            known = deviations(SweepResults.read(folder), sweep.claims)
+    except UserError:
+        if earlier:
+            raise
+        known = {}  # nothing has run yet
+    return seeds_text(sweep, known)
 
 
 if __name__ == "__main__":

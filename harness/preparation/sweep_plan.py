@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.plan.describe import notes, settings_text
+from harness.plan.grid import expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.records.sweep_records import SweepRecord
@@ -34,7 +35,7 @@ def write_plan(sweep: Sweep, store: Store, runs: Sequence[Run]) -> None:
             family, looks = before.claims, before.looks
         planned = sweep.up_to is not None and before.up_to == sweep.up_to
         if not planned and store.exists(f"{folder}/report.html"):
-            looks = looks + _added_seeds(before.cells, cells)
+            looks = looks + _added_seeds(before.cells, [c.as_dict() for c in expand(sweep)])
     record = SweepRecord(
         name=sweep.name,
         cells=cells,
@@ -59,7 +60,9 @@ def _added_seeds(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> l
     for cell in before:
         earlier[pattern(cell)].add(cell["seed"])
     added = {c["seed"] for c in cells if c["seed"] not in earlier.get(pattern(c), {c["seed"]})}
+    if not added:
+        return []
     return [
-        f"An unplanned look: seeds {', '.join(map(str, sorted(added)))} were added after a report "
-        "had been made, so p-values are lower than they should be."
-    ] * bool(added)
+        f"An unplanned look: seeds {min(added)} to {max(added)} were added after a report had been "
+        "made, so p-values are lower than they should be."
+    ]

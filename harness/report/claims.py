@@ -4,7 +4,7 @@ The claims named before the first run was scored are one family: they are suppor
 at a p-value that is corrected for all of them. Other claims are exploratory, without a verdict.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from featgan.scores.image_quality import GREY
-from harness.plan.claims import PAPER_CLAIMS, Claim, parse_claim
-from harness.plan.power import LEVEL, seeds_needed
+from harness.plan.claims import PAPER_CLAIMS, SCORES, Claim, parse_claim
+from harness.plan.power import LEVEL, Deviation, seeds_needed
 from harness.plan.settings import FEWEST_SEEDS
 from harness.records.sweep_results import SweepResults
 from harness.report.seed_tables import DIFFERENCE
@@ -138,11 +138,22 @@ def claim_table(results: SweepResults) -> Table:
     return Table("claims", "Claims", columns, rows, [*notes, *remarks(results)])
 
 
-def _questions(results: SweepResults) -> Iterator[_Question]:
-    """Yield the family's claims, then the exploratory ones, for all runs of both modes."""
+def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Deviation]:
+    """Return the deviations of paired differences of claims on scores, by claim and data set."""
+    found = {}
+    for question in _questions(results, [claim for claim in claims if claim.measure in SCORES]):
+        differences = (question.values.iloc[0] - question.values.iloc[1]).dropna()
+        if len(differences) > 1:
+            name = f"{question.claim.text} on {question.data}"
+            found[name] = Deviation(float(differences.std()), len(differences))
+    return found
+
+
+def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> Iterator[_Question]:
+    """Yield claims for all runs of both modes; None: the family's, then the exploratory ones."""
     family = [claim for text in results.plan.claims for claim in parse_claim(text)]
     others = [c for text in (*results.plan.later, *PAPER_CLAIMS) for c in parse_claim(text)]
-    for claim in dict.fromkeys([*family, *others]):
+    for claim in dict.fromkeys([*family, *others]) if asked is None else asked:
         column = COLUMNS.get(claim.measure, claim.measure)
         for block in results.blocks():
             for axes, runs in block.by_axes():

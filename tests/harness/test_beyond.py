@@ -137,6 +137,27 @@ def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
         assert all(evaluation.metrics["mean_distance"] < 0 for evaluation in found)
 
 
+def test_seeds_are_added_until_a_claim_is_decided(sweep, tmp_path):
+    """Two stages are always shorter than three: 6 seeds of one sign are the fewest that decide."""
+    (tmp_path / "short_for_test.py").write_text("def two(k):\n    return [(1,), (2, 3)]\n")
+    question = """
+stages: {criterion: fixed}
+verdict: {claims: ["short_for_test:two < conventional in epochs_to_peak"]}
+grid: {mode: ["short_for_test:two", conventional], seed: {up_to: 8}}
+"""
+    (code, out, err), runs = sweep(question)
+    assert code == 0, err
+    assert "at most 16 runs" in err
+    assert "6 seeds: 0 claims are undecided" in err
+    assert {run["cell"]["seed"] for run in runs} == {*range(6)}
+    plan = json.loads((tmp_path / "results" / "tiny" / "sweep.json").read_text())
+    assert (len(plan["cells"]), plan["up_to"], plan["looks"]) == (12, 8, [])
+    (code, again, err), same = sweep(question)
+    assert code == 0, err
+    assert "runs: 12 done, 0 half done, 0 missing" in err
+    assert (again, same) == (out, runs)
+
+
 def test_a_pilot_stops_runs_and_records_why(sweep):
     pilot = """
 pilot: {grace: 1, keep_one_in: 2}

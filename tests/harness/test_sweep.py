@@ -15,6 +15,7 @@ from processes import LOOPBACK, MARK, Commands, listening, marked
 from harness.storage import lock
 from harness.storage.lock import Holder
 from harness.storage.store import Store
+from harness.sweep import main
 
 TINY = """
 results: {results}
@@ -79,6 +80,15 @@ def scores(folder):
         name: [(e["stage"], e["epoch"], e["score"]) for e in record["evaluations"]]
         for name, record in records(folder).items()
     }
+
+
+def test_a_dry_run_says_how_many_seeds_a_difference_takes(sweep_file, tmp_path, capsys):
+    file = sweep_file(extra="verdict: {difference: 0.1}\n")
+    assert main([str(file), "--dry-run"]) == 0
+    assert "run and re-score two seeds of each mode" in capsys.readouterr().out
+    file = sweep_file(extra=f"verdict: {{difference: 0.1, sd_from: {tmp_path}/earlier}}\n")
+    assert main([str(file), "--dry-run"]) == 2
+    assert f"{tmp_path}/earlier: no such folder" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):

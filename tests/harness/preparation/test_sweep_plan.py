@@ -56,7 +56,7 @@ def test_seeds_added_after_a_report_are_an_unplanned_look(store: Store) -> None:
     store.put("s/report.html", b"")
     assert written(store, [0, 1, 2], modes=("random",)).looks == []  # no seeds, but a mode
     (look,) = written(store, [0, 1, 2, 5, 7], modes=("random",)).looks
-    assert "seeds 5, 7 were added after a report" in look
+    assert "seeds 5 to 7 were added after a report" in look
     assert written(store, [0, 1, 2, 5, 7]).looks == [look]
     assert len(written(store, {"up_to": 12}).looks) == 2
 
@@ -66,7 +66,7 @@ def test_seeds_that_up_to_adds_are_planned_but_not_a_higher_limit(store: Store) 
     store.put("s/report.html", b"")
     plan = written(store, {"up_to": 6})
     assert (plan.up_to, plan.looks) == (6, [])
-    assert "seeds 6, 7 were added" in written(store, {"up_to": 8}).looks[0]
+    assert "seeds 6 to 7 were added" in written(store, {"up_to": 8}).looks[0]
 
 
 def test_a_damaged_plan_is_written_again(store: Store) -> None:

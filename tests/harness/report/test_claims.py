@@ -8,7 +8,7 @@ import pytest
 
 from harness.plan.claims import PAPER_CLAIMS, parse_claim
 from harness.records.sweep_results import SweepResults
-from harness.report.claims import answers, claim_table, remarks
+from harness.report.claims import answers, claim_table, deviations, remarks
 
 PAPER = [claim.text for text in PAPER_CLAIMS for claim in parse_claim(text)]
 KEPT = "conventional training keeps a model of higher score than descending"
@@ -64,6 +64,25 @@ def test_a_clear_difference_supports_a_claim(study):
     # epochs do not differ
     epochs = "descending training needs fewer epochs to its peak than conventional"
     assert by_claim(results)[epochs].verdict == "undecided"
+
+
+def test_deviations_are_of_paired_differences_in_fresh_scores(study):
+    # differences 1.0, 1.1, 1.4 of the kept model, and 1, 2, 3 at the end of training
+    ends = ([3.0, 4.0, 5.0], [2.0, 2.0, 2.0])
+    results = study([3.0, 3.2, 3.7], [2.0, 2.1, 2.3], end=ends)
+    score = parse_claim("conventional > descending in score")
+    fewer = parse_claim("descending < conventional in epochs_to_peak")
+    assert deviations(results, [*score, *fewer]) == {
+        "conventional > descending in kept_score on a": (pytest.approx(0.2082, abs=1e-4), 3),
+        "conventional > descending in end_score on a": (1.0, 3),
+    }
+    assert deviations(results, fewer) == {}
+
+
+@pytest.mark.parametrize(("seeds", "rescored"), [(1, True), (2, False)])
+def test_one_pair_or_none_has_no_deviation(study, seeds, rescored):
+    results = study(HIGH[:seeds], LOW[:seeds], rescored=rescored)
+    assert deviations(results, parse_claim("conventional > descending in score")) == {}
 
 
 def test_the_opposite_claim_is_contradicted_and_others_are_exploratory(study):
