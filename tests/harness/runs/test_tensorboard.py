@@ -11,6 +11,7 @@ import pytest
 from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
 from harness.runs.tensorboard import EventWriter
 from harness.storage.store import Store
@@ -105,6 +106,22 @@ def test_final_metrics_and_hyperparameters(store, run):
     start = tags["_hparams_/session_start_info"]
     for name in (b"cell.mode", b"cell.seed", b"training.stage_epochs"):
         assert name in start
+
+
+@pytest.mark.parametrize("value", [None, 0.001])
+def test_a_setting_that_is_a_number_or_null_is_always_text(store, run, value):
+    changed = {"settings": {"training": {"learning_rate": value, "batch_size": 16}}}
+    cell = {"data": "digits", "training.learning_rate": value}
+    record = run.model_copy(update={**changed, "cell": cell})
+    events = write(store, record, 0, 4)
+    events.add_summary(record)
+    events.close()
+    start = read(store).PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    found = parse_session_start_info_plugin_data(start).hparams
+    text = "null" if value is None else "0.001"
+    assert found["training.learning_rate"].string_value == text
+    assert found["cell.training.learning_rate"].string_value == text
+    assert found["training.batch_size"].number_value == 16
 
 
 @pytest.mark.guarantee("Exposure", "On one machine only loopback is listened on")
