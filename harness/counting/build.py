@@ -97,7 +97,7 @@ class DataSetBuilder:
         """
         count_type(self.features)  # reports an unknown network or layer before anything is read
         if not self._is_finished():
-            with SweepLock(self.store, self.key, notice=lambda text: self.progress(text, 0, None)):
+            with SweepLock(self.store, self.key, notice=self._say, waits=True):
                 if not self._is_finished():  # another sweep may just have done it
                     self._count_and_pack()
         skipped = self.listing.skipped
@@ -106,11 +106,13 @@ class DataSetBuilder:
         listed = self.store.join(f"{self.key}/rejected.csv")
         self._check(rejected, found, listed)
         if len(rejected):
-            text = f"{self.name}: {len(rejected)} of {found} images rejected: {listed}"
-            self.progress(text, 0, None)
+            self._say(f"{len(rejected)} of {found} images rejected: {listed}")
         if skipped:
-            self.progress(f"{self.name}: files skipped: {describe(skipped)}", 0, None)
+            self._say(f"files skipped: {describe(skipped)}")
         return data
+
+    def _say(self, text: str) -> None:
+        self.progress(f"{self.name}: {text}", 0, None)
 
     def _is_finished(self) -> bool:
         exists = self.store.exists(f"{self.key}/dataset.json")

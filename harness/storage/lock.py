@@ -60,6 +60,8 @@ class SweepLock:
     _: KW_ONLY
     notice: Callable[[str], None] = print
     lost: Callable[[str], None] = print
+    waits: bool = False
+    """Whether to wait for another driver that is alive, instead of raising an error."""
     beat: float = BEAT_SECONDS
     patience: float = PATIENCE_SECONDS
 
@@ -99,8 +101,9 @@ class SweepLock:
             except ProcessLookupError:
                 return True
         self.notice(
-            f"sweep {self.sweep} is locked by {holder}; "
+            f"{self.sweep} is locked by {holder}; "
             f"waiting up to {self.patience:.0f} s for its heartbeat"
+            + (", and for its end" if self.waits else "")
         )
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
@@ -108,7 +111,9 @@ class SweepLock:
             now = self._read()
             if now is None:
                 return False
-            if now != holder:
+            if now != holder and self.waits:
+                holder, deadline = now, time.monotonic() + self.patience
+            elif now != holder:
                 raise UserError(
                     f"sweep {self.sweep} is being run by {now}: wait for it to finish, or stop it "
                     "there"

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,11 @@ def nothing(*_: Any) -> None:
 
 
 def counted(
-    photos: Path, store: Store, max_rejected: float = 0.5, **more: Any
+    photos: Path,
+    store: Store,
+    max_rejected: float = 0.5,
+    progress: Callable[[str, int, int | None], None] = nothing,
+    **more: Any,
 ) -> tuple[DataSet, list[Any]]:
     data = DataSetBuilder(
         "photos",
@@ -65,7 +70,7 @@ def counted(
         actors=None,
         gpu=False,
         max_rejected=max_rejected,
-        progress=nothing,
+        progress=progress,
     ).build()
     check(store, data)
     pack = open_pack(store, data.key)
@@ -192,20 +197,27 @@ def test_a_recount_that_ends_early_loses_nothing(photos: Path, tmp_path: Path, h
     "Images",
     "A data set stays until its successor is written; two sweeps never count it at once",
 )
-def test_a_data_set_that_another_sweep_counts_is_refused(
-    photos: Path, tmp_path: Path, here: Here
+def test_a_data_set_that_another_sweep_counts_is_waited_for(
+    photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(str(tmp_path / "store"))
-    data, _ = counted(photos, store)
+    monkeypatch.setattr(build, "SweepLock", partial(SweepLock, beat=0.05, patience=0.4))
+    store, said = Store(str(tmp_path / "store")), list[str]()
+    data, content = counted(photos, store)
+    record = store.get(f"{data.key}/dataset.json")
     store.delete(f"{data.key}/dataset.json")
-    with (
-        SweepLock(store, data.key, notice=nothing, beat=0.1),
-        pytest.raises(UserError, match="is being run by"),
-    ):
-        counted(photos, store)
+    store.delete(f"{data.key}/blocks/00000.json")
     here.forget()
-    assert counted(photos, store)[0] == data
-    assert here.read == []  # all its blocks are there
+    first = SweepLock(store, data.key, notice=nothing, beat=0.1).__enter__()
+
+    def finish() -> None:
+        store.put(f"{data.key}/dataset.json", record)
+        first.__exit__(None, None, None)
+
+    # longer than the patience with a driver without a heartbeat
+    threading.Timer(1.0, finish).start()
+    assert counted(photos, store, progress=lambda text, *_: said.append(text)) == (data, content)
+    assert here.read == []
+    assert "waiting up to 0 s for its heartbeat, and for its end" in said[0]
 
 
 def test_29_of_100_images_may_be_bad_and_not_one_more(
