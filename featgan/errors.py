@@ -1,5 +1,10 @@
 """The exception for mistakes that the user can fix, and the first line of any other."""
 
+import re
+
+INSTALL = "pip install -e '.[{}]' -c constraints.txt"
+"""The command that installs an optional part of featgan, in the checkout's folder."""
+
 
 class UserError(Exception):
     """A user's mistake; its text is one line: what is wrong, where, and what to do.
@@ -10,5 +15,6 @@ class UserError(Exception):
 
 def first_line(error: BaseException | str, most: int = 200) -> str:
     """Return the first non-empty line of an error's text, cut to `most` characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # PyTorch's and Ray's have bold and colours
+    lines = text.strip().splitlines() or [type(error).__name__]
     return " ".join(lines[0].split())[:most]

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import logging
 import os
 import shlex
 import signal
@@ -35,8 +36,8 @@ def install_signal_handlers() -> None:
 
 
 def command_line() -> str:
-    """Return the command as it can be typed again."""
-    return shlex.join(["python", *sys.argv])
+    """Return the command as it can be typed again, with the interpreter as it was typed."""
+    return shlex.join([sys.orig_argv[0], *sys.argv])
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -50,6 +51,7 @@ def exit_code(work: Callable[[], int]) -> int:
             stream.reconfigure(errors="backslashreplace")  # the terminal may be ASCII only
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for user-defined functions, as Ray does for its workers
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports its cache of fonts
     code = 1
     try:
         code = work()

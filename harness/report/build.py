@@ -1,5 +1,7 @@
 """Tables, figures and report of a sweep, finished or not, made from its records alone."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from harness.records.sweep_results import SweepResults, cell_name
@@ -39,11 +41,12 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
 def summary(results: SweepResults, home: str | Path) -> str:
     """Return text for the terminal: what is missing, the main tables, what the sweep's home has."""
     tables = [*group_tables(results), *score_tables(results)]
+    tensorboard = [sys.orig_argv[0], "-m", "tensorboard.main"]
     files = [
         f"report:  {home}/report.html",
         f"tables:  {home}/tables/tables.md",
         f"figures: {home}/figures",
-        f"curves:  tensorboard --logdir {home}",
+        f"curves:  {shlex.join([*tensorboard, '--logdir', str(home)])}",
     ]
     return "\n".join([*state(results), "", *(table.text() for table in tables), *files])
 

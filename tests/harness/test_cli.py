@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from faults import EndpointConnectionError
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from harness import cli, features
 from harness.cli import exit_code
 from harness.display import Screen
@@ -34,7 +38,7 @@ def fails(error: BaseException) -> Callable[[], int]:
     ("error", "code", "line"),
     [
         (UserError("data.a: no\nimages in s3://KEY:SECRET@b/c"), 2, "data.a: no images in s3://"),
-        (KeyboardInterrupt(), 1, "stopped at once; to continue: python "),
+        (KeyboardInterrupt(), 1, f"stopped at once; to continue: {sys.orig_argv[0]} "),
         (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y: fix this"),
     ],
 )
@@ -196,3 +200,29 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
     done = dry_run(tmp_path, subprocess.PIPE, "ascii")
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"/caf\\xe9" in done.stdout
+
+
+def test_what_is_printed_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    (folder / "s weep.py").write_text("from harness.cli import command_line; print(command_line())")
+    run = partial(subprocess.run, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    environment = {"env": os.environ | {"PYTHONPATH": os.getcwd()}}
+    first = run([sys.executable, "s weep.py", "--scale", "small"], **environment).stdout
+    assert shlex.split(first) == [sys.executable, "s weep.py", "--scale", "small"]
+    assert run(["bash", "-c", first], **environment).stdout == first
+
+
+def test_matplotlib_says_nothing_of_its_caches() -> None:
+    code = "from harness.cli import exit_code\n"
+    code += "exit_code(lambda: len(__import__('matplotlib').get_cachedir()) * 0)"
+    environment = os.environ | {"MPLCONFIGDIR": "/dev/null/x", "PYTHONPATH": os.getcwd()}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+
+
+def test_a_reason_has_no_colours_of_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(Path("/"), protocol=2))
+    with pytest.raises(pickle.UnpicklingError, match="\x1b") as refused:
+        torch.load(tmp_path / "a.pth", weights_only=True)
+    assert "\x1b" not in first_line(refused.value)

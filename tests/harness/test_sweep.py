@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -181,7 +182,7 @@ def test_a_stopped_sweep_saves_its_runs(commands, sweep_file, prepared, number):
     process.send_signal(number)
     code, _, err = commands.finish(process)
     assert code == 1
-    assert "run the same command again to continue: python " in err
+    assert f"run the same command again to continue: {sys.executable} " in err
     assert "Traceback" not in err
     stopped = records(folder)
     assert {record["status"] for record in stopped.values()} == {"interrupted"}
