@@ -65,6 +65,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
 
+    checks.check_packages(sweep)
     store, pilot = Store(sweep.results), sweep.pilot is not None
     amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
     screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from featgan.errors import UserError
+from featgan.errors import INSTALL, UserError
 from featgan.weights import State
 
 CONVOLUTIONS = {
@@ -30,7 +30,7 @@ def read_keras_vgg16(path: Path) -> State:
         import h5py
     except ImportError as error:
         raise UserError(
-            f"features.weights: reading {path} needs h5py; pip install 'featgan[keras]'"
+            f"features.weights: reading {path} needs h5py: {INSTALL.format('keras')}"
         ) from error
     state: State = {}
     with h5py.File(path, "r") as file:

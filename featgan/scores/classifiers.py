@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from featgan.errors import UserError
+from featgan.errors import INSTALL, UserError
 from featgan.features import packaged
 from featgan.weights import published_digits, read_weights, weights_file
 
@@ -142,7 +142,7 @@ def load_inception(
         from torch_fidelity import feature_extractor_inceptionv3 as fidelity
     except ImportError as error:
         raise UserError(
-            "score.classifier: inception needs torch-fidelity; pip install 'featgan[inception]', "
+            f"score.classifier: inception needs torch-fidelity: {INSTALL.format('inception')}, "
             "or set it to trained"
         ) from error
     setting, url = "score.weights", fidelity.URL_INCEPTION_V3

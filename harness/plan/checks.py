@@ -1,11 +1,35 @@
 """Check user-defined functions and required files before a sweep starts."""
 
 import os
+import re
+from importlib.util import find_spec
 
-from featgan.errors import UserError
+from featgan.errors import INSTALL, UserError
 from featgan.user_code import resolve
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
+
+JOB_COPIES = "/runtime_resources/working_dir_files/"
+"""Where Ray puts the copy of the working folder that a submitted job runs in."""
+NEEDS = {
+    "torch_fidelity": ("inception", r'"classifier":"inception"'),
+    "h5py": ("keras", r'"weights":"[^"]*\.(h5|hdf5)"'),
+    "s3fs": ("s3", r'"s3a?://'),
+    "gcsfs": ("gs", r'"gs://'),
+}
+"""Packages with the optional part of featgan that has them, and the settings that need them."""
+
+
+def check_packages(sweep: Sweep) -> None:
+    """Raise UserError for a package that the sweep needs and this environment lacks."""
+    methods = [cell.method.model_dump_json() for cell in expand(sweep)]
+    text = " ".join([sweep.model_dump_json(include={"results", "data"}), *methods])
+    for package, (part, use) in NEEDS.items():
+        if (found := re.search(use, text)) and find_spec(package) is None:
+            setting = found[0].replace('"', "")
+            raise UserError(
+                f"{setting} needs {package}, which is not installed: {INSTALL.format(part)}"
+            )
 
 
 def check_user_functions(sweep: Sweep) -> None:
@@ -16,15 +40,17 @@ def check_user_functions(sweep: Sweep) -> None:
         resolve(name, {})
 
 
-def refuse_results_among_images(sweep: Sweep) -> None:
-    """Raise UserError if figures and samples would be written into a folder of images.
-
-    The next start would take them for images of the data set.
-    """
+def check_results(sweep: Sweep) -> None:
+    """Raise UserError if figures would become images of a data set, or results would be removed."""
     kind, _, path = sweep.results.rpartition("://")
     if kind not in ("", "file", "local"):
         return
     results = os.path.realpath(os.path.expanduser(path))
+    if JOB_COPIES in results:
+        raise UserError(
+            f"results: {sweep.results} is relative, and a job's copy of the working folder ends "
+            "with the job; give an absolute path that all nodes see, or s3://bucket/folder"
+        )
     for name, source in sweep.data.items():
         for folder in map(os.path.realpath, source.files()):
             if os.path.commonpath((folder, results)) == folder:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from featgan.errors import UserError
-from harness.plan.checks import check_user_functions, refuse_results_among_images
+from harness.plan.checks import check_results, check_user_functions
 from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method, Sweep
 from harness.plan.yaml_file import explain, models_in, nearest, parse
@@ -36,7 +36,7 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
             _check(sweep, expand(sweep))
         except ValidationError as error:
             raise UserError(f"grid: {explain(error, None, Method)}") from None
-        refuse_results_among_images(sweep)
+        check_results(sweep)
         check_user_functions(sweep)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, content, Sweep)}") from None

@@ -58,7 +58,7 @@ def test_a_missing_function_is_reported_before_ray_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(connect, "connect", lambda **_: pytest.fail("Ray was started"))
     with pytest.raises(UserError, match="there is no module 'nowhere_at_all'"):
         plan('{by: "nowhere_at_all:redness"}')
     assert main([str(tmp_path / "s.yaml")]) == 2
@@ -79,7 +79,7 @@ def test_preflight_gets_the_required_files(
         asked.extend(files)
         raise UserError("seen")
 
-    monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 0))
+    monkeypatch.setattr(connect, "connect", lambda **_: connect.Engine(None, 1, 0))
     monkeypatch.setattr(preflight, "check_cluster", ask)
     with pytest.raises(UserError, match="seen"):
         command(plan("{k: 2}"), Screen())
@@ -99,7 +99,7 @@ def test_results_among_the_images_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(connect, "connect", lambda **_: pytest.fail("Ray was started"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to("photos")
@@ -117,4 +117,59 @@ def test_results_among_the_images_are_refused(
 def test_results_elsewhere_or_in_a_bucket_are_accepted(plan: Callable[[str], Sweep]) -> None:
     found = plan("{k: 2}")
     for results in ("/data/results", "/data/ab", "s3://data/a/results"):
-        checks.refuse_results_among_images(found.model_copy(update={"results": results}))
+        checks.check_results(found.model_copy(update={"results": results}))
+
+
+@pytest.mark.parametrize("command", [sweep.run_sweep, features.count_and_group])
+@pytest.mark.parametrize(
+    ("settings", "package", "line"),
+    [
+        (
+            {},
+            "torch_fidelity",
+            r"classifier:inception needs torch_fidelity, .* -e '\.\[inception\]' -c",
+        ),
+        (
+            {"results": "s3://bucket/x"},
+            "s3fs",
+            r"s3:// needs s3fs, .* -e '\.\[s3\]' -c",
+        ),
+        ({"results": "gs://bucket/x"}, "gcsfs", r"gs:// needs gcsfs, which is not installed: pip "),
+    ],
+    ids=["classifier", "s3", "gs"],
+)
+def test_a_package_that_is_not_installed_is_named_before_anything(
+    plan: Callable[[str], Sweep],
+    command: Callable[[Sweep, Screen], int],
+    settings: dict[str, str],
+    package: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = plan("{k: 2}").model_copy(update=settings)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(connect, "connect", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(UserError, match=line):
+        command(found, Screen())
+
+
+def test_keras_weights_need_h5py(
+    plan: Callable[[str], Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = [Grid.model_validate({"features.weights": ["random", "/data/vgg16.h5"]})]
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "h5py" else name)
+    checks.check_packages(plan("{k: 2}"))
+    with pytest.raises(UserError, match=r"weights:/data/vgg16\.h5 needs h5py, .*'\.\[keras\]'"):
+        checks.check_packages(plan("{k: 2}").model_copy(update={"grid": grid}))
+
+
+def test_relative_results_of_a_submitted_job_are_refused(
+    plan: Callable[[str], Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = plan("{k: 2}")
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0a1b"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    checks.check_results(found)
+    with pytest.raises(UserError, match=r"results: results is relative, .*; give an absolute path"):
+        checks.check_results(found.model_copy(update={"results": "results"}))
