@@ -30,15 +30,10 @@ MAGIC = re.compile(
     re.DOTALL,
 )
 """How images begin, in a file whose ending says nothing."""
-SYSTEM: tuple[str, ...] = (
-    "__macosx",
-    "@eadir",
-    "#recycle",
-    "@recycle",
-    "$recycle.bin",
-    "lost+found",
+SYSTEM = (
+    *("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"),
+    *("system volume information", "thumbs.db", "desktop.ini"),
 )
-SYSTEM += ("system volume information", "thumbs.db", "desktop.ini")
 """Names, next to those with a dot, that systems leave in folders; in lower case."""
 MOST_BYTES = 2**30
 """Largest file that is read: plain pixels of the largest usable image take less."""
