@@ -38,16 +38,15 @@ def generate(generator: SavedGenerator, noise: Tensor) -> NDArray[np.uint8]:
     return np.concatenate(batches)
 
 
-def grid(images: NDArray[np.uint8], columns: int | None = None) -> Image.Image:
-    """Return images uint8 [n, 3, S, S] as one picture, row by row; a square by default."""
-    count, _, height, width = images.shape
-    columns = min(columns or math.ceil(math.sqrt(count)), count)
-    rows = math.ceil(count / columns)
-    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-    for number, image in enumerate(images.transpose(0, 2, 3, 1)):
-        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
-        sheet[top : top + height, left : left + width] = image
-    return Image.fromarray(sheet)
+def grid(images: NDArray[np.uint8]) -> Image.Image:
+    """Return images uint8 [n, 3, S, S] as one picture, row by row; as wide as high, or wider."""
+    count, _, size, _ = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows, step = math.ceil(count / columns), size + GAP
+    sheet = np.full((rows * columns, step, step, 3), 255, np.uint8)
+    sheet[:count, :size, :size] = images.transpose(0, 2, 3, 1)
+    lines = sheet.reshape(rows, columns, step, step, 3).swapaxes(1, 2)
+    return Image.fromarray(lines.reshape(rows * step, columns * step, 3)[:-GAP, :-GAP])
 
 
 def png(picture: Image.Image) -> bytes:
@@ -65,15 +64,10 @@ def write_grid(options: argparse.Namespace) -> None:
     run: Path = options.generator
     file = run / GENERATOR if run.is_dir() else run
     generator = load_generator(file, networks=[options.network] if options.network else [])
-    if options.network not in (None, generator.gan.network):
-        raise UserError(
-            f"--network {options.network}: {file} was made by {generator.gan.network!r}; "
-            "leave it out"
-        )
     # The first images do not depend on their number.
     random = stream(options.seed, "sample")
     noise = torch.randn(options.count, generator.gan.latent, generator=random)
-    picture = grid(generate(generator, noise), options.columns)
+    picture = grid(generate(generator, noise))
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(options.out)
@@ -93,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--network", metavar="MODULE:FUNCTION", help="the user-defined networks of the file")
     add("--count", type=_positive, default=64, help="number of images (64)")
     add("--seed", type=int, default=0, help="seed of the noise (0)")
-    add("--columns", type=_positive, help="columns of the grid (default: a square)")
     add("--out", type=Path, default=Path("samples.png"), help="the picture (samples.png)")
     options = parser.parse_args(arguments)
     try:

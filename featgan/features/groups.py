@@ -7,7 +7,6 @@ is computed exactly (Wang and Song, "Ckmeans.1d.dp", R Journal 2011), without ra
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -145,43 +144,37 @@ def _balanced(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) 
 def _quantile(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) -> list[int]:
     """Return the ends of the groups with the least sum of squared sizes.
 
-    By dynamic programming over the number of groups. For each start of a last group, the cost up
-    to an end with m images below it is m² and a line in m. As m rises, the lowest line is the next
-    one of their lower envelope (the "convex hull trick"), so all ends take linear time. Of equally
-    good splits the one with the earliest last boundary is taken.
+    By dynamic programming over the number of groups. The best start of a last group does not fall
+    as its end rises, so the ends of a half need only the starts of that half. Of equally good
+    splits the one with the earliest last boundary is taken.
     """
-    k, below = settings.k, np.append(0, np.cumsum(weights))
+    k, images = settings.k, np.append(0, np.cumsum(weights))
     # Cuts nearest to equal shares cost at most k squares of the largest weight more than equal
-    # groups would, so no best cut is further from its share than k / 2 of that weight.
-    off = below * k % below[-1]
-    cuts = np.flatnonzero(2 * np.minimum(off, below[-1] - off) <= k**2 * weights.max())
-    images = below[cuts].tolist()
-    best, starts = [count**2 for count in images], []
-    for groups in range(1, k):
-        level = [cost + count**2 for cost, count in zip(best, images, strict=True)]
-        lines: deque[int] = deque()
-        start_of = [0] * len(images)
-        for end, count in enumerate(images[groups + 1 :], groups + 1):
-            new = end - 1
-            while len(lines) > 1:
-                first, last = lines[-2], lines[-1]
-                rise, run = level[last] - level[first], images[last] - images[first]
-                if (level[new] - level[last]) * run > rise * (images[new] - images[last]):
-                    break
-                lines.pop()
-            lines.append(new)
-            while len(lines) > 1:
-                first, second = lines[0], lines[1]
-                if level[second] - level[first] >= 2 * count * (images[second] - images[first]):
-                    break
-                lines.popleft()
-            start_of[end] = lines[0]
-            best[end] = level[lines[0]] + count * (count - 2 * images[lines[0]])
-        starts.append(start_of)
+    # groups would. So no best cut is further from its share than k / 2 of that weight.
+    off = images * k % images[-1]
+    tried = np.flatnonzero(2 * np.minimum(off, images[-1] - off) <= k**2 * weights.max())
+    images = images[tried]
+    best = np.append(np.inf, images[1:] ** 2.0)  # with one group, by its end
+    starts = np.zeros((k, len(images)), np.int64)
+
+    def add_group(group: int, ends: range, first: int, last: int) -> None:
+        """Find the best starts, between `first` and `last`, of a further group with these ends."""
+        if ends:
+            end = ends[len(ends) // 2]
+            before = slice(first, min(last + 1, end))
+            costs = fewer[before] + (images[end] - images[before]) ** 2
+            start = starts[group, end] = first + costs.argmin()
+            best[end] = costs.min()
+            add_group(group, range(ends.start, end), first, start)
+            add_group(group, range(end + 1, ends.stop), start, last)
+
+    for group in range(1, k):
+        fewer = best.copy()
+        add_group(group, range(group + 1, len(images)), group, len(images))
     ends = [len(images) - 1]
-    for start_of in reversed(starts):
-        ends.append(start_of[ends[-1]])
-    return cuts[ends[:0:-1]].tolist()
+    for group in range(k - 1, 0, -1):
+        ends.append(starts[group, ends[-1]])
+    return tried[ends[:0:-1]].tolist()
 
 
 _METHODS: dict[str, Callable[[np.ndarray, np.ndarray, GroupSettings], list[int]]] = dict(

@@ -57,8 +57,6 @@ def grey(images: np.ndarray) -> np.ndarray:
 
 
 PIXEL_VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "jpeg_size": jpeg_size,
-    "entropy": entropy,
-    "edge_density": edge_density,
+    value.__name__: value for value in (jpeg_size, entropy, edge_density)
 }
 """Functions by their names in `groups.by`."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featgan import precision
-from featgan.scores.classifiers import Classifier, Manifold, load_inception, load_packaged
+from featgan.scores.classifiers import Classifier, load_inception, load_packaged
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
 from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
@@ -124,17 +124,16 @@ def load_classifier(
         raise ValueError("the file of the trained classifier is missing")
     else:
         classifier = load_trained(trained, device, dtype)
-    classifier.manifold = load_manifold(settings, device)
+    return add_manifold(classifier, settings)
+
+
+def add_manifold(classifier: Classifier, settings: ScoreSettings) -> Classifier:
+    """Return the classifier; add the features of the manifold if they are not its own."""
+    if settings.manifold_features == "vgg16":
+        from featgan.scores.vgg16 import load_vgg16  # imports torchvision's models
+
+        classifier.manifold = load_vgg16(settings.manifold_weights, classifier.device)
     return classifier
-
-
-def load_manifold(settings: ScoreSettings, device: torch.device) -> Manifold | None:
-    """Load the features of `settings` for the manifold; None: the classifier's."""
-    if settings.manifold_features == "classifier":
-        return None
-    from featgan.scores.vgg16 import load_vgg16  # imports torchvision's models
-
-    return load_vgg16(settings.manifold_weights, device)
 
 
 def classify(

@@ -7,7 +7,7 @@ higher is better. It is called after each evaluation.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from featgan.staging.settings import StageSettings
+from featgan.staging.settings import CRITERION_NAMES, StageSettings
 
 
 class Verdict(NamedTuple):
@@ -65,13 +65,9 @@ def fixed(values: Sequence[float], stages: StageSettings) -> Verdict:
     return Verdict(len(values) - 1)
 
 
-CRITERIA: dict[str, Criterion] = {
-    "peak": peak,
-    "smoothed_peak": smoothed_peak,
-    "patience": patience,
-    "plateau": plateau,
-    "fixed": fixed,
-}
+CRITERIA: dict[str, Criterion] = dict(
+    zip(CRITERION_NAMES, (peak, smoothed_peak, patience, plateau, fixed), strict=True)
+)
 
 
 def _highest(values: Sequence[float]) -> int:

@@ -37,12 +37,9 @@ RANDOM = "random"
 """Stages as in `ascending`, but groups of randomly drawn images: a control for the order."""
 
 MODES: dict[str, Mode] = {
-    "descending": descending,
-    "ascending": ascending,
-    "conventional": conventional,
-    "middle_out": middle_out,
-    RANDOM: ascending,
+    mode.__name__: mode for mode in (descending, ascending, conventional, middle_out)
 }
+MODES[RANDOM] = ascending
 
 
 def added_groups(mode: str, k: int) -> list[tuple[int, ...]]:

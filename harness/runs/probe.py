@@ -12,7 +12,7 @@ import torch
 from featgan import precision
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
-from featgan.scores.score import Score, load_classifier, load_manifold
+from featgan.scores.score import Score, add_manifold, load_classifier
 from featgan.scores.small_cnn import network, prepare
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
@@ -142,16 +142,10 @@ def _classifier(method: Method, device: torch.device) -> Classifier:
     if method.score.classifier != "trained":
         return load_classifier(method.score, device)
     dtype, (body, head) = precision.resolve(method.score.precision, device), network(classes=10)
-    return Classifier(
-        name="none",
-        digest="",
-        prepare=prepare,
-        body=body,
-        head=head,
-        device=device,
-        dtype=dtype,
-        manifold=load_manifold(method.score, device),
+    untrained = Classifier(
+        name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
     )
+    return add_manifold(untrained, method.score)
 
 
 def _kind(method: Method) -> str:

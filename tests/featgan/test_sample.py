@@ -48,10 +48,10 @@ def test_command_writes_the_same_grid_for_the_same_seed(run, tmp_path, capsys):
 
 def test_the_first_images_do_not_depend_on_their_number(run, tmp_path):
     few, many = str(tmp_path / "few.png"), str(tmp_path / "many.png")
-    sample.main([str(run), "--count", "3", "--columns", "1", "--out", few])
-    sample.main([str(run), "--count", "70", "--columns", "1", "--out", many])
-    few, many = np.asarray(Image.open(few)), np.asarray(Image.open(many))
-    assert np.abs(few.astype(int) - many[: len(few)]).max() <= 1
+    sample.main([str(run), "--count", "3", "--out", few])
+    sample.main([str(run), "--count", "70", "--out", many])
+    few, many = (np.asarray(Image.open(file))[:32, :66].astype(int) for file in (few, many))
+    assert np.abs(few - many).max() <= 1
 
 
 def test_user_defined_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys):
@@ -96,8 +96,6 @@ def test_a_damaged_generator_is_one_line_and_exit_code_2(run, tmp_path, capsys):
         (["--out", "/dev/null/x.png"], "--out /dev/null/x.png: "),
         (["--out", "file/x.png"], "--out file/x.png: "),
         (["--out", "x"], "--out x: unknown file extension:"),
-        (["--count", "2000", "--columns", "1", "--out", "x.jpg"], "--out x.jpg: "),
-        (["--network", "nope"], "--network nope: "),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -112,10 +110,3 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert error.startswith(f"error: {message}")
     assert len(error.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"d.png", "file"}
-
-
-def test_more_columns_than_images_are_as_many(run, tmp_path):
-    out = tmp_path / "g.png"
-    sample.main([str(run), "--count", "3", "--columns", "1000000000", "--out", str(out)])
-    with Image.open(out) as picture:
-        assert picture.size == (3 * 34 - 2, 32)
