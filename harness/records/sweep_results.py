@@ -91,10 +91,6 @@ class Block:
         runs = self.runs if column in ("fresh", "fresh_last") else self.finished
         return runs.pivot(index="pattern", columns="seed", values=column)
 
-    def pair(self, column: str, a: str, b: str) -> pd.DataFrame:
-        """Return values [2, seeds] of two patterns; NaN where there is none."""
-        return self.by_seed(column).reindex([a, b])
-
 
 @dataclass(frozen=True)
 class SweepResults:

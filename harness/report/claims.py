@@ -153,15 +153,17 @@ def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> I
     """Yield claims for all runs of both modes; None: the family's, then the exploratory ones."""
     family = [claim for text in results.plan.claims for claim in parse_claim(text)]
     others = [c for text in (*results.plan.later, *PAPER_CLAIMS) for c in parse_claim(text)]
+    blocks = [*results.blocks()]
     for claim in dict.fromkeys([*family, *others]) if asked is None else asked:
         column = COLUMNS.get(claim.measure, claim.measure)
-        for block in results.blocks():
+        for block in blocks:
+            by_seed = block.by_seed(column)
             for axes, runs in block.by_axes():
                 patterns = dict(zip(runs["mode"], runs["pattern"], strict=True))
                 if not {claim.first, claim.second} <= patterns.keys():
                     continue
-                both = patterns[claim.first], patterns[claim.second]
-                values, runs = block.pair(column, *both), runs[runs["pattern"].isin(both)]
+                both = [patterns[claim.first], patterns[claim.second]]
+                values, runs = by_seed.reindex(both), runs[runs["pattern"].isin(both)]
                 untested = "" if claim in family else "exploratory"
                 if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
                     untested = "no verdict: the real images have no colour"

@@ -128,8 +128,9 @@ def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
     labels = block.patterns["label"]
     found, differences = [], []
+    values_of = {column: block.by_seed(column) for column in MEASURES}
     for column, (a, b) in product(MEASURES, comparable(block.patterns)):
-        values = block.pair(column, a, b)
+        values = values_of[column].reindex([a, b])
         if (pairs := values.dropna(axis=1)).size:
             differences.append(values.loc[a] - values.loc[b])
             difference = f"{labels[a]} minus {labels[b]}"
