@@ -137,7 +137,7 @@ def test_a_classifier_needs_two_labels(store: Store, labels: tuple[str, ...]) ->
 def test_a_file_of_weights_that_is_a_pipe_is_refused(store: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     score = {"weights": str(tmp_path / "pipe"), "count": 20, "splits": 2}
-    with pytest.raises(UserError, match=r"score\.weights: .*/pipe: not a file"):
+    with pytest.raises(UserError, match=r"score: .*/pipe is not a file"):
         preparation.prepare_runs(sweep(score=score), store, False, lambda *_: None)
 
 
