@@ -48,7 +48,7 @@ def compare(a: Values, b: Values) -> Comparison:
     """Compare values [n] with values [n] of the same seeds; raise ValueError if empty."""
     if len(a) == 0 or len(a) != len(b):
         raise ValueError(f"pairs of {len(a)} and {len(b)} values")
-    n, difference = len(a), np.subtract(a, b)
+    n, difference = len(a), np.asarray(a, float) - np.asarray(b, float)
     mean, sd = float(difference.mean()), float(difference.std(ddof=1)) if n > 1 else np.nan
     half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     rest = difference - mean

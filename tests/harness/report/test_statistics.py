@@ -1,6 +1,7 @@
 """Intervals, probabilities and p-values, against numbers worked out by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.report import statistics
@@ -52,6 +53,8 @@ def test_comparison_pairs_by_position():
     found = compare([2.0, 4.0, 6.0], [1.0, 3.0, 5.0])
     assert (found.pairs, found.mean, found.low, found.high) == (3, 1.0, 1.0, 1.0)
     assert found.improvement[0] == pytest.approx(6 / 9)
+    shifted = compare(pd.Series([2.0, 4.0]), pd.Series([1.0, 3.0], index=[5, 6]))
+    assert (shifted.pairs, shifted.mean) == (2, 1.0)
 
 
 def test_one_pair_has_no_interval_and_none_no_comparison():
