@@ -18,7 +18,7 @@ def kernel_distance(
 
     The unbiased MMD² of a cubic kernel, in float64: the mean over `subsets` draws of `size` images
     of each kind (of all, if there are fewer; the deviation is then 0), with a fixed seed and in
-    torch-fidelity's order. It can be a little below 0.
+    torch-fidelity's order. It can be a little below 0; its expectation does not depend on n.
     """
     x, y = generated.double(), real.features
     size = min(size, len(x), len(y))

@@ -44,6 +44,24 @@ def test_metrics_do_not_touch_global_random_generators() -> None:
     assert np.isfinite(np.hstack(values)).all()
 
 
+def test_fid_and_coverage_depend_on_the_numbers_of_images_but_kid_does_not() -> None:
+    """Of two samples of one distribution; KID is 0 on average."""
+
+    def found(real_images: int, images: int) -> dict[str, np.ndarray]:
+        rows = []
+        for n in range(20):
+            real, generated = features(real_images, 16, n), features(images, 16, 100 + n)
+            row = {m: measure(m, FeatureStatistics(real), generated) for m in FUNCTIONS}
+            rows.append([row["fid"]["fid"], row["density_coverage"]["coverage"], row["kid"]["kid"]])
+        return dict(zip(("fid", "coverage", "kid"), np.transpose(rows), strict=True))
+
+    few, many, fewer = found(60, 60), found(240, 240), found(240, 60)
+    assert few["fid"].mean() > 2.5 * many["fid"].mean()
+    assert fewer["coverage"].mean() < 0.9 * many["coverage"].mean()
+    for kid in (few["kid"], many["kid"], fewer["kid"]):
+        assert abs(kid.mean()) < 2.5 * kid.std() / len(kid) ** 0.5
+
+
 def test_numbers_have_their_reported_names():
     real, generated = FeatureStatistics(features(90, 6, 2)), features(40, 6, 1)
     found = measure("precision_recall", real, generated)
