@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from harness.plan.power import Deviation, detectable, seeds_needed, seeds_text
+from harness.report.statistics import step_down
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,12 @@ def test_the_detectable_difference_is_detected_with_this_power():
     noise = np.random.default_rng(0).standard_normal((40_000, 12)) * 0.5 + true
     t = noise.mean(axis=1) / (noise.std(axis=1, ddof=1) / np.sqrt(12))
     assert (np.abs(t) > 3.1058).mean() == pytest.approx(0.8, abs=0.01)  # t of 11 degrees, 0.995
+
+
+def test_sign_flips_have_about_this_power():
+    true = detectable(10, 1.0, 0.8, 0.05)
+    noise = np.random.default_rng(0).standard_normal((600, 1, 10)) + true
+    assert np.mean([step_down(each)[0] < 0.05 for each in noise]) == pytest.approx(0.8, abs=0.04)
 
 
 SEEDS = "grid: {{mode: [conventional, descending], seed: [0, 1, 2, 3, 4, 5{}]}}\n"
