@@ -117,12 +117,14 @@ def test_weights_of_a_file(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "not finite"])
 def test_weights_without_the_layer_are_explained(tmp_path: Path, state: State, damage: str) -> None:
-    convolutions = {name: tensor for name, tensor in state.items() if "features" in name}
-    invalid = {"classifier.0.weight": torch.full((4096, 25088), torch.nan)}
-    path = tmp_path / "features.pth"  # as torchvision's IMAGENET1K_FEATURES
-    torch.save(convolutions | (invalid if damage == "not finite" else {}), path)
-    with pytest.raises(UserError, match=r"classifier\.0\.\w+ is missing.* use IMAGENET1K_V1") as e:
-        network.load(FeatureSettings(weights=str(path)))
+    # as torchvision's IMAGENET1K_FEATURES, whose layers before the cut are there
+    before = {name: tensor for name, tensor in state.items() if "28" not in name}
+    del before["classifier.0.weight"]
+    invalid = {"features.28.weight": torch.full((512, 512, 3, 3), torch.nan)}
+    path = tmp_path / "features.pth"
+    torch.save(before | (invalid if damage == "not finite" else {}), path)
+    with pytest.raises(UserError, match=r"features\.28\.\w+ is missing.* use IMAGENET1K_V1") as e:
+        network.load(FeatureSettings(weights=str(path), layer="features.28"))
     assert "\n" not in str(e.value)
 
 
