@@ -56,7 +56,7 @@ class Score:
         self.metrics_protocol = ""
         if real is not None and settings.metrics:
             names = " ".join(map(_protocol_name, settings.metrics))
-            images = f"n={count} real={len(real)} width={classifier.head.in_features}"
+            images = f"n={count} real={len(real)} width={classifier.width}"
             self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
             if classifier.manifold:
                 self.metrics_protocol += f" manifold={classifier.manifold.name}"
