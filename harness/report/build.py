@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.records.sweep_results import SweepResults, cell_name
 from harness.report import figures, html
-from harness.report.claims import claim_table
+from harness.report.claims import answers, claim_table, remarks
 from harness.report.html import Section
 from harness.report.image_quality import quality_tables
 from harness.report.paper_tables import group_tables, run_tables, score_tables
@@ -39,7 +39,7 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
 
 
 def summary(results: SweepResults, home: str | Path) -> str:
-    """Return text for the terminal: what is missing, the main tables, what the sweep's home has."""
+    """Return text for the terminal: what is missing, verdicts, the main tables, and the files."""
     tables = [*group_tables(results), *score_tables(results)]
     tensorboard = [sys.orig_argv[0], "-m", "tensorboard.main"]
     files = [
@@ -48,12 +48,22 @@ def summary(results: SweepResults, home: str | Path) -> str:
         f"figures: {home}/figures",
         f"curves:  {shlex.join([*tensorboard, '--logdir', str(home)])}",
     ]
-    return "\n".join([*state(results), "", *(table.text() for table in tables), *files])
+    lines = [*state(results), "", *_verdicts(results), ""]
+    return "\n".join([*lines, *(table.text() for table in tables), *files])
 
 
 def all_sections(results: SweepResults, reach: float | None = None) -> list[Section]:
     """Return every table in its section, without empty tables and sections."""
+    said = _verdicts(results)
     sections = [
+        Section(
+            "What this sweep says",
+            [*said, *remarks(results)] if said else [],
+            figures={
+                "seeds-": "{}: score of every seed, runs of one seed joined; diamonds: means, "
+                "with 95 % intervals (Student's t)"
+            },
+        ),
         Section(
             "Feature groups (the paper's tables 2 and 3)",
             (),
@@ -78,6 +88,12 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         Section("Every run", tables=run_tables(results)),
     ]
     return html.without_empty(sections)
+
+
+def _verdicts(results: SweepResults) -> list[str]:
+    """Return a sentence for each question of the sweep; of each claim, if it named none."""
+    found = answers(results)
+    return [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.claims]
 
 
 def state(results: SweepResults) -> list[str]:

@@ -16,6 +16,7 @@ from harness.plan.claims import PAPER_CLAIMS, SCORES, Claim, parse_claim
 from harness.plan.power import LEVEL, Deviation, seeds_needed
 from harness.plan.settings import FEWEST_SEEDS
 from harness.records.sweep_results import SweepResults
+from harness.report.paper_tables import readable
 from harness.report.seed_tables import DIFFERENCE
 from harness.report.statistics import Comparison, compare, sequential, step_down
 from harness.report.table import Column, Table, Value, signed
@@ -170,7 +171,7 @@ def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> I
                 elif runs[column][runs["counts"]].isna().any():
                     untested, values = "not decided: re-score first", values * np.nan
                 data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
-                data += f" ({block.protocol})" if block.suffix else ""
+                data += f" ({readable(block.protocol)})" if block.suffix else ""
                 bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]
                 if untested or values.notna().all().any():
                     spoiled = values.columns.isin(bad)

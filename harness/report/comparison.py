@@ -1,6 +1,7 @@
 """Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
 from harness.records.sweep_results import SweepResults, dotted
+from harness.report.paper_tables import readable
 from harness.report.statistics import improvement
 from harness.report.table import Column, Table, Value
 
@@ -32,14 +33,15 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
             rows.append(
                 [
                     of_first["label"].iloc[0],
-                    f"{len(a)} and {len(b)}",
+                    *(len(a), len(b)),
                     *(a.mean(), b.mean(), b.mean() - a.mean()),
                     *(improvement(b, a) if len(a) and len(b) else [None] * 3),
                     *(runs["epochs_to_peak"].mean() for runs in sweeps),
                 ]
             )
         columns = [
-            *map(Column, ("pattern", "finished runs")),
+            Column("pattern"),
+            *(Column(f"finished runs, {name}") for name in names),
             *(Column(f"final score, {name}", 3) for name in names),
             Column("difference", 3),
             *(Column(text, 2) for text in (f"P({names[1]} is higher)", "P low", "P high")),
@@ -47,7 +49,8 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
         ]
         title = f"{block.data}: means of {names[0]} and {names[1]}"
         notes = [
-            f"Score: {block.protocol}. P low and high: 95 % interval (Newcombe 2006, method 5)."
+            f"Score: {readable(block.protocol)}. P low and high: 95 % interval (Newcombe 2006, "
+            "method 5)."
         ]
         tables.append(Table(f"comparison-{number}", title, columns, rows, notes))
     if first.runs and second.runs:

@@ -1,4 +1,4 @@
-"""Figures of a sweep: feature counts (figure 9), sample grids (10, 11) and score curves.
+"""Figures of a sweep: scores of seeds, feature counts (figure 9), samples (10, 11), curves.
 
 Each is drawn as a matplotlib figure by a pure function and saved as PNG; drawings also as SVG.
 The palette is that of Okabe and Ito, made for the colour-blind; a mode has one colour everywhere.
@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from scipy.special import stdtrit
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
@@ -82,6 +83,8 @@ def figures(results: SweepResults) -> Iterator[tuple[str, Figure]]:
         if any(sample_path(results, run) for run in runs["record"][runs["best"]]):
             yield f"samples-{file_name(str(data))}", samples(results, str(data), runs)
     for block in results.blocks():
+        if not block.finished.empty:
+            yield f"seeds-{file_name(block.data)}{block.suffix}", seeds(results, block)
         if any(run.evaluations for run in block.runs["record"]):
             yield f"curves-{file_name(block.data)}{block.suffix}", curves(results, block)
 
@@ -121,6 +124,37 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
         panel.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1, 1))
         panel.grid(axis="x", visible=False)
     panels[-1].set_xlabel(shown[0].label)
+    return figure
+
+
+def seeds(results: SweepResults, block: Block) -> Figure:
+    """Draw the score of each seed by pattern, joined by seed, with means and 95 % intervals.
+
+    Fresh scores, of the model that is kept and of the end of training; final scores where no run
+    is re-scored.
+    """
+    fresh = {"fresh": "fresh score of the model kept", "fresh_last": "fresh score, end of training"}
+    known = {column: name for column, name in fresh.items() if block.runs[column].notna().any()}
+    shown = known or {"final_score": "final score (not re-scored)"}
+    patterns = block.patterns
+    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(patterns)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, (column, name) in zip(panels, shown.items(), strict=True):
+        scores = block.runs.pivot(index="pattern", columns="seed", values=column)
+        scores = scores.reindex(patterns.index)
+        panel.plot(scores, range(len(patterns)), color="#c9c9c9", linewidth=0.7, zorder=1)
+        for row, mode in enumerate(patterns["mode"]):
+            values, colour = scores.iloc[row].dropna(), mode_colour(results, mode)
+            panel.plot(values, [row] * len(values), "o", color=colour, markersize=4, alpha=0.7)
+            if len(values) > 1:
+                half = stdtrit(len(values) - 1, 0.975) * values.sem()
+                interval = {"xerr": half, "fmt": "D", "capsize": 2, "markersize": 4}
+                panel.errorbar(values.mean(), row + 0.28, color=colour, **interval)
+        panel.set_xlabel(name)
+        panel.grid(axis="y", visible=False)
+    names = [textwrap.fill(label, TITLE_LETTERS) for label in patterns["label"]]
+    panels[0].set_yticks(range(len(patterns)), names)
+    panels[0].set_ylim(len(patterns) - 0.5, -0.5)
     return figure
 
 

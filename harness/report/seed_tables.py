@@ -4,6 +4,8 @@ One table for each data set and score protocol; a score of another protocol gets
 its own, with the protocol as its heading.
 """
 
+import re
+from collections.abc import Mapping
 from itertools import combinations, product
 
 import numpy as np
@@ -11,7 +13,7 @@ import pandas as pd
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
-from harness.report.paper_tables import real_note
+from harness.report.paper_tables import readable, real_note
 from harness.report.statistics import compare, step_down
 from harness.report.table import Column, Table, Value
 
@@ -66,14 +68,14 @@ def seed_table(block: Block) -> Table:
         (Column("epochs spent, mean"), finished["epochs_spent"].mean()),
         *(
             (
-                Column(f"best of n, {name}", 3),
+                Column(f"best of n, {readable(name)}", 3),
                 best["rescore"].where(best["rescore_protocol"] == name),
             )
             for name in protocols
         ),
     ]
     notes = [
-        f"Final scores: {block.protocol}.",
+        f"Final scores: {readable(block.protocol)}.",
         *real_note(block.real),
         "Best of n: the highest best score of a whole run; its final score may be lower. Fresh: it "
         "again with new noise, mean and sd of several draws. Bias, what choosing added: of "
@@ -91,10 +93,10 @@ def reach_table(block: Block, reach: float | None) -> Table:
     level = (runs if sound.empty else sound)["best_score"].min() if reach is None else reach
     runs[["epochs", "seconds"]] = [reached(run, level) or (np.nan,) * 2 for run in runs["record"]]
     points = runs.groupby("pattern")
-    there = points["epochs"].agg(lambda epochs: f"{epochs.count()} of {len(epochs)}")
     columns = [
         (Column("pattern"), block.best["label"]),
-        (Column("runs that reached it"), there),
+        (Column("finished runs"), points.size()),
+        (Column("runs that reached it"), points["epochs"].count()),
         (Column("epochs spent"), points["epochs"].mean()),
         (Column("sd"), points["epochs"].std()),
         (Column("training seconds", 1), points["seconds"].mean()),
@@ -105,9 +107,10 @@ def reach_table(block: Block, reach: float | None) -> Table:
         f"{block.data}: epochs and seconds to reach a score of {level:.3f}",
         columns,
         [
-            f"Score: {block.protocol}. The level is the one asked for, or the highest that every "
-            "finished run reached, collapsed ones left out. Epochs of early stages are shorter: "
-            "they hold fewer images. Seconds count training alone, on the machine it ran on.",
+            f"Score: {readable(block.protocol)}. The level is the one asked for, or the highest "
+            "that every finished run reached, collapsed ones left out. Epochs of early stages are "
+            "shorter: they hold fewer images. Seconds count training alone, on the machine it ran "
+            "on.",
         ],
     )
 
@@ -148,9 +151,9 @@ def pair_table(block: Block) -> Table:
         columns,
         rows,
         [
-            f"Score: {block.protocol}; fresh last: that of the end of training. Low, high: 95 % "
-            "intervals by Student and, of P, Newcombe. p: exact sign flips; corrected for all rows "
-            "by Westfall and Young's step-down.",
+            f"Score: {readable(block.protocol)}; fresh last: that of the end of training. Low, "
+            "high: 95 % intervals by Student and, of P, Newcombe. p: exact sign flips; corrected "
+            "for all rows by Westfall and Young's step-down.",
         ],
     )
 
@@ -183,7 +186,7 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
     runs = block.finished[block.finished["metrics"].astype(bool)]
-    metrics = pd.DataFrame([*runs["metrics"]], runs.index).groupby(runs["pattern"])
+    metrics = pd.DataFrame([*map(_printed, runs["metrics"])], runs.index).groupby(runs["pattern"])
     means = metrics.agg(pd.Series.mean, skipna=False)
     finished = runs.groupby("pattern", sort=False)
     columns = [
@@ -199,13 +202,28 @@ def metric_table(block: Block) -> Table:
     ]
     last: dict[str, Value] = {}
     if len(runs) and block.real and block.real.metrics:
-        last = {"pattern": "real images", **block.real.metrics}
+        last = {"pattern": "real images", **_printed(block.real.metrics)}
     if block.real and block.real.metrics_images:
         part, others = block.real.metrics_images
         notes.append(
-            f"Real images: {part:,} of them against the {others:,} others. Distances depend on "
-            "how many images are compared: this row is a bound of the others only where theirs, "
-            "n and real, are alike."
+            f"Real images: {part:,} of them against the {others:,} others. FID, density and "
+            "coverage depend on how many images are compared, KID does not in expectation: compare "
+            "them where n and real are alike."
         )
+    for n, width in re.findall(r"FID .*n=(\d+) .*width=(\d+)", how):
+        if int(n) < int(width):
+            notes.append(
+                f"Warning: FID of {int(n):,} images and {int(width):,} features: with fewer images "
+                "than features the covariance is singular, and the distance far too large."
+            )
     title = f"{block.data}: further metrics at the final score's evaluation"
     return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=last)
+
+
+def _printed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by their headings; KID is printed times 1,000, as in the literature."""
+    headings = {"kid": "KID x 1,000", "kid_sd": "its sd over subsets x 1,000"}
+    return {
+        headings.get(name, name): value * (1000 if name in headings else 1)
+        for name, value in metrics.items()
+    }

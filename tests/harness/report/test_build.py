@@ -21,7 +21,8 @@ def test_make_writes_tables_and_figures(sweep_folder):
     names = {path.name for path in (folder / "tables").iterdir()}
     assert {"tables.md", "tables.tex", "scores-apples.csv", "groups-digits-kmeans-k3.csv"} <= names
     figures = {path.name for path in (folder / "figures").iterdir()}
-    drawings = ["feature-counts", "curves-apples", "curves-digits"]
+    drawings = ["feature-counts"]
+    drawings += [f"{kind}-{data}" for kind in ("seeds", "curves") for data in ("apples", "digits")]
     assert figures == {"samples-apples.png", "samples-digits.png"} | {
         f"{stem}.{kind}" for stem in drawings for kind in ("png", "svg")
     }
@@ -194,3 +195,18 @@ def test_standard_output_may_lack_letters_or_be_closed(sweep_folder):
     with open(writing, "wb") as closed:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_answers_come_first_everywhere(sweep_folder, capsys):
+    folder = sweep_folder(data_sets=("apples",), seeds=2, length=2)
+    assert results.main([str(folder)]) == 0
+    said = "Descending training needs fewer epochs to its peak than conventional on apples: "
+    screen, tables = capsys.readouterr().out, (folder / "tables" / "tables.md").read_text()
+    page = (folder / "report.html").read_text()
+    for text, table in (
+        (screen, "apples: feature groups"),
+        (tables, "### apples: feature groups"),
+        (page, "<figcaption>apples: feature groups"),
+    ):
+        assert 0 < text.index(said) < text.index(table)
+    assert page.index("apples: score of every seed") < page.index("<figcaption>apples: feature gr")

@@ -99,3 +99,26 @@ def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save
     boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
     assert len(boxes) == 3
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_every_seed_with_mean_and_students_interval(tmp_path, make_run, save_run, save_rescored):
+    for mode, scores in (("descending", (1.0, 2.0, 3.0)), ("conventional", (4.0, 4.0, 4.0))):
+        for seed, score in enumerate(scores):
+            run = make_run({"data": "a", "mode": mode, "seed": seed}, [[9.0]], [[1]], images=[1])
+            save_run(tmp_path, run)
+            save_rescored(tmp_path, run, fresh_scores=(score,))
+    outcome = SweepResults.read(tmp_path)
+    kept = figures.seeds(outcome, *outcome.blocks()).get_axes()[0]
+    assert [label.get_text() for label in kept.get_yticklabels()] == ["descending", "conventional"]
+    assert kept.get_xlabel() == "fresh score of the model kept"
+    joined, points = kept.get_lines()[:3], kept.get_lines()[3]
+    assert [list(line.get_xdata()) for line in joined] == [[1, 4], [2, 4], [3, 4]]
+    assert list(points.get_xdata()) == [1, 2, 3]
+    ((low, _), (high, _)), *_ = kept.collections[0].get_segments()
+    assert (low, high) == pytest.approx((2 - 2.484, 2 + 2.484), abs=1e-3)  # t of 2, 0.975: 4.303
+
+
+def test_seeds_without_fresh_scores_show_final_ones(sweep_folder):
+    outcome = SweepResults.read(sweep_folder(data_sets=("a",), seeds=1, length=2))
+    (panel,) = figures.seeds(outcome, *outcome.blocks()).get_axes()
+    assert panel.get_xlabel() == "final score (not re-scored)"

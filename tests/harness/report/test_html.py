@@ -58,8 +58,8 @@ def test_everything_is_inline(page):
     assert all(source.startswith("data:image/") for source in found.sources)
     assert all(link.startswith("#") and link[1:] in found.ids for link in found.links)
     assert "url(" not in found.text  # the style sheet loads nothing
-    # figure 9, curves, samples; grids at the peaks of 3 + 3 + 1 stages
-    assert len(found.sources) == 3 + 7
+    # seeds, figure 9, samples, curves; grids at the peaks of 3 + 3 + 1 stages
+    assert len(found.sources) == 4 + 7
     for source in found.sources:
         data = base64.b64decode(source.partition(",")[2])
         with Image.open(io.BytesIO(data)) as picture:
@@ -74,7 +74,8 @@ def test_labels_are_escaped(page):
 def test_sections_and_words(page):
     text = page(data_sets=("apples",)).text
     for heading in (
-        "Feature groups", "Epochs and scores", "How far to trust the scores",
+        "What this sweep says", "Feature groups", "Epochs and scores",
+        "How far to trust the scores",
         "The claims in numbers", "Every run", "Samples at each peak", "Rejected images",
         "Protocols, versions and cost", "Settings and data sets", "What the words mean",
     ):  # fmt: skip

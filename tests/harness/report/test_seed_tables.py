@@ -37,7 +37,7 @@ def test_every_seed_mean_deviation_and_selection_bias(folder):
         "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh", "sd of draws",
         "bias of evaluations", "mean of all fresh", "bias of seeds",
         "epochs to peak, mean", "sd", "images to peak, mean", "epochs spent, mean",
-        "best of n, IS trained-cnn-0a1b n=10000 splits=10 fp32",
+        "best of n, IS small CNN of this sweep (0a1b) n=10000 splits=10 fp32",
     ]  # fmt: skip
     descending, conventional = seeds.rows
     assert descending[:8] == ["descending", 3.0, 5.0, 4.0, 4.0, 1.0, 5.0, 4.6]
@@ -156,12 +156,12 @@ def test_pairs_are_of_the_seeds_that_both_finished(folder):
 def test_level_to_reach_is_what_every_finished_run_reached(folder):
     reach = table(folder, "reach-a")
     assert reach.title == "a: epochs and seconds to reach a score of 2.000"
-    assert [row[:3] for row in reach.rows] == [
-        ["descending", "3 of 3", 20.0],
-        ["conventional", "2 of 2", 20.0],
+    assert [row[:4] for row in reach.rows] == [
+        ["descending", 3, 3, 20.0],
+        ["conventional", 2, 2, 20.0],
     ]
     asked = table(folder, "reach-a", reach=4.0)
-    assert [row[1] for row in asked.rows] == ["2 of 3", "0 of 2"]
+    assert [row[1:3] for row in asked.rows] == [[3, 2], [2, 0]]
 
 
 def test_seconds_follow_from_steps_batches_and_speed(make_run):
@@ -194,6 +194,21 @@ def test_further_metrics_are_those_of_the_final_score(tmp_path, make_run, save_r
     assert (named["pattern"], named["mean"], named["best of n"]) == ("real images", 6.5, None)
 
 
+@pytest.mark.parametrize(("width", "warned"), [(64, 0), (2048, 1)])
+def test_kid_in_thousandths_and_too_few_images_for_fid(tmp_path, make_run, save_run, width, warned):
+    run = make_run({"data": "a", "mode": "x", "seed": 0}, [[3.0]], [[1]], images=[1])
+    found = {"fid": 9.0, "kid": 0.0123, "kid_sd": 0.001}
+    how = f"FID KID-100x1000 trained-cnn2-0a1b n=1000 real=600 width={width} fp32"
+    scored = [replace(run.evaluations[0], metrics=found)]
+    save_run(tmp_path, run.model_copy(update={"evaluations": scored, "metrics_protocol": how}))
+    metrics = table(tmp_path, "metrics-a")
+    names = [column.name for column in metrics.columns]
+    assert names[3:] == ["KID x 1,000", "its sd over subsets x 1,000"]
+    assert metrics.rows[0][2:] == pytest.approx([9.0, 12.3, 1.0])
+    warnings = [note for note in metrics.notes if note.startswith("Warning: FID of 1,000 images")]
+    assert len(warnings) == warned
+
+
 def test_a_collapsed_run_does_not_set_the_level_to_reach(tmp_path, make_run, save_run):
     for seed, score in enumerate([1.01, 3.0, 2.5]):
         save_run(
@@ -202,7 +217,7 @@ def test_a_collapsed_run_does_not_set_the_level_to_reach(tmp_path, make_run, sav
         )
     reach = table(tmp_path, "reach-a")
     assert reach.title == "a: epochs and seconds to reach a score of 2.500"
-    assert reach.rows[0][1] == "2 of 3"
+    assert reach.rows[0][1:3] == [3, 2]
 
 
 def test_images_to_peak_are_of_the_stages_epochs(tmp_path, make_run, save_run):
