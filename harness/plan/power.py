@@ -73,6 +73,7 @@ def seeds_text(sweep: Sweep, deviations: Mapping[str, Deviation]) -> str:
         found = f"find none: fewer than {FEWEST_SEEDS} have no p under {LEVEL:g}"
     return (
         f"{what} takes {needed}, at power {power:g} and level {LEVEL:g} / {tests}, Bonferroni's "
-        f"bound for {tests} tests; the grid's {seeds} {found}; the standard deviation of paired "
-        f"differences is {sd:.2g}, the largest of {len(deviations)}: {name}, {pairs} seeds"
+        f"bound for {tests} tests\n  the grid's {seeds} {found}\n"
+        f"  the standard deviation of paired differences is {sd:.2g}, the largest of "
+        f"{len(deviations)}: {name}, {pairs} seeds"
     )

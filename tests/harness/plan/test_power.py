@@ -54,7 +54,8 @@ def test_the_text_names_seeds_level_and_deviation(read):
     text = seeds_text(sweep, found)
     # two claims on two data sets; an effect of 1 at level 0.0125
     assert text.startswith("seeds: a difference of 0.1 in fresh scores takes 15, at power 0.8")
-    assert "level 0.05 / 4, Bonferroni's bound for 4 tests; the grid's 6 find one of 0.2" in text
+    assert "level 0.05 / 4, Bonferroni's bound for 4 tests\n" in text
+    assert "\n  the grid's 6 find one of 0.2" in text
     assert text.endswith("is 0.1, the largest of 2: end_score, b, 4 seeds")
 
 
