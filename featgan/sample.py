@@ -22,6 +22,7 @@ from featgan.gans.registry import to_uint8
 from featgan.seeds import stream
 
 GENERATOR = "generator.safetensors"
+LAST_GENERATOR = "last_generator.safetensors"
 BATCH = 64
 GAP = 2
 """White pixels between the images of a grid."""

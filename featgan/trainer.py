@@ -72,6 +72,8 @@ class StagedTrainer:
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
         """Reason for an early end of the run, if it diverged."""
+        self.last_generator: bytes | None = None
+        """File of the generator of the run's last evaluation, once the run has finished."""
         self._models: dict[int, dict[str, Any]] = {}
         """Models of the peak and of evaluations that may become it, by position in the stage.
 
@@ -101,7 +103,9 @@ class StagedTrainer:
             progress.observe(evaluation.score, self._watched(evaluation))
             self._keep_models()
             if progress.stage_over:
-                if progress.settings.rewind or progress.stage is progress.stages[-1]:
+                if is_last := progress.stage is progress.stages[-1]:
+                    self.last_generator = self.gan.generator_file()
+                if is_last or progress.settings.rewind:
                     self._rewind()
                 peak = self._peak_model()
                 self._models = {PREVIOUS_STAGE: peak} if peak else {}
@@ -213,6 +217,7 @@ class StagedTrainer:
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
             "seconds": dict(self.seconds),
             "diverged": self.diverged,
+            "last_generator": self.last_generator,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -224,6 +229,7 @@ class StagedTrainer:
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])
         self.diverged = state["diverged"]
+        self.last_generator = state["last_generator"]
 
     def _watched(self, evaluation: Evaluation) -> float:
         """Return the value that the criterion compares; higher is better."""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = "generator.safetensors"
+WEIGHTS = ("generator.safetensors", "last_generator.safetensors")
 
 
 def records(sweep: Path) -> dict[str, dict[str, Any]]:
@@ -27,6 +27,6 @@ def outcome(sweep: Path) -> dict[str, Any]:
     for name, record in records(sweep).items():
         for evaluation in record["evaluations"]:
             del evaluation["images_per_second"]
-        generator = (sweep / "runs" / name / WEIGHTS).read_bytes()
-        found[name] = [record[key] for key in ("status", "stages", "evaluations")] + [generator]
+        generators = [(sweep / "runs" / name / file).read_bytes() for file in WEIGHTS]
+        found[name] = [record[key] for key in ("status", "stages", "evaluations")] + generators
     return found

@@ -73,6 +73,8 @@ class RunRecord(Sealed):
     evaluations: list[Evaluation]
     generator_sha256: str | None = None
     """SHA-256 of `generator.safetensors`, once the run has ended."""
+    last_generator_sha256: str | None = None
+    """SHA-256 of `last_generator.safetensors`, once the run has finished."""
     seconds: Seconds
     device: str
     machines: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import torch
 
 from featgan import precision
 from featgan.errors import UserError
-from featgan.sample import grid, png
+from featgan.sample import GENERATOR, LAST_GENERATOR, grid, png
 from featgan.staging.progress import Evaluation
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine
@@ -62,7 +62,8 @@ class RunFolder:
     `checkpoint.pt`: every `checkpoint_minutes` and at the end; the one before is kept.
     `samples/`: a grid of images at the end of each stage and of the run.
     TensorBoard's event files: a point at every evaluation, on disk before each checkpoint.
-    `generator.safetensors`: at the end.
+    `generator.safetensors`, `last_generator.safetensors`: at the end; of the peak, and of the last
+    evaluation.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class RunFolder:
         self._run, self._store, self._options = run, store, options
         self._checkpoints = CheckpointStore(store, run.folder, run.signature)
         self._history = _History()
-        self._generator_sha256: str | None = None
+        self._generators: dict[str, str] = {}
+        """SHA-256 of the generators' files, by name."""
         state = self._checkpoints.load()
         if state is not None:
             if state["numerics"] != self._numerics():
@@ -133,9 +135,9 @@ class RunFolder:
         """Write generator, samples and the last checkpoint; the record of the end comes last."""
         started, trainer = time.perf_counter(), self.trainer
         if trainer.progress.final_score is not None:  # else it diverged before any peak
-            generator = trainer.gan.generator_file()
-            self._generator_sha256 = hashlib.sha256(generator).hexdigest()
-            self._put("generator.safetensors", generator)
+            self._put_generator(GENERATOR, trainer.gan.generator_file())
+            if trainer.last_generator:
+                self._put_generator(LAST_GENERATOR, trainer.last_generator)
             self._put("samples/last.png", png(grid(self._images())))
         self._save()
         self._history.io += time.perf_counter() - started
@@ -185,7 +187,8 @@ class RunFolder:
             final_score=progress.final_score,
             best_score=progress.best_score,
             evaluations=trainer.evaluations,
-            generator_sha256=self._generator_sha256,
+            generator_sha256=self._generators.get(GENERATOR),
+            last_generator_sha256=self._generators.get(LAST_GENERATOR),
             seconds=Seconds(**trainer.seconds, io=history.io, wait=history.wait),
             device=machine.device_name(trainer.device),
             machines=tuple(history.machines),
@@ -201,6 +204,10 @@ class RunFolder:
         self._put("run.json", record.to_json())
         self._recorded = time.monotonic()
         return record
+
+    def _put_generator(self, name: str, content: bytes) -> None:
+        self._put(name, content)
+        self._generators[name] = hashlib.sha256(content).hexdigest()
 
     def _put(self, name: str, data: bytes) -> None:
         self._store.put(f"{self._run.folder}/{name}", data)

@@ -1,5 +1,7 @@
 """The trainer: the method, exact continuation, and scores that do not affect the training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,22 @@ def test_a_run_stopped_at_every_evaluation_ends_the_same(
     assert rounds == evaluations == 6
     assert same(outcome(stopped), outcome(straight))
     assert stopped.gan.generator_file() == straight.gan.generator_file()
+
+
+@pytest.mark.parametrize("peak", [1, 5])
+def test_the_generator_of_the_last_evaluation_is_kept_before_the_rewind(make_trainer, peak):
+    trainer = make_trainer(mode="conventional", stage_epochs=2)
+    evaluate, files = trainer.evaluate, []
+
+    def watched():
+        files.append(trainer.gan.generator_file())
+        return replace(evaluate(), score=2.0 if len(files) == peak + 1 else 1.0)
+
+    trainer.evaluate = watched
+    list(trainer.run())
+    assert len({*files}) == 6
+    assert trainer.gan.generator_file() == files[peak]
+    assert trainer.last_generator == files[-1]
 
 
 GANS = {
