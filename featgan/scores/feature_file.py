@@ -12,12 +12,16 @@ from featgan.errors import UserError
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
 
-KIND = "featgan real features 3"
+KIND = "featgan real features 4"
 ADVICE = "delete it; the next sweep recreates it"
 
 
 def dump(features: Tensor, classifier: Classifier, name: str) -> bytes:
-    """Return the bytes of a file `<name>.safetensors` of features [n, width]."""
+    """Return the bytes of a file `<name>.safetensors` of features [n, width].
+
+    They are in the order in which real images are measured: those that the classifier was not
+    fitted to come first.
+    """
     return tensor_file.dump(
         KIND, {"name": name, "classifier": classifier.digest}, {"features": features}
     )

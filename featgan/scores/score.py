@@ -7,6 +7,7 @@ any global random generator, flag or mode.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +72,18 @@ class Score:
         score, deviation = inception_score(logits, settings.splits)
         return Measurement(score, deviation, self._metrics(features, self.real))
 
-    def measure_real(self, features: Tensor, logits: Tensor) -> Measurement:
-        """Measure real images as if they were generated: the values a generator can reach.
+    def measure_real(self, features: Tensor, logits: Tensor, unseen: int) -> Measurement:
+        """Measure real images as if they were generated.
 
-        Takes a classifier's features [n, width] and logits of images in random order. The score is
-        that of `settings.count` images; the metrics compare one part of the images with the other.
-        There are none if half of the images are too few for them.
+        Takes a classifier's features [n, width] and logits of images in random order; it was not
+        fitted to the first `unseen` of them. The score is that of `settings.count` of these, or of
+        all if there are fewer; NaN if they are too few for its splits. The metrics compare a part
+        of these with all other images; there are none if the images are too few for them.
         """
-        score, deviation = inception_score(logits[: self.settings.count], self.settings.splits)
-        part, _ = self.halves(len(features))
+        count, splits, score, deviation = self.settings.count, self.settings.splits, nan, nan
+        if min(unseen, count) >= 2 * splits:
+            score, deviation = inception_score(logits[: min(unseen, count)], splits)
+        part, _ = self.parts(len(features), unseen)
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
             with suppress(TooFew):
@@ -88,9 +92,9 @@ class Score:
                 )
         return Measurement(score, deviation, metrics)
 
-    def halves(self, images: int) -> tuple[int, int]:
+    def parts(self, images: int, unseen: int) -> tuple[int, int]:
         """Return the sizes of the two parts of real images that the metrics compare."""
-        part = min(self.settings.count, images // 2)
+        part = min(self.settings.count, unseen, images // 2)
         return part, images - part
 
     def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:

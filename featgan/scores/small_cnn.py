@@ -88,7 +88,7 @@ def train_classifier(
     the images, drawn with the seed, are held out to measure the accuracy. The default of `epochs`
     follows from the number of classes. Raises `UserError` if there are too few images.
     """
-    if not (held := round(HELD_OUT * len(images))):
+    if not round(HELD_OUT * len(images)):
         raise UserError(
             f"score.trained_on: {len(images)} labelled images are too few to train a classifier "
             "and to hold one out: 4 or more are needed"
@@ -98,8 +98,7 @@ def train_classifier(
         inputs = prepare(torch.from_numpy(np.ascontiguousarray(images)))
         inputs = inputs.to(memory_format=torch.channels_last)
         targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-        order = torch.randperm(len(inputs))
-        held_out, fitted = order.split([held, len(order) - held])
+        held_out, fitted = split(len(inputs), torch.default_generator)
         body, head = network(len(classes))
         model = nn.Sequential(body, head).to(memory_format=torch.channels_last)
         _fit(model, inputs, targets, fitted, epochs)
@@ -115,6 +114,13 @@ def train_classifier(
         epochs=epochs,
     )
     return tensor_file.dump(KIND, asdict(training), model.state_dict())
+
+
+def split(images: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the rows that are held out and those that are fitted, of so many images."""
+    held = round(HELD_OUT * images)
+    held_out, fitted = torch.randperm(images, generator=random).split([held, images - held])
+    return held_out, fitted
 
 
 def _fit(model: nn.Module, inputs: Tensor, targets: Tensor, rows: Tensor, epochs: int) -> None:

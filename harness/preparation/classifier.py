@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import ray
+import torch
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
-from featgan.scores.small_cnn import train_classifier
+from featgan.scores.small_cnn import split, train_classifier
 from harness.records.data_set import DataSet, load_table, open_pack
 from harness.storage.store import Store
 
@@ -45,6 +46,18 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
     return train_classifier(
         np.concatenate(images), np.searchsorted(classes, names), classes, seed=SEED
     )
+
+
+def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
+    """Return, bool [n], which images of a data set the classifier of `sets` was not fitted to."""
+    found = np.ones(data.images, bool)
+    rows = [np.flatnonzero(load_table(store, each.key)["label"].notna()) for each in sets]
+    if sets:
+        keys = np.repeat([each.key for each in sets], [*map(len, rows)])
+        _, fitted = split(len(keys), torch.Generator().manual_seed(SEED))
+        own = fitted.numpy()[keys[fitted] == data.key]
+        found[np.concatenate(rows)[own]] = False
+    return found
 
 
 def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:

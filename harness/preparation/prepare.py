@@ -173,7 +173,7 @@ class _Preparation:
         name = classifier.classifier_name(self._store, trained_on)
         key = self._store.once(f"{self._sweep.name}/classifier/{name}", train)
         _, _, digest = read_trained(self._store.local(key))
-        return ChosenClassifier(key, " ".join((digest, *digests)))
+        return ChosenClassifier(key, " ".join((digest, *digests)), trained_on)
 
     @cache
     def _measure_real_images(

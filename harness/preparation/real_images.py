@@ -23,6 +23,7 @@ from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import machine
+from harness.preparation.classifier import unseen
 from harness.records.data_set import DataSet, load_table, open_pack
 from harness.records.sweep_records import CountStatistics, RealRecord
 from harness.runs.rescore import QUALITY_IMAGES, TRAINING_IMAGES, count_features
@@ -41,6 +42,7 @@ class ChosenClassifier(NamedTuple):
     """Store key of the file of a classifier that the sweep trains."""
     digest: str | None
     """Hashes of that file, and of the files of weights that the settings name."""
+    trained_on: tuple[DataSet, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,20 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
     pack = open_pack(store, of.data.key)
     order = np.random.RandomState(2020).permutation(len(pack))
+    is_unseen = unseen(store, of.classifier.trained_on, of.data)[order]
+    order, images = np.concatenate((order[is_unseen], order[~is_unseen])), int(is_unseen.sum())
     wanted = features_key is not None and not store.exists(features_key)
     rows = order if wanted else order[: settings.count]
     features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
     real = None
     if features_key:
         if wanted:
-            of_pack = features[torch.from_numpy(np.argsort(order))]
             name = Path(features_key).stem
-            store.put(features_key, feature_file.dump(of_pack, classifier, name))
+            store.put(features_key, feature_file.dump(features, classifier, name))
         real = feature_file.read(str(store.local(features_key)), classifier)
-        features = real.features[torch.from_numpy(order)]
+        features = real.features
     score = Score(classifier, settings, real)
-    found = score.measure_real(features, logits)
+    found = score.measure_real(features, logits, images)
     sample = pack.rows(order[:TRAINING_IMAGES])
     counts = count_features(of.features, sample[:QUALITY_IMAGES], device.type)
     group_counts = {}
@@ -139,8 +142,9 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
         name=of.name,
         digest=of.data.digest,
         protocol=score.protocol,
-        images=min(len(logits), settings.count),
-        metrics_images=score.halves(len(features)) if found.metrics else None,
+        images=min(images, settings.count),
+        metrics_images=score.parts(len(features), images) if found.metrics else None,
+        features_key=features_key,
         qualities=image_quality.measure(sample[:QUALITY_IMAGES], sample, same=True),
         feature_counts=CountStatistics.of(counts),
         group_counts=group_counts,

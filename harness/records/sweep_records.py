@@ -132,14 +132,18 @@ class RealRecord(_Record):
     """That of the data record."""
     digest: str
     protocol: str
-    """Protocol of the scores that this one compares with; `images` may be fewer than its n."""
+    """Protocol of the scores that this one compares with, except for the number of images."""
     images: int
+    """Images of the score: none of those that the classifier was fitted to."""
     score: float
+    """NaN if the images are too few for its splits."""
     score_std: float
     metrics: dict[str, float] = Field({})
-    """Metrics of a part of the images, at most half of all, against the others."""
+    """Metrics of a part of the images against the others."""
     metrics_images: tuple[int, int] | None = None
-    """Numbers of images of that part, and of the others."""
+    """Numbers of images of that part, at most half of all, and of the others."""
+    features_key: str | None = None
+    """Store key of the features of all, that part first."""
     qualities: Qualities
     feature_counts: CountStatistics
     group_counts: dict[int, CountStatistics] = Field({})

@@ -39,7 +39,7 @@ def put_counted(
         key=key,
         images=len(images),
         duplicates=0,
-        classes=tuple(sorted(set(labels or []))),
+        classes=tuple(sorted({*(labels or [])} - {None})),
         table_sha256=hashlib.sha256(content).hexdigest(),
         rejected_sha256=hashlib.sha256(rejected).hexdigest(),
         shards=(Shard("00000.npy", len(images), hashlib.sha256(shard).hexdigest()),),

@@ -40,9 +40,10 @@ def statistics_of(images: Tensor) -> FeatureStatistics:
     return FeatureStatistics(small_classifier().features_and_logits(images)[0])
 
 
-def measure_real(score: Score, images: Tensor) -> Measurement:
+def measure_real(score: Score, images: Tensor, unseen: int = 1000) -> Measurement:
     order = np.random.RandomState(2020).permutation(len(images))
-    return score.measure_real(*score.classifier.features_and_logits(images[order]))
+    features, logits = score.classifier.features_and_logits(images[order])
+    return score.measure_real(features, logits, min(unseen, len(images)))
 
 
 def noise_images(n: int, size: int = 8, seed: int = 0) -> Tensor:
@@ -129,6 +130,17 @@ def test_metrics_of_real_images_compare_two_halves() -> None:
     assert found["precision"] < 1  # the halves share no image
 
 
+def test_only_images_that_the_classifier_was_not_fitted_to_are_scored() -> None:
+    images = noise_images(300)
+    score = Score(small_classifier(), ScoreSettings(count=200, splits=2))
+    first = np.random.RandomState(2020).permutation(300)[:40]
+    expected = Score(small_classifier(), ScoreSettings(count=40, splits=2)).evaluate(
+        lambda a, b: images[first][a:b]
+    )
+    assert measure_real(score, images, 40).score == pytest.approx(expected.score, rel=1e-6)
+    assert math.isnan(measure_real(score, images, 3).score)  # a split takes two
+
+
 def test_too_few_real_images_have_no_metrics() -> None:
     settings = ScoreSettings(count=100, splits=1, metrics=["fid", "kid"])
     score = Score(small_classifier(), settings, statistics_of(noise_images(4)))
@@ -136,7 +148,9 @@ def test_too_few_real_images_have_no_metrics() -> None:
     found = measure_real(score, noise_images(4)).metrics
     assert [*found] == ["fid", "kid", "kid_sd"]
     assert all(math.isfinite(value) for value in found.values())
-    assert (score.halves(4), score.halves(5), score.halves(1000)) == ((2, 2), (2, 3), (100, 900))
+    assert [score.parts(*n) for n in ((4, 4), (5, 5), (1000, 1000), (1000, 60))] == [
+        *((2, 2), (2, 3), (100, 900), (60, 940))
+    ]
 
 
 def test_the_protocol_has_the_digest_of_a_user_defined_metric(

@@ -99,7 +99,7 @@ def test_every_grouping_has_a_file_and_only_this_grids_remain(
     outcome = SweepResults.read(Path(store.join("s")))
     assert outcome.problems == []
     (real,) = outcome.real
-    assert (real.name, real.images) == ("a", 20)
+    assert (real.name, real.images) == ("a", 6)  # held out
     assert 1 <= real.score <= 2  # of two classes
 
 
@@ -113,7 +113,8 @@ def test_each_way_of_scoring_measures_real_images(store: Store) -> None:
 
     assert all(run.real_key and store.exists(run.real_key) for run in runs)
     records = SweepResults.read(Path(store.join("s"))).real
-    assert sorted(record.images for record in records) == [20, 30]
+    assert len({record.protocol for record in records}) == 2
+    assert [record.metrics_images for record in records] == [(6, 34)] * 2
     assert all(record.metrics["fid"] >= 0 for record in records)
 
 

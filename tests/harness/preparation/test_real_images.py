@@ -22,7 +22,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import METRICS, Metric, ScoreSettings
 from featgan.scores.small_cnn import train_classifier
-from harness.preparation import real_images
+from harness.preparation import classifier, real_images
 from harness.records.data_set import DataSet
 from harness.storage.store import Store
 
@@ -86,7 +86,9 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     )
     score = Score(classifier, ScoreSettings.model_validate(SETTINGS))
     rows = np.random.RandomState(2020).permutation(40)[:30]
-    expected = score.measure_real(*classifier.features_and_logits(torch.from_numpy(images[rows])))
+    expected = score.measure_real(
+        *classifier.features_and_logits(torch.from_numpy(images[rows])), 30
+    )
     assert record.score == pytest.approx(expected.score, rel=1e-6)
     assert (record.protocol, record.images, record.metrics, key) == (score.protocol, 30, {}, None)
 
@@ -110,9 +112,8 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert (record.images, task.calls) == (40, 2)
     assert list(record.metrics) == ["fid", "density", "coverage"]
     kept = feature_file.read(str(store.local(key)), classifier)
-    assert torch.equal(
-        kept.features, classifier.features_and_logits(torch.from_numpy(images))[0].double()
-    )
+    ordered = torch.from_numpy(images[np.random.RandomState(2020).permutation(40)])
+    assert torch.equal(kept.features, classifier.features_and_logits(ordered)[0].double())
     store.delete(key)
     measure(metrics=["fid", "density_coverage"], count=400, splits=1)
     assert store.exists(key)
@@ -128,6 +129,36 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     assert (same, classified) == (key, [10])  # and not all 40 again
     assert (record.metrics_images, other.metrics_images) == ((20, 20), (10, 30))
     assert other.score == pytest.approx(measure(count=10, splits=1)[0].score, rel=1e-6)
+
+
+def test_images_that_the_classifier_was_fitted_to_are_not_scored(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 images the labelled 30 of `a` and 10 of `b` are split; 15 % of these are held out."""
+    put_counted(store, "features/b-0", images[:10], range(10), ["z"] * 10)
+    put_counted(store, "features/a-0", images, range(40), ["x", "y"] * 15 + [None] * 10)
+    other = replace(DATA, name="b", key="features/b-0", images=10)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
+    held_out = [i for i in order[:6] if i < 30]
+    expected = np.zeros(40, bool)
+    expected[held_out] = expected[30:] = True
+    found = classifier.unseen(store, [DATA, other], DATA)
+    assert (found == expected).all()
+    assert classifier.unseen(store, [other], DATA).all()
+    assert classifier.unseen(store, [], DATA).all()
+
+    monkeypatch.setattr(real_images, "_measure", Here(real_images._measure))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(real_images, "count_features", lambda *_: np.arange(9))
+    chosen = CLASSIFIER._replace(trained_on=(DATA, other))
+    settings = ScoreSettings.model_validate(SETTINGS | {"metrics": ["fid"]})
+    real = real_images.RealImages("a", DATA, settings, chosen, FEATURES, None, gpu=False)
+    record = real.measure(store, 1)
+    assert (record.images, record.metrics_images) == (
+        sum(expected),
+        (sum(expected), 40 - sum(expected)),
+    )
+    assert record.features_key == real.features_key
 
 
 @pytest.mark.parametrize(
