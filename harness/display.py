@@ -76,10 +76,10 @@ class Screen:
         with suppress(OSError):  # the terminal may be closed; runs must go on
             self._console.out(redacted(text), highlight=False)
 
-    def features(self, what: str, done: int, total: int | None) -> None:
+    def features(self, what: str, done: int, total: int | None, unit: str = "images") -> None:
         """Show the progress of counting, or without a total the line itself.
 
-        Time left is estimated from the images counted in this call.
+        Time left is estimated from what was counted in this call.
         """
         if total is None:
             self.say(what)
@@ -87,7 +87,7 @@ class Screen:
         if what != self._counted:
             self._counted, self._before = what, done
             self.begin()
-        line = f"{what}: {done:,} of {total:,} images"
+        line = f"{what}: {done:,} of {total:,} {unit}"
         if self._before < done < total:
             line += f", {self._left((done - self._before) / (total - self._before))} left"
         self._show(line)

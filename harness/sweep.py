@@ -61,6 +61,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.preparation.prepare import prepare_runs
     from harness.preparation.sweep_plan import write_plan
     from harness.report import build
+    from harness.runs.rescore_tasks import rescore_runs
     from harness.runs.status import classify_runs
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
@@ -95,7 +96,10 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                 screen.begin()
                 completed = run_pending(sweep, progress, store, gpus_per_run, screen)
                 unfinished = len(classify_runs(store, runs, pilot).pending)
-                if not completed or unfinished:
+                unscored = 0
+                if completed and sweep.rescore:
+                    unscored = rescore_runs(sweep, store, gpus_per_run, screen)
+                if not completed or unfinished or unscored:
                     break
                 if sweep.up_to and all_decided(sweep, store, screen):
                     break
@@ -104,11 +108,12 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
             connect.shutdown()
         with mirrored(store, sweep.name) as folder:
             print(build.summary(build.make(folder), store.join(sweep.name)), flush=True)
-    if not unfinished:
+    if not (unfinished or unscored):
         return 0
     state = "are not finished" if completed else "were stopped"
+    state = state if unfinished else "are not re-scored"
     again = f"run the same command again to continue: {command_line()}"
-    screen.say(f"{unfinished} of {len(runs)} runs {state}; {again}")
+    screen.say(f"{unfinished or unscored} of {len(runs)} runs {state}; {again}")
     return 1
 
 

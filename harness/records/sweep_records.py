@@ -107,6 +107,7 @@ class Rescored(_Record):
     """A trained generator measured again, with noise that its training never saw."""
 
     generator_sha256: str
+    """Of the generator of the peak: the model that one keeps."""
     images: int
     protocol: str
     """Protocol of `score`, of many images."""
@@ -116,8 +117,12 @@ class Rescored(_Record):
     """Protocol of `fresh_scores`: that of the run's evaluations."""
     fresh_scores: list[float]
     """A score for each disjoint set of as many images as an evaluation has."""
-    last_fresh_scores: list[float] = Field([])
+    last_fresh_scores: list[float]
     """The same of the generator of the last evaluation, which nothing has chosen."""
+    score_as_real: float | None
+    """Mean score of sets of as many images as the score of the real images has."""
+    metrics_as_real: dict[str, float]
+    """Metrics of as many images, and against the same others, as those of the real images."""
     qualities: Qualities
     feature_counts: CountStatistics
     """Feature counts of generated images."""

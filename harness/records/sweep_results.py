@@ -44,6 +44,7 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("final_score", "score_sd", "best_score", "spread", "seconds"), float),
     **dict.fromkeys(("fresh", "fresh_sd", "fresh_last", "fresh_last_sd"), float),
     **{"rescore": float, "rescore_protocol": object},
+    **{"score_as_real": float, "metrics_as_real": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
 """Columns of the frame; a missing float is NaN."""
@@ -182,20 +183,18 @@ class SweepResults:
         | column | |
         |---|---|
         | data, mode, seed, axes | its cell; `axes` is a tuple of (dotted key, value) |
-        | protocol, status | as in its record |
+        | protocol, status, seconds | as in its record; seconds are those of all its parts |
         | name, outcome | of its cell, for people; its status with the reason |
         | pattern, label | JSON of the cell without its seed; mode and axes for people |
         | planned | how many seeds the sweep asks for |
-        | final_score, best_score, epochs_to_peak, epochs_spent | as in its record |
-        | images_to_peak, choices | properties of its record |
+        | final_score, best_score, epochs_to_peak, images_to_peak, epochs_spent, choices | its |
         | collapsed | True if it finished and makes nearly one image only |
         | counts | True if finished with scores, and so part of means and best of n |
         | best | True if its pattern's best of n: the first of the highest best scores |
         | metrics, spread, score_sd | those of the evaluation that is its final score |
-        | seconds | all that it spent |
         | rescore, rescore_protocol | the score with many images, and its protocol |
-        | fresh, fresh_sd | mean and sd of its fresh scores, if they are of its protocol |
-        | fresh_last, fresh_last_sd | of its last evaluation's generator |
+        | fresh, fresh_last; with _sd | fresh scores of its protocol: peak, last evaluation |
+        | score_as_real, metrics_as_real | of as many images as real ones were measured |
         | outlines, ..., feature_count, feature_count_sd | of its generated images |
         | record | the RunRecord |
         """
@@ -245,12 +244,20 @@ class SweepResults:
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
             row |= {"rescore": again.score, "rescore_protocol": again.protocol}
+            row |= {name: getattr(again, name) for name in ("score_as_real", "metrics_as_real")}
             if again.same_protocol == run.score_protocol:
-                row |= _mean_and_sd("fresh", again.fresh_scores)
-                row |= _mean_and_sd("fresh_last", again.last_fresh_scores)
+                draws = {"fresh": again.fresh_scores, "fresh_last": again.last_fresh_scores}
+                for name, scores in draws.items():
+                    of = pd.Series(scores, dtype=float)
+                    row |= {name: of.mean(), f"{name}_sd": of.std()}
         if run.status == "diverged":
             row |= {"fresh": LOWEST_SCORE, "fresh_last": LOWEST_SCORE}
         return row
+
+    def real_of(self, run: RunRecord) -> RealRecord | None:
+        """Return the measurements of a run's real images under its protocol."""
+        wanted = self.variant(run), run.score_protocol
+        return next((r for r in self.real if (r.name, r.protocol) == wanted), None)
 
     @cached_property
     def real_by_name(self) -> dict[str, RealRecord]:
@@ -266,14 +273,13 @@ class SweepResults:
             for number, protocol in enumerate(protocols, 1):
                 runs = of_data[of_data["protocol"] == protocol]
                 variants = {*map(self.variant, runs["record"])}
-                found = [r for r in self.real if r.protocol == protocol and r.name in variants]
                 yield Block(
                     data=str(data),
                     protocol=protocol,
                     suffix=f"-protocol{number}" if len(protocols) > 1 else "",
                     runs=runs,
                     modes=[mode for mode in self.modes if mode in {*runs["mode"]} | not_begun],
-                    real=found[0] if len(found) == 1 else None,
+                    real=self.real_of(runs["record"].iloc[0]) if len(variants) == 1 else None,
                 )
 
     def variant(self, run: RunRecord) -> str:
@@ -314,12 +320,6 @@ def _axes(cell: Cell) -> Axes:
 def _key(cell: Cell, without: str = "") -> str:
     """Return JSON that is equal for equal cells; without the seed, for cells of one pattern."""
     return json.dumps({key: cell[key] for key in cell if key != without}, sort_keys=True)
-
-
-def _mean_and_sd(name: str, values: list[float]) -> dict[str, float]:
-    """Return fresh scores as columns of the frame."""
-    numbers = pd.Series(values, dtype=float)
-    return {name: numbers.mean(), f"{name}_sd": numbers.std()}
 
 
 def count_columns(counts: CountStatistics) -> dict[str, float]:

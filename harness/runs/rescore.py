@@ -1,7 +1,8 @@
 """Measure trained generators again: with fresh noise, many images, and qualities that people see.
 
 A run's final score is the best of many noisy evaluations, which is a selection bias. Here the
-generator of every finished run is scored with noise that its training never saw. Needs no Ray.
+generator of the peak and that of the last evaluation are scored with noise that neither training
+nor the choice of the peak ever saw. Needs no Ray.
 """
 
 import time
@@ -17,23 +18,24 @@ from featgan.digests import sha256_of_file
 from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
-from featgan.gans.generator_file import load_generator
+from featgan.gans.generator_file import SavedGenerator, load_generator
 from featgan.gans.registry import to_uint8
 from featgan.images.decode import resized
-from featgan.sample import GENERATOR, generate
-from featgan.scores import image_quality
+from featgan.sample import GENERATOR, LAST_GENERATOR, generate
+from featgan.scores import feature_file, image_quality
 from featgan.scores.classifiers import Classifier
 from featgan.scores.inception_score import inception_score
-from featgan.scores.score import Score, load_classifier
-from featgan.scores.settings import ScoreSettings
+from featgan.scores.metrics.registry import measure
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.score import Score, classify, load_classifier
+from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, open_pack, read_data_set
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import CountStatistics, Rescored
+from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
 from harness.records.sweep_results import SweepResults, cell_name
 from harness.storage.store import Store
 
-GPU_COUNT = 50_000
 QUALITY_IMAGES = 256
 TRAINING_IMAGES = 5_000
 """Largest number of training images that are searched for copies."""
@@ -42,104 +44,134 @@ FEATURE_IMAGES = {"cpu": 96, "cuda": 1024}
 
 
 def rescore(folder: Path, count: int | None = None, networks: Collection[str] = ()) -> None:
-    """Write `rescored.json` for every finished run of a sweep's folder.
+    """Measure the runs of a sweep's folder in this process, as `Rescoring` does.
 
-    `count` is the number of images of a run: by default 50,000 on a GPU; on a CPU ten times as
-    many as in an evaluation with the small classifier, and as many with a large one. What has
-    been measured is not measured again. `networks` are the user-defined networks that may be
-    imported. Raises UserError where images, generators or weights are missing or damaged, `count`
-    is too small for a run's score, or a run has a user-defined network that is not in `networks`.
+    Raises UserError where images, generators or weights are missing or damaged, `count` is too
+    small for a run's score, or a run has a user-defined network that is not in `networks`.
     """
     results, home = SweepResults.read(folder), folder.resolve()
     store, device = Store(str(home.parent)), "cuda" if torch.cuda.is_available() else "cpu"
-    rescoring = Rescoring(store, home.name, device, count, networks)
+    rescoring = Rescoring(store, home.name, device, networks, count)
     missing = rescoring.missing(results)
-    for key in sorted({run.data_key for run in missing}):
-        try:
+    try:
+        for key in sorted({run.data_key for run in missing}):
             check(store, read_data_set(store, key))
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename}: no such file; measuring needs the folder `features/` next to "
-                "the sweep's"
-            ) from None
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: missing; measuring needs the folder `features/` next to the sweep's"
+        ) from None
     for number, run in enumerate(missing, 1):
-        score = rescoring.measure(run)
+        score = rescoring.measure(run, results.real_of(run))
         print(f"{number} of {len(missing)}: {cell_name(run.cell)}: {score:.3f}", flush=True)
 
 
 @dataclass(frozen=True)
 class Rescoring:
-    """Where the generators of a sweep are, and how they are measured."""
+    """Measures finished runs, and writes `rescored.json` into the folder of each."""
 
     store: Store
     sweep: str
     device: str
-    count: int | None
     networks: Collection[str]
+    """User-defined networks that may be imported."""
+    count: int | None = None
+    """Number of images of a run; None: five evaluations' worth, and 50,000 or more on a GPU."""
 
     def missing(self, results: SweepResults) -> list[RunRecord]:
         """Return the finished runs that are still to be measured."""
         measured = {
-            name for name, record in results.rescored.items() if self.count in (None, record.images)
+            name
+            for name, record in results.rescored.items()
+            if (record.fresh_scores if self.count is None else record.images == self.count)
         }
         runs = (run for run in results.runs if run.run not in measured)
         return [run for run in runs if run.status == "finished"]
 
-    def measure(self, run: RunRecord) -> float:
-        """Measure the generator of a run; return its score."""
-        started, seed, device = time.perf_counter(), run.cell["seed"], torch.device(self.device)
-        settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
-        chosen = self.store.root, self.sweep, settings.model_dump_json(), run.score_protocol, device
-        classifier = _classifier(*chosen)
-        count = self.count
-        if count is None and self.device == "cuda":
-            count = max(GPU_COUNT, settings.count)
-        elif count is None:
-            count = settings.count * (10 if settings.classifier == "trained" else 1)
-        if count < 2 * settings.splits:
-            raise UserError(
-                f"--count {count}: too few for {run.run}: each of its score's {settings.splits} "
-                f"splits takes 2 images or more; give at least {2 * settings.splits}"
-            )
-        key = f"{self.sweep}/runs/{run.run}/{GENERATOR}"
-        if not self.store.exists(key):
-            raise UserError(
-                f"{self.store.join(key)}: missing, though the run is finished; train it again"
-            )
-        path = self.store.local(key)
-        generator = load_generator(path, device, self.networks)
+    def measure(self, run: RunRecord, real: RealRecord | None) -> float:
+        """Measure the generators of a run, also in the way of `real`; return the kept one's score.
 
-        def noise(count: int, use: str) -> torch.Tensor:
-            """Return noise [count, latent] of a stream that training does not use."""
-            return torch.randn(count, generator.gan.latent, generator=stream(seed, "rescore", use))
+        These are the generator of the peak and that of the last evaluation.
+        """
+        started, device = time.perf_counter(), torch.device(self.device)
+        settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
+        count, splits = self.count or settings.fresh_count(self.device == "cuda"), settings.splits
+        if count < 2 * splits:
+            raise UserError(
+                f"--count {count}: too few for {run.run}: each of its score's {splits} "
+                f"splits takes 2 images or more; give at least {2 * splits}"
+            )
+        where = self.store.root, self.sweep, device
+        classifier = _classifier(*where, settings.model_dump_json(), run.score_protocol)
+        kept = self._generator(run, GENERATOR, run.generator_sha256)
+        last = self._generator(run, LAST_GENERATOR, run.last_generator_sha256)
+
+        # a stream that neither training nor evaluations use
+        size = max(count, QUALITY_IMAGES), kept.gan.latent
+        noise = torch.randn(size, generator=stream(run.cell["seed"], "rescore"))
+
+        def classified(generator: SavedGenerator) -> tuple[torch.Tensor, torch.Tensor]:
+            """Return features [count, width] and logits [count, classes] of generated images."""
+
+            def images(start: int, stop: int) -> torch.Tensor:
+                return to_uint8(generator.network(noise[start:stop].to(device)))
+
+            return classify(classifier, images, count, settings.batch_size)
 
         # cuDNN's defaults, but without TF32, as training in fp32
         with torch.inference_mode(), torch.backends.cudnn.flags(True, allow_tf32=False):
-            batches = [
-                classifier(to_uint8(generator.network(rows.to(device))))
-                for rows in noise(count, "score").split(settings.batch_size)
-            ]
-            images = generate(generator, noise(QUALITY_IMAGES, "qualities"))
-        logits = torch.cat(batches)
-        score, score_std = inception_score(logits, settings.splits)
-        fresh = [part for part in logits.split(settings.count) if len(part) == settings.count]
-        features = FeatureSettings.model_validate(run.settings["features"])
-        many = settings.model_copy(update={"count": count})
+            features, logits = classified(kept)
+            same = run.last_generator_sha256 == run.generator_sha256
+            last_logits = logits if same else classified(last)[1]
+            images = generate(kept, noise[:QUALITY_IMAGES])
+        score, score_std = inception_score(logits, splits)
+        same_protocol = Score(classifier, settings).protocol
+        as_real: list[float] = []
+        metrics: dict[str, float] = {}
+        if real and real.protocol == same_protocol:
+            if real.images >= 2 * splits:
+                as_real = _scores(logits, real.images, splits)
+            key, (part, _) = real.features_key, real.metrics_images or (0, 0)
+            if key and 0 < part <= count and self.store.exists(key):
+                kept_real = feature_file.read(str(self.store.local(key)), classifier).features
+                others = FeatureStatistics(kept_real[part:], classifier.width)
+                for metric in run.settings["score"]["metrics"]:
+                    if metric in METRICS:  # a file does not decide which code is imported
+                        metrics |= measure(metric, others, features[:part])
+        network = FeatureSettings.model_validate(run.settings["features"])
         record = Rescored(
-            generator_sha256=sha256_of_file(path),
+            generator_sha256=run.generator_sha256 or "",
             images=count,
-            protocol=Score(classifier, many).protocol,
+            protocol=Score(classifier, settings.model_copy(update={"count": count})).protocol,
             score=score,
             score_std=score_std,
-            same_protocol=Score(classifier, settings).protocol,
-            fresh_scores=[inception_score(part, settings.splits)[0] for part in fresh],
+            same_protocol=same_protocol,
+            fresh_scores=_scores(logits, settings.count, splits),
+            last_fresh_scores=_scores(last_logits, settings.count, splits),
+            score_as_real=float(np.mean(as_real)) if as_real else None,
+            metrics_as_real=metrics,
             qualities=image_quality.measure(images, training_images(self.store.root, run.data_key)),
-            feature_counts=CountStatistics.of(count_features(features, images, self.device)),
+            feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
             seconds=time.perf_counter() - started,
         )
         self.store.put(f"{self.sweep}/runs/{run.run}/rescored.json", record.to_json())
         return score
+
+    def _generator(self, run: RunRecord, name: str, digest: str | None) -> SavedGenerator:
+        """Load a generator of a run; UserError if it is missing or another one."""
+        key = f"{self.sweep}/runs/{run.run}/{name}"
+        if not self.store.exists(key) or sha256_of_file(path := self.store.local(key)) != digest:
+            raise UserError(
+                f"{self.store.join(key)}: missing, or not the generator with which the run ended; "
+                "remove the run's folder, and the sweep trains it again"
+            )
+        return load_generator(path, torch.device(self.device), self.networks)
+
+
+def _scores(logits: torch.Tensor, images: int, splits: int) -> list[float]:
+    """Return the score of each disjoint set of so many images."""
+    sets = (part for part in logits.split(images) if len(part) == images)
+    return [inception_score(part, splits)[0] for part in sets]
 
 
 @lru_cache(1)
@@ -151,7 +183,7 @@ def training_images(root: str, data_key: str) -> np.ndarray:
 
 @lru_cache(1)
 def _classifier(
-    root: str, sweep: str, settings: str, protocol: str, device: torch.device
+    root: str, sweep: str, device: torch.device, settings: str, protocol: str
 ) -> Classifier:
     """Return the classifier of a score protocol; find a trained one by its name in it."""
     chosen, store = ScoreSettings.model_validate_json(settings), Store(root)

@@ -8,8 +8,9 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ray import tune
 from ray.tune.error import TuneError
@@ -49,7 +50,7 @@ def run_pending(
     stop_key, counts = pending[0].stop_key, progress.counts
     store.delete(stop_key)
     callback = ProgressCallback(progress, store, screen, sweep.pilot is not None)
-    with _stop_on_signals(store, stop_key, callback, screen):
+    with stop_on_signals(partial(_ask_to_stop, store, stop_key, callback, screen)):
         # Tune itself fails when the memory monitor of a cluster's node kills a trial.
         for _ in range(sweep.resources.max_failures + 1):
             try:
@@ -125,24 +126,29 @@ def _asha(pilot: Pilot, runs: list[Run]) -> TrialScheduler:
     )
 
 
+def _ask_to_stop(store: Store, key: str, callback: ProgressCallback, screen: Screen) -> None:
+    """Ask all runs to save themselves."""
+    callback.stopped = True
+    with callback.report_storage_errors("runs cannot be asked to stop"):
+        store.put(key, b"")
+    screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
+
+
 @contextmanager
-def _stop_on_signals(
-    store: Store, stop_key: str, callback: ProgressCallback, screen: Screen
-) -> Iterator[None]:
-    """Ask all runs to save themselves at the first signal; raise KeyboardInterrupt at the second.
+def stop_on_signals(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` at the first signal to stop; raise KeyboardInterrupt at the second.
 
     A terminal that closes never counts as the second: the shell and the kernel both send SIGHUP.
     """
+    asked = False
 
     def stop(number: int, _: object) -> None:
-        if callback.stopped and number == signal.SIGHUP:
-            return
-        if callback.stopped:
+        nonlocal asked
+        if asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        callback.stopped = True
-        with callback.report_storage_errors("runs cannot be asked to stop"):
-            store.put(stop_key, b"")
-        screen.say("stopping: runs save themselves at their next evaluation (again: at once)")
+        if not asked:
+            asked = True
+            ask()
 
     # those that the command lets raise KeyboardInterrupt: under nohup SIGHUP is ignored
     before = {

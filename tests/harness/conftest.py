@@ -312,7 +312,7 @@ def save_rescored() -> Callable[..., None]:
         **qualities: float,
     ) -> None:
         record = Rescored(
-            generator_sha256="0a1b",
+            generator_sha256=run.generator_sha256 or "0a1b",
             images=10_000,
             protocol="IS trained-cnn-0a1b n=10000 splits=10 fp32",
             score=score,
@@ -320,6 +320,8 @@ def save_rescored() -> Callable[..., None]:
             same_protocol=same_protocol,
             fresh_scores=list(fresh_scores),
             last_fresh_scores=list(last_fresh_scores),
+            score_as_real=score,
+            metrics_as_real={},
             qualities=quality_record(**qualities),
             feature_counts=CountStatistics(images=96, mean=1100.0, sd=90.0),
             device="cpu",

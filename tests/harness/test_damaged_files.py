@@ -140,7 +140,8 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
     counted = CountStatistics(images=4, mean=9.0, sd=1.0)
     again = Rescored(
         generator_sha256="0a1b", images=9, protocol="p", score=2.5, score_std=0.1,
-        same_protocol="p", fresh_scores=[2.0], qualities=quality, feature_counts=counted,
+        same_protocol="p", fresh_scores=[2.0], last_fresh_scores=[], score_as_real=2.4,
+        metrics_as_real={}, qualities=quality, feature_counts=counted,
         device="cpu", seconds=1.0,
     )  # fmt: skip
     real = RealRecord(

@@ -1,6 +1,7 @@
 """Reading a sweep's folder: order, patterns, best of n, what is missing or broken."""
 
 import json
+from math import nan
 
 import pytest
 
@@ -54,6 +55,41 @@ def test_a_finished_run_without_a_score_does_not_count(tmp_path, make_run, save_
     (block,) = SweepResults.read(tmp_path).blocks()
     assert block.finished["seed"].tolist() == [0]
     assert block.by_seed("final_score").columns.tolist() == [0]
+
+
+def test_real_images_of_two_variants_of_a_data_set_are_not_mixed(
+    tmp_path, make_run, save_run, save_real
+):
+    (tmp_path / "data").mkdir()
+    for seed, variant in enumerate(["a.1", "a.2"]):
+        record = {"name": "a", "key": f"features/{variant}", "digest": "0a1b", "images": 9}
+        (tmp_path / "data" / f"{variant}.json").write_text(json.dumps(record))
+        run = make_run({"data": "a", "mode": "m", "seed": seed}, [[2.0]], [[1]], images=[1])
+        save_run(tmp_path, run.model_copy(update={"data_key": record["key"]}))
+        save_real(tmp_path, variant, 4.0 + seed)
+        results = SweepResults.read(tmp_path)
+        assert [results.real_of(run).score for run in results.runs] == [4.0, 5.0][: seed + 1]
+        (block,) = results.blocks()
+        assert (block.real is None) == (seed == 1)
+
+
+def test_fresh_scores_and_collapse_of_each_run(tmp_path, make_run, save_run, save_rescored):
+    """A run that diverged has the lowest score; one that makes one image alone has collapsed."""
+    fresh = [(2.0, 2.2), (2.0, 2.2), (1.01, 1.02), None, None, None]
+    scores = [2.5, 2.5, 1.3, 1.01, 2.5, 1.01]
+    for seed, (draws, score) in enumerate(zip(fresh, scores, strict=True)):
+        status = "diverged" if seed == 5 else "finished"
+        cell = {"data": "a", "mode": "m", "seed": seed}
+        run = make_run(cell, [[score]], [[1]], images=[1], status=status)
+        save_run(tmp_path, run)
+        if draws:
+            duplicates = 0.6 if seed == 1 else 0.1
+            save_rescored(tmp_path, run, fresh_scores=draws, near_duplicates=duplicates)
+    frame = SweepResults.read(tmp_path).frame
+    assert frame["fresh"].tolist() == pytest.approx([2.1, 2.1, 1.015, nan, nan, 1], nan_ok=True)
+    assert frame["fresh_sd"][0] == pytest.approx(0.2 / 2**0.5)
+    assert frame["fresh_last"].tolist() == pytest.approx([1.95] * 3 + [nan, nan, 1], nan_ok=True)
+    assert frame["collapsed"].tolist() == [False, True, True, True, False, False]
 
 
 @pytest.mark.guarantee(

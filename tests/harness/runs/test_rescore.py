@@ -1,32 +1,19 @@
 """Measuring trained generators again, on a tiny sweep with real networks."""
 
+import hashlib
+import json
 import sys
 
 import numpy as np
 import pytest
-from packed import put_counted
 
 from featgan.errors import UserError
-from featgan.features.settings import FeatureSettings
 from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
-from featgan.scores.settings import ScoreSettings
-from featgan.scores.small_cnn import load_trained, train_classifier
 from harness import results
 from harness.records.sweep_results import SweepResults
 from harness.runs import rescore
-from harness.storage.store import Store
-
-SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    random = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    images = random.integers(0, 100, (60, 3, 32, 32), np.uint8) + 100 * labels[:, None, None, None]
-    return train_classifier(images.astype(np.uint8), labels, ["dark", "light"], seed=0, epochs=1)
 
 
 class Brightness:
@@ -41,29 +28,12 @@ class Brightness:
 
 
 @pytest.fixture
-def folder(tmp_path, make_run, save_run, classifier, monkeypatch):
+def folder(finished_sweep, monkeypatch):
     """One finished run of apples, with all its neighbours."""
     monkeypatch.setattr(rescore, "FeatureCounter", Brightness)
-    folder = tmp_path / "results" / "try"
-    (folder / "classifier").mkdir(parents=True)
-    (folder / "classifier" / "other.safetensors").write_bytes(classifier)
-    trained = load_trained(folder / "classifier" / "other.safetensors", rescore.torch.device("cpu"))
-    cell = {"data": "apples", "mode": "ascending", "seed": 4}
-    protocol = f"IS {trained.name} n=20 splits=2 fp32"
-    run = make_run(cell, [[1.0, 2.0]], [[1]], images=[30], protocol=protocol)
-    run = run.model_copy(update={"data_key": "features/apples-0a1b"})
-    features = FeatureSettings(weights="random", input_size=40)
-    settings = {"score": SCORE.model_dump(), "features": features.model_dump()}
-    save_run(folder, run.model_copy(update={"settings": run.settings | settings}))
-    gan = GanSettings(width=4, latent=8)
-    generator = generator_bytes(build(gan, 32, seed=0)[0], gan, 32)
-    (folder / "runs" / run.run / "generator.safetensors").write_bytes(generator)
-    images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
-    store = Store(str(tmp_path / "results"))
-    put_counted(
-        store, "features/apples-0a1b", images, range(100, 130), name="apples", digest="0a1b"
-    )
-    return folder
+    rescore._counter.cache_clear()
+    yield finished_sweep(4)
+    rescore._counter.cache_clear()
 
 
 def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch, capsys):
@@ -76,6 +46,11 @@ def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch, caps
     assert len(again.fresh_scores) == 2  # two evaluations' worth of 50 images, 10 left over
     assert all(1 <= score <= 2 for score in [again.score, *again.fresh_scores])
     assert again.fresh_scores[0] != again.fresh_scores[1]
+    assert len(again.last_fresh_scores) == 2
+    assert not {*again.last_fresh_scores} & {*again.fresh_scores}  # another generator's
+    run = outcome.frame.iloc[0]
+    assert run["fresh"] == pytest.approx(np.mean(again.fresh_scores))
+    assert run["fresh_last_sd"] == pytest.approx(np.std(again.last_fresh_scores, ddof=1))
     assert again.feature_counts.images == 10
     assert 0 < again.feature_counts.mean < 3 * 40 * 40
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
@@ -90,7 +65,7 @@ def test_measured_numbers_reach_the_tables(folder, monkeypatch, capsys):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
     assert results.main([str(folder), "--rescore", "--count", "20"]) == 0
     text = (folder / "tables" / "tables.md").read_text()
-    assert "selection bias" in text
+    assert "bias of evaluations" in text
 
 
 def test_user_defined_networks_are_imported_when_named(folder, tmp_path, monkeypatch, capsys):
@@ -98,8 +73,13 @@ def test_user_defined_networks_are_imported_when_named(folder, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     gan = GanSettings(network="own_rescored:mine", width=4, latent=8)
-    (file,) = folder.rglob("generator.safetensors")
-    file.write_bytes(generator_bytes(build(gan, 32, seed=0)[0], gan, 32))
+    (file,) = folder.rglob("run.json")
+    content = generator_bytes(build(gan, 32, seed=0)[0], gan, 32)
+    digest = hashlib.sha256(content).hexdigest()
+    for name in ("generator", "last_generator"):
+        file.with_name(f"{name}.safetensors").write_bytes(content)
+    changes = {"generator_sha256": digest, "last_generator_sha256": digest}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     del sys.modules["own_rescored"]
     rescored = [str(folder), "--rescore", "--count", "20"]
     assert results.main(rescored) == 2
@@ -112,7 +92,7 @@ def test_user_defined_networks_are_imported_when_named(folder, tmp_path, monkeyp
 
 def test_a_missing_generator_or_missing_images_are_a_users_error(folder):
     next(folder.glob("runs/*/generator.safetensors")).unlink()
-    with pytest.raises(UserError, match="missing, though the run is finished"):
+    with pytest.raises(UserError, match="missing, or not the generator"):
         rescore.rescore(folder, count=20)
     features = folder.parent / "features"
     features.rename(features.with_name("moved"))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,7 +172,7 @@ def test_ctrl_c_with_failing_storage_is_reported(
     screen = Screen(out := io.StringIO())
     watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
     monkeypatch.setattr(store, "put", full)
-    with module._stop_on_signals(store, "s/stop", watch, screen):
+    with module.stop_on_signals(partial(module._ask_to_stop, store, "s/stop", watch, screen)):
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.stopped
         assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
@@ -193,7 +194,8 @@ def test_a_closed_terminal_asks_once_and_under_nohup_not_at_all(store: Store) ->
             install_signal_handlers()
             store.delete("s/stop")
             watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
-            with module._stop_on_signals(store, "s/stop", watch, screen):
+            ask = partial(module._ask_to_stop, store, "s/stop", watch, screen)
+            with module.stop_on_signals(ask):
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
             assert store.exists("s/stop") == watch.stopped == asked

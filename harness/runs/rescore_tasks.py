@@ -1,0 +1,76 @@
+"""The last step of a sweep: its finished runs are re-scored, each by one Ray task.
+
+What is measured is in a run's folder, so the next call measures what is missing.
+"""
+
+from itertools import islice
+
+import ray
+import torch
+from ray import ObjectRef
+
+from featgan.errors import first_line
+from harness.cluster import machine
+from harness.display import Screen
+from harness.plan.grid import expand
+from harness.plan.settings import Sweep
+from harness.records.run_record import RunRecord
+from harness.records.sweep_records import RealRecord
+from harness.records.sweep_results import SweepResults
+from harness.runs.rescore import Rescoring
+from harness.runs.tune import stop_on_signals
+from harness.storage.local_copy import mirrored
+from harness.storage.store import Store
+
+AT_ONCE = 1000
+"""Largest number of tasks that Ray is given at a time."""
+
+
+def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen) -> int:
+    """Measure the finished runs that have not been; return how many are still to be measured.
+
+    A task has the resources of a run. One that fails is reported, and the others go on. At the
+    first Ctrl-C all end at once, as nothing of a measurement is kept; the second raises
+    KeyboardInterrupt.
+    """
+    with mirrored(store, sweep.name) as folder:
+        results = SweepResults.read(folder)
+    networks = {cell.method.gan.network for cell in expand(sweep)}
+    rescoring = Rescoring(store, sweep.name, "cuda" if gpus_per_run else "cpu", networks)
+    missing, threads = rescoring.missing(results), sweep.resources.cpus_per_run
+    waiting, at_once = iter(missing), sweep.resources.max_concurrent or AT_ONCE
+    running: dict[ObjectRef[float], RunRecord] = {}
+    ended, left, stopped = 0, len(missing), False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        screen.say("stopping: the next call measures what is missing")
+
+    task = ray.remote(_measure).options(
+        num_cpus=threads, num_gpus=gpus_per_run, max_retries=sweep.resources.max_failures
+    )
+    with stop_on_signals(stop):
+        while not stopped:
+            for run in islice(waiting, at_once - len(running)):
+                running[task.remote(rescoring, run, results.real_of(run), threads)] = run
+            if not running:
+                break
+            for reference in ray.wait([*running], timeout=1.0)[0]:
+                run, ended = running.pop(reference), ended + 1
+                try:
+                    ray.get(reference)
+                    left -= 1
+                except Exception as error:  # also of the storage, or of a node that was lost
+                    cause = getattr(error, "cause", None) or error
+                    screen.say(f"{run.run}: not re-scored: {first_line(cause)}")
+            screen.features("re-scoring", ended, len(missing), "runs")
+    for reference in running:
+        ray.cancel(reference)
+    return left
+
+
+def _measure(rescoring: Rescoring, run: RunRecord, real: RealRecord | None, threads: int) -> float:
+    torch.set_num_threads(threads)
+    machine.device(rescoring.device == "cuda")
+    return rescoring.measure(run, real)
