@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import normalize
 
 from featgan.features import network
 from featgan.features.counter import DEVIATIONS, MEANS
@@ -18,14 +19,11 @@ def load_vgg16(weights: str | None, device: torch.device) -> Manifold:
     settings = FeatureSettings(layer="classifier.4", weights=weights or "imagenet")
     state = network.load(settings, "score.manifold_weights")
     vgg16 = network.build(settings, state).to(device)
-    mean, deviation = (
-        torch.tensor(values["torchvision"], device=device).view(3, 1, 1)
-        for values in (MEANS, DEVIATIONS)
-    )
+    statistics = [*MEANS["torchvision"]], [*DEVIATIONS["torchvision"]]
 
     def features(images: Tensor) -> Tensor:
         pixels = resize_like_tensorflow1(images.float(), settings.input_size)
-        return vgg16((pixels - mean) / deviation)
+        return vgg16(normalize(pixels, *statistics))
 
     suffix = f"-{network.identity(settings)[:6]}" if weights else ""
     return Manifold(f"vgg16-fc2{suffix}", features)
