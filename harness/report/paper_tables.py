@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pandas as pd
 
-from harness.records.sweep_records import RealRecord
 from harness.records.sweep_results import Block, SweepResults
 from harness.report.table import Column, Table, Value
 from harness.sources.base import describe
@@ -67,7 +66,15 @@ def score_table(block: Block) -> Table:
     runs = block.runs.groupby("pattern", sort=False)
     names = {"epochs_to_peak": "epochs to peak", "final_score": "final score"}
     names |= {"score_sd": "sd over splits"}
-    real = {"final score": block.real.score} if block.real else {}
+    real: dict[str, Value] = {}
+    real_notes = []
+    if block.real:
+        names["score_as_real"] = f"score of {block.real.images:,} images"
+        real[names["score_as_real"]] = block.real.score
+        real_notes.append(
+            f"Real images: {block.real.images:,} that the classifier was not trained on. The score "
+            "rises with the number of images, so compare it with that of as many generated ones."
+        )
     shown = block.best[[*names]].rename(columns=names).astype(object).reindex([*runs.groups])
     shown["finished runs"] = runs["counts"].sum().astype(object)
     shown["planned runs"] = runs["planned"].first().astype(object)
@@ -95,7 +102,7 @@ def score_table(block: Block) -> Table:
             f"Score: {readable(block.protocol)}.",
             "Best of n: of the finished runs that differ in their seed alone, that with the "
             "highest best score of the whole run; its final score may be lower than another's.",
-            *real_note(block.real),
+            *real_notes,
             *(f"Left out ({why}): {', '.join(names)}." for why, names in left_out),
         ],
     )
@@ -133,13 +140,6 @@ def run_table(block: Block) -> Table:
         ],
         [f"Score: {readable(block.protocol)}.", "★ stands for its pattern: the best of n."],
     )
-
-
-def real_note(real: RealRecord | None) -> list[str]:
-    """Return how the column or row of real images was made."""
-    if real is None:
-        return []
-    return [f"Real images: {real.images:,} of them scored in the same way."]
 
 
 def readable(protocol: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
-from harness.report.paper_tables import readable, real_note
+from harness.report.paper_tables import readable
 from harness.report.statistics import compare, step_down
 from harness.report.table import Column, Table, Value
 
@@ -76,14 +76,12 @@ def seed_table(block: Block) -> Table:
     ]
     notes = [
         f"Final scores: {readable(block.protocol)}.",
-        *real_note(block.real),
         "Best of n: the highest best score of a whole run; its final score may be lower. Fresh: it "
         "again with new noise, mean and sd of several draws. Bias, what choosing added: of "
         "evaluations, best of n minus fresh; of seeds, that fresh minus the mean of all.",
     ]
-    key, real = f"seeds-{block.data}{block.suffix}", block.real
-    last: dict[str, Value] = {"pattern": "real images", "mean": real.score} if real else {}
-    return Table.of_columns(key, f"{block.data}: every seed", columns, notes, last=last)
+    key = f"seeds-{block.data}{block.suffix}"
+    return Table.of_columns(key, f"{block.data}: every seed", columns, notes)
 
 
 def reach_table(block: Block, reach: float | None) -> Table:
@@ -185,30 +183,24 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
-    runs = block.finished[block.finished["metrics"].astype(bool)]
-    metrics = pd.DataFrame([*map(_printed, runs["metrics"])], runs.index).groupby(runs["pattern"])
-    means = metrics.agg(pd.Series.mean, skipna=False)
-    finished = runs.groupby("pattern", sort=False)
-    columns = [
-        (Column("pattern"), finished["label"].first()),
-        (Column("runs"), finished.size()),
-        *((Column(str(name), 3), values) for name, values in means.items()),
-    ]
+    runs, real = block.finished[block.finished["metrics"].astype(bool)], block.real
+    last: dict[str, Value] = {}
     how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
     watched = {run.settings["stages"]["watch"] for run in runs["record"]}
     notes = [
         f"Means over runs, of the images of the score, at peaks of {' or '.join(sorted(watched))}. "
-        f"How: {how}."
+        f"How: {readable(how)}."
     ]
-    last: dict[str, Value] = {}
-    if len(runs) and block.real and block.real.metrics:
-        last = {"pattern": "real images", **_printed(block.real.metrics)}
-    if block.real and block.real.metrics_images:
-        part, others = block.real.metrics_images
+    means = _metric_means(runs, "metrics", "")
+    if len(runs) and real and real.metrics and real.metrics_images:
+        part, others = real.metrics_images
+        again = _metric_means(runs, "metrics_as_real", f", {part:,} images")
+        means = pd.concat([means, again], ignore_index=True)
+        last = {"pattern": "real images", **_printed(real.metrics)}
         notes.append(
-            f"Real images: {part:,} of them against the {others:,} others. FID, density and "
-            "coverage depend on how many images are compared, KID does not in expectation: compare "
-            "them where n and real are alike."
+            f"Real images: {part:,} of them against the {others:,} others, as in the rows of "
+            f"{part:,} images. FID, density and coverage depend on how many images are compared, "
+            "KID does not in expectation."
         )
     for n, width in re.findall(r"FID .*n=(\d+) .*width=(\d+)", how):
         if int(n) < int(width):
@@ -217,7 +209,19 @@ def metric_table(block: Block) -> Table:
                 "than features the covariance is singular, and the distance far too large."
             )
     title = f"{block.data}: further metrics at the final score's evaluation"
+    columns = [(Column(name, 0 if name == "runs" else 3), means[name]) for name in map(str, means)]
     return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=last)
+
+
+def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:
+    """Return label, number of runs, and means of the metrics of each pattern that has them."""
+    measured = runs[runs[column].str.len() > 0]
+    numbers = pd.DataFrame([*map(_printed, measured[column])], measured.index)
+    patterns = measured.groupby("pattern", sort=False)
+    means = numbers.groupby(measured["pattern"], sort=False).agg(pd.Series.mean, skipna=False)
+    means.insert(0, "pattern", patterns["label"].first() + ending)
+    means.insert(1, "runs", patterns.size())
+    return means
 
 
 def _printed(metrics: Mapping[str, float]) -> dict[str, float]:

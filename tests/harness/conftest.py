@@ -309,6 +309,7 @@ def save_rescored() -> Callable[..., None]:
         fresh_scores: tuple[float, ...] = (2.0, 2.1),
         last_fresh_scores: tuple[float, ...] = (1.9, 2.0),
         score: float = 2.2,
+        metrics_as_real: dict[str, float] | None = None,
         **qualities: float,
     ) -> None:
         record = Rescored(
@@ -321,7 +322,7 @@ def save_rescored() -> Callable[..., None]:
             fresh_scores=list(fresh_scores),
             last_fresh_scores=list(last_fresh_scores),
             score_as_real=score,
-            metrics_as_real={},
+            metrics_as_real=metrics_as_real or {},
             qualities=quality_record(**qualities),
             feature_counts=CountStatistics(images=96, mean=1100.0, sd=90.0),
             device="cpu",

@@ -118,8 +118,9 @@ def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     save_real(folder, "b", 9.0)
     (table,) = score_tables(SweepResults.read(folder))
     assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
-    assert [row[-1] for row in table.rows] == [None, 4.5, None, None, None]
-    assert "Real images: 400 of them scored in the same way." in table.notes
+    assert [row[-1] for row in table.rows] == [None, None, None, 4.5, None, None]
+    assert table.rows[3] == ["score of 400 images", None, None, None, 4.5]
+    assert table.notes[2].startswith("Real images: 400 that the classifier was not trained on.")
 
 
 def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
