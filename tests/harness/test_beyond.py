@@ -138,17 +138,19 @@ def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
 
 
 def test_seeds_are_added_until_a_claim_is_decided(sweep, tmp_path):
-    """Two stages are always shorter than three: 6 seeds of one sign are the fewest that decide."""
-    (tmp_path / "short_for_test.py").write_text("def two(k):\n    return [(1,), (2, 3)]\n")
+    """Stages of two epochs: 2 are always fewer than 6, and 6 seeds the fewest that decide it."""
+    criterion = "def two(values, stages):\n    return len(values) - 1, len(values) >= 2\n"
+    (tmp_path / "short_for_test.py").write_text(criterion)
     question = """
-stages: {criterion: fixed}
-verdict: {claims: ["short_for_test:two < conventional in epochs_to_peak"]}
-grid: {mode: ["short_for_test:two", conventional], seed: {up_to: 8}}
+stages: {criterion: "short_for_test:two"}
+verdict: {claims: [conventional < descending in epochs_to_peak]}
+grid: {mode: [conventional, descending], seed: {up_to: 8}}
 """
     (code, out, err), runs = sweep(question)
     assert code == 0, err
     assert "at most 16 runs" in err
-    assert "6 seeds: 0 claims are undecided" in err
+    assert "6 seeds: supported" in err
+    assert "0 claims are undecided" in err
     assert {run["cell"]["seed"] for run in runs} == {*range(6)}
     plan = json.loads((tmp_path / "results" / "tiny" / "sweep.json").read_text())
     assert (len(plan["cells"]), plan["up_to"], plan["looks"]) == (12, 8, [])
