@@ -13,13 +13,13 @@ import pytest
 
 from harness.cluster import connect, preflight
 from harness.display import Screen
-from harness.plan.grid import expand
+from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.preparation import prepare
 from harness.records.sweep_records import SweepRecord
 from harness.report import build
-from harness.runs import tune
+from harness.runs import rescore_tasks, tune
 from harness.sweep import looks, run_sweep
 
 Studied = Callable[..., tuple[int, str]]
@@ -50,26 +50,39 @@ def study(
 ) -> Studied:
     """Return a function that runs a sweep whose conventional runs are better by `effect`.
 
-    The call is interrupted at its n-th run; it returns exit code and screen.
+    The call is interrupted at its n-th training or re-score; it returns exit code and screen.
     """
 
     def study(effect: float, seed: object, interrupted: int = 0) -> tuple[int, str]:
         sweep, steps, out = plan(tmp_path, seed), 0, io.StringIO()
 
-        def train(_: Sweep, progress: Any, *__: Any) -> bool:
+        def step() -> None:
             nonlocal steps
+            steps += 1
+            if steps == interrupted:
+                raise KeyboardInterrupt
+
+        def record(cell: Cell) -> Any:
+            return make_run(cell.as_dict(), [[2.0, 3.0]], [[1]], images=[100])
+
+        def train(_: Sweep, progress: Any, *__: Any) -> bool:
             for run in progress.pending:
-                steps += 1
-                if steps == interrupted:
-                    raise KeyboardInterrupt
-                noise = np.random.default_rng([run.cell.seed, len(run.cell.mode)]).normal()
-                score = 3 + 0.1 * noise + effect * (run.cell.mode == "conventional")
-                fresh = {"fresh_scores": [score], "last_fresh_scores": [score]}
-                record = make_run(run.cell.as_dict(), [[2.0, 3.0]], [[1]], images=[100])
-                save_run(tmp_path / "s", record)
-                save_rescored(tmp_path / "s", record, **fresh)
+                step()
+                save_run(tmp_path / "s", record(run.cell))
             return True
 
+        def rescore(*_: Any) -> int:
+            for cell in expand(sweep):
+                folder = tmp_path / "s" / "runs" / record(cell).run
+                if folder.exists() and not (folder / "rescored.json").exists():
+                    step()
+                    noise = np.random.default_rng([cell.seed, len(cell.mode)]).normal()
+                    score = 3 + 0.1 * noise + effect * (cell.mode == "conventional")
+                    fresh = {"fresh_scores": [score], "last_fresh_scores": [score]}
+                    save_rescored(tmp_path / "s", record(cell), **fresh)
+            return 0
+
+        monkeypatch.setattr(rescore_tasks, "rescore_runs", rescore)
         monkeypatch.setattr(prepare, "prepare_runs", lambda *_: all_runs(sweep))
         monkeypatch.setattr(tune, "run_pending", train)
         return run_sweep(sweep, Screen(out)), out.getvalue()
@@ -108,7 +121,7 @@ def test_no_difference_ends_at_the_limit(study: Studied, tmp_path: Path) -> None
     assert len([*(tmp_path / "s" / "runs").iterdir()]) == 16
 
 
-@pytest.mark.parametrize("step", [1, 7, 12, 13, 14])
+@pytest.mark.parametrize("step", [1, 12, 13, 20, 24, 25, 27])
 def test_interrupted_anywhere_it_goes_on(study: Studied, tmp_path: Path, step: int) -> None:
     study(1.0, {"up_to": 12})
     expected = kept(tmp_path)
