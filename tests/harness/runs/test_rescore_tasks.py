@@ -59,7 +59,7 @@ def test_a_task_measures_what_the_command_does_in_one_process(
     assert without_time(path) == by_task
 
 
-@pytest.mark.guarantee("Reruns", "A re-score that is stopped or fails goes on with what is missing")
+@pytest.mark.guarantee("Faults", "A re-score that is stopped or fails goes on with what is missing")
 def test_a_stopped_rescore_continues_and_measures_nothing_twice(
     ray_session: None,
     finished_sweep: Callable[..., Path],
