@@ -41,8 +41,8 @@ class Commands:
     def end(self) -> None:
         """End the commands that still run, so that a failed test leaves none."""
         for process in self.started:
-            process.kill()
-            process.communicate()
+            with process:  # closes its output
+                process.kill()
 
 
 def marked(mark: str) -> list[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +60,13 @@ def photos(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for Ray's files, of a short path, as that of a socket must be."""
+    with tempfile.TemporaryDirectory(prefix="fg", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def sweep(commands: Commands, tmp_path: Path, results: str, photos: str) -> subprocess.Popen[str]:
     file = tmp_path / "tiny.yaml"
     file.write_text(SWEEP.format(results=results, photos=photos))
@@ -81,7 +88,11 @@ def left_by(store: Store) -> dict[str, object]:
 
 @pytest.mark.guarantee("Exposure", "Keys of the environment appear in no log of Ray or Tune")
 def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
-    commands: Commands, bucket: Store, tmp_path: Path
+    commands: Commands,
+    bucket: Store,
+    tmp_path: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = photos(tmp_path / "photos")
     undisturbed = sweep(commands, tmp_path, str(tmp_path / "results"), str(here))
@@ -89,6 +100,7 @@ def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     assert undisturbed.returncode == 0, said
 
     bucket._fs.put(str(here), "sweeps/photos", recursive=True)
+    monkeypatch.setenv("TMPDIR", str(temporary))
     killed = sweep(commands, tmp_path, "s3://sweeps/results", "s3://sweeps/photos")
     results = Store("s3://sweeps/results")
 
@@ -99,9 +111,7 @@ def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     killed.kill()
     first, _ = killed.communicate()
     # of processes killed just now nothing is tidied up: all that Ray and Tune have logged
-    logs = [
-        p for p in Path(f"/tmp/featgan-{os.getuid()}").glob(f"{killed.pid}-*/**/*") if p.is_file()
-    ]
+    logs = [path for path in temporary.glob("featgan-*/**/*") if path.is_file()]
     assert len(logs) > 10
     assert not [path for path in logs if SECRET.encode() in path.read_bytes()]
 
