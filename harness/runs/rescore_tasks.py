@@ -3,6 +3,7 @@
 What is measured is in a run's folder, so the next call measures what is missing.
 """
 
+from collections.abc import Mapping
 from itertools import islice
 
 import ray
@@ -10,7 +11,7 @@ import torch
 from ray import ObjectRef
 
 from featgan.errors import first_line
-from harness.cluster import machine
+from harness.cluster import preflight
 from harness.display import Screen
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
@@ -53,7 +54,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     with stop_on_signals(stop):
         while not stopped:
             for run in islice(waiting, at_once - len(running)):
-                running[task.remote(rescoring, run, results.real_of(run), threads)] = run
+                real = results.real_of(run)
+                running[task.remote(rescoring, run, real, threads, preflight.versions())] = run
             if not running:
                 break
             for reference in ray.wait([*running], timeout=1.0)[0]:
@@ -70,7 +72,15 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     return left
 
 
-def _measure(rescoring: Rescoring, run: RunRecord, real: RealRecord | None, threads: int) -> float:
+def _measure(
+    rescoring: Rescoring,
+    run: RunRecord,
+    real: RealRecord | None,
+    threads: int,
+    versions: Mapping[str, str],
+) -> float:
+    """Measure a run on a node that is fit for it, as its trial was."""
+    key, gpu = f"{rescoring.sweep}/runs/{run.run}/run.json", rescoring.device == "cuda"
+    preflight.check_this_node(rescoring.store, key, versions, [], gpu)
     torch.set_num_threads(threads)
-    machine.device(rescoring.device == "cuda")
     return rescoring.measure(run, real)
