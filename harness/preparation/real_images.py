@@ -72,10 +72,16 @@ class RealImages:
     def measure(self, store: Store, cpus: int) -> RealRecord:
         """Return the measurements; write the features if metrics need them.
 
-        Raises UserError where the classifier is missing, or the images are too few.
+        Raises UserError where the classifier is missing, or the images are too few for a metric.
         """
-        self._check_enough()
-        settings, features_key = self.settings, self.features_key
+        settings, features_key, images = self.settings, self.features_key, self.data.images
+        for metric in settings.metrics:  # else each run would fail, hours later
+            if metric in METRICS and images < (fewest := METRICS[metric].fewest_real):
+                raise UserError(
+                    f"data.{self.data.name}: its images, {images} in all, are too few for the "
+                    f"metric {metric}: it takes {fewest} or more; leave it out of score.metrics, "
+                    "or add images"
+                )
         user_code = [source_digest(metric) for metric in settings.metrics]
         of_score = settings.count, settings.splits, settings.metrics, user_code
         key = self._key("json", *of_score, self.name, repr(self.groups))
@@ -87,25 +93,6 @@ class RealImages:
         )
         store.put(key, content)
         return RealRecord.model_validate_json(content)
-
-    def _check_enough(self) -> None:
-        """Raise UserError where the images are too few for the score, or for one of its metrics.
-
-        Otherwise each run would fail, hours later.
-        """
-        images, splits = self.data.images, self.settings.splits
-        few = f"data.{self.data.name}: its images, {images} in all, are too few for"
-        if images < 2 * splits:  # as for `count`: the score of one image is always 1
-            raise UserError(
-                f"{few} score.splits, which is {splits}: a split takes 2 or more; lower it, or add "
-                "images"
-            )
-        for metric in self.settings.metrics:
-            if metric in METRICS and images < (fewest := METRICS[metric].fewest_real):
-                raise UserError(
-                    f"{few} the metric {metric}: it takes {fewest} or more; leave it out of "
-                    "score.metrics, or add images"
-                )
 
 
 @ray.remote
