@@ -104,9 +104,9 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     assert again == data
 
     record = data_record(store, data, FolderSource(source="folder", path=str(photos)))
-    assert record["protocol"]["weights_sha256"] == "random, seed 0"
-    assert record["protocol"]["versions"]["torch"] == version("torch")
-    assert json.loads(json.dumps(record))["digest"] == data.digest
+    assert record.protocol["weights_sha256"] == "random, seed 0"
+    assert record.protocol["versions"]["torch"] == version("torch")
+    assert json.loads(record.to_json())["digest"] == data.digest
 
 
 def test_decoding_tasks_feed_counting_actors_on_a_shared_gpu(
