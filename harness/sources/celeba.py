@@ -94,6 +94,8 @@ def _read_attributes(path: str) -> "pd.DataFrame":
         raise UserError(f"data: {path} cannot be read: {first_line(error)}") from error
     try:
         text = data.decode("utf-8-sig")
+        if text.lstrip().startswith("<"):  # one line with a comma would pass as an empty table
+            raise ValueError("a web page, which a refused download leaves; download it again")
         first = text.partition("\n")[0]
         if "," in first:  # Kaggle's
             table = pd.read_csv(io.StringIO(text), index_col=0)
@@ -116,7 +118,10 @@ def _aligned_images(path: str) -> dict[str, Row]:
         folder, name = os.path.split(row.image_id)
         folders.add(folder or path)
         if IMAGES in folder:
-            rows[os.path.splitext(name)[0]] = row._replace(image_id=name)
+            stem = os.path.splitext(name)[0]
+            if stem in rows and rows[stem].image_id == name:  # a resized copy, say
+                raise UserError(f"data: {path} has two {name}, one in {folder}; move a copy away")
+            rows[stem] = row._replace(image_id=name)
     if not rows:
         held = ", ".join(sorted(folders)[:9])
         raise UserError(f"data: {path} has images in {held}; put the aligned ones into {IMAGES}/")

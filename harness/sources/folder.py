@@ -82,11 +82,13 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
 
     An `image_id` is the path below its folder; with several folders, their names come first.
     Other files, and hidden ones of any kind, are counted in `skipped`. Raises UserError for a
-    folder that is missing or holds nothing that looks like an image.
+    folder that is missing or holds nothing that looks like an image, and for labels of which all
+    folders have the same.
     """
     paths = [absolute(path) for path in paths]
     prefixes, empty = _prefixes(paths), set(range(len(paths)))
     synsets = [synset_names(path) if label else {} for path in paths]
+    labels, inner = set[str | None](), set[bytes]()
     for number, file in chain(_find_local(paths, skipped), _find_remote(paths, skipped)):
         empty.discard(number)
         if file is not None:
@@ -94,11 +96,19 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
             folder = os.path.dirname(relative) or os.fsencode(paths[number].rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
             name = synsets[number].get(name, name)
+            labels.add(name)
+            inner.add(os.path.dirname(relative))
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
         seen = describe(skipped) or "nothing"
         raise UserError(f"data: no images in {without}; skipped: {seen} (archives: unpack them)")
+    if label and len(labels) == 1 and len(inner) > 1:
+        raise UserError(
+            f"data: all {len(inner)} folders in {', '.join(paths)} have the label {labels.pop()}; "
+            "where the upper ones are the classes, write `source: torchvision` and "
+            "`set: ImageFolder`"
+        )
 
 
 def synset_names(path: str) -> dict[str | None, str]:

@@ -26,6 +26,9 @@ from harness.sources.folder import (
 )
 from harness.sources.folder import read as read_file
 
+SPLITS = {"train", "val", "valid", "validation", "test"}
+"""Folders that hold folders of classes."""
+
 
 class TorchvisionSource(Source):
     """A labelled image set of `torchvision.datasets`."""
@@ -85,13 +88,20 @@ def read(location: bytes) -> bytes:
 
 def _class_folders(folder: str, skipped: Counter[str]) -> Iterator[Row]:
     """Yield the images of an ImageFolder: its upper folders are the classes."""
-    names = synset_names(folder)
+    names, found = synset_names(folder), set[str]()
     for row in find_images([folder], label=False, skipped=skipped):
         label, inside, _ = row.image_id.partition("/")
         if inside:
+            found.add(label)
             yield row._replace(label=names.get(label, label))
         else:
             skipped["without a class"] += 1
+    if found <= SPLITS:
+        held = ", ".join(sorted(found)) or "images"
+        raise UserError(
+            f"data: {folder} holds {held} where ImageFolder has a folder of each class; let `path` "
+            "be the folder that holds those"
+        )
 
 
 def _rows(

@@ -77,7 +77,8 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         ("1\nMale\n1.jpg 0\n", "damaged: a value is neither 1 nor -1"),
         ("2\nMale Young\n1.jpg 1 1\n2.jpg 1\n", "damaged: a value is neither 1 nor -1"),
         ("1\nMale\n1.jpg 1 1\n1.jpg 1 1 1\n", "damaged: Error tokenizing"),
-        ("<html>\n", "is damaged: "),
+        ("<!DOCTYPE html><title>Quota exceeded</title>", "damaged: a web page.*download it again"),
+        ("<!DOCTYPE html><style>a, b {}</style>\n", "damaged: a web page.*download it again"),
         ("", "is damaged: "),
     ):
         file.write_text(text)
@@ -154,6 +155,13 @@ def test_images_that_are_zipped_or_elsewhere_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"no images in .*: 1 \.txt, 1 \.zip \(archives: unpack them\)"
     ):
+        Listing.of(found.find(32))
+
+
+def test_a_resized_copy_of_an_image_is_not_taken_for_it(tmp_path: Path) -> None:
+    shutil.copytree(celeba(tmp_path) / "img_align_celeba", tmp_path / "64/img_align_celeba")
+    found = source("celeba", path=str(tmp_path))
+    with pytest.raises(UserError, match=r"has two 00000\d.jpg, one in 64/img_align_celeba; move"):
         Listing.of(found.find(32))
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import fsspec
 import google_bucket
 import pytest
-from sourced import source
+from sourced import save, source
 
 from featgan.errors import UserError
 from harness.sources import celeba
 from harness.sources import folder as folders
 from harness.sources.base import Row
 from harness.sources.folder import find_images, read
+from harness.sources.listing import Listing
 
 
 def listed(path: str) -> dict[str, Row]:
@@ -171,3 +172,21 @@ def test_a_folder_may_be_given_as_a_uri(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"image")
     (row,) = find_images([f"file://{tmp_path}"], label=True, skipped=Counter())
     assert (row.image_id, row.label, read(row.location)) == ("1.png", tmp_path.name, b"image")
+
+
+@pytest.mark.parametrize(("inner", "labels"), [("", ["lime", "red"]), ("images/", None)])
+def test_folders_that_all_have_one_name_are_no_labels(
+    tmp_path: Path, inner: str, labels: list[str] | None
+) -> None:
+    """Tiny ImageNet has `train/n01443537/images/n01443537_0.JPEG`."""
+    for label in ("red", "lime"):
+        save(tmp_path / f"{label}/{inner}1.png")
+    folder = source("folder", path=str(tmp_path), labels="folder")
+    upper = source("torchvision", set="ImageFolder", path=str(tmp_path))
+
+    assert Listing.of(upper.find(32)).images["label"].tolist() == ["lime", "red"]
+    if labels is None:
+        with pytest.raises(UserError, match=r"all 2 folders in .* have the label images; .*ImageF"):
+            Listing.of(folder.find(32))
+    else:
+        assert Listing.of(folder.find(32)).images["label"].tolist() == labels

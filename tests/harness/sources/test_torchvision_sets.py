@@ -206,3 +206,20 @@ def test_hidden_files_of_a_set_are_no_images(tmp_path: Path) -> None:
 
     assert listing.images["label"].tolist() == ["forest", "river"]
     assert listing.skipped == {"hidden": 2}
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("val/1.JPEG", "val/2.JPEG"), "holds images where ImageFolder has a folder of each class"),
+        (("val/train/a/1.png", "val/val/a/1.png"), "holds train, val where ImageFolder has"),
+    ],
+)
+def test_splits_and_flat_images_are_no_classes(
+    tmp_path: Path, files: tuple[str, ...], says: str
+) -> None:
+    """ImageNet's `val` is published flat; its folder holds `train` and `val`."""
+    for name in files:
+        save(tmp_path / name)
+    with pytest.raises(UserError, match=says):
+        Listing.of(source("torchvision", set="ImageFolder", path=str(tmp_path / "val")).find(32))
