@@ -39,6 +39,12 @@ with suppress(ImportError):
 
     register_heif_opener()
     FORMATS += ("HEIF",)
+HINTS = {
+    rb"....ftyp(he[iv]|mif1|msf1)": "HEIC needs `pip install pillow-heif`",
+    rb"version https://git-lfs": "a Git LFS pointer, run `git lfs pull`",
+    rb"\s*<(?i:!doctype html|html)": "a web page",
+}
+"""What often comes instead of an image that can be read, by how it begins."""
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats that hold at most 16 bits, though Pillow may open them in its mode of 32."""
 MOST_SCANS = 100
@@ -79,9 +85,8 @@ def decode(data: bytes) -> Image.Image:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise BadImage(f"over {MAX_PIXELS // 10**6} million pixels") from error
         except UnidentifiedImageError as error:
-            heic = re.match(rb"....ftyp(he[iv]|mif1|msf1)", data, re.DOTALL)
-            hint = ": HEIC needs `pip install pillow-heif`" if heic else ""
-            raise BadImage(f"not an image that Pillow can read{hint}") from error
+            hints = [f": {hint}" for form, hint in HINTS.items() if re.match(form, data, re.DOTALL)]
+            raise BadImage("".join(["not an image that Pillow can read", *hints])) from error
         except (BadImage, MemoryError):
             raise
         # Pillow's decoders raise exceptions of any kind: OSError, SyntaxError, struct.error, …

@@ -158,6 +158,23 @@ def test_odd_images_become_rgb(
     assert difference.max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            ": a Git LFS pointer, run",
+        ),
+        (b"\n<!doctype HTML><title>Not found</title>", ": a web page"),
+        (b"<html lang=en>", ": a web page"),
+        (b"<svg/>", "$"),
+    ],
+)
+def test_what_a_download_leaves_for_an_image_is_named(data: bytes, hint: str) -> None:
+    with pytest.raises(BadImage, match=f"not an image that Pillow can read{hint}"):
+        decode(data)
+
+
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 
 
