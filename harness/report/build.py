@@ -41,7 +41,8 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
 def summary(results: SweepResults, home: str | Path) -> str:
     """Return text for the terminal: what is missing, verdicts, the main tables, and the files."""
     tables = [*group_tables(results), *score_tables(results)]
-    tensorboard = [sys.orig_argv[0], "-m", "tensorboard.main"]
+    # by default ten of a run's sample grids are shown, drawn at random
+    tensorboard = [sys.orig_argv[0], "-m", "tensorboard.main", "--samples_per_plugin=images=9999"]
     files = [
         f"report:  {home}/report.html",
         f"tables:  {home}/tables/tables.md",

@@ -2,9 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+
+import numpy as np
+import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from harness import results
 from harness.records.sweep_results import SweepResults
@@ -37,6 +42,24 @@ def test_a_sweep_whose_runs_all_failed_has_its_tables(sweep_folder):
     assert "0 of 3 runs finished." in text
     assert "Left out (failed: no disk): a-descending-seed0, a-ascending-seed0" in text
     assert not list((folder / "tables").glob("seeds-*.csv"))
+
+
+@pytest.mark.filterwarnings("ignore:html5lib:DeprecationWarning")
+def test_the_printed_command_shows_all_sample_grids(sweep_folder):
+    from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
+    from tensorboard.default import get_plugins
+    from tensorboard.program import TensorBoard
+
+    folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
+    with SummaryWriter(str(folder / "runs/a")) as writer:
+        for step in range(12):
+            writer.add_image("samples", np.zeros((3, 8, 8), np.uint8), step)
+    command = build.summary(SweepResults.read(folder), folder).splitlines()[-1]
+    board = TensorBoard(get_plugins())
+    board.configure(argv=["tensorboard", *shlex.split(command)[4:]])
+    events = LocalDataIngester(board.flags).deprecated_multiplexer
+    events.AddRunsFromDirectory(board.flags.logdir).Reload()
+    assert [event.step for event in events.Tensors("runs/a", "samples")] == [*range(12)]
 
 
 def test_old_tables_and_figures_are_removed_other_files_kept(sweep_folder):
