@@ -16,6 +16,7 @@ from harness.plan.load import load
 
 ROOT = Path(__file__).parents[2]
 AWS, ON_PREMISES = ROOT / "cluster.yaml", ROOT / "docs" / "cluster" / "onpremises.yaml"
+SKY = ROOT / "skypilot.yaml"
 COMMON = (
     "file_mounts",
     "rsync_exclude",
@@ -146,3 +147,53 @@ def test_the_other_ways_start_the_same_sweep() -> None:
     quiet = ("RAY_memory_monitor_refresh_ms=0", "RAY_USAGE_STATS_ENABLED=0")
     for text in (slurm.read_text(), (ROOT / "docs/cluster/Dockerfile").read_text()):
         assert all(setting in text for setting in quiet)
+
+
+def test_skypilot_reads_its_file() -> None:
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed")
+    task = sky.Task.from_yaml(str(SKY))
+    assert task.num_nodes == 2
+    assert all(resources.use_spot for resources in task.resources)
+
+
+def test_skypilot_installs_the_same_and_leaves_its_own_ray_alone() -> None:
+    task = yaml.safe_load(SKY.read_text())
+    commands = yaml.safe_load(AWS.read_text())["setup_commands"]
+    for part in (
+        "--constraint constraints.txt --editable '.[inception]'",
+        "'ray[default]' s3fs boto3",
+    ):
+        assert part in commands[-1]
+        assert part in task["setup"]
+    assert "ray stop" not in task["run"]
+    assert "RAY_memory_monitor_refresh_ms=0" in task["run"]
+    for script in (task["setup"], task["run"]):
+        subprocess.run(["bash", "-n", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_skypilot_machine_starts_or_joins_the_heads_ray(tmp_path: Path, rank: int) -> None:
+    ray = """#!/bin/sh
+echo "$RAY_ADDRESS $@" >> ray.log
+[ "$1" = status ] || touch started
+[ -f started ] && echo " 1 node_a
+ 1 node_b"
+"""
+    python = '#!/bin/sh\necho "$@" >> python.log\n'
+    for name, text in (("ray", ray), ("python", python)):
+        file = tmp_path / "venv" / "bin" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+    environment = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2"}
+    environment |= {"SKYPILOT_NODE_RANK": str(rank), "SWEEP": "a.yaml", "HOME": str(tmp_path)}
+    script = yaml.safe_load(SKY.read_text())["run"].replace("ulimit -n 65536", "")
+    subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=os.environ | environment, check=True, timeout=60
+    )
+    (first, *others) = (tmp_path / "ray.log").read_text().splitlines()
+    if rank:
+        assert (first, others) == ("10.0.0.1:6379 start --address=10.0.0.1:6379", [])
+        return
+    assert others[0].startswith("10.0.0.1:6379 start --head --port=6379")
+    assert (tmp_path / "python.log").read_text() == "harness/sweep.py a.yaml\n"
