@@ -198,7 +198,7 @@ def test_a_second_ctrl_c_stops_at_once(commands, sweep_file, prepared):
     process.send_signal(signal.SIGINT)
     code, _, err = commands.finish(process, 60)
     assert code == 1
-    command = shlex.join(["python", *process.args[1:]])
+    command = shlex.join(process.args)
     assert err.splitlines()[-1] == f"featgan: stopped at once; to continue: {command}"
 
 
