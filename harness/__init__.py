@@ -15,6 +15,8 @@ for _name, _value in {
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     # The monitor kills a run when memory is short, and Tune fails with it.
     "RAY_memory_monitor_refresh_ms": "0",
+    # Under `uv run`, Ray would copy the whole working folder to each of its workers.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Without it, C++ messages about our actors reach the screen past log_to_driver.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

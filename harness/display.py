@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -44,6 +44,8 @@ class Counts:
     best_score: float = -math.inf
     best: str = ""
     """The best score so far with its run and protocol."""
+    waiting: Callable[[], str] = str
+    """Return what the runs wait for, while none is running."""
 
     def add_score(self, score: float | None, where: str, protocol: str) -> None:
         """Keep a run's best score if it is the best of all."""
@@ -96,7 +98,7 @@ class Screen:
         """Show the progress of the runs, and on a terminal a table of those under way."""
         parts = [f"runs: {counts.done} of {counts.total} done", f"{len(counts.running)} running"]
         if not counts.running and counts.done + counts.failed < counts.total:
-            parts[-1] = "none running: the others wait for a node"
+            parts[-1] = ": ".join(filter(None, ["none running", counts.waiting()]))
         if counts.failed:
             parts.append(f"{counts.failed} failed")
         if 0 < counts.share < 1:

@@ -43,14 +43,10 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     checks.check_packages(sweep)
     store = Store(sweep.results)
     with sweep_lock(store, sweep.name, screen):
-        try:
-            engine = connect.connect()
+        with connect.session(screen) as engine:
             gpus = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
             check_cluster(store, files=checks.image_files(sweep))
             prepare_groups(sweep, store, gpus > 0, screen.features)
-        finally:
-            screen.end()
-            connect.shutdown()
         with mirrored(store, sweep.name) as folder:
             results = SweepResults.read(folder)
             figures.draw(results, folder / "figures")

@@ -71,9 +71,8 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
     screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")
     with sweep_lock(store, sweep.name, screen):
-        try:
+        with connect.session(screen) as engine:
             # prepare
-            engine = connect.connect()
             gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
             screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
             check_cluster(
@@ -103,9 +102,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                     break
                 if sweep.up_to and all_decided(sweep, store, screen):
                     break
-        finally:
-            screen.end()
-            connect.shutdown()
         with mirrored(store, sweep.name) as folder:
             print(build.summary(build.make(folder), store.join(sweep.name)), flush=True)
     if not (unfinished or unscored):

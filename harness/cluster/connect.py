@@ -6,26 +6,37 @@ dies, at the latest a minute after it was killed.
 
 import logging
 import os
+import platform
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray._private.worker
 import yaml
+from ray.exceptions import OutOfDiskError
 
-from featgan.errors import UserError
+from featgan.errors import UserError, first_line
 from harness import CURRENT_CLUSTER
+from harness.display import Screen
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """The cluster file as `ray up` left it on the head: the nodes that the autoscaler may start."""
 OBJECT_STORE_BYTES = 1_000_000_000
 """Shared memory of the instance on this machine."""
+FREE_SHARE = 0.05
+"""Share of a disk that Ray leaves free: it writes there what its shared memory cannot hold."""
+WAIT_SECONDS = 30.0
+"""Time between two lines that say what a sweep waits for."""
+RESOURCES = ("CPU", "GPU")
+LOCAL = "RAY_ADDRESS=local keeps to this machine"
 
 _session = ExitStack()
 """Removes the files of the instance that this process started."""
@@ -41,15 +52,40 @@ class Engine:
     gpus: float
 
 
+@contextmanager
+def session(screen: Screen) -> Iterator[Engine]:
+    """Connect within a `with`; UserError where Ray runs out of disk."""
+    try:
+        yield connect(notice=screen.say)
+    except Exception as error:
+        if not isinstance(getattr(error, "cause", error), OutOfDiskError):
+            raise
+        node: Any = ray._private.worker._global_node
+        folder = node.get_session_dir_path()
+        disk = shutil.disk_usage(folder)
+        raise UserError(
+            f"Ray's shared memory is full, and it may not write to the disk of {folder}: "
+            f"{disk.free / 1e9:.1f} GB are free there, and {FREE_SHARE * disk.total / 1e9:.1f} GB "
+            "must stay free; make room, or set TMPDIR to a short path on another disk"
+        ) from error
+    finally:
+        screen.end()
+        shutdown()
+
+
 def address() -> str | None:
-    """Return `host:port` of the cluster to use: RAY_ADDRESS, else the one this machine is in."""
+    """Return `host:port` of the cluster to use: RAY_ADDRESS, else the one this machine is in.
+
+    Raises PermissionError where the user may not know of that one.
+    """
     wanted = os.environ.get("RAY_ADDRESS", "").strip()
     if wanted == "local":
         return None
-    if wanted.startswith("ray://"):
+    if "://" in wanted:
         raise UserError(
-            f"RAY_ADDRESS={wanted}: a sweep runs on the cluster's head, not through Ray Client; "
-            "log in there (ray attach cluster.yaml) and run it again"
+            f"RAY_ADDRESS={wanted}: a sweep joins Ray by host:port, on one of its machines; from "
+            "elsewhere log in there (ray attach cluster.yaml), or submit it as a job to the "
+            "http:// address (ray job submit): docs/cluster.md"
         )
     if wanted and wanted != "auto":
         return wanted
@@ -58,46 +94,35 @@ def address() -> str | None:
     return None
 
 
-def connect(cpus: int | None = None) -> Engine:
+def connect(cpus: int | None = None, notice: Callable[[str], None] = lambda _: None) -> Engine:
     """Join the running cluster, else start a quiet instance with `cpus` CPUs (None: all).
 
-    Raises UserError where a cluster is named but does not answer.
+    Raises UserError where a cluster does not answer, or is named and cannot be joined.
     """
-    where = address()
-    if where is not None and not _answers(where):
-        raise UserError(
-            f"the Ray cluster at {where} does not answer: start it again (ray up cluster.yaml), "
-            "or set RAY_ADDRESS=local to use this machine alone"
-        )
-    options: dict[str, Any] = {"address": where}
-    if where is None:
-        folder = tempfile.gettempdir()
-        folder = folder if len(folder) < 24 else "/tmp"  # the path of a socket may have 107 bytes
-        scratch = tempfile.TemporaryDirectory("", "featgan-", folder, ignore_cleanup_errors=True)
-        options = {
-            "address": "local",
-            "num_cpus": cpus,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": _session.enter_context(scratch),
-        }
-    # Ray's own handler of SIGTERM ends the process without a message. Its processes must outlive
-    # a terminal that closes, until the runs have saved themselves.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Ray's errors of tasks that it tries again go to the screen whatever its settings are.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    where, reason = None, ""
     try:
-        with _silence():
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises nothing more special
-        if "timed out during startup" not in str(error):
+        if where := address():
+            _join(where)
+            there, free = ray.cluster_resources(), ray.available_resources()
+            amounts = [f"{there.get(k, 0):g} {k}s ({free.get(k, 0):g} free)" for k in RESOURCES]
+            notice(f"Ray at {where}: {', '.join(amounts)}; {LOCAL}")
+    except PermissionError as error:
+        reason = f"this machine's Ray is another user's ({error.filename} is closed to this one)"
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
             raise
-        raise UserError(
-            "Ray did not start on this machine within 30 s: it is busy with other work; run the "
-            "same command again when it is less so"
-        ) from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        _, theirs, python, *_ = (line.strip() for line in str(error).splitlines())
+        here = f"Ray {ray.__version__}, Python {platform.python_version()}"
+        reason = f"the Ray at {where} is another version ({theirs}, {python}; here {here})"
+    if reason:
+        if os.environ.get("RAY_ADDRESS", "").strip():
+            raise UserError(f"{reason}; {LOCAL}")
+        notice(f"{reason}: it is not joined")
+        where = None
+    if where is None:
+        _start(cpus)
     alive = sum(node["Alive"] for node in ray.nodes())
     return Engine(where, alive, ray.cluster_resources().get("GPU", 0.0))
 
@@ -106,6 +131,45 @@ def shutdown() -> None:
     """Leave the cluster, or end the instance on this machine with its processes and files."""
     ray.shutdown()
     _session.close()
+
+
+def await_room(request: Mapping[str, float], notice: Callable[[str], None]) -> None:
+    """Wait, where other jobs run on this Ray, until there is room for a request.
+
+    `notice` gets a line every half minute.
+    """
+    if not (ray.is_initialized() and _other_jobs()):
+        return
+    # a task, so that the autoscaler knows
+    cpus, gpus = (request.get(kind, 0) for kind in RESOURCES)
+    room = ray.remote(num_cpus=cpus, num_gpus=gpus)(lambda: None).remote()
+    while not ray.wait([room], timeout=WAIT_SECONDS)[0]:
+        notice(what_is_missing(request) or "waiting for a worker of Ray")
+
+
+def what_is_missing(request: Mapping[str, float]) -> str:
+    """Return what a request waits for, and by whom it is held; empty where there is room."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    lacking = [name for name, amount in request.items() if free.get(name, 0) < amount]
+    if any(there.get(name, 0) < request[name] for name in lacking):
+        return "waiting for a node"
+    if not lacking or not (jobs := _other_jobs()):
+        return ""
+    wanted = " and ".join(
+        f"{request[name]:g} {name} ({free.get(name, 0):g} of {there[name]:g} free)"
+        for name in lacking
+    )
+    return f"waiting for {wanted}, held by {'; '.join(jobs)}; {LOCAL}"
+
+
+def _other_jobs() -> list[str]:
+    """Return the commands of the other drivers on this Ray, with process and machine."""
+    own = ray.get_runtime_context().get_job_id()
+    return [
+        f"{first_line(job['Entrypoint'])} (process {job['DriverPid']} on {job['DriverIPAddress']})"
+        for job in ray._private.state.jobs()
+        if not job["IsDead"] and job["JobID"] != own
+    ]
 
 
 def gpus_per_run(engine: Engine, asked: float | None) -> float:
@@ -142,6 +206,49 @@ def nodes_to_join(engine: Engine) -> list[dict[str, float]]:
         for kind in kinds
         if kind.get("max_workers", 0) > (0 if kind.get("resources") else engine.nodes)
     ]
+
+
+def _join(where: str) -> None:
+    if not _answers(where):
+        raise UserError(
+            f"the Ray cluster at {where} does not answer: start it again (ray up cluster.yaml), "
+            "or set RAY_ADDRESS=local to use this machine alone"
+        )
+    _init(address=where)
+
+
+def _start(cpus: int | None) -> None:
+    folder = tempfile.gettempdir()
+    folder = folder if len(folder) < 24 else "/tmp"  # the path of a socket may have 107 bytes
+    scratch = tempfile.TemporaryDirectory("", "featgan-", folder, ignore_cleanup_errors=True)
+    try:
+        _init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=_session.enter_context(scratch),
+        )
+    except Exception as error:  # Ray raises nothing more special
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start on this machine within 30 s: it is busy with other work; run the "
+            "same command again when it is less so"
+        ) from error
+
+
+def _init(**options: Any) -> None:
+    # Ray's own handler of SIGTERM ends the process without a message. Its processes must outlive
+    # a terminal that closes, until the runs have saved themselves.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _silence():
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _answers(where: str) -> bool:

@@ -23,6 +23,7 @@ import harness
 from featgan.errors import UserError
 from featgan.user_code import source_digest
 from harness.cluster import machine
+from harness.cluster.connect import LOCAL
 from harness.storage.store import Store
 
 ANSWER_SECONDS = 60.0
@@ -151,7 +152,10 @@ def _problems(node: Mapping[str, Any], answer: ray.ObjectRef) -> list[str]:
     except (RayError, ImportError) as error:
         if not any(n["NodeID"] == node["NodeID"] and n["Alive"] for n in ray.nodes()):
             return []  # it has left the cluster a moment ago: runs do without it
-        return [f"cannot run this code: {_reason(error)}"]
+        return [
+            f"cannot run this code ({_reason(error)}): start its Ray in the environment of this "
+            f"command; {LOCAL}"
+        ]
 
 
 def _check_request(

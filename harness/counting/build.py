@@ -23,6 +23,7 @@ from featgan.features import network
 from featgan.features.counter import count_type
 from featgan.features.settings import NAMED_WEIGHTS, FeatureSettings
 from featgan.images.decode import DECODING, FORMATS, RESIZE
+from harness.cluster import connect
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
 from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
@@ -173,6 +174,7 @@ class DataSetBuilder:
         job = workers.Job(
             self.store, self.key, self.source, self.features, self.image_size, _maker(self.gpu)
         )
+        connect.await_room({"GPU": 1} if self.gpu else {"CPU": 1}, self._say)
         try:
             # closed, or actors outlive an interruption
             with closing(workers.count(job, table, earlier, self.actors, self.gpu)) as finished:

@@ -18,6 +18,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from featgan.errors import first_line
+from harness.cluster.connect import what_is_missing
 from harness.cluster.preflight import functions, versions
 from harness.display import Screen
 from harness.plan.run import Run
@@ -49,6 +50,8 @@ def run_pending(
     class_cache.ENV_VARS_TO_PROPAGATE -= KEYS  # nodes have them: preflight has checked it
     stop_key, counts = pending[0].stop_key, progress.counts
     store.delete(stop_key)
+    request = {"CPU": sweep.resources.cpus_per_run, "GPU": gpus_per_run}
+    counts.waiting = partial(what_is_missing, request)
     callback = ProgressCallback(progress, store, screen, sweep.pilot is not None)
     with stop_on_signals(partial(_ask_to_stop, store, stop_key, callback, screen)):
         # Tune itself fails when the memory monitor of a cluster's node kills a trial.

@@ -123,3 +123,18 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(clock, terminal
     monkeypatch.setenv("TERM", "dumb")
     Screen(terminal).runs(Counts(total=6, running={"a": Progress()}))
     assert terminal.getvalue() == "runs: 0 of 6 done, 1 running\n"
+
+
+def test_what_runs_wait_for_is_said_while_none_is_running():
+    out = io.StringIO()
+    screen, counts = Screen(out), Counts(total=3, done=1)
+    screen.runs(counts, last=True)
+    counts.waiting = lambda: "waiting for a node"
+    screen.runs(counts, last=True)
+    counts.running["a"] = Progress()
+    screen.runs(counts, last=True)
+    assert out.getvalue().splitlines() == [
+        "runs: 1 of 3 done, none running",
+        "runs: 1 of 3 done, none running: waiting for a node",
+        "runs: 1 of 3 done, 1 running",
+    ]

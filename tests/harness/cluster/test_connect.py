@@ -38,9 +38,10 @@ def test_the_cluster_is_the_named_or_the_running_one(monkeypatch: pytest.MonkeyP
     assert connect.address() == "10.0.0.2:6379"
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert connect.address() is None
-    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    with pytest.raises(UserError, match="not through Ray Client"):
-        connect.address()
+    for elsewhere in ("ray://head:10001", "http://head:8265"):
+        monkeypatch.setenv("RAY_ADDRESS", elsewhere)
+        with pytest.raises(UserError, match=f"ESS={elsewhere}: .* host:port.* submit it as a"):
+            connect.address()
 
 
 def test_runs_use_gpus_where_nodes_have_them() -> None:

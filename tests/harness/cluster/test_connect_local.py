@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from polling import await_
@@ -18,6 +21,9 @@ from processes import LOOPBACK, MARK, listening, marked
 
 from featgan.errors import UserError
 from harness.cluster import connect
+from harness.display import Screen
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -33,6 +39,13 @@ class Busy:
     def hello(self):
         return os.getpid()
 
+@ray.remote(max_retries=1)
+def die_once(before):
+    if not os.path.exists(before):
+        open(before, "w").close()
+        os._exit(1)
+
+ray.get(die_once.remote(os.environ["TMPDIR"] + f"/died-{os.getpid()}"))
 actor = Busy.remote()
 ray.get(actor.hello.remote())
 assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler, "Ray's ends without a word"
@@ -135,3 +148,46 @@ def test_a_machine_too_busy_to_start_ray_is_a_user_error(monkeypatch: pytest.Mon
     assert folders[0].exists()
     connect.shutdown()
     assert not folders[0].exists()
+
+
+def test_a_full_disk_of_ray_is_one_line(
+    own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.0001")
+    monkeypatch.setattr(connect, "OBJECT_STORE_BYTES", 10**8)
+    folders, kept = list[str](), list[ray.ObjectRef]()
+
+    def fill() -> None:
+        with connect.session(Screen(io.StringIO())):
+            folders.append(ray._private.worker._global_node.get_session_dir_path())
+            for _ in range(4):
+                kept.append(ray.put(np.zeros(4 * 10**7, np.uint8)))
+
+    with pytest.raises(UserError) as refused:
+        fill()
+    assert f"may not write to the disk of {folders[0]}: " in str(refused.value)
+    assert re.search(r"[\d.]+ GB are free there, and [\d.]+ GB must stay free", str(refused.value))
+    assert not ray.is_initialized()
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_uv_run_ships_no_checkout(own_ray: None, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(b"x")
+    code = """
+from harness.cluster import connect
+connect.connect(cpus=1)
+import ray
+print(ray.get_runtime_context().runtime_env.get("working_dir"))
+connect.shutdown()
+"""
+    command = ["uv", "run", "--offline", "--no-project", "--python", sys.executable, "python", "-c"]
+    run = subprocess.run(
+        [*command, code],
+        cwd=tmp_path,
+        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (run.returncode, run.stdout) == (0, "None\n"), run.stderr
