@@ -17,9 +17,9 @@ from harness.plan.power import LEVEL, Deviation, seeds_needed
 from harness.plan.settings import FEWEST_SEEDS
 from harness.records.sweep_results import SweepResults
 from harness.report.paper_tables import readable
-from harness.report.seed_tables import DIFFERENCE
+from harness.report.seed_tables import DIGITS, difference_cells
 from harness.report.statistics import Comparison, compare, sequential, step_down
-from harness.report.table import Column, Table, Value, signed
+from harness.report.table import Table, signed
 
 COLUMNS = {"kept_score": "fresh", "end_score": "fresh_last"}
 """Columns of the runs by measure; those of other measures have the measure's name."""
@@ -125,18 +125,23 @@ def remarks(results: SweepResults) -> list[str]:
 
 def claim_table(results: SweepResults) -> Table:
     """Return each claim with its verdict and numbers."""
-    rows: list[list[Value]] = []
-    for a in answers(results):
-        numbers = [getattr(a.found, name, None) for name in ("pairs", "mean", "low", "high", "p")]
-        said = "; ".join(a.remarks)
-        rows.append([a.claim, a.data, a.verdict, *numbers, a.corrected, said])
-    columns = [*map(Column, ("claim", "data", "verdict")), *DIFFERENCE, Column("remarks")]
+    rows = [
+        {
+            "claim": a.claim,
+            "data": a.data,
+            "verdict": a.verdict,
+            **difference_cells(a.found, a.corrected),
+            "remarks": "; ".join(a.remarks),
+        }
+        for a in answers(results)
+    ]
     notes = [
         "First minus second mode: Student's 95 % interval, p of exact sign flips. A verdict: a p "
         "under 0.05 by Westfall and Young's step-down over all tested claims, or the bound of a "
         "look at growing numbers of seeds. A diverged run counts as the lowest score, 1."
     ]
-    return Table("claims", "Claims", columns, rows, [*notes, *remarks(results)])
+    frame = pd.DataFrame(rows, dtype=object)
+    return Table("claims", "Claims", frame, [*notes, *remarks(results)], DIGITS)
 
 
 def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Deviation]:

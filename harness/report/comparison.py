@@ -1,9 +1,11 @@
 """Two sweeps side by side: the patterns they share, and the settings in which they differ."""
 
+import pandas as pd
+
 from harness.records.sweep_results import SweepResults, dotted
 from harness.report.paper_tables import readable
 from harness.report.statistics import improvement
-from harness.report.table import Column, Table, Value
+from harness.report.table import Table
 
 
 def comparison(first: SweepResults, second: SweepResults) -> str:
@@ -20,45 +22,40 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
     names = [first.plan.name, second.plan.name]
     if names[0] == names[1]:
         names = [str(first.folder), str(second.folder)]
+    digits = dict.fromkeys((f"P({names[1]} is higher)", "P low", "P high"), 2)
+    digits |= {f"epochs to peak, {name}": 0 for name in names}
     tables = []
     for number, block in enumerate(first.blocks(), 1):
         others = second.frame[second.frame["protocol"] == block.protocol]
-        rows: list[list[Value]] = []
+        rows = []
         for pattern, of_first in block.runs.groupby("pattern", sort=False):
             of_second = others[others["pattern"] == pattern]
             if of_second.empty:
                 continue
+            row = {"pattern": of_first["label"].iloc[0]}
             sweeps = [runs[runs["counts"]] for runs in (of_first, of_second)]
+            for name, runs in zip(names, sweeps, strict=True):
+                row[f"finished runs, {name}"] = len(runs)
+                row[f"final score, {name}"] = runs["final_score"].mean()
+                row[f"epochs to peak, {name}"] = runs["epochs_to_peak"].mean()
             a, b = (runs["final_score"] for runs in sweeps)
-            rows.append(
-                [
-                    of_first["label"].iloc[0],
-                    *(len(a), len(b)),
-                    *(a.mean(), b.mean(), b.mean() - a.mean()),
-                    *(improvement(b, a) if len(a) and len(b) else [None] * 3),
-                    *(runs["epochs_to_peak"].mean() for runs in sweeps),
-                ]
-            )
-        columns = [
-            Column("pattern"),
-            *(Column(f"finished runs, {name}") for name in names),
-            *(Column(f"final score, {name}", 3) for name in names),
-            Column("difference", 3),
-            *(Column(text, 2) for text in (f"P({names[1]} is higher)", "P low", "P high")),
-            *(Column(f"epochs to peak, {name}") for name in names),
-        ]
+            found = improvement(b, a) if len(a) and len(b) else [None] * 3
+            row |= {"difference": b.mean() - a.mean(), **dict(zip(digits, found, strict=False))}
+            rows.append(row)
         title = f"{block.data}: means of {names[0]} and {names[1]}"
         notes = [
             f"Score: {readable(block.protocol)}. P low and high: 95 % interval (Newcombe 2006, "
             "method 5)."
         ]
-        tables.append(Table(f"comparison-{number}", title, columns, rows, notes))
+        frame = pd.DataFrame(rows, dtype=object)
+        tables.append(Table(f"comparison-{number}", title, frame, notes, digits))
     if first.runs and second.runs:
         one, other = (dict(dotted(results.runs[0].settings)) for results in (first, second))
         keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         settings = [[key, str(one.get(key)), str(other.get(key))] for key in keys]
-        columns, title = [*map(Column, ("key", *names))], "Settings of the first runs that differ"
-        tables.append(Table("comparison-settings", title, columns, settings))
+        title = "Settings of the first runs that differ"
+        frame = pd.DataFrame(settings, columns=["key", *names])
+        tables.append(Table("comparison-settings", title, frame))
     return [table for table in tables if table.rows]
 
 

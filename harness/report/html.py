@@ -24,7 +24,7 @@ from harness.records.run_record import RunRecord
 from harness.records.sweep_results import SweepResults, dotted
 from harness.report.figures import rewinds
 from harness.report.paper_tables import readable
-from harness.report.table import Column, Table, Value
+from harness.report.table import Table
 
 PEAK_PIXELS = 560
 """Longest side of a sample grid in the report; the files of the runs are larger."""
@@ -93,19 +93,18 @@ def _set_up(results: SweepResults) -> list[Table]:
     for run in results.frame["record"]:
         for key, value in {**run.cell, **dict(dotted(run.settings))}.items():
             values.setdefault(key, {})[_word(value)] = None
-    rows = [[key, " / ".join(found), defaults.get(key)] for key, found in values.items()]
-    changed = [row for row in rows if row[1] != row[2]]
-    others = [row[:2] for row in rows if row[1] == row[2]]
+    rows = [(key, " / ".join(found), defaults.get(key)) for key, found in values.items()]
+    frame = pd.DataFrame(rows, columns=["key", "values of the runs", "default"])
+    changed = frame["values of the runs"] != frame["default"]
     names = ("name", "source", "images", "matched", "rejected", "duplicates", "digest")
     data = [
-        [words(d.source) if name == "source" else getattr(d, name) for name in names]
-        for d in results.data.values()
+        {name: getattr(record, name) for name in names} | {"source": words(record.source)}
+        for record in results.data.values()
     ]
-    columns = [*map(Column, ("key", "values of the runs", "default"))]
     return [
-        Table("settings", "Settings that differ from their defaults", columns, changed),
-        Table("data", "Data sets", [*map(Column, names)], data),
-        Table("defaults", "Settings at their defaults", columns[:2], others),
+        Table("settings", "Settings that differ from their defaults", frame[changed]),
+        Table("data", "Data sets", pd.DataFrame(data, dtype=object)),
+        Table("defaults", "Settings at their defaults", frame[~changed].iloc[:, :2]),
     ]
 
 
@@ -148,14 +147,13 @@ def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
 def _rejected(results: SweepResults) -> Table:
     """Return the images without a count."""
     images = [
-        [data.name, str(item.get("image_id")), str(item.get("reason"))]
+        {"data": data.name, "image": str(item.get("image_id")), "reason": str(item.get("reason"))}
         for data in results.data.values()
         for item in data.rejections
     ]
     total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
-    columns = [*map(Column, ("data", "image", "reason"))]
-    return Table("rejected", "Images without a feature count", columns, images, shown)
+    return Table("rejected", "Images without a feature count", pd.DataFrame(images), shown)
 
 
 def _protocols(results: SweepResults) -> list[Table]:
@@ -166,21 +164,21 @@ def _protocols(results: SweepResults) -> list[Table]:
         + [("device", f"{run.device}, {run.precision}") for run in results.runs]
         + [("version", f"{name} {v}") for run in results.runs for name, v in run.versions.items()]
     )
-    rows: list[list[Value]] = [[what, how, f"{runs} runs"] for (what, how), runs in found.items()]
-    rows += [["feature counts", words(d.protocol), d.name] for d in results.data.values()]
-    runs = results.frame.groupby(["pattern", "protocol"], sort=False)
+    rows = [(what, how, f"{runs} runs") for (what, how), runs in found.items()]
+    rows += [("feature counts", words(d.protocol), d.name) for d in results.data.values()]
     seconds = pd.DataFrame([vars(run.seconds) for run in results.frame["record"]])
-    spent = seconds.groupby([results.frame[key] for key in ("pattern", "protocol")]).sum()
-    columns = [
-        (Column("data"), runs["data"].first()),
-        (Column("pattern"), runs["label"].first()),
-        (Column("runs"), runs.size()),
-        *((Column(f"{kind}, s"), spent[kind]) for kind in map(str, spent)),
-        (Column("hours in all", 2), runs["seconds"].sum() / 3600),
-    ]
+    frame = pd.concat([results.frame, seconds.add_suffix(", s")], axis=1)
+    runs = frame.groupby(["pattern", "protocol"], sort=False)
+    spent = runs[["data", "label"]].first().rename(columns={"label": "pattern"})
+    spent["runs"] = runs.size()
+    kinds = [f"{kind}, s" for kind in seconds]
+    spent[kinds] = runs[kinds].sum()
+    spent["hours in all"] = runs["seconds"].sum() / 3600
+    digits = {**dict.fromkeys(kinds, 0), "hours in all": 2}
+    protocols = pd.DataFrame(rows, columns=["what", "how", "of"])
     return [
-        Table("protocols", "Protocols and versions", [*map(Column, ("what", "how", "of"))], rows),
-        Table.of_columns("cost", "Seconds spent", columns),
+        Table("protocols", "Protocols and versions", protocols),
+        Table("cost", "Seconds spent", spent, digits=digits),
     ]
 
 

@@ -2,22 +2,24 @@
 
 from typing import Any
 
+import pandas as pd
+
 from harness.records.sweep_results import QUALITIES, SweepResults, count_columns
-from harness.report.table import Column, Table
+from harness.report.table import Table
 
 COLUMNS = {
-    "label": Column("images"),
-    "runs": Column("runs"),
-    "outlines": Column("outlines", 3),
-    "colour": Column("colour", 1),
-    "colourfulness": Column("colourfulness", 1),
-    "diversity": Column("diversity", 1),
-    "near_duplicates": Column("near-duplicates", 3),
-    "nearest_training": Column("nearest training image", 1),
-    "feature_count": Column("feature count, mean", 1),
-    "feature_count_sd": Column("sd", 1),
+    "label": ("images", 0),
+    "runs": ("runs", 0),
+    "outlines": ("outlines", 3),
+    "colour": ("colour", 1),
+    "colourfulness": ("colourfulness", 1),
+    "diversity": ("diversity", 1),
+    "near_duplicates": ("near-duplicates", 3),
+    "nearest_training": ("nearest training image", 1),
+    "feature_count": ("feature count, mean", 1),
+    "feature_count_sd": ("sd", 1),
 }
-"""Columns of the tables by that of the frame."""
+"""Headings and decimals by the column of the frame."""
 NOTES = (
     "Outlines: their sharpness, 0.25 where edges are 4 pixels wide or more, 0.57 for steps, more "
     "for fine texture. Colour: chroma in grey levels, 0 for grey. Colourfulness: Hasler and "
@@ -43,10 +45,10 @@ def quality_tables(results: SweepResults) -> list[Table]:
             counts = found[["feature_count", "feature_count_sd"]].mean()
             means = {**found[QUALITIES].mean(skipna=False), **counts}
             rows.append({"label": found["label"].iloc[0], "runs": len(found), **means})
-        cells = [[row.get(key) for key in COLUMNS] for row in rows]
-        title = f"{data}: real and generated images"
-        tables.append(Table(f"qualities-{data}", title, [*COLUMNS.values()], cells, NOTES))
-    return [table for table in tables if table.rows]
+        title, digits = f"{data}: real and generated images", dict(COLUMNS.values())
+        frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).set_axis([*digits], axis=1)
+        tables.append(Table(f"qualities-{data}", title, frame, NOTES, digits))
+    return tables
 
 
 def _real_rows(results: SweepResults, variant: str, which: str) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """The paper's tables for any grid: feature groups (2, 3), epochs and scores (4, 5), every run."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from harness.records.sweep_results import Block, SweepResults
-from harness.report.table import Column, Table, Value
+from harness.report.table import Table, Value
 from harness.sources.base import describe
 
 NEAR = 5
@@ -32,27 +33,19 @@ def group_tables(results: SweepResults) -> list[Table]:
             if by_count and (weights := data.protocol.get("weights")):
                 notes.append(f"Weights of the network that counts features: {weights}.")
         what = "positive features" if by_count else record.label
-        near = record.split.near_boundaries(NEAR)
-        crossing: list[Value] = [f"images within {NEAR} of the next group", *near, None, sum(near)]
-        tables.append(
-            Table(
-                key=f"groups-{name}",
-                title=f"{record.data}: feature groups by {record.title}",
-                columns=[
-                    Column(""),
-                    *(Column(f"group {group.number}", record.digits) for group in groups),
-                    Column("all", record.digits),
-                ],
-                rows=[
-                    [f"centroid, {what}", *(group.centroid for group in groups), None],
-                    ["lowest", *(group.lowest for group in groups), groups[0].lowest],
-                    ["highest", *(group.highest for group in groups), groups[-1].highest],
-                    ["images", *sizes, sum(sizes)],
-                    *([crossing] if by_count else []),
-                ],
-                notes=notes,
-            )
-        )
+        frame = pd.DataFrame({"": [f"centroid, {what}", "lowest", "highest", "images"]})
+        for group in groups:
+            of_group = [group.centroid, group.lowest, group.highest, group.size]
+            frame[f"group {group.number}"] = pd.Series(of_group, dtype=object)
+        in_all = [None, groups[0].lowest, groups[-1].highest, sum(sizes)]
+        frame["all"] = pd.Series(in_all, dtype=object)
+        if by_count:
+            near = record.split.near_boundaries(NEAR)
+            within = f"images within {NEAR} of the next group"
+            frame.loc[len(frame)] = [within, *near, None, sum(near)]
+        title = f"{record.data}: feature groups by {record.title}"
+        digits = {str(name): record.digits for name in frame}
+        tables.append(Table(f"groups-{name}", title, frame, notes, digits))
     return tables
 
 
@@ -66,46 +59,36 @@ def score_table(block: Block) -> Table:
     runs = block.runs.groupby("pattern", sort=False)
     names = {"epochs_to_peak": "epochs to peak", "final_score": "final score"}
     names |= {"score_sd": "sd over splits"}
-    real: dict[str, Value] = {}
-    real_notes = []
+    notes = [
+        "Best of n: of the finished runs that differ in their seed alone, that with the highest "
+        "best score of the whole run; its final score may be lower than another's."
+    ]
     if block.real:
         names["score_as_real"] = f"score of {block.real.images:,} images"
-        real[names["score_as_real"]] = block.real.score
-        real_notes.append(
+        notes.append(
             f"Real images: {block.real.images:,} that the classifier was not trained on. The score "
             "rises with the number of images, so compare it with that of as many generated ones."
         )
     shown = block.best[[*names]].rename(columns=names).astype(object).reindex([*runs.groups])
     shown["finished runs"] = runs["counts"].sum().astype(object)
     shown["planned runs"] = runs["planned"].first().astype(object)
-    shown = shown.where(shown.notna(), None)
     keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
-    rows: list[list[Value]] = []
+    rows: list[dict[str, Value]] = []
     for axes, of_axes in block.by_axes():
         by_mode = dict(zip(of_axes["mode"], of_axes["pattern"], strict=True))
         # as text: no number of decimals suits 0.0001, true and 5,000 alike
-        values = [None if v is None else str(v) for v in map(dict(axes).get, keys)]
+        values = {key: str(value) for key, value in axes if value is not None}
         for what, cells in shown.items():
-            of_modes = [cells.get(by_mode.get(mode)) for mode in block.modes]
-            rows.append([*values, str(what), *of_modes, *([real.get(str(what))] if real else [])])
+            row: dict[str, Value] = {**dict.fromkeys(keys), **values} | {"": str(what)}
+            row |= {mode: cells.get(by_mode.get(mode)) for mode in block.modes}
+            if block.real:
+                is_score = what == names["score_as_real"]
+                row["real images"] = block.real.score if is_score else None
+            rows.append(row)
     left_out = block.runs[~block.runs["counts"]].groupby("outcome", sort=False)["name"]
-    return Table(
-        key=f"scores-{block.data}{block.suffix}",
-        title=f"{block.data}: epochs to peak and final score, best of n",
-        columns=[
-            *map(Column, [*keys, ""]),
-            *(Column(mode, 3) for mode in block.modes),
-            *(Column("real images", 3) for _ in real),
-        ],
-        rows=rows,
-        notes=[
-            f"Score: {readable(block.protocol)}.",
-            "Best of n: of the finished runs that differ in their seed alone, that with the "
-            "highest best score of the whole run; its final score may be lower than another's.",
-            *real_notes,
-            *(f"Left out ({why}): {', '.join(names)}." for why, names in left_out),
-        ],
-    )
+    notes += [f"Left out ({why}): {', '.join(names)}." for why, names in left_out]
+    what = "epochs to peak and final score, best of n"
+    return block_table(block, "scores", what, pd.DataFrame(rows, dtype=object), notes)
 
 
 def run_tables(results: SweepResults) -> list[Table]:
@@ -124,22 +107,34 @@ def run_table(block: Block) -> Table:
         }
         for run in runs["record"]
     ]
-    by_stage = pd.DataFrame(peaks, runs.index)
-    return Table.of_columns(
-        f"runs-{block.data}{block.suffix}",
-        f"{block.data}: every run",
-        [
-            (Column("run"), runs["name"] + np.where(runs["best"], " ★", "")),
-            (Column("status"), runs["outcome"]),
-            *((Column(name), by_stage[name]) for name in map(str, by_stage)),
-            *(
-                (Column(name.replace("_", " "), 3 if "score" in name else 0), runs[name])
-                for name in ("epochs_to_peak", "epochs_spent", "final_score", "best_score")
-            ),
-            (Column("seconds"), runs["seconds"]),
-        ],
-        [f"Score: {readable(block.protocol)}.", "★ stands for its pattern: the best of n."],
+    by_stage = pd.DataFrame(peaks, runs.index, dtype="Int64")
+    frame = pd.DataFrame(
+        {
+            "run": runs["name"] + np.where(runs["best"], " ★", ""),
+            "status": runs["outcome"],
+            **{str(name): by_stage[name] for name in by_stage},
+            "epochs to peak": runs["epochs_to_peak"],
+            "epochs spent": runs["epochs_spent"],
+            "final score": runs["final_score"],
+            "best score": runs["best_score"],
+            "seconds": runs["seconds"],
+        }
     )
+    notes = ["★ stands for its pattern: the best of n."]
+    return block_table(block, "runs", "every run", frame, notes, {"seconds": 0})
+
+
+def block_table(
+    block: Block,
+    kind: str,
+    what: str,
+    frame: pd.DataFrame,
+    notes: Sequence[str] = (),
+    digits: Mapping[str, int | None] | None = None,
+) -> Table:
+    """Return a table of a block's runs; its first note is what a score is."""
+    key, title = f"{kind}-{block.data}{block.suffix}", f"{block.data}: {what}"
+    return Table(key, title, frame, [f"Score: {readable(block.protocol)}.", *notes], digits or {})
 
 
 def readable(protocol: str) -> str:

@@ -13,17 +13,19 @@ import pandas as pd
 
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
-from harness.report.paper_tables import readable
-from harness.report.statistics import compare, step_down
-from harness.report.table import Column, Table, Value
+from harness.report.paper_tables import block_table, readable
+from harness.report.statistics import Comparison, compare, step_down
+from harness.report.table import Table, Value
 
 MEASURES = ("final_score", "fresh", "fresh_last", "epochs_to_peak", "images_to_peak")
 """Columns of the runs that are compared in pairs."""
-DIFFERENCE = (
-    *(Column("seeds"), Column("mean", None), Column("low", None), Column("high", None)),
-    *(Column("p", 4), Column("corrected p", 4)),
-)
-"""Columns of a paired difference."""
+PROBABILITY = ("P(first is higher)", "P low", "P high")
+DIGITS = {
+    **dict.fromkeys(("mean", "low", "high")),
+    **dict.fromkeys(("p", "corrected p"), 4),
+    **dict.fromkeys(PROBABILITY, 2),
+}
+"""Decimals of a table of paired differences."""
 
 
 def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table]:
@@ -51,37 +53,35 @@ def seed_table(block: Block) -> Table:
     scores = block.by_seed("final_score").reindex(columns=seeds)
     finished, best = block.finished.groupby("pattern"), block.best
     protocols = sorted(block.runs["rescore_protocol"].dropna().unique())
-    columns = [
-        (Column("pattern"), block.patterns["label"]),
-        *((Column(f"seed {seed}", 3), scores[seed]) for seed in seeds),
-        (Column("mean", 3), finished["final_score"].mean()),
-        (Column("sd", 3), finished["final_score"].std()),
-        (Column("best of n", 3), best["final_score"]),
-        (Column("fresh", 3), best["fresh"]),
-        (Column("sd of draws", 3), best["fresh_sd"]),
-        (Column("bias of evaluations", 3), best["final_score"] - best["fresh"]),
-        (Column("mean of all fresh", 3), finished["fresh"].mean()),
-        (Column("bias of seeds", 3), best["fresh"] - finished["fresh"].mean()),
-        (Column("epochs to peak, mean"), finished["epochs_to_peak"].mean()),
-        (Column("sd"), finished["epochs_to_peak"].std()),
-        (Column("images to peak, mean"), finished["images_to_peak"].mean()),
-        (Column("epochs spent, mean"), finished["epochs_spent"].mean()),
-        *(
-            (
-                Column(f"best of n, {readable(name)}", 3),
-                best["rescore"].where(best["rescore_protocol"] == name),
-            )
-            for name in protocols
-        ),
-    ]
+    columns = {
+        "pattern": block.patterns["label"],
+        **{f"seed {seed}": scores[seed] for seed in seeds},
+        "mean": finished["final_score"].mean(),
+        "sd": finished["final_score"].std(),
+        "best of n": best["final_score"],
+        "fresh": best["fresh"],
+        "sd of draws": best["fresh_sd"],
+        "bias of evaluations": best["final_score"] - best["fresh"],
+        "mean of all fresh": finished["fresh"].mean(),
+        "bias of seeds": best["fresh"] - finished["fresh"].mean(),
+    }
+    epochs = {
+        "epochs to peak, mean": finished["epochs_to_peak"].mean(),
+        "epochs to peak, sd": finished["epochs_to_peak"].std(),
+        "images to peak, mean": finished["images_to_peak"].mean(),
+        "epochs spent, mean": finished["epochs_spent"].mean(),
+    }
+    others = {
+        f"best of n, {readable(name)}": best["rescore"].where(best["rescore_protocol"] == name)
+        for name in protocols
+    }
+    frame = pd.DataFrame({**columns, **epochs, **others}, block.patterns.index)
     notes = [
-        f"Final scores: {readable(block.protocol)}.",
         "Best of n: the highest best score of a whole run; its final score may be lower. Fresh: it "
         "again with new noise, mean and sd of several draws. Bias, what choosing added: of "
         "evaluations, best of n minus fresh; of seeds, that fresh minus the mean of all.",
     ]
-    key = f"seeds-{block.data}{block.suffix}"
-    return Table.of_columns(key, f"{block.data}: every seed", columns, notes)
+    return block_table(block, "seeds", "every seed", frame, notes, dict.fromkeys(epochs, 0))
 
 
 def reach_table(block: Block, reach: float | None) -> Table:
@@ -91,26 +91,24 @@ def reach_table(block: Block, reach: float | None) -> Table:
     level = (runs if sound.empty else sound)["best_score"].min() if reach is None else reach
     runs[["epochs", "seconds"]] = [reached(run, level) or (np.nan,) * 2 for run in runs["record"]]
     points = runs.groupby("pattern")
-    columns = [
-        (Column("pattern"), block.best["label"]),
-        (Column("finished runs"), points.size()),
-        (Column("runs that reached it"), points["epochs"].count()),
-        (Column("epochs spent"), points["epochs"].mean()),
-        (Column("sd"), points["epochs"].std()),
-        (Column("training seconds", 1), points["seconds"].mean()),
-        (Column("sd", 1), points["seconds"].std()),
+    columns = {
+        "pattern": block.best["label"],
+        "finished runs": points.size(),
+        "runs that reached it": points["epochs"].count(),
+        "epochs spent": points["epochs"].mean(),
+        "sd of epochs": points["epochs"].std(),
+        "training seconds": points["seconds"].mean(),
+        "sd of seconds": points["seconds"].std(),
+    }
+    frame = pd.DataFrame(columns, block.best.index)
+    digits = {"epochs spent": 0, "sd of epochs": 0, "training seconds": 1, "sd of seconds": 1}
+    what = f"epochs and seconds to reach a score of {level:.3f}"
+    notes = [
+        "The level is the one asked for, or the highest that every finished run reached, collapsed "
+        "ones left out. Epochs of early stages are shorter: they hold fewer images. Seconds count "
+        "training alone, on the machine it ran on."
     ]
-    return Table.of_columns(
-        f"reach-{block.data}{block.suffix}",
-        f"{block.data}: epochs and seconds to reach a score of {level:.3f}",
-        columns,
-        [
-            f"Score: {readable(block.protocol)}. The level is the one asked for, or the highest "
-            "that every finished run reached, collapsed ones left out. Epochs of early stages are "
-            "shorter: they hold fewer images. Seconds count training alone, on the machine it ran "
-            "on.",
-        ],
-    )
+    return block_table(block, "reach", what, frame, notes, digits)
 
 
 def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
@@ -128,32 +126,34 @@ def reached(run: RunRecord, level: float) -> tuple[int, float] | None:
 def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
     labels = block.patterns["label"]
-    found, differences = [], []
+    rows, differences = [], []
     values_of = {column: block.by_seed(column) for column in MEASURES}
     for column, (a, b) in product(MEASURES, comparable(block.patterns)):
         values = values_of[column].reindex([a, b])
         if (pairs := values.dropna(axis=1)).size:
             differences.append(values.loc[a] - values.loc[b])
-            difference = f"{labels[a]} minus {labels[b]}"
-            found.append((column.replace("_", " "), difference, compare(*pairs.to_numpy())))
-    corrected = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
-    rows = [
-        [what, difference, c.pairs, c.mean, c.low, c.high, c.p, p, *c.improvement]
-        for (what, difference, c), p in zip(found, corrected.tolist(), strict=True)
+            found = compare(*pairs.to_numpy())
+            row: dict[str, Value] = {
+                "of": column.replace("_", " "),
+                "difference": f"{labels[a]} minus {labels[b]}",
+            }
+            row |= difference_cells(found) | dict(zip(PROBABILITY, found.improvement, strict=True))
+            rows.append(row)
+    frame = pd.DataFrame(rows, dtype=object)
+    frame["corrected p"] = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
+    notes = [
+        "Fresh last: that of the end of training. Low, high: 95 % intervals by Student and, of P, "
+        "Newcombe. p: exact sign flips; corrected for all rows by Westfall and Young's step-down."
     ]
-    probability = [Column(text, 2) for text in ("P(first is higher)", "P low", "P high")]
-    columns = [Column("of"), Column("difference"), *DIFFERENCE, *probability]
-    return Table(
-        f"pairs-{block.data}{block.suffix}",
-        f"{block.data}: paired differences, same seed and same start",
-        columns,
-        rows,
-        [
-            f"Score: {readable(block.protocol)}; fresh last: that of the end of training. Low, "
-            "high: 95 % intervals by Student and, of P, Newcombe. p: exact sign flips; corrected "
-            "for all rows by Westfall and Young's step-down.",
-        ],
-    )
+    what = "paired differences, same seed and same start"
+    return block_table(block, "pairs", what, frame, notes, DIGITS)
+
+
+def difference_cells(found: Comparison | None, corrected: float = np.nan) -> dict[str, Value]:
+    """Return the cells of a paired difference by heading; None where nothing was compared."""
+    names = {"pairs": "seeds", "mean": "mean", "low": "low", "high": "high", "p": "p"}
+    cells = {heading: getattr(found, name, None) for name, heading in names.items()}
+    return {**cells, "corrected p": corrected}
 
 
 def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
@@ -184,19 +184,17 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
     runs, real = block.finished[block.finished["metrics"].astype(bool)], block.real
-    last: dict[str, Value] = {}
     how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
     watched = {run.settings["stages"]["watch"] for run in runs["record"]}
     notes = [
         f"Means over runs, of the images of the score, at peaks of {' or '.join(sorted(watched))}. "
         f"How: {readable(how)}."
     ]
-    means = _metric_means(runs, "metrics", "")
+    parts = [_metric_means(runs, "metrics", "")]
     if len(runs) and real and real.metrics and real.metrics_images:
         part, others = real.metrics_images
-        again = _metric_means(runs, "metrics_as_real", f", {part:,} images")
-        means = pd.concat([means, again], ignore_index=True)
-        last = {"pattern": "real images", **_printed(real.metrics)}
+        parts.append(_metric_means(runs, "metrics_as_real", f", {part:,} images"))
+        parts.append(pd.DataFrame([{"pattern": "real images", **_printed(real.metrics)}]))
         notes.append(
             f"Real images: {part:,} of them against the {others:,} others, as in the rows of "
             f"{part:,} images. FID, density and coverage depend on how many images are compared, "
@@ -208,9 +206,8 @@ def metric_table(block: Block) -> Table:
                 f"Warning: FID of {int(n):,} images and {int(width):,} features: with fewer images "
                 "than features the covariance is singular, and the distance far too large."
             )
-    title = f"{block.data}: further metrics at the final score's evaluation"
-    columns = [(Column(name, 0 if name == "runs" else 3), means[name]) for name in map(str, means)]
-    return Table.of_columns(f"metrics-{block.data}{block.suffix}", title, columns, notes, last=last)
+    what = "further metrics at the final score's evaluation"
+    return block_table(block, "metrics", what, pd.concat(parts, ignore_index=True), notes)
 
 
 def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:
@@ -220,7 +217,7 @@ def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:
     patterns = measured.groupby("pattern", sort=False)
     means = numbers.groupby(measured["pattern"], sort=False).agg(pd.Series.mean, skipna=False)
     means.insert(0, "pattern", patterns["label"].first() + ending)
-    means.insert(1, "runs", patterns.size())
+    means.insert(1, "runs", patterns.size().astype(object))
     return means
 
 

@@ -3,11 +3,10 @@
 Every label is escaped for the form it is written in.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 
@@ -35,48 +34,25 @@ _MARKDOWN = str.maketrans(
 
 
 @dataclass(frozen=True)
-class Column:
-    """A heading, and the number of decimals with which its numbers are shown.
+class Table:
+    """Rows under headings; `key` names its files, `notes` explain its numbers."""
+
+    key: str
+    title: str
+    frame: pd.DataFrame
+    """Values by heading; None or NaN where one is missing."""
+    notes: Sequence[str] = ()
+    digits: Mapping[str, int | None] = field(default_factory=dict)
+    """Decimals with which numbers that are not whole are shown, by heading; 3 by default.
 
     None: as many as `signed` gives each, for differences of several units in one column.
     """
 
-    name: str
-    digits: int | None = 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under columns; `key` names its files, `notes` explain its numbers."""
-
-    key: str
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Value]]
-    notes: Sequence[str] = ()
-
-    @classmethod
-    def of_columns(
-        cls,
-        key: str,
-        title: str,
-        columns: Sequence[tuple[Column, pd.Series]],
-        notes: Sequence[str] = (),
-        *,
-        last: Mapping[str, Value] | None = None,
-    ) -> Table:
-        """Build a table from columns of values.
-
-        The first column's index gives the rows and their order; a value that another column lacks
-        is missing. `last` is one more row, by heading.
-        """
-        (_, first), *_ = columns
-        frame = pd.concat([values.reindex(first.index) for _, values in columns], axis=1)
-        frame = frame.astype(object)
-        rows = frame.where(frame.notna(), None).to_numpy().tolist()
-        if last:
-            rows.append([last.get(column.name) for column, _ in columns])
-        return cls(key, title, [column for column, _ in columns], rows, notes)
+    @cached_property
+    def rows(self) -> list[list[Value]]:
+        """The values by row, None where one is missing."""
+        values = self.frame.astype(object)
+        return values.where(values.notna(), None).to_numpy().tolist()
 
     def markdown(self) -> str:
         """Return a pipe table under its title, with its notes below."""
@@ -88,8 +64,7 @@ class Table:
 
     def csv(self) -> str:
         """Return comma-separated values: numbers unrounded, an empty field for a missing value."""
-        names = [column.name for column in self.columns]
-        return pd.DataFrame(self.rows, columns=names, dtype=object).to_csv(index=False)
+        return self.frame.to_csv(index=False)
 
     def latex(self) -> str:
         """Return a `table` environment that needs no package."""
@@ -122,13 +97,13 @@ class Table:
 
     def numeric(self) -> list[bool]:
         """Return, for each column, True if it holds a number and so is aligned to the right."""
-        columns = zip(*self.rows, strict=True) if self.rows else [() for _ in self.columns]
+        columns = [*zip(*self.rows, strict=True)]
         return [any(isinstance(v, int | float) for v in values) for values in columns]
 
     def cells(self, escape: Callable[[str], str] = str) -> list[list[str]]:
         """Return heading and rows as escaped text."""
-        head = [column.name for column in self.columns]
-        digits = [column.digits for column in self.columns]
+        head = [*map(str, self.frame)]
+        digits = [self.digits.get(name, 3) for name in head]
         body = [[*map(show, row, digits)] for row in self.rows]
         return [[*map(escape, row)] for row in (head, *body)]
 

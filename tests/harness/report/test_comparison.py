@@ -19,8 +19,8 @@ def test_means_differences_and_settings(tmp_path, make_run, save_run):
     b = sweep(tmp_path / "b", make_run, save_run, [2.0, 4.0, 6.0], "IS n=10", 32)
     scores, settings = comparison_tables(a, b)
     (row,) = scores.rows
-    assert row[:3] == ["ascending", 2, 3]
-    assert row[3:] == pytest.approx([1.5, 4.0, 2.5, 5.5 / 6, 0.3718, 0.9945, 10, 10], abs=1e-4)
+    assert row[:7] == ["ascending", 2, 1.5, 10, 3, 4.0, 10]
+    assert row[7:] == pytest.approx([2.5, 5.5 / 6, 0.3718, 0.9945], abs=1e-4)
     assert settings.rows == [["gan.width", "16", "32"]]
     assert unmatched(a, b) == []
 

@@ -28,7 +28,7 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
         make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged", reason=reason),
     )
     (table,) = score_tables(SweepResults.read(tmp_path))
-    assert [column.name for column in table.columns] == ["", "descending", "conventional"]
+    assert [*table.frame] == ["", "descending", "conventional"]
     assert table.rows == [
         ["epochs to peak", 30, None],
         ["final score", 2.75, None],
@@ -44,7 +44,7 @@ def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
     (table,) = score_tables(SweepResults.read(tmp_path))
-    assert [column.name for column in table.columns] == ["", "descending", "ascending"]
+    assert [*table.frame] == ["", "descending", "ascending"]
     assert [table.rows[1], *table.rows[3:]] == [
         ["final score", None, 2.0],
         ["finished runs", None, 1],
@@ -57,7 +57,7 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
         data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
     )
     (table,) = score_tables(SweepResults.read(folder))
-    assert [column.name for column in table.columns][:2] == ["groups.k", ""]
+    assert [*table.frame][:2] == ["groups.k", ""]
     assert [row[0] for row in table.rows] == ["2"] * 5 + ["3"] * 5
 
 
@@ -117,7 +117,7 @@ def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     save_real(folder, "a", 9.0, protocol="IS of another classifier")
     save_real(folder, "b", 9.0)
     (table,) = score_tables(SweepResults.read(folder))
-    assert [column.name for column in table.columns][-2:] == ["conventional", "real images"]
+    assert [*table.frame][-2:] == ["conventional", "real images"]
     assert [row[-1] for row in table.rows] == [None, None, None, 4.5, None, None]
     assert table.rows[3] == ["score of 400 images", None, None, None, 4.5]
     assert table.notes[2].startswith("Real images: 400 that the classifier was not trained on.")
@@ -139,4 +139,4 @@ def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
         ["highest", 0.2, 0.4375, 0.4375],
         ["images", 3, 2, 5],
     ]
-    assert [column.digits for column in table.columns] == [0, 3, 3, 3]
+    assert "| lowest | 0.125 | 0.310 | 0.125 |" in table.markdown()

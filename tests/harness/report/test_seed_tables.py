@@ -32,11 +32,11 @@ def table(folder, key, **options):
 
 def test_every_seed_mean_deviation_and_selection_bias(folder):
     seeds = table(folder, "seeds-a")
-    names = [column.name for column in seeds.columns]
+    names = [*seeds.frame]
     assert names == [
         "pattern", "seed 0", "seed 1", "seed 2", "mean", "sd", "best of n", "fresh", "sd of draws",
         "bias of evaluations", "mean of all fresh", "bias of seeds",
-        "epochs to peak, mean", "sd", "images to peak, mean", "epochs spent, mean",
+        "epochs to peak, mean", "epochs to peak, sd", "images to peak, mean", "epochs spent, mean",
         "best of n, IS small CNN of this sweep (0a1b) n=10000 splits=10 fp32",
     ]  # fmt: skip
     descending, conventional = seeds.rows
@@ -187,11 +187,11 @@ def test_further_metrics_are_those_of_the_final_score(
         save_run(tmp_path, run.model_copy(update={"evaluations": scored}))
     metrics = table(tmp_path, "metrics-a")
     assert metrics.rows == [["x", 2, 7.0]]
-    assert "at peaks of score. How" in metrics.notes[0]
+    assert "at peaks of score. How" in metrics.notes[1]
     save_real(tmp_path, "a", 6.5, metrics={"fid": 1.5, "kid": 0.1})
     save_rescored(tmp_path, run, metrics_as_real={"fid": 8.0})
     metrics = table(tmp_path, "metrics-a")
-    assert "400 of them against the 500 others" in metrics.notes[1]
+    assert "400 of them against the 500 others" in metrics.notes[2]
     assert metrics.rows[1:] == [["x, 400 images", 1, 8.0], ["real images", None, 1.5]]
 
 
@@ -203,7 +203,7 @@ def test_kid_in_thousandths_and_too_few_images_for_fid(tmp_path, make_run, save_
     scored = [replace(run.evaluations[0], metrics=found)]
     save_run(tmp_path, run.model_copy(update={"evaluations": scored, "metrics_protocol": how}))
     metrics = table(tmp_path, "metrics-a")
-    names = [column.name for column in metrics.columns]
+    names = [*metrics.frame]
     assert names[3:] == ["KID x 1,000", "its sd over subsets x 1,000"]
     assert metrics.rows[0][2:] == pytest.approx([9.0, 12.3, 1.0])
     warnings = [note for note in metrics.notes if note.startswith("Warning: FID of 1,000 images")]

@@ -5,15 +5,15 @@ import io
 
 import pandas as pd
 
-from harness.report.table import Column, Table, show
+from harness.report.table import Table, show
 
 LABEL = "a|b_c <i>&</i> 50%"
 TABLE = Table(
     "t",
     "Title",
-    [Column("what"), Column("score", digits=2), Column("images")],
-    [[LABEL, 3.14159, 1834], ["none", None, 7]],
+    pd.DataFrame({"what": [LABEL, "none"], "score": [3.14159, None], "images": [1834, 7]}),
     notes=["A note."],
+    digits={"score": 2},
 )
 
 
@@ -48,21 +48,11 @@ def test_latex_escapes_what_would_not_compile():
     text = TABLE.latex()
     assert r"a|b\_c \textless{}i\textgreater{}\&\textless{}/i\textgreater{} 50\%" in text
     assert r"\begin{tabular}{lrr}" in text
-    assert (
-        r"run $\star$ & " in Table("t", "T", [Column("run"), Column("n")], [["run ★", 1]]).latex()
-    )
+    starred = pd.DataFrame({"run": ["run ★"], "n": [1]})
+    assert r"run $\star$ & " in Table("t", "T", starred).latex()
     assert "none & \u2013 & 7 \\\\" in text
 
 
-def test_columns_are_aligned_by_the_first_ones_index():
-    names = pd.Series({"b": "second", "a": "first"})
-    scores = pd.Series({"a": 1.5, "c": 9.0})
-    counts = pd.Series({"a": 1, "b": 2})
-    columns = [(Column("what"), names), (Column("score"), scores), (Column("n"), counts)]
-    table = Table.of_columns("t", "T", columns, last={"what": "real", "score": 3.0})
-    assert table.rows == [["second", None, 2], ["first", 1.5, 1], ["real", 3.0, None]]
-
-
 def test_text_aligns_numbers_to_the_right():
-    lines = Table("t", "T", [Column("n")], [[5], [1234]]).text().splitlines()
+    lines = Table("t", "T", pd.DataFrame({"n": [5, 1234]})).text().splitlines()
     assert lines == ["T", "    n", "\u2500" * 5, "    5", "1,234"]
