@@ -17,7 +17,7 @@ from harness.plan.power import LEVEL, Deviation, seeds_needed
 from harness.plan.settings import FEWEST_SEEDS
 from harness.records.sweep_results import SweepResults
 from harness.report.paper_tables import readable
-from harness.report.seed_tables import DIGITS, difference_cells
+from harness.report.seed_tables import DIFFERENCE, DIGITS, HEADINGS
 from harness.report.statistics import Comparison, compare, sequential, step_down
 from harness.report.table import Table, signed
 
@@ -126,21 +126,16 @@ def remarks(results: SweepResults) -> list[str]:
 def claim_table(results: SweepResults) -> Table:
     """Return each claim with its verdict and numbers."""
     rows = [
-        {
-            "claim": a.claim,
-            "data": a.data,
-            "verdict": a.verdict,
-            **difference_cells(a.found, a.corrected),
-            "remarks": "; ".join(a.remarks),
-        }
+        {**vars(a), **(vars(a.found) if a.found else {}), "remarks": "; ".join(a.remarks)}
         for a in answers(results)
     ]
+    names = ["claim", "data", "verdict", *DIFFERENCE, "remarks"]
     notes = [
         "First minus second mode: Student's 95 % interval, p of exact sign flips. A verdict: a p "
         "under 0.05 by Westfall and Young's step-down over all tested claims, or the bound of a "
         "look at growing numbers of seeds. A diverged run counts as the lowest score, 1."
     ]
-    frame = pd.DataFrame(rows, dtype=object)
+    frame = pd.DataFrame(rows, columns=names, dtype=object).rename(columns=HEADINGS)
     return Table("claims", "Claims", frame, [*notes, *remarks(results)], DIGITS)
 
 

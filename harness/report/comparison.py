@@ -22,25 +22,25 @@ def comparison_tables(first: SweepResults, second: SweepResults) -> list[Table]:
     names = [first.plan.name, second.plan.name]
     if names[0] == names[1]:
         names = [str(first.folder), str(second.folder)]
-    digits = dict.fromkeys((f"P({names[1]} is higher)", "P low", "P high"), 2)
-    digits |= {f"epochs to peak, {name}": 0 for name in names}
+    probability = (f"P({names[1]} is higher)", "P low", "P high")
+    digits = dict.fromkeys(probability, 2) | {f"epochs to peak, {name}": 0 for name in names}
     tables = []
     for number, block in enumerate(first.blocks(), 1):
-        others = second.frame[second.frame["protocol"] == block.protocol]
+        of_protocol = second.frame[second.frame["protocol"] == block.protocol]
+        others = dict([*of_protocol.groupby("pattern")])
         rows = []
-        for pattern, of_first in block.runs.groupby("pattern", sort=False):
-            of_second = others[others["pattern"] == pattern]
-            if of_second.empty:
+        for pattern, runs in block.runs.groupby("pattern", sort=False):
+            if pattern not in others:
                 continue
-            row = {"pattern": of_first["label"].iloc[0]}
-            sweeps = [runs[runs["counts"]] for runs in (of_first, of_second)]
+            row = {"pattern": runs["label"].iloc[0]}
+            sweeps = [of[of["counts"]] for of in (runs, others[pattern])]
             for name, runs in zip(names, sweeps, strict=True):
                 row[f"finished runs, {name}"] = len(runs)
                 row[f"final score, {name}"] = runs["final_score"].mean()
                 row[f"epochs to peak, {name}"] = runs["epochs_to_peak"].mean()
             a, b = (runs["final_score"] for runs in sweeps)
             found = improvement(b, a) if len(a) and len(b) else [None] * 3
-            row |= {"difference": b.mean() - a.mean(), **dict(zip(digits, found, strict=False))}
+            row |= {"difference": b.mean() - a.mean(), **dict(zip(probability, found, strict=True))}
             rows.append(row)
         title = f"{block.data}: means of {names[0]} and {names[1]}"
         notes = [

@@ -140,8 +140,7 @@ def seeds(results: SweepResults, block: Block) -> Figure:
     figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(patterns)), layout="constrained")
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (column, name) in zip(panels, shown.items(), strict=True):
-        scores = block.runs.pivot(index="pattern", columns="seed", values=column)
-        scores = scores.reindex(patterns.index)
+        scores = block.by_seed(column).reindex(patterns.index)
         panel.plot(scores, range(len(patterns)), color="#c9c9c9", linewidth=0.7, zorder=1)
         for row, mode in enumerate(patterns["mode"]):
             values, colour = scores.iloc[row].dropna(), mode_colour(results, mode)

@@ -95,16 +95,16 @@ def _set_up(results: SweepResults) -> list[Table]:
             values.setdefault(key, {})[_word(value)] = None
     rows = [(key, " / ".join(found), defaults.get(key)) for key, found in values.items()]
     frame = pd.DataFrame(rows, columns=["key", "values of the runs", "default"])
-    changed = frame["values of the runs"] != frame["default"]
+    same = frame["values of the runs"] == frame["default"]
+    title = "Settings, those that differ from their defaults first"
     names = ("name", "source", "images", "matched", "rejected", "duplicates", "digest")
     data = [
         {name: getattr(record, name) for name in names} | {"source": words(record.source)}
         for record in results.data.values()
     ]
     return [
-        Table("settings", "Settings that differ from their defaults", frame[changed]),
+        Table("settings", title, pd.concat([frame[~same], frame[same]])),
         Table("data", "Data sets", pd.DataFrame(data, dtype=object)),
-        Table("defaults", "Settings at their defaults", frame[~changed].iloc[:, :2]),
     ]
 
 
@@ -167,18 +167,15 @@ def _protocols(results: SweepResults) -> list[Table]:
     rows = [(what, how, f"{runs} runs") for (what, how), runs in found.items()]
     rows += [("feature counts", words(d.protocol), d.name) for d in results.data.values()]
     seconds = pd.DataFrame([vars(run.seconds) for run in results.frame["record"]])
-    frame = pd.concat([results.frame, seconds.add_suffix(", s")], axis=1)
-    runs = frame.groupby(["pattern", "protocol"], sort=False)
-    spent = runs[["data", "label"]].first().rename(columns={"label": "pattern"})
-    spent["runs"] = runs.size()
-    kinds = [f"{kind}, s" for kind in seconds]
-    spent[kinds] = runs[kinds].sum()
-    spent["hours in all"] = runs["seconds"].sum() / 3600
-    digits = {**dict.fromkeys(kinds, 0), "hours in all": 2}
+    patterns = [results.frame["data"], results.frame["label"].rename("pattern")]
+    spent = seconds.add_suffix(", s").groupby(patterns, sort=False).sum()
+    digits = {**dict.fromkeys(map(str, spent), 0), "hours in all": 2}
+    spent["hours in all"] = spent.sum(axis=1) / 3600
+    spent.insert(0, "runs", results.frame.groupby(["data", "label"], sort=False).size().to_numpy())
     protocols = pd.DataFrame(rows, columns=["what", "how", "of"])
     return [
         Table("protocols", "Protocols and versions", protocols),
-        Table("cost", "Seconds spent", spent, digits=digits),
+        Table("cost", "Seconds spent", spent.reset_index(), digits=digits),
     ]
 
 

@@ -38,7 +38,14 @@ def quality_tables(results: SweepResults) -> list[Table]:
         variants = dict.fromkeys(map(results.variant, runs["record"]))
         rows: list[dict[str, Any]] = []
         for variant in variants:
-            rows += _real_rows(results, variant, f" ({variant})" if len(variants) > 1 else "")
+            which = f" ({variant})" if len(variants) > 1 else ""
+            if real := results.real_by_name.get(variant):
+                whole = vars(real.qualities) | count_columns(real.feature_counts)
+                rows.append({"label": f"real images{which}", **whole})
+                rows += [
+                    {"label": f"real images of group {number}{which}", **count_columns(counts)}
+                    for number, counts in real.group_counts.items()
+                ]
         measured = runs[runs["counts"] & runs["rescore_protocol"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
             # a run without the network's weights has no feature counts
@@ -49,16 +56,3 @@ def quality_tables(results: SweepResults) -> list[Table]:
         frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).set_axis([*digits], axis=1)
         tables.append(Table(f"qualities-{data}", title, frame, NOTES, digits))
     return tables
-
-
-def _real_rows(results: SweepResults, variant: str, which: str) -> list[dict[str, Any]]:
-    """Return the qualities of the real images of a data set: all of them, and by group."""
-    real = results.real_by_name.get(variant)
-    if real is None:
-        return []
-    whole = {"label": f"real images{which}", **vars(real.qualities)}
-    groups = [
-        {"label": f"real images of group {number}{which}", **count_columns(counts)}
-        for number, counts in real.group_counts.items()
-    ]
-    return [whole | count_columns(real.feature_counts), *groups]

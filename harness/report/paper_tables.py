@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -33,18 +34,18 @@ def group_tables(results: SweepResults) -> list[Table]:
             if by_count and (weights := data.protocol.get("weights")):
                 notes.append(f"Weights of the network that counts features: {weights}.")
         what = "positive features" if by_count else record.label
-        frame = pd.DataFrame({"": [f"centroid, {what}", "lowest", "highest", "images"]})
-        for group in groups:
-            of_group = [group.centroid, group.lowest, group.highest, group.size]
-            frame[f"group {group.number}"] = pd.Series(of_group, dtype=object)
-        in_all = [None, groups[0].lowest, groups[-1].highest, sum(sizes)]
-        frame["all"] = pd.Series(in_all, dtype=object)
+        columns = {
+            "": [f"centroid, {what}", "lowest", "highest", "images"],
+            **{f"group {g.number}": [g.centroid, g.lowest, g.highest, g.size] for g in groups},
+            "all": [None, groups[0].lowest, groups[-1].highest, sum(sizes)],
+        }
+        frame = pd.DataFrame(columns, dtype=object)
         if by_count:
             near = record.split.near_boundaries(NEAR)
             within = f"images within {NEAR} of the next group"
             frame.loc[len(frame)] = [within, *near, None, sum(near)]
         title = f"{record.data}: feature groups by {record.title}"
-        digits = {str(name): record.digits for name in frame}
+        digits = dict.fromkeys(columns, record.digits)
         tables.append(Table(f"groups-{name}", title, frame, notes, digits))
     return tables
 
@@ -130,11 +131,11 @@ def block_table(
     what: str,
     frame: pd.DataFrame,
     notes: Sequence[str] = (),
-    digits: Mapping[str, int | None] | None = None,
+    digits: Mapping[str, int | None] = MappingProxyType({}),
 ) -> Table:
     """Return a table of a block's runs; its first note is what a score is."""
     key, title = f"{kind}-{block.data}{block.suffix}", f"{block.data}: {what}"
-    return Table(key, title, frame, [f"Score: {readable(block.protocol)}.", *notes], digits or {})
+    return Table(key, title, frame, [f"Score: {readable(block.protocol)}.", *notes], digits)
 
 
 def readable(protocol: str) -> str:

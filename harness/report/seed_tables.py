@@ -5,8 +5,7 @@ its own, with the protocol as its heading.
 """
 
 import re
-from collections.abc import Mapping
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,18 @@ import pandas as pd
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
 from harness.report.paper_tables import block_table, readable
-from harness.report.statistics import Comparison, compare, step_down
-from harness.report.table import Table, Value
+from harness.report.statistics import compare, step_down
+from harness.report.table import Table
 
 MEASURES = ("final_score", "fresh", "fresh_last", "epochs_to_peak", "images_to_peak")
 """Columns of the runs that are compared in pairs."""
+DIFFERENCE = ("pairs", "mean", "low", "high", "p", "corrected")
+"""Fields of a paired difference that are columns."""
+HEADINGS = {"pairs": "seeds", "corrected": "corrected p"}
+"""Headings of those that have another name there."""
 PROBABILITY = ("P(first is higher)", "P low", "P high")
+KID = {"kid": "KID x 1,000", "kid_sd": "its sd over subsets x 1,000"}
+"""Headings of the metrics that are shown times 1,000, as in the literature."""
 DIGITS = {
     **dict.fromkeys(("mean", "low", "high")),
     **dict.fromkeys(("p", "corrected p"), 4),
@@ -34,17 +39,12 @@ def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table
     `reach` is the score to which epochs and seconds are counted; by default the highest that
     every finished run of the data set reached.
     """
-    return [
-        table
-        for block in results.blocks()
-        if not block.finished.empty
-        for table in (
-            seed_table(block),
-            reach_table(block, reach),
-            pair_table(block),
-            metric_table(block),
-        )
-    ]
+    tables = []
+    for block in results.blocks():
+        if not block.finished.empty:
+            tables += [seed_table(block), reach_table(block, reach)]
+            tables += [pair_table(block), metric_table(block)]
+    return tables
 
 
 def seed_table(block: Block) -> Table:
@@ -127,33 +127,25 @@ def pair_table(block: Block) -> Table:
     """Return the differences between comparable patterns, over the seeds both finished."""
     labels = block.patterns["label"]
     rows, differences = [], []
-    values_of = {column: block.by_seed(column) for column in MEASURES}
-    for column, (a, b) in product(MEASURES, comparable(block.patterns)):
-        values = values_of[column].reindex([a, b])
-        if (pairs := values.dropna(axis=1)).size:
-            differences.append(values.loc[a] - values.loc[b])
-            found = compare(*pairs.to_numpy())
-            row: dict[str, Value] = {
-                "of": column.replace("_", " "),
-                "difference": f"{labels[a]} minus {labels[b]}",
-            }
-            row |= difference_cells(found) | dict(zip(PROBABILITY, found.improvement, strict=True))
-            rows.append(row)
-    frame = pd.DataFrame(rows, dtype=object)
-    frame["corrected p"] = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
+    for column in MEASURES:
+        of_column = block.by_seed(column)
+        for a, b in comparable(block.patterns):
+            values = of_column.reindex([a, b])
+            if (pairs := values.dropna(axis=1)).size:
+                differences.append(values.loc[a] - values.loc[b])
+                found = compare(*pairs.to_numpy())
+                numbers = [getattr(found, name, None) for name in DIFFERENCE]
+                of, difference = column.replace("_", " "), f"{labels[a]} minus {labels[b]}"
+                rows.append([of, difference, *numbers, *found.improvement])
+    names = ["of", "difference", *DIFFERENCE, *PROBABILITY]
+    frame = pd.DataFrame(rows, columns=names, dtype=object)
+    frame["corrected"] = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
     notes = [
         "Fresh last: that of the end of training. Low, high: 95 % intervals by Student and, of P, "
         "Newcombe. p: exact sign flips; corrected for all rows by Westfall and Young's step-down."
     ]
     what = "paired differences, same seed and same start"
-    return block_table(block, "pairs", what, frame, notes, DIGITS)
-
-
-def difference_cells(found: Comparison | None, corrected: float = np.nan) -> dict[str, Value]:
-    """Return the cells of a paired difference by heading; None where nothing was compared."""
-    names = {"pairs": "seeds", "mean": "mean", "low": "low", "high": "high", "p": "p"}
-    cells = {heading: getattr(found, name, None) for name, heading in names.items()}
-    return {**cells, "corrected p": corrected}
+    return block_table(block, "pairs", what, frame.rename(columns=HEADINGS), notes, DIGITS)
 
 
 def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
@@ -194,7 +186,7 @@ def metric_table(block: Block) -> Table:
     if len(runs) and real and real.metrics and real.metrics_images:
         part, others = real.metrics_images
         parts.append(_metric_means(runs, "metrics_as_real", f", {part:,} images"))
-        parts.append(pd.DataFrame([{"pattern": "real images", **_printed(real.metrics)}]))
+        parts.append(pd.DataFrame([{"pattern": "real images", **real.metrics}]))
         notes.append(
             f"Real images: {part:,} of them against the {others:,} others, as in the rows of "
             f"{part:,} images. FID, density and coverage depend on how many images are compared, "
@@ -207,24 +199,17 @@ def metric_table(block: Block) -> Table:
                 "than features the covariance is singular, and the distance far too large."
             )
     what = "further metrics at the final score's evaluation"
-    return block_table(block, "metrics", what, pd.concat(parts, ignore_index=True), notes)
+    frame = pd.concat(parts, ignore_index=True)[[*parts[0]]]
+    frame[[*frame.columns.intersection([*KID])]] *= 1000
+    return block_table(block, "metrics", what, frame.rename(columns=KID), notes)
 
 
 def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:
     """Return label, number of runs, and means of the metrics of each pattern that has them."""
     measured = runs[runs[column].str.len() > 0]
-    numbers = pd.DataFrame([*map(_printed, measured[column])], measured.index)
+    numbers = pd.DataFrame([*measured[column]], measured.index)
     patterns = measured.groupby("pattern", sort=False)
     means = numbers.groupby(measured["pattern"], sort=False).agg(pd.Series.mean, skipna=False)
     means.insert(0, "pattern", patterns["label"].first() + ending)
     means.insert(1, "runs", patterns.size().astype(object))
     return means
-
-
-def _printed(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by their headings; KID is printed times 1,000, as in the literature."""
-    headings = {"kid": "KID x 1,000", "kid_sd": "its sd over subsets x 1,000"}
-    return {
-        headings.get(name, name): value * (1000 if name in headings else 1)
-        for name, value in metrics.items()
-    }

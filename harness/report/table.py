@@ -4,9 +4,10 @@ Every label is escaped for the form it is written in.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ class Table:
 
     def markdown(self) -> str:
         """Return a pipe table under its title, with its notes below."""
-        head, *body = self.cells(escape_markdown)
+        head, *body = self.cells(_MARKDOWN)
         rule = ["---:" if numeric else "---" for numeric in self.numeric()]
         lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
         notes = [f"\n{escape_markdown(note)}" for note in self.notes]
@@ -68,12 +69,12 @@ class Table:
 
     def latex(self) -> str:
         """Return a `table` environment that needs no package."""
-        head, *body = [" & ".join(row) + r" \\" for row in self.cells(escape_latex)]
+        head, *body = [" & ".join(row) + r" \\" for row in self.cells(_LATEX)]
         rows = "\n    ".join([head + r" \hline", *body])
         align = "".join("r" if numeric else "l" for numeric in self.numeric())
-        notes = "".join(f"  \\par {escape_latex(note)}\n" for note in self.notes)
+        notes = "".join(f"  \\par {note.translate(_LATEX)}\n" for note in self.notes)
         return rf"""\begin{{table}}
-  \caption{{{escape_latex(self.title)}}}
+  \caption{{{self.title.translate(_LATEX)}}}
   \begin{{tabular}}{{{align}}}
     \hline
     {rows}
@@ -100,12 +101,12 @@ class Table:
         columns = [*zip(*self.rows, strict=True)]
         return [any(isinstance(v, int | float) for v in values) for values in columns]
 
-    def cells(self, escape: Callable[[str], str] = str) -> list[list[str]]:
+    def cells(self, escapes: Mapping[int, str] = MappingProxyType({})) -> list[list[str]]:
         """Return heading and rows as escaped text."""
         head = [*map(str, self.frame)]
         digits = [self.digits.get(name, 3) for name in head]
-        body = [[*map(show, row, digits)] for row in self.rows]
-        return [[*map(escape, row)] for row in (head, *body)]
+        rows = [head, *([*map(show, row, digits)] for row in self.rows)]
+        return [[text.translate(escapes) for text in row] for row in rows]
 
 
 def show(value: Value, digits: int | None) -> str:
@@ -130,8 +131,3 @@ def signed(value: float) -> str:
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, also inside a table."""
     return text.translate(_MARKDOWN)
-
-
-def escape_latex(text: str) -> str:
-    """Return text that LaTeX sets as it is."""
-    return text.translate(_LATEX)

@@ -131,15 +131,15 @@ def test_settings_come_last_and_changed_ones_first(sweep_folder):
             "score": {"trained_on": ["apples", "digits"]},
         }
         path.write_text(json.dumps(record))
-    changed, data, others = html._set_up(SweepResults.read(folder))
-    assert changed.rows == [
+    settings, data = html._set_up(SweepResults.read(folder))
+    assert settings.rows == [
         ["data", "apples", None],
         ["mode", "descending / ascending / conventional", None],
         ["seed", "0", None],
         ["gan.width", "16", "64"],
         ["score.trained_on", "apples, digits", "null"],
+        ["image_size", "128", "128"],
     ]
-    assert others.rows == [["image_size", "128"]]
     assert data.rows[0][:2] == ["apples", "source builtin, set apples"]
     build.make(folder)
     page = (folder / "report.html").read_text()
