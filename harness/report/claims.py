@@ -75,10 +75,11 @@ def answers(results: SweepResults) -> list[Answer]:
     """Return an answer to each claim on each data set, in the order of the claims."""
     questions = [*_questions(results)]
     differences = [q.values.iloc[0] - q.values.iloc[1] for q in questions]
-    verdicts = _verdicts(results, questions, differences)
+    verdicts = [*_verdicts(results, questions, differences)]
+    decided = {(q.claim, q.data): v for q, (v, *_) in zip(questions, verdicts, strict=True)}
     whole = [d.mask(q.spoiled) for d, q in zip(differences, questions, strict=True)]
     without = _verdicts(results, questions, whole)
-    given: dict[tuple[Claim, str], Answer] = {}
+    given = []
     for question, (verdict, corrected, look) in zip(questions, verdicts, strict=True):
         claim, pairs, remarks = question.claim, question.values.dropna(axis=1).to_numpy(), []
         found, cleaned = compare(*pairs) if pairs.size else None, next(without)[0]
@@ -97,17 +98,13 @@ def answers(results: SweepResults) -> list[Answer]:
             remarks.append("the differences look skewed, so p may be too low")
         if (seeds := question.spoiled.sum()) and not question.untested:
             remarks.append(f"without collapsed or diverged runs (in {seeds} seeds): {cleaned}")
+        end = decided.get((replace(claim, measure="end_score"), question.data), verdict)
+        if claim.measure == "kept_score" and len({verdict, end} & {*DECISIONS}) == 2:
+            comes = "may come" if "undecided" in (verdict, end) else "comes"
+            remarks.append(f"the end of training is {end}: the difference {comes} from choosing")
         text = f"{claim.first} training {claim.verb} {claim.second}"
-        key = claim, question.data
-        given[key] = Answer(text, question.data, verdict, tuple(remarks), found, corrected)
-    for (claim, data), answer in given.items():
-        end = given.get((replace(claim, measure="end_score"), data), answer)
-        both = {answer.verdict, end.verdict}
-        if claim.measure == "kept_score" and len(both & {*DECISIONS}) == 2:
-            comes = "may come" if "undecided" in both else "comes"
-            choosing = f"the end of training is {end.verdict}: the difference {comes} from choosing"
-            given[claim, data] = replace(answer, remarks=(*answer.remarks, choosing))
-    return [*given.values(), *_middle_groups(results), *_wider_counts(results)]
+        given.append(Answer(text, question.data, verdict, tuple(remarks), found, corrected))
+    return [*given, *_middle_groups(results), *_wider_counts(results)]
 
 
 def remarks(results: SweepResults) -> list[str]:

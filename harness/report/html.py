@@ -97,14 +97,11 @@ def _set_up(results: SweepResults) -> list[Table]:
     frame = pd.DataFrame(rows, columns=["key", "values of the runs", "default"])
     same = frame["values of the runs"] == frame["default"]
     title = "Settings, those that differ from their defaults first"
-    names = ("name", "source", "images", "matched", "rejected", "duplicates", "digest")
-    data = [
-        {name: getattr(record, name) for name in names} | {"source": words(record.source)}
-        for record in results.data.values()
-    ]
+    names = ["name", "source", "images", "matched", "rejected", "duplicates", "digest"]
+    data = [dict(record) | {"source": words(record.source)} for record in results.data.values()]
     return [
         Table("settings", title, pd.concat([frame[~same], frame[same]])),
-        Table("data", "Data sets", pd.DataFrame(data, dtype=object)),
+        Table("data", "Data sets", pd.DataFrame(data, columns=names, dtype=object)),
     ]
 
 
@@ -146,14 +143,11 @@ def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
 
 def _rejected(results: SweepResults) -> Table:
     """Return the images without a count."""
-    images = [
-        {"data": data.name, "image": str(item.get("image_id")), "reason": str(item.get("reason"))}
-        for data in results.data.values()
-        for item in data.rejections
-    ]
+    images = [{"data": d.name, **item} for d in results.data.values() for item in d.rejections]
+    frame = pd.DataFrame(images, columns=["data", "image_id", "reason"]).astype(str)
     total = sum(data.rejected for data in results.data.values())
     shown = [f"The first {len(images)} of {total:,}."] if len(images) < total else []
-    return Table("rejected", "Images without a feature count", pd.DataFrame(images), shown)
+    return Table("rejected", "Images without a feature count", frame, shown)
 
 
 def _protocols(results: SweepResults) -> list[Table]:
@@ -171,7 +165,7 @@ def _protocols(results: SweepResults) -> list[Table]:
     spent = seconds.add_suffix(", s").groupby(patterns, sort=False).sum()
     digits = {**dict.fromkeys(map(str, spent), 0), "hours in all": 2}
     spent["hours in all"] = spent.sum(axis=1) / 3600
-    spent.insert(0, "runs", results.frame.groupby(["data", "label"], sort=False).size().to_numpy())
+    spent.insert(0, "runs", results.frame.groupby(patterns, sort=False).size())
     protocols = pd.DataFrame(rows, columns=["what", "how", "of"])
     return [
         Table("protocols", "Protocols and versions", protocols),

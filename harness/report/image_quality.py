@@ -48,9 +48,7 @@ def quality_tables(results: SweepResults) -> list[Table]:
                 ]
         measured = runs[runs["counts"] & runs["rescore_protocol"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
-            # a run without the network's weights has no feature counts
-            counts = found[["feature_count", "feature_count_sd"]].mean()
-            means = {**found[QUALITIES].mean(skipna=False), **counts}
+            means = found[[*QUALITIES, "feature_count", "feature_count_sd"]].mean(skipna=False)
             rows.append({"label": found["label"].iloc[0], "runs": len(found), **means})
         title, digits = f"{data}: real and generated images", dict(COLUMNS.values())
         frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).set_axis([*digits], axis=1)

@@ -52,7 +52,6 @@ def seed_table(block: Block) -> Table:
     seeds = sorted(block.runs["seed"].unique())
     scores = block.by_seed("final_score").reindex(columns=seeds)
     finished, best = block.finished.groupby("pattern"), block.best
-    protocols = sorted(block.runs["rescore_protocol"].dropna().unique())
     columns = {
         "pattern": block.patterns["label"],
         **{f"seed {seed}": scores[seed] for seed in seeds},
@@ -71,10 +70,8 @@ def seed_table(block: Block) -> Table:
         "images to peak, mean": finished["images_to_peak"].mean(),
         "epochs spent, mean": finished["epochs_spent"].mean(),
     }
-    others = {
-        f"best of n, {readable(name)}": best["rescore"].where(best["rescore_protocol"] == name)
-        for name in protocols
-    }
+    rescored = best.groupby("rescore_protocol")["rescore"]
+    others = {f"best of n, {readable(str(name))}": scores for name, scores in rescored}
     frame = pd.DataFrame({**columns, **epochs, **others}, block.patterns.index)
     notes = [
         "Best of n: the highest best score of a whole run; its final score may be lower. Fresh: it "
