@@ -30,7 +30,7 @@ format: .venv/ready-dev  ## fix what ruff can fix, and format
 	$(BIN)/ruff format
 
 docs: .venv/ready-dev  ## write docs/sweep-file.md from the settings, the guarantees from the tests
-	$(BIN)/python -m harness.plan.reference > docs/sweep-file.md
+	$(BIN)/python tests/reference.py > docs/sweep-file.md
 	$(BIN)/python tests/guarantees.py docs/reliability.md
 
 test-slow: .venv/ready-dev  ## fault and scale tests; hours

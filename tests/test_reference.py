@@ -1,10 +1,11 @@
 from pathlib import Path
 
+from reference import reference
+
 from harness.plan.load import axis_keys
-from harness.plan.reference import reference
 from harness.plan.settings import Sweep
 
-PAGE = Path(__file__).parents[3] / "docs" / "sweep-file.md"
+PAGE = Path(__file__).parents[1] / "docs" / "sweep-file.md"
 
 
 def test_the_page_in_the_docs_is_the_schemas():

@@ -1,4 +1,4 @@
-"""Write `docs/sweep-file.md` from the settings: `python -m harness.plan.reference`."""
+"""The page docs/sweep-file.md, made from the settings: `python tests/reference.py` prints it."""
 
 import inspect
 import types
