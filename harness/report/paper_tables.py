@@ -109,18 +109,10 @@ def run_table(block: Block) -> Table:
         for run in runs["record"]
     ]
     by_stage = pd.DataFrame(peaks, runs.index, dtype="Int64")
-    frame = pd.DataFrame(
-        {
-            "run": runs["name"] + np.where(runs["best"], " ★", ""),
-            "status": runs["outcome"],
-            **{str(name): by_stage[name] for name in by_stage},
-            "epochs to peak": runs["epochs_to_peak"],
-            "epochs spent": runs["epochs_spent"],
-            "final score": runs["final_score"],
-            "best score": runs["best_score"],
-            "seconds": runs["seconds"],
-        }
-    )
+    numbers = runs[["epochs_to_peak", "epochs_spent", "final_score", "best_score", "seconds"]]
+    frame = pd.concat([by_stage, numbers.rename(columns=lambda c: c.replace("_", " "))], axis=1)
+    frame.insert(0, "run", runs["name"] + np.where(runs["best"], " ★", ""))
+    frame.insert(1, "status", runs["outcome"])
     notes = ["★ stands for its pattern: the best of n."]
     return block_table(block, "runs", "every run", frame, notes, {"seconds": 0})
 
