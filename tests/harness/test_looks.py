@@ -87,7 +87,7 @@ def study(
         monkeypatch.setattr(tune, "run_pending", train)
         return run_sweep(sweep, Screen(out)), out.getvalue()
 
-    monkeypatch.setattr(connect, "connect", lambda: connect.Engine(None, 1, 0))
+    monkeypatch.setattr(connect, "connect", lambda **_: connect.Engine(None, 1, 0))
     monkeypatch.setattr(connect, "shutdown", lambda: None)
     monkeypatch.setattr(preflight, "check_cluster", lambda *_, **__: None)
     monkeypatch.setattr(build, "make", lambda folder: (folder / "report.html").write_text(""))
