@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from outcome import WEIGHTS, records
+from outcome import records
 from polling import await_
 from rayup import Cluster
+
+from featgan.sample import GENERATOR
 
 TINY = (Path(__file__).parent / "tiny.yaml").read_text()
 MINUTES = 60.0
@@ -92,7 +94,7 @@ class Sweep:
     def finished(self) -> dict[str, tuple[str, int]]:
         """Return the times at which each finished run's record and generator were written."""
         return {
-            name: (record["updated"], (self.folder / "runs" / name / WEIGHTS).stat().st_mtime_ns)
+            name: (record["updated"], (self.folder / f"runs/{name}/{GENERATOR}").stat().st_mtime_ns)
             for name, record in self.records().items()
             if record["status"] == "finished"
         }
