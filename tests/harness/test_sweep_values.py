@@ -52,10 +52,11 @@ def test_two_kinds_of_values_as_an_axis_of_the_grid(commands, tmp_path):
 
     with (folder / "tables" / f"groups-{names[0]}.csv").open() as file:
         rows = list(csv.reader(file))
-    assert [row[0] for row in rows[1:]] == ["centroid", groups["label"], "images"]
+    centroid = f"centroid, {groups['label']}"
+    assert [row[0] for row in rows[1:]] == [centroid, "lowest", "highest", "images"]
     assert rows[1][1:3] == [str(low["centroid"]), str(high["centroid"])]
     with (folder / "tables" / f"groups-{names[1]}.csv").open() as file:
-        assert next(row[0] for row in csv.reader(file) if row[0]) == "centroid (positive features)"
+        assert next(row[0] for row in csv.reader(file) if row[0]) == "centroid, positive features"
     drawn = {path.name for path in (folder / "figures").glob("*.png")}
     assert {"feature-counts.png", "values-edge_density.png"} <= drawn
     assert "edge density (share of the pixels)" in (folder / "report.html").read_text()
