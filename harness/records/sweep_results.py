@@ -93,7 +93,7 @@ class Block:
         return runs.pivot(index="pattern", columns="seed", values=column)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SweepResults:
     """Everything below one sweep's folder that tables and figures are made from."""
 

@@ -6,6 +6,7 @@ at a p-value that is corrected for all of them. Other claims are exploratory, wi
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,7 @@ class _Question:
     """True for the seeds of which a run collapsed or diverged."""
 
 
+@lru_cache(maxsize=1)  # page, table and terminal ask for those of one sweep
 def answers(results: SweepResults) -> list[Answer]:
     """Return an answer to each claim on each data set, in the order of the claims."""
     questions = [*_questions(results)]
