@@ -99,7 +99,7 @@ def connect(cpus: int | None = None, notice: Callable[[str], None] = lambda _: N
 
     Raises UserError where a cluster does not answer, or is named and cannot be joined.
     """
-    # Ray's errors of tasks that it tries again go to the screen whatever its settings are.
+    # Ray's errors of tasks that it tries again go to the screen, against its settings.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     where, reason = None, ""
     try:

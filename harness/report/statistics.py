@@ -1,7 +1,7 @@
 """Comparisons over seeds: intervals, sign-flip tests, families of claims, a sequential test.
 
 Pure functions on arrays. A difference of two runs that differ in nothing has a distribution that
-is symmetric about zero, of whatever kind their scores are: flipping its sign is then as likely as
+is symmetric about zero, however their scores are distributed: flipping its sign is as likely as
 not. docs/method.md has the levels and the power of these tests.
 """
 
