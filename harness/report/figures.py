@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.special import stdtrit
@@ -53,9 +54,7 @@ def draw(results: SweepResults, folder: Path) -> list[Path]:
         # A name may be too long for its panel, or have letters that the font lacks.
         warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
         for name, figure in figures(results):
-            # Laid out once for all formats.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            ConstrainedLayoutEngine().execute(figure)  # once for all formats
             box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
             # Without version and date, an equal figure has equal bytes.
             kinds: dict[str, Any] = {
@@ -96,7 +95,7 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
     counted = shown[0].by == "feature_count"
     edges = bin_edges(lowest, highest, counted)
     width = edges[1] - edges[0]
-    figure = Figure(figsize=(6.8, 0.6 + 1.9 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(6.8, 0.6 + 1.9 * len(shown)))
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for panel, record in zip(panels, shown, strict=True):
         values = np.array(list(record.histogram))
@@ -137,7 +136,7 @@ def seeds(results: SweepResults, block: Block) -> Figure:
     known = {column: name for column, name in fresh.items() if block.runs[column].notna().any()}
     shown = known or {"final_score": "final score (not re-scored)"}
     patterns = block.patterns
-    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(patterns)), layout="constrained")
+    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(patterns)))
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (column, name) in zip(panels, shown.items(), strict=True):
         scores = block.by_seed(column).reindex(patterns.index)
@@ -162,7 +161,7 @@ def samples(results: SweepResults, data: str, runs: pd.DataFrame) -> Figure:
     shown = list(runs.groupby(["pattern", "protocol"], sort=False))
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.2 * columns, 3.55 * rows), layout="constrained")
+    figure = Figure(figsize=(3.2 * columns, 3.55 * rows))
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, (_, pattern) in zip(panels, shown, strict=False):
         label, mode = pattern[["label", "mode"]].iloc[0]
@@ -189,7 +188,7 @@ def samples(results: SweepResults, data: str, runs: pd.DataFrame) -> Figure:
 def curves(results: SweepResults, block: Block) -> Figure:
     """Draw the score over epochs spent, a panel a pattern: switches, peaks and rewinds."""
     shown = block.runs.groupby("pattern", sort=False)
-    figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(shown)))
     panels = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, (_, runs) in zip(panels, shown, strict=True):
         label, mode, planned = runs[["label", "mode", "planned"]].iloc[0]
