@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import NamedTuple, TextIO
 
 from harness.storage.redaction import redacted
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS = 30.0
 """Minimum time between two progress lines without a terminal."""
 LIVE_SECONDS = 0.2
 """Minimum time between two updates of a terminal."""
@@ -53,6 +52,13 @@ class Counts:
             self.best_score, self.best = score, f"{score:.3f} ({where}; {protocol})"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit, such as `4 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Screen:
     """Lines that stay, and on a terminal a live display below them, until `end`."""
 
@@ -68,6 +74,7 @@ class Screen:
         )
         self._started, self._shown = time.monotonic(), 0.0
         self._counted, self._before = "", 0
+        self._last = ""
 
     def __reduce__(self) -> tuple[type[Screen], tuple[()]]:
         """Pickle as a new one, as the display holds locks: Tune pickles its callbacks and this."""
@@ -86,16 +93,19 @@ class Screen:
         if total is None:
             self.say(what)
             return
-        if what != self._counted:
+        if new := what != self._counted:
             self._counted, self._before = what, done
             self.begin()
         line = f"{what}: {done:,} of {total:,} {unit}"
         if self._before < done < total:
             line += f", {self._left((done - self._before) / (total - self._before))} left"
-        self._show(line)
+        self._show(line, force=new)
 
     def runs(self, counts: Counts, last: bool = False) -> None:
-        """Show the progress of the runs, and on a terminal a table of those under way."""
+        """Show the progress of the runs, and on a terminal a table of those under way.
+
+        The `last` of several changes is shown at once on a terminal, whose display stays.
+        """
         parts = [f"runs: {counts.done} of {counts.total} done", f"{len(counts.running)} running"]
         if not counts.running and counts.done + counts.failed < counts.total:
             parts[-1] = ": ".join(filter(None, ["none running", counts.waiting()]))
@@ -105,7 +115,7 @@ class Screen:
             parts.append(f"{self._left(counts.share)} left")
         if counts.best:
             parts.append(f"best {counts.best}")
-        self._show(", ".join(parts), counts.running, force=last)
+        self._show(", ".join(parts), counts.running, force=last and self._console.is_interactive)
 
     def begin(self) -> None:
         """Start the clock for the time left."""
@@ -122,8 +132,7 @@ class Screen:
             self._live.stop()
 
     def _left(self, share: float) -> str:
-        seconds = (time.monotonic() - self._started) * (1 - share) / share
-        return str(timedelta(seconds=round(seconds)))
+        return duration((time.monotonic() - self._started) * (1 - share) / share)
 
     def _show(
         self, line: str, running: Mapping[str, Progress] | None = None, force: bool = False
@@ -133,7 +142,9 @@ class Screen:
             return
         self._shown = time.monotonic()
         if not self._console.is_interactive:
-            self.say(line)
+            if line != self._last:
+                self.say(line)
+            self._last = line
             return
         from rich.console import Group
         from rich.table import Table

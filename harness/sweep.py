@@ -55,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_sweep(sweep: Sweep, screen: Screen) -> int:
     """Prepare, run and report a sweep; return the command's exit code."""
+    checks.check_packages(sweep)
+    store, pilot = Store(sweep.results), sweep.pilot is not None
+    amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
+    screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")
+
     # here, so that --help and a refused file do not wait for Ray and PyTorch
     from harness.cluster import connect
     from harness.cluster.preflight import check_cluster
@@ -66,10 +71,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
 
-    checks.check_packages(sweep)
-    store, pilot = Store(sweep.results), sweep.pilot is not None
-    amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
-    screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")
     with sweep_lock(store, sweep.name, screen):
         with connect.session(screen) as engine:
             # prepare

@@ -165,7 +165,8 @@ class DataSetBuilder:
         def is_over() -> bool:
             return self._are_too_many(len(self.listing.problems) + len(blocks.problems))
 
-        self.progress(self.name, blocks.counted, blocks.total)
+        what = f"{self.name}: counting features, to group the images by them"
+        self.progress(what, blocks.counted, blocks.total)
         missing = blocks.missing()
         if not missing or is_over():
             return
@@ -181,7 +182,7 @@ class DataSetBuilder:
                 del table  # it lies in Ray's store now
                 for block in finished:
                     blocks.add(block)
-                    self.progress(self.name, blocks.counted, blocks.total)
+                    self.progress(what, blocks.counted, blocks.total)
                     if is_over():
                         break
         finally:  # of an interrupted count as well, whose source may change

@@ -178,8 +178,9 @@ def _results(
 ) -> list[np.ndarray]:
     """Return the results of the tasks in order, and report the progress."""
     results: list[np.ndarray] = []
+    what = f"{data.name}: computing {by}, to group the images by it"
     for task in tasks:
-        progress(f"{data.name}: {by}", data.images * len(results) // len(tasks), data.images)
+        progress(what, data.images * len(results) // len(tasks), data.images)
         results.append(ray.get(task))
     return results
 

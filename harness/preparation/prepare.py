@@ -167,7 +167,9 @@ class _Preparation:
             return ChosenClassifier(None, " ".join(digests) or None)
 
         def train() -> bytes:
-            self._progress("training the classifier", 0, None)
+            names = " and ".join(data.name for data in trained_on)
+            what = f"training a classifier on the labels of {names}, to score generated images"
+            self._progress(what, 0, None)
             return ray.get(classifier.train.remote(self._store, trained_on))
 
         name = classifier.classifier_name(self._store, trained_on)
@@ -183,7 +185,6 @@ class _Preparation:
 
         `settings` are the ScoreSettings as JSON.
         """
-        self._progress(f"{data.name}: measuring real images", 0, None)
         score, label = ScoreSettings.model_validate_json(settings), self._label(data)
         of_data = (c.method.groups for c in self.cells if c.data == data.name)
         by_count = next((groups for groups in of_data if groups.by == "feature_count"), None)
@@ -192,7 +193,7 @@ class _Preparation:
             key = self._group(data, by_count, features)
             groups = GroupsRecord.model_validate_json(self._store.get(key)).split
         real = RealImages(label, data, score, chosen, features, groups, self._gpu)
-        record = real.measure(self._store, self._sweep.resources.cpus_per_run)
+        record = real.measure(self._store, self._sweep.resources.cpus_per_run, self._progress)
         self._put(f"real/{label}-{short_hash(record.protocol)[:6]}.json", record.to_json())
         return real.features_key
 

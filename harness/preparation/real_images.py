@@ -23,6 +23,7 @@ from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import machine
+from harness.counting.build import Progress
 from harness.preparation.classifier import unseen
 from harness.records.data_set import DataSet, load_table, open_pack
 from harness.records.sweep_records import CountStatistics, RealRecord
@@ -69,7 +70,7 @@ class RealImages:
         made_from = [self.data.digest, chosen, self.classifier.digest, self.gpu]
         return f"{self.data.key}/real/{short_hash(made_from, *more)}.{suffix}"
 
-    def measure(self, store: Store, cpus: int) -> RealRecord:
+    def measure(self, store: Store, cpus: int, progress: Progress) -> RealRecord:
         """Return the measurements; write the features if metrics need them.
 
         Raises UserError where the classifier is missing, or the images are too few for a metric.
@@ -88,6 +89,7 @@ class RealImages:
         if not features_key or store.exists(features_key):
             with suppress(FileNotFoundError, ValidationError):  # a damaged one is measured again
                 return RealRecord.model_validate_json(store.get(key))
+        progress(f"{self.data.name}: scoring the real images, to compare generated ones", 0, None)
         content = ray.get(
             _measure.options(num_cpus=cpus, num_gpus=int(self.gpu)).remote(self, store, cpus)
         )

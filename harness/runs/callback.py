@@ -41,7 +41,7 @@ class ProgressCallback(tune.Callback, Stopper):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Count the run as running."""
         name = trial_name(trial)
-        self._counts.running[name] = Progress(self._shares[name])
+        self._counts.running[self._label(trial)] = Progress(self._shares[name])
         self._show()
 
     def on_trial_result(
@@ -50,29 +50,31 @@ class ProgressCallback(tune.Callback, Stopper):
         """Show a report of a run."""
         if "share" not in result:
             return
-        name, share, best_score = trial_name(trial), result["share"], result["best_score"]
-        self._shares[name] = share
-        self._counts.add_score(best_score, name.rpartition("-")[0], result.get("protocol", ""))
-        if name in self._counts.running:
-            self._counts.running[name] = Progress(share, best_score, result["hostname"])
+        label, share, best_score = self._label(trial), result["share"], result["best_score"]
+        self._shares[trial_name(trial)] = share
+        self._counts.add_score(best_score, label, result.get("protocol", ""))
+        if label in self._counts.running:
+            self._counts.running[label] = Progress(share, best_score, result["hostname"])
         self._show()
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Count the run as done if it has ended; mark it if a pilot stopped it."""
-        name, done = trial_name(trial), self._counts.done
-        self._counts.running.pop(name, None)
+        name, label, ended = trial_name(trial), self._label(trial), ""
+        self._counts.running.pop(label, None)
         if self._shares[name] >= 1:
-            self._counts.done += 1
+            ended = trial.last_result["outcome"]
         elif self._pilot and not self.stopped:
-            self._counts.done += 1
             self._shares[name] = 1.0
             epochs, score = trial.last_result["epochs"], trial.last_result["best_score"]
-            reason = f"pilot: behind others after {epochs} epochs with {score:.3f}"
-            with self.report_storage_errors(f"{name}: cannot be marked as stopped"):
-                set_status(self._store, self._runs[name], "stopped", reason)
-        self._show(last=self._counts.done > done)  # of a sweep that stops, hundreds end at once
+            ended = f"pilot: behind others after {epochs} epochs with {score:.3f}"
+            with self.report_storage_errors(f"{label}: cannot be marked as stopped"):
+                set_status(self._store, self._runs[name], "stopped", ended)
+        if ended:  # of a sweep that stops, hundreds end at once without an outcome
+            self._counts.done += 1
+            self._screen.say(f"{label}: {ended} ({self._counts.done} of {self._counts.total} runs)")
+        self._show(last=bool(ended))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Report a failure that is tried again."""
@@ -101,16 +103,20 @@ class ProgressCallback(tune.Callback, Stopper):
 
     def _failed(self, trial: Trial, then: str) -> None:
         """Show the reason, and record it for a process that could not do so itself."""
-        name, reason = trial_name(trial), _reason(trial)
-        self._counts.running.pop(name, None)
-        self._screen.say(f"{name}: {reason}{then}")
-        with self.report_storage_errors(f"{name}: the reason cannot be recorded"):
-            record_failure(self._store, self._runs[name], reason)
+        label, reason = self._label(trial), _reason(trial)
+        self._counts.running.pop(label, None)
+        self._screen.say(f"{label}: {reason}{then}")
+        with self.report_storage_errors(f"{label}: the reason cannot be recorded"):
+            record_failure(self._store, self._runs[trial_name(trial)], reason)
         self._show(last=True)
 
     def _show(self, last: bool = False) -> None:
         self._counts.share = 1 - self._left() / self._todo
         self._screen.runs(self._counts, last)
+
+    def _label(self, trial: Trial) -> str:
+        """Return the name of a trial's run without its signature."""
+        return self._runs[trial_name(trial)].cell.label
 
     def _left(self) -> float:
         """Return the number of images that the runs have yet to train on."""

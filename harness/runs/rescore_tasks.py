@@ -17,7 +17,7 @@ from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import RealRecord
-from harness.records.sweep_results import SweepResults
+from harness.records.sweep_results import SweepResults, cell_name
 from harness.runs.rescore import Rescoring
 from harness.runs.tune import stop_on_signals
 from harness.storage.local_copy import mirrored
@@ -25,6 +25,7 @@ from harness.storage.store import Store
 
 AT_ONCE = 1000
 """Largest number of tasks that Ray is given at a time."""
+WHAT_FOR = "re-scoring with noise that chose no peak, for the verdicts"
 
 
 def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen) -> int:
@@ -65,8 +66,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
                     left -= 1
                 except Exception as error:  # also of the storage, or of a node that was lost
                     cause = getattr(error, "cause", None) or error
-                    screen.say(f"{run.run}: not re-scored: {first_line(cause)}")
-            screen.features("re-scoring", ended, len(missing), "runs")
+                    screen.say(f"{cell_name(run.cell)}: not re-scored: {first_line(cause)}")
+            screen.features(WHAT_FOR, ended, len(missing), "runs")
     for reference in running:
         ray.cancel(reference)
     return left

@@ -57,11 +57,19 @@ def trainable(
                 "share": 1.0 if ended else min(record.epochs_spent / run.planned_epochs, 0.999),
                 "best_score": -math.inf if record.best_score is None else record.best_score,
                 "protocol": record.score_protocol,
+                "outcome": outcome(record) if ended else "",
             }
         )
 
     if run_trial(run, store, options, report) is None:
         tune.report({"epochs": 0, "share": 0.0, "best_score": -math.inf})
+
+
+def outcome(record: RunRecord) -> str:
+    """Return in a few words how a run ended."""
+    score = "no score" if record.final_score is None else f"score {record.final_score:.3f}"
+    found = f"{score}, {record.epochs_to_peak} epochs to peak"
+    return found if record.status == "finished" else f"{record.status}, {found}"
 
 
 def run_trial(

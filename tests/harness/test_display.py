@@ -5,7 +5,7 @@ import pytest
 from ray import cloudpickle
 
 from harness import display as module
-from harness.display import Counts, Progress, Screen
+from harness.display import Counts, Progress, Screen, duration
 
 
 @pytest.fixture
@@ -25,24 +25,47 @@ class Terminal(io.StringIO):
 def test_without_a_terminal_lines_come_at_a_sane_rate(clock):
     out = io.StringIO()
     screen = Screen(out)
-    for second in range(25):
+    for second in range(75):
         clock.now = 100.0 + second
         screen.features("apples", 10 * second, 1000)
-    lines = out.getvalue().splitlines()
-    assert lines == [
+    screen.features("digits", 0, 1000)  # other work is shown at once
+    assert out.getvalue().splitlines() == [
         "apples: 0 of 1,000 images",
-        "apples: 100 of 1,000 images, 0:01:30 left",
-        "apples: 200 of 1,000 images, 0:01:20 left",
+        "apples: 300 of 1,000 images, 70 s left",
+        "apples: 600 of 1,000 images, 40 s left",
+        "digits: 0 of 1,000 images",
     ]
+
+
+def test_without_a_terminal_no_line_comes_twice(clock):
+    out = io.StringIO()
+    screen, counts = Screen(out), Counts(total=6, done=1, running={"a": Progress()})
+    for _ in range(3):
+        clock.now += 60
+        screen.runs(counts)
+    counts.done = 2
+    screen.runs(counts, last=True)  # a moment later
+    clock.now += 60
+    screen.runs(counts)
+    assert out.getvalue().splitlines() == [
+        "runs: 1 of 6 done, 1 running",
+        "runs: 2 of 6 done, 1 running",
+    ]
+
+
+def test_durations_have_their_largest_unit():
+    seconds = (0.4, 89, 90, 250, 5399, 5400, 360_000)
+    found = [duration(number) for number in seconds]
+    assert found == ["0 s", "89 s", "2 min", "4 min", "90 min", "1.5 h", "100.0 h"]
 
 
 def test_time_left_of_a_continued_count_starts_where_it_went_on(clock):
     out = io.StringIO()
     screen = Screen(out)
     screen.features("apples", 800, 1000)
-    clock.now += 10
+    clock.now += 30
     screen.features("apples", 900, 1000)
-    assert out.getvalue().splitlines()[-1] == "apples: 900 of 1,000 images, 0:00:10 left"
+    assert out.getvalue().splitlines()[-1] == "apples: 900 of 1,000 images, 30 s left"
 
 
 def test_runs_show_what_is_done_failed_left_and_best(clock):
@@ -54,7 +77,7 @@ def test_runs_show_what_is_done_failed_left_and_best(clock):
     counts = Counts(total=18, done=3, failed=1, running=running, share=0.25, best="2.5 (a; IS x)")
     screen.runs(counts)
     assert out.getvalue() == (
-        "runs: 3 of 18 done, 2 running, 1 failed, 0:03:00 left, best 2.5 (a; IS x)\n"
+        "runs: 3 of 18 done, 2 running, 1 failed, 3 min left, best 2.5 (a; IS x)\n"
     )
 
 
@@ -80,11 +103,11 @@ def test_a_terminal_shows_the_latest_below_what_stays(clock, terminal):
     screen.say("a [red] :smile: line that stays")
     assert shown(terminal) == [
         "a [red] :smile: line that stays",
-        "apples: 5 of 10 images, 0:00:01 left",
+        "apples: 5 of 10 images, 1 s left",
     ]
     screen.end()
     print("and the tables", file=terminal)
-    assert shown(terminal)[-2:] == ["apples: 5 of 10 images, 0:00:01 left", "and the tables"]
+    assert shown(terminal)[-2:] == ["apples: 5 of 10 images, 1 s left", "and the tables"]
 
 
 def test_a_terminal_shows_a_row_for_each_run_under_way(clock, terminal):
@@ -125,14 +148,16 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(clock, terminal
     assert terminal.getvalue() == "runs: 0 of 6 done, 1 running\n"
 
 
-def test_what_runs_wait_for_is_said_while_none_is_running():
+def test_what_runs_wait_for_is_said_while_none_is_running(clock):
     out = io.StringIO()
     screen, counts = Screen(out), Counts(total=3, done=1)
-    screen.runs(counts, last=True)
+    screen.runs(counts)
+    clock.now += 30
     counts.waiting = lambda: "waiting for a node"
-    screen.runs(counts, last=True)
+    screen.runs(counts)
+    clock.now += 30
     counts.running["a"] = Progress()
-    screen.runs(counts, last=True)
+    screen.runs(counts)
     assert out.getvalue().splitlines() == [
         "runs: 1 of 3 done, none running",
         "runs: 1 of 3 done, none running: waiting for a node",

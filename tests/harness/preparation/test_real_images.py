@@ -78,7 +78,7 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     def measure(**more: Any) -> tuple[Any, str | None]:
         settings = ScoreSettings.model_validate(SETTINGS | more)
         real = real_images.RealImages("a", DATA, settings, CLASSIFIER, FEATURES, GROUPS, gpu=False)
-        return real.measure(store, 1), real.features_key
+        return real.measure(store, 1, lambda *_: None), real.features_key
 
     record, key = measure()
     classifier = load_classifier(
@@ -153,7 +153,7 @@ def test_images_that_the_classifier_was_fitted_to_are_not_scored(
     chosen = CLASSIFIER._replace(trained_on=(DATA, other))
     settings = ScoreSettings.model_validate(SETTINGS | {"metrics": ["fid"]})
     real = real_images.RealImages("a", DATA, settings, chosen, FEATURES, None, gpu=False)
-    record = real.measure(store, 1)
+    record = real.measure(store, 1, lambda *_: None)
     assert (record.images, record.metrics_images) == (
         sum(expected),
         (sum(expected), 40 - sum(expected)),
@@ -176,7 +176,7 @@ def test_too_few_real_images_are_reported_before_any_is_scored(
     score = ScoreSettings.model_validate(SETTINGS | settings)
     real = real_images.RealImages("a", data, score, CLASSIFIER, FEATURES, None, gpu=False)
     with pytest.raises(UserError, match=says):
-        real.measure(store, 1)
+        real.measure(store, 1, lambda *_: None)
 
 
 @pytest.mark.parametrize(("name", "metric"), METRICS.items())

@@ -47,6 +47,15 @@ def run():
     return small_run()
 
 
+def test_how_a_run_ended_is_said_in_a_few_words(make_run):
+    record = make_run(
+        {"data": "a", "mode": "x", "seed": 0}, [[1, 3], [2.5, 2]], [[1], [1, 2]], images=[8, 16]
+    )
+    assert module.outcome(record) == "score 2.500, 30 epochs to peak"
+    lost = record.model_copy(update={"status": "diverged", "final_score": None})
+    assert module.outcome(lost) == "diverged, no score, 30 epochs to peak"
+
+
 def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
     reports = []
     record = run_trial(run, store, EVERY_EVALUATION, reports.append)

@@ -28,6 +28,9 @@ from harness.runs.callback import ProgressCallback
 from harness.runs.status import SweepProgress
 from harness.storage.store import Store
 
+ENDED = {"share": 1.0, "best_score": 2.0, "protocol": "IS", "outcome": "score 1.500"}
+"""The last report of a run."""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -70,7 +73,7 @@ def test_longest_first_in_one_process_and_failures_are_reported(
         store.put(f"tries/{name}/{tries}", f"{place} {os.getpid()}".encode())
         if "seed7" in name:
             raise OSError(28, "No space left on device", "/mnt/run.json")
-        tune.report({"share": 1.0, "best_score": 2.0 + tries, "protocol": "IS"})
+        tune.report(ENDED | {"best_score": 2.0 + tries})
 
     monkeypatch.setattr(module, "trainable", stand_in)
     short, doomed, *long = [
@@ -93,8 +96,11 @@ def test_longest_first_in_one_process_and_failures_are_reported(
     assert (counts.done, counts.failed, counts.running) == (3, 1, {})
     assert counts.share == pytest.approx((12 + 12 + 8) / 40)
     reason = "OSError: [Errno 28] No space left on device: '/mnt/run.json'"
-    assert said.count(f"{doomed.name}: {reason}\n") == 1
-    assert said.count(f"{doomed.name}: {reason}; trying again\n") == 1
+    assert [line for line in said.splitlines() if line.endswith("of 4 runs)")] == [
+        f"{run.cell.label}: score 1.500 ({n} of 4 runs)" for n, run in enumerate([*long, short], 1)
+    ]
+    assert said.count(f"{doomed.cell.label}: {reason}\n") == 1
+    assert said.count(f"{doomed.cell.label}: {reason}; trying again\n") == 1
     logged = store.get(f"{doomed.folder}/failures.txt").decode().splitlines()
     assert [line.partition(" ")[2] for line in logged] == [reason, reason]
 
@@ -106,7 +112,7 @@ def test_the_keys_of_a_bucket_are_not_written_into_logs(
     """Tune hands them to its trials, and Ray logs what it hands on."""
 
     def stand_in(config: dict[str, Any], **_: Any) -> None:
-        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+        tune.report(ENDED)
 
     monkeypatch.setattr(module, "trainable", stand_in)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
@@ -150,7 +156,7 @@ def test_a_reason_that_cannot_be_recorded_ends_no_other_run(
     def stand_in(config: dict[str, Any], **_: Any) -> None:
         if "seed7" in config["run"]:
             raise ValueError("spoilt")
-        tune.report({"share": 1.0, "best_score": 2.0, "protocol": "IS"})
+        tune.report(ENDED)
 
     monkeypatch.setattr(module, "trainable", stand_in)
     monkeypatch.setattr(callback, "record_failure", full)
@@ -158,7 +164,7 @@ def test_a_reason_that_cannot_be_recorded_ends_no_other_run(
     completed, counts, said = run_pending(todo, store, max_failures=0)
     assert completed
     assert (counts.done, counts.failed) == (1, 1)
-    assert f"{todo[0].name}: ValueError: spoilt" in said
+    assert f"{todo[0].cell.label}: ValueError: spoilt" in said
     assert "the reason cannot be recorded: [Errno 122] Disk quota exceeded" in said
     assert "Tune stopped" not in said
 
@@ -211,7 +217,7 @@ def test_a_sweep_runs_where_a_terminal_looks_on(
 
     def stand_in(config: dict[str, Any], store: Store, **_: Any) -> None:
         for share in (0.25, 1.0):
-            tune.report({"share": share, "best_score": 2.5, "protocol": "IS"})
+            tune.report(ENDED | {"share": share})
             time.sleep(0.5)
 
     monkeypatch.setattr(module, "trainable", stand_in)
@@ -222,7 +228,8 @@ def test_a_sweep_runs_where_a_terminal_looks_on(
     assert completed
     assert counts.done == 2
     assert "run under way" in shown
-    assert f"{todo[0].name}" in shown
+    assert todo[0].cell.label in shown
+    assert todo[0].name not in shown
     assert "25%" in shown
 
 
