@@ -26,12 +26,12 @@ PACKAGED_SIZE = 128
 
 
 @dataclass(frozen=True)
-class Manifold:
-    """Features in which precision, recall, density and coverage are measured."""
+class FeatureNetwork:
+    """A network whose features metrics compare, in place of the classifier's."""
 
     name: str
     features: Callable[[Tensor], Tensor]
-    """Function of uint8 images [n, 3, S, S] on the device that returns float32 [n, m]."""
+    """Function of uint8 images [n, 3, S, S] on the device that returns float32 [n, width]."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,8 +50,8 @@ class Classifier:
     head: nn.Linear
     device: torch.device
     dtype: torch.dtype
-    manifold: Manifold | None = None
-    """Further features, which follow the classifier's own."""
+    feature_network: FeatureNetwork | None = None
+    """The network of the features, if it is another one."""
 
     def __post_init__(self) -> None:
         # on a GPU channels last is faster only with tensor cores
@@ -61,19 +61,14 @@ class Classifier:
         self.body = body.to(self.device, self.dtype).to(memory_format=self.layout)
         self.head = self.head.to(self.device, torch.float32).requires_grad_(False)
 
-    @property
-    def width(self) -> int:
-        """Number of the classifier's own features."""
-        return self.head.in_features
-
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits [n, classes] of uint8 `images` [n, 3, S, S]."""
         return self.features_and_logits(images)[1]
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last layer's inputs [n, width] and outputs [n, classes], both float32.
+        """Return features [n, width] for metrics and logits [n, classes], both float32.
 
-        With `manifold` its features are further columns of the first.
+        The features are the last layer's inputs, or those of `feature_network`.
         """
         if images.dtype != torch.uint8:
             raise TypeError(f"a classifier takes uint8 images, not {images.dtype}")
@@ -86,8 +81,8 @@ class Classifier:
             inputs = self.prepare(images).to(self.dtype, memory_format=self.layout)
             features = self.body(inputs).float()
             logits = self.head(features)
-            if self.manifold is not None:
-                features = torch.cat((features, self.manifold.features(images)), dim=1)
+            if self.feature_network is not None:
+                features = self.feature_network.features(images)
             return features, logits
 
 

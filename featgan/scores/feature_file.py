@@ -35,4 +35,4 @@ def read(path: str, classifier: Classifier) -> FeatureStatistics:
     header, tensors, _ = tensor_file.read(path, KIND, ADVICE)
     if header != {"name": Path(path).stem, "classifier": classifier.digest}:
         raise UserError(f"{path} does not hold features of {classifier.name}; {ADVICE}")
-    return FeatureStatistics(tensors["features"].to(classifier.device), classifier.width)
+    return FeatureStatistics(tensors["features"].to(classifier.device))

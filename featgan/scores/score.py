@@ -57,10 +57,11 @@ class Score:
         self.metrics_protocol = ""
         if real is not None and settings.metrics:
             names = " ".join(map(_protocol_name, settings.metrics))
-            images = f"n={count} real={len(real)} width={classifier.width}"
-            self.metrics_protocol = f"{names} {classifier.name} {images} {number_format}"
-            if classifier.manifold:
-                self.metrics_protocol += f" manifold={classifier.manifold.name}"
+            images = f"n={count} real={len(real)} width={real.features.shape[1]}"
+            network = f"{classifier.name} {images} {number_format}"
+            if classifier.feature_network:
+                network = f"{classifier.feature_network.name} {images} fp32"
+            self.metrics_protocol = f"{names} {network}"
 
     def evaluate(self, generate: Generate) -> Measurement:
         """Measure score and metrics of the first `settings.count` images of `generate` in one go.
@@ -87,9 +88,7 @@ class Score:
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
             with suppress(TooFew):
-                metrics = self._metrics(
-                    features[:part], FeatureStatistics(features[part:], self.classifier.width)
-                )
+                metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
         return Measurement(score, deviation, metrics)
 
     def parts(self, images: int, unseen: int) -> tuple[int, int]:
@@ -128,15 +127,15 @@ def load_classifier(
         raise ValueError("the file of the trained classifier is missing")
     else:
         classifier = load_trained(trained, device, dtype)
-    return add_manifold(classifier, settings)
+    return add_feature_network(classifier, settings)
 
 
-def add_manifold(classifier: Classifier, settings: ScoreSettings) -> Classifier:
-    """Return the classifier; add the features of the manifold if they are not its own."""
-    if settings.manifold_features == "vgg16":
+def add_feature_network(classifier: Classifier, settings: ScoreSettings) -> Classifier:
+    """Return the classifier; add the network of the features if they are not its own."""
+    if settings.features == "vgg16":
         from featgan.scores.vgg16 import load_vgg16  # imports torchvision's models
 
-        classifier.manifold = load_vgg16(settings.manifold_weights, classifier.device)
+        classifier.feature_network = load_vgg16(settings.features_weights, classifier.device)
     return classifier
 
 

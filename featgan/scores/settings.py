@@ -73,10 +73,10 @@ class ScoreSettings(Settings):
     metrics: list[Annotated[str, choice(METRICS)]] = Field([])
     """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
     `density_coverage`, or `module:function`."""
-    manifold_features: Literal["classifier", "vgg16"] = "classifier"
-    """Features for `precision_recall` and `density_coverage`: those of the classifier, or of
-    VGG16's second fully connected layer, as published."""
-    manifold_weights: str | None = None
+    features: Literal["classifier", "vgg16"] = "classifier"
+    """Features that the metrics compare: those of the classifier, or of VGG16's second fully
+    connected layer, as published for precision, recall, density and coverage."""
+    features_weights: str | None = None
     """File of VGG16's weights; null: torchvision's, downloaded once."""
 
     def fresh_count(self, gpu: bool) -> int:
@@ -96,8 +96,8 @@ class ScoreSettings(Settings):
             raise ValueError(
                 f"weights belongs to the classifier inception; {self.classifier} has its own"
             )
-        if self.manifold_weights is not None and self.manifold_features == "classifier":
-            raise ValueError("manifold_weights belongs to manifold_features: vgg16")
+        if self.features_weights is not None and self.features == "classifier":
+            raise ValueError("features_weights belongs to features: vgg16")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
         names = reported(self.metrics)
@@ -112,7 +112,7 @@ class ScoreSettings(Settings):
     @property
     def files(self) -> tuple[str, ...]:
         """Files of weights that the settings name."""
-        return tuple(file for file in (self.weights, self.manifold_weights) if file)
+        return tuple(file for file in (self.weights, self.features_weights) if file)
 
 
 def reported(metrics: Sequence[str]) -> list[str]:

@@ -38,7 +38,7 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
     A value that equals the published one of the network becomes null, which means the same.
     """
     method = cell.method
-    files = {"weights", "manifold_weights"}
+    files = {"weights", "features_weights"}
     settings = method.model_dump(
         exclude={"features": True, "groups": VALUE_SETTINGS, "score": files}
     )

@@ -32,7 +32,7 @@ from harness.storage.store import Store
 
 BATCH = 50
 """Real images classified at a time."""
-CLASSIFIER_SETTINGS = {"classifier", "weights", "trained_on", "precision", "manifold_features"}
+CLASSIFIER_SETTINGS = {"classifier", "weights", "trained_on", "precision", "features"}
 """Settings of the score that features depend on."""
 
 

@@ -12,7 +12,7 @@ import torch
 from featgan import precision
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
-from featgan.scores.score import Score, add_manifold, load_classifier
+from featgan.scores.score import Score, add_feature_network, load_classifier
 from featgan.scores.small_cnn import network, prepare
 from featgan.staging.stages import plan
 from featgan.trainer import StagedTrainer
@@ -109,7 +109,7 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
         images,
         np.resize(np.arange(1, method.groups.k + 1), len(images)),
         plan("conventional", method.groups.k, training.stage_epochs),
-        Score(classifier, method.score, FeatureStatistics(real_features, classifier.width)),
+        Score(classifier, method.score, FeatureStatistics(real_features)),
         gan=method.gan,
         training=training,
         seed=0,
@@ -145,7 +145,7 @@ def _classifier(method: Method, device: torch.device) -> Classifier:
     untrained = Classifier(
         name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
     )
-    return add_manifold(untrained, method.score)
+    return add_feature_network(untrained, method.score)
 
 
 def _kind(method: Method) -> str:

@@ -133,7 +133,7 @@ class Rescoring:
             key, (part, _) = real.features_key, real.metrics_images or (0, 0)
             if key and 0 < part <= count and self.store.exists(key):
                 kept_real = feature_file.read(str(self.store.local(key)), classifier).features
-                others = FeatureStatistics(kept_real[part:], classifier.width)
+                others = FeatureStatistics(kept_real[part:])
                 for metric in run.settings["score"]["metrics"]:
                     if metric in METRICS:  # a file does not decide which code is imported
                         metrics |= measure(metric, others, features[:part])

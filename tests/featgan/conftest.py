@@ -31,7 +31,7 @@ class LinearClassifier:
     """A fixed random linear map of the pixels: fast, and sensitive to every pixel."""
 
     name, classes, dtype, digest = "linear", 5, torch.float32, "0" * 64
-    width, manifold = 3 * 32 * 32, None
+    feature_network = None
 
     def __init__(self, device="cpu"):
         self.device = device

@@ -19,8 +19,6 @@ FUNCTIONS: dict[str, Callable[[FeatureStatistics, Tensor], float | tuple[float, 
     "density_coverage": density_coverage,
 }
 """Functions of features of real and of generated images, by the names in `settings.METRICS`."""
-OF_MANIFOLD = ("precision_recall", "density_coverage")
-"""Metrics that use the features of the manifold, if it has its own."""
 
 
 def measure(metric: str, real: FeatureStatistics, generated: Tensor) -> dict[str, float]:
@@ -28,11 +26,6 @@ def measure(metric: str, real: FeatureStatistics, generated: Tensor) -> dict[str
 
     A user-defined metric returns one number.
     """
-    if (width := real.width) < generated.shape[1]:
-        of_manifold = metric in OF_MANIFOLD
-        columns = slice(width, None) if of_manifold else slice(width)
-        features, generated = real.features[:, columns], generated[:, columns]
-        real = real.once(("columns", of_manifold), lambda: FeatureStatistics(features))
     if metric in FUNCTIONS:
         found = FUNCTIONS[metric](real, generated)
     else:

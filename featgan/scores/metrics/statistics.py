@@ -17,13 +17,10 @@ class TooFew(ValueError):
 
 
 class FeatureStatistics:
-    """Features [n, d] of the real images in float64, and a cache of what follows from them.
+    """Features [n, d] of the real images in float64, and a cache of what follows from them."""
 
-    The first `width` columns are the classifier's, others those of the manifold.
-    """
-
-    def __init__(self, features: Tensor, width: int | None = None) -> None:
-        self.features, self.width = features.double(), width or features.shape[1]
+    def __init__(self, features: Tensor) -> None:
+        self.features = features.double()
         self._derived: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:

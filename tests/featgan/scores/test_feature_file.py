@@ -15,7 +15,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 
 @pytest.fixture
 def classifier() -> SimpleNamespace:
-    return SimpleNamespace(name="classifier", digest="ab" * 32, device=torch.device("cpu"), width=6)
+    return SimpleNamespace(name="classifier", digest="ab" * 32, device=torch.device("cpu"))
 
 
 @pytest.fixture

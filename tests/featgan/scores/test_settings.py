@@ -14,7 +14,7 @@ from featgan.scores.settings import ScoreSettings
         ({"classifier": "torchvision"}, "Input should be 'inception', 'trained' or 'packaged'"),
         ({"metrics": ["fid", "fid"]}, "same name: fid, fid"),
         ({"metrics": ["precision_recall"], "count": 3, "splits": 1}, "needs a count over 3, not 3"),
-        ({"manifold_weights": "vgg16.pth"}, "belongs to manifold_features: vgg16"),
+        ({"features_weights": "vgg16.pth"}, "belongs to features: vgg16"),
         ({"trained_on": ["apples"]}, "belongs to the classifier trained"),
     ],
 )

@@ -1,4 +1,4 @@
-"""VGG16's features of the manifold against torch-fidelity's, with random weights."""
+"""VGG16's features against torch-fidelity's, with random weights."""
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from featgan.features import network
 from featgan.features.settings import FeatureSettings
-from featgan.scores.metrics.registry import measure
 from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import ScoreSettings
@@ -47,28 +46,25 @@ def test_published_precision_and_recall(vgg16_extractor, tmp_path) -> None:
         classifier="trained",
         trained_on=["a"],
         metrics=["precision_recall", "fid"],
-        manifold_features="vgg16",
+        features="vgg16",
         count=8,
         splits=1,
     )
     classifier = load_classifier(settings, CPU, tmp_path / "cnn")
     features, _ = classifier.features_and_logits(real)
-    statistics = FeatureStatistics(features, classifier.width)
+    statistics = FeatureStatistics(features)
     score = Score(classifier, settings, statistics)
     found = score.evaluate(lambda start, stop: generated[start:stop]).metrics
 
-    ours = classifier.manifold.features(real)
+    ours = classifier.feature_network.features(real)
     (theirs,) = vgg16_extractor(real)
     assert ours.shape == (8, 4096)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     expected = prc_features_to_metric(*vgg16_extractor(generated), theirs, verbose=False)
     theirs = expected["precision"], expected["recall"]
     assert (found["precision"], found["recall"]) == pytest.approx(theirs, abs=1e-6)
-    assert score.metrics_protocol.endswith("manifold=vgg16-fc2")
-
-    own = classifier.features_and_logits(generated)[0][:, : classifier.width]
-    alone = FeatureStatistics(features[:, : classifier.width])
-    assert found["fid"] == pytest.approx(measure("fid", alone, own)["fid"])
+    names = "PRECISION_RECALL-k3 FID"
+    assert score.metrics_protocol == f"{names} vgg16-fc2 n=8 real=8 width=4096 fp32"
 
 
 def test_a_file_of_weights_is_named(vgg16_extractor) -> None:
