@@ -1,5 +1,6 @@
 """Weights of published networks: find or download a file, verify it and read its tensors."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def read_weights(file: Path, setting: str, read: Callable[[Path], State] | None 
             return read(file)
         if file.suffix == ".safetensors":
             return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused
+            found = torch.load(file, map_location="cpu", weights_only=True)
         for key in ("state_dict", "model_state_dict", "model"):
             if isinstance(found, dict) and isinstance(found.get(key), dict):
                 found = found[key]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -93,6 +94,11 @@ def test_torch_and_safetensors_files_are_read(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], TENSORS[key]) for key in TENSORS)
 
 
+def save_script(model: torch.nn.Module, file: Path) -> None:
+    with pytest.warns(FutureWarning):  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(model), file)
+
+
 PARALLEL = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
 
 
@@ -115,8 +121,9 @@ def test_weights_are_found_in_what_people_save(tmp_path: Path, content: object) 
     }
 
 
-def test_a_whole_model_is_refused_with_what_to_save(tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "mine.pth")
+@pytest.mark.parametrize("save", [torch.save, save_script], ids=["pickle", "TorchScript"])
+def test_a_whole_model_is_refused_with_what_to_save(tmp_path: Path, save: Any) -> None:
+    save(torch.nn.Linear(2, 2), tmp_path / "mine.pth")
     with pytest.raises(UserError, match=r"mine\.pth cannot .* whole model.*state_dict") as caught:
         read_weights(tmp_path / "mine.pth", "x.y")
     assert "\x1b" not in str(caught.value)
