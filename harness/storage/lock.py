@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from featgan.errors import UserError
 from harness.storage.store import Store
@@ -146,6 +146,9 @@ class SweepLock:
             return Holder.model_validate_json(self.store.get(self._key))
         except FileNotFoundError:
             return None
+        except ValidationError as error:
+            where = self.store.join(self._key)
+            raise UserError(f"{where} is damaged: remove it if the sweep is not running") from error
 
     def _is_mine(self, holder: Holder | None) -> bool:
         return holder is not None and holder.token == self._me.token

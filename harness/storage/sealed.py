@@ -35,7 +35,10 @@ def seal(content: dict[str, Any]) -> bytes:
 
 def unseal(data: bytes) -> dict[str, Any]:
     """Return what `seal` was given; raise ValueError, in one line, for a cut or altered file."""
-    content = json.loads(data)
+    try:
+        content = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(content, dict) or SEAL not in content:
         raise ValueError("not sealed with its SHA-256")
     return _opened(content)

@@ -98,6 +98,12 @@ def test_a_killed_driver_on_this_host_is_replaced_at_once(store: Store, hold) ->
     assert [notice.rpartition(": ")[2] for notice in notices] == ["taking over"]
 
 
+def test_a_damaged_lease_is_one_line(store: Store) -> None:
+    store.put("paper/lock.json", b"")
+    with pytest.raises(UserError, match=r"paper/lock\.json is damaged: remove it if the sweep"):
+        SweepLock(store, "paper").__enter__()
+
+
 def test_a_process_number_in_use_again_is_not_the_driver(store: Store) -> None:
     dead = _put_dead(store, pid=os.getppid())
     notices: list[str] = []
