@@ -133,18 +133,20 @@ def shutdown() -> None:
     _session.close()
 
 
-def await_room(request: Mapping[str, float], notice: Callable[[str], None]) -> None:
-    """Wait, where other jobs run on this Ray, until there is room for a request.
+def await_room(
+    request: Mapping[str, float], progress: Callable[[str, int, int | None], None]
+) -> None:
+    """Wait until there is room for a request, or only this job's own work is in its way.
 
-    `notice` gets a line every half minute.
+    `progress` gets a line every half minute.
     """
-    if not (ray.is_initialized() and _other_jobs()):
+    if not (ray.is_initialized() and what_is_missing(request)):
         return
     # a task, so that the autoscaler knows
     cpus, gpus = (request.get(kind, 0) for kind in RESOURCES)
     room = ray.remote(num_cpus=cpus, num_gpus=gpus)(lambda: None).remote()
     while not ray.wait([room], timeout=WAIT_SECONDS)[0]:
-        notice(what_is_missing(request) or "waiting for a worker of Ray")
+        progress(what_is_missing(request) or "waiting for a worker of Ray", 0, None)
 
 
 def what_is_missing(request: Mapping[str, float]) -> str:

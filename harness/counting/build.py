@@ -175,7 +175,7 @@ class DataSetBuilder:
         job = workers.Job(
             self.store, self.key, self.source, self.features, self.image_size, _maker(self.gpu)
         )
-        connect.await_room({"GPU": 1} if self.gpu else {"CPU": 1}, self._say)
+        connect.await_room({"CPU": 1, "GPU": self.gpu / workers.PER_GPU}, self.progress)
         try:
             # closed, or actors outlive an interruption
             with closing(workers.count(job, table, earlier, self.actors, self.gpu)) as finished:

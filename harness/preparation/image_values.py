@@ -22,6 +22,7 @@ from featgan.features.image_values import PIXEL_VALUES, VERSION
 from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
 from featgan.images.decode import resized
 from featgan.user_code import resolve, source_digest, user_code_errors
+from harness.cluster import connect
 from harness.counting.build import Progress
 from harness.counting.workers import counter, shared_weights
 from harness.records.data_set import DataSet, load_table, open_pack
@@ -62,6 +63,9 @@ def make(
 
     def compute() -> bytes:
         ids = load_table(store, data.key)["image_id"]
+        if by not in ("table", "random"):
+            kind = "GPU" if gpu and by == "centrality" else "CPU"
+            connect.await_room({kind: 1}, progress)
         if by == "table":
             values = _column(groups, data, ids)
         elif by == "random":

@@ -17,6 +17,7 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
+from harness.cluster import connect
 from harness.counting.build import DataSetBuilder, Progress
 from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
@@ -169,6 +170,7 @@ class _Preparation:
         def train() -> bytes:
             names = " and ".join(data.name for data in trained_on)
             what = f"training a classifier on the labels of {names}, to score generated images"
+            connect.await_room({"CPU": 1}, self._progress)
             self._progress(what, 0, None)
             return ray.get(classifier.train.remote(self._store, trained_on))
 

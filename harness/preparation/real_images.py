@@ -22,7 +22,7 @@ from featgan.scores import feature_file, image_quality
 from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
-from harness.cluster import machine
+from harness.cluster import connect, machine
 from harness.counting.build import Progress
 from harness.preparation.classifier import unseen
 from harness.records.data_set import DataSet, load_table, open_pack
@@ -89,6 +89,7 @@ class RealImages:
         if not features_key or store.exists(features_key):
             with suppress(FileNotFoundError, ValidationError):  # a damaged one is measured again
                 return RealRecord.model_validate_json(store.get(key))
+        connect.await_room({"CPU": cpus, "GPU": int(self.gpu)}, progress)
         progress(f"{self.data.name}: scoring the real images, to compare generated ones", 0, None)
         content = ray.get(
             _measure.options(num_cpus=cpus, num_gpus=int(self.gpu)).remote(self, store, cpus)

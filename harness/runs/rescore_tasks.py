@@ -11,7 +11,7 @@ import torch
 from ray import ObjectRef
 
 from featgan.errors import first_line
-from harness.cluster import preflight
+from harness.cluster import connect, preflight
 from harness.display import Screen
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
@@ -52,6 +52,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     task = ray.remote(_measure).options(
         num_cpus=threads, num_gpus=gpus_per_run, max_retries=sweep.resources.max_failures
     )
+    if missing:
+        connect.await_room({"CPU": threads, "GPU": gpus_per_run}, screen.features)
     with stop_on_signals(stop):
         while not stopped:
             for run in islice(waiting, at_once - len(running)):

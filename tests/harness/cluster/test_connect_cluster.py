@@ -113,7 +113,7 @@ def test_what_others_hold_is_waited_for_and_said(
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.2)
     connect.connect(notice=said.append)
 
-    def notice(text: str) -> None:
+    def notice(text: str, *_: object) -> None:
         said.append(text)
         if len(said) == 4 and not waited.is_set():
             waited.set()

@@ -22,6 +22,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import METRICS, Metric, ScoreSettings
 from featgan.scores.small_cnn import train_classifier
+from harness.cluster import connect
 from harness.preparation import classifier, real_images
 from harness.records.data_set import DataSet
 from harness.storage.store import Store
@@ -75,6 +76,9 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     monkeypatch.setattr(real_images, "count_features", lambda _, images, device: counts)
     counts = np.arange(30)
 
+    waits = list[Any]()
+    monkeypatch.setattr(connect, "await_room", lambda request, _: waits.append(request))
+
     def measure(**more: Any) -> tuple[Any, str | None]:
         settings = ScoreSettings.model_validate(SETTINGS | more)
         real = real_images.RealImages("a", DATA, settings, CLASSIFIER, FEATURES, GROUPS, gpu=False)
@@ -96,7 +100,7 @@ def test_real_images_are_scored_once_as_generated_ones_are(
     of_groups = [group.mean for group in record.group_counts.values()]
     assert of_groups == [counts[rows < 20].mean(), counts[rows >= 20].mean()]
     assert measure() == (record, None)
-    assert task.calls == 1
+    assert (task.calls, waits) == (1, [{"CPU": 1, "GPU": 0}])
 
     (file,) = (key for key in store.list() if "/real/" in key)
     whole = store.get(file)
