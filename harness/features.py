@@ -40,7 +40,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     from harness.report.paper_tables import group_tables
     from harness.storage.local_copy import mirrored
 
-    checks.check_packages(sweep)
+    checks.check_environment(sweep, checks.image_files(sweep))
     store = Store(sweep.results)
     with sweep_lock(store, sweep.name, screen):
         with connect.session(screen) as engine:

@@ -16,7 +16,7 @@ from featgan.errors import UserError
 from harness.cli import add_scale, command_line, exit_code, install_signal_handlers, sweep_lock
 from harness.display import Screen
 from harness.plan import checks
-from harness.plan.describe import describe
+from harness.plan.describe import describe, estimate_text
 from harness.plan.grid import expand
 from harness.plan.load import load
 from harness.plan.run import Run
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweep = load(options.file, options.scale)
         if not (options.dry_run or options.probe):
             return run_sweep(sweep, Screen())
-        print(describe(sweep))
+        print(describe(sweep), flush=True)
+        checks.check_environment(sweep, checks.required_files(sweep))
+        print(estimate_text(sweep))
         if sweep.verdict.difference:
             print(seeds_needed(sweep))
         if options.probe:
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_sweep(sweep: Sweep, screen: Screen) -> int:
     """Prepare, run and report a sweep; return the command's exit code."""
-    checks.check_packages(sweep)
+    checks.check_environment(sweep, checks.required_files(sweep))
     store, pilot = Store(sweep.results), sweep.pilot is not None
     amount = f"{'at most ' if sweep.up_to else ''}{len(expand(sweep))} runs"
     screen.say(f"{sweep.name}: {amount}, results in {store.join(sweep.name)}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from featgan.errors import INSTALL, UserError
@@ -20,8 +21,8 @@ NEEDS = {
 """Packages with the optional part of featgan that has them, and the settings that need them."""
 
 
-def check_packages(sweep: Sweep) -> None:
-    """Raise UserError for a package that the sweep needs and this environment lacks."""
+def check_environment(sweep: Sweep, files: Sequence[str]) -> None:
+    """Raise UserError for a package or a file that the sweep needs and this machine lacks."""
     methods = [cell.method.model_dump_json() for cell in expand(sweep)]
     text = " ".join([sweep.model_dump_json(include={"results", "data"}), *methods])
     for package, (part, use) in NEEDS.items():
@@ -30,6 +31,9 @@ def check_packages(sweep: Sweep) -> None:
             raise UserError(
                 f"{setting} needs {package}, which is not installed: {INSTALL.format(part)}"
             )
+    for file in files:
+        if not os.path.exists(os.path.expanduser(file)):
+            raise UserError(f"there is no file or folder {file}")
 
 
 def check_user_functions(sweep: Sweep) -> None:

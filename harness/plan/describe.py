@@ -2,22 +2,20 @@
 
 import yaml
 
-from featgan.errors import UserError
 from harness.plan.estimate import KEPT_CHECKPOINTS, count_images, total
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 
 
 def describe(sweep: Sweep) -> str:
-    """Return every setting, the grids, the number of runs, and the estimate of their work."""
+    """Return every setting, the grids and the number of runs."""
     lines = [settings_text(sweep)]
     for grid in sweep.grid:
         seeds = [f"up to {sweep.up_to}"] if sweep.up_to else grid.seeds
         axes = {"data": grid.data or [*sweep.data], "mode": grid.mode, "seed": seeds, **grid.axes}
         lines.append("grid:")
         lines += [f"  {key}: {', '.join(map(str, values))}" for key, values in axes.items()]
-    runs = f"runs: {'at most ' if sweep.up_to else ''}{len(expand(sweep))}"
-    return "\n".join([*lines, runs, estimate_text(sweep)])
+    return "\n".join([*lines, f"runs: {'at most ' if sweep.up_to else ''}{len(expand(sweep))}"])
 
 
 def settings_text(sweep: Sweep) -> str:
@@ -26,12 +24,9 @@ def settings_text(sweep: Sweep) -> str:
 
 
 def estimate_text(sweep: Sweep) -> str:
-    """Return the work of all runs, or why it cannot be estimated."""
+    """Return the work of all runs; UserError where a data set cannot be listed."""
     cells = expand(sweep)
-    try:
-        images = count_images(sweep, cells)
-    except UserError as error:  # the file can be checked on a machine without the images
-        return f"estimate: not available: {error}"
+    images = count_images(sweep, cells)
     work = total(cells, images)
     fresh = f"{work.fresh_images:,} images, or on GPUs {work.fresh_images_gpu:,}"
     return "\n".join(

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from featgan.errors import UserError, first_line
 from harness.sources.base import Found, Place, Read, Row, Source
-from harness.sources.folder import absolute, connect, find_images, local, read
+from harness.sources.folder import absolute, check_folder, connect, find_images, local, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ class CelebASource(Source):
     def find(self, image_size: int) -> Found:
         """Find the images whose attributes match; those of a partial copy that are there."""
         path = absolute(self.path).rstrip("/")
+        check_folder(path)
         table = _read_attributes(path)
         rows = _aligned_images(path)
         there = table.index.isin(rows)

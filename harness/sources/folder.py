@@ -25,7 +25,7 @@ ENDINGS = (
 OTHERS = MimeTypes()
 """Python's own table of endings: a file with another one of these is not opened."""
 MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0{4}|II\*\0|MM\0\*"
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0{4}|II\*\0|MM\0\*|P[1-6]\s"
     rb"|....ftyp(avi[fs]|hei[cfsx]|mif1|msf1)",
     re.DOTALL,
 )
@@ -153,6 +153,13 @@ def absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
+def check_folder(path: str) -> None:
+    """Raise UserError where there is no such local folder."""
+    if "://" not in path and not os.path.isdir(path):
+        hint = " but a file; unpack it, and name the folder" if os.path.exists(path) else ""
+        raise UserError(f"data: there is no folder {path}{hint}")
+
+
 def local(*paths: str) -> list[str]:
     """Return the absolute paths of those that are not URIs."""
     return [path for path in map(absolute, paths) if "://" not in path]
@@ -205,9 +212,7 @@ def _find_local(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, 
     tops = {number: os.fsencode(path) for number, path in enumerate(paths) if "://" not in path}
     visited, waiting = dict[bytes, int](), [*tops.items()]
     for number, start in waiting:
-        if not os.path.isdir(start):
-            hint = " but a file; unpack it" if os.path.exists(start) else ""
-            raise UserError(f"data: there is no folder {os.fsdecode(start)}{hint}")
+        check_folder(os.fsdecode(start))
         for root, inner, files in os.walk(start, onerror=_fail):
             real = os.path.realpath(root)
             if real in visited:

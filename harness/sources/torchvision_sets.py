@@ -17,6 +17,7 @@ from harness.sources.base import Found, Place, Read, Row, Source
 from harness.sources.builtin import encoded
 from harness.sources.folder import (
     absolute,
+    check_folder,
     find_images,
     is_hidden,
     local,
@@ -48,6 +49,8 @@ class TorchvisionSource(Source):
         folder, skipped = absolute(self.path), Counter[str]()
         if self.set == "ImageFolder":
             return Found(_class_folders(folder, skipped), skipped=skipped)
+        if os.path.exists(folder) or not self.download:
+            check_folder(folder)
         from torchvision import datasets  # takes seconds, and only this source needs it
 
         if self.set not in datasets.__all__:

@@ -103,6 +103,25 @@ def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("nowhere", "there is no file or folder {}/nowhere"),
+        ("a.zip", "data: there is no folder {}/a.zip but a file; unpack it, and name the folder"),
+        ("flat", "data: no images in {}/flat; skipped: nothing (archives: unpack them)"),
+    ],
+)
+def test_a_dry_run_refuses_the_folders_that_a_sweep_refuses(path, line, tmp_path, capsys):
+    (tmp_path / "a.zip").touch()
+    (tmp_path / "flat").mkdir()
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"data: {{a: {{source: folder, path: {tmp_path}/{path}}}}}\n")
+    assert main([str(file), "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("runs: 9\n")
+    assert err == f"featgan: {line.format(tmp_path)}\n"
+
+
+@pytest.mark.parametrize(
     ("extra", "message"),
     [
         ("groops: {}", "tiny.yaml: groops: unknown key; did you mean 'groups'?"),

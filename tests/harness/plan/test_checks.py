@@ -81,6 +81,7 @@ def test_preflight_gets_the_required_files(
 
     monkeypatch.setattr(connect, "connect", lambda **_: connect.Engine(None, 1, 0))
     monkeypatch.setattr(preflight, "check_cluster", ask)
+    monkeypatch.setattr(checks, "check_environment", lambda *_: None)
     with pytest.raises(UserError, match="seen"):
         command(plan("{k: 2}"), Screen())
     assert asked[:2] == ["/data/a", "/data/b"]
@@ -158,9 +159,9 @@ def test_keras_weights_need_h5py(
 ) -> None:
     grid = [Grid.model_validate({"features.weights": ["random", "/data/vgg16.h5"]})]
     monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "h5py" else name)
-    checks.check_packages(plan("{k: 2}"))
+    checks.check_environment(plan("{k: 2}"), [])
     with pytest.raises(UserError, match=r"weights:/data/vgg16\.h5 needs h5py, .*'\.\[keras\]'"):
-        checks.check_packages(plan("{k: 2}").model_copy(update={"grid": grid}))
+        checks.check_environment(plan("{k: 2}").model_copy(update={"grid": grid}), [])
 
 
 def test_relative_results_of_a_submitted_job_are_refused(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from small_run import SWEEP
 
@@ -5,8 +7,14 @@ from harness.plan.describe import describe, estimate_text, notes
 from harness.plan.settings import Sweep
 
 
+def described(settings: dict[str, Any]) -> str:
+    """What a dry run prints."""
+    sweep = Sweep.model_validate(settings)
+    return f"{describe(sweep)}\n{estimate_text(sweep)}"
+
+
 def test_a_description_has_settings_grid_runs_and_work():
-    text = describe(Sweep.model_validate(SWEEP))
+    text = described(SWEEP)
     assert "stage_epochs: 4" in text
     assert "mode: ascending, conventional" in text
     assert "runs: 8" in text
@@ -20,18 +28,11 @@ def test_a_description_has_settings_grid_runs_and_work():
 
 def test_seeds_up_to_a_limit_are_described_as_such():
     grid = {"mode": ["ascending", "conventional"], "seed": {"up_to": 6}}
-    text = describe(Sweep.model_validate(SWEEP | {"grid": grid, "rescore": True}))
+    text = described(SWEEP | {"grid": grid, "rescore": True})
     assert "seed: up to 6\n" in text
     assert "runs: at most 24\nestimate, at most, for feature groups" in text
-    text = describe(Sweep.model_validate(SWEEP | {"rescore": False}))
+    text = described(SWEEP | {"rescore": False})
     assert "re-scoring: none" in text
-
-
-def test_a_sweep_is_described_where_its_images_are_missing():
-    nowhere = {"source": "folder", "path": "/nowhere/at/all"}
-    text = estimate_text(Sweep.model_validate(SWEEP | {"data": {"a": nowhere}}))
-    assert text.startswith("estimate: not available: ")
-    assert "/nowhere/at/all" in text
 
 
 @pytest.mark.parametrize(

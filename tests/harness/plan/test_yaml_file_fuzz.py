@@ -224,7 +224,7 @@ def test_a_mutated_file_is_a_plan_or_one_line(data: bytes, scale: Scale) -> None
         found = plan_or_reason(path, data, scale)
         # the whole command for some of the files only; for each it would take minutes
         if isinstance(found, Sweep) and OUTCOMES["plan"] % 8 == 0:
-            assert f"runs: {len(expand(found))}\nestimate" in describe(found)
+            assert f"runs: {len(expand(found))}" in describe(found)
         if isinstance(found, str) and OUTCOMES["reason"] % 8 == 0:
             printed = io.StringIO()
             with redirect_stderr(printed):
@@ -378,7 +378,7 @@ def test_the_command_ends_with_2_and_one_line(kind: str, dry: bool, tmp_path: Pa
     process.start()
     process.join(120)
     assert process.exitcode == 2
-    assert out.read_text() == ""
+    assert dry or out.read_text() == ""  # a dry run shows the settings first
     assert len(err.read_text().splitlines()) == 1
     assert err.read_text().startswith("featgan: ")
     assert "Traceback" not in err.read_text()

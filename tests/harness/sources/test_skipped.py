@@ -86,6 +86,7 @@ ODD = {
     "image.php": encoded("GIF"),
     "Dr. No 7": encoded("BMP"),
     "8.0": encoded("TIFF"),
+    "9": encoded("PPM"),
 }
 OTHER = {
     "icon.svg": b"<svg/>",
