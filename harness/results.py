@@ -61,7 +61,8 @@ def _run(options: argparse.Namespace) -> int:
         from harness.records.sweep_results import SweepResults
         from harness.report.comparison import comparison
 
-        print(comparison(*map(SweepResults.read, options.results)))
+        for table in comparison(*map(SweepResults.read, options.results)):
+            print(table.text())
         return 0
     if options.rescore:
         from harness.runs.rescore import rescore

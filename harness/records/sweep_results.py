@@ -4,7 +4,6 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -186,7 +185,6 @@ class SweepResults:
         | protocol, status, seconds | as in its record; seconds are those of all its parts |
         | name, outcome | of its cell, for people; its status with the reason |
         | pattern, label | JSON of the cell without its seed; mode and axes for people |
-        | planned | how many seeds the sweep asks for |
         | final_score, best_score, epochs_to_peak, images_to_peak, epochs_spent, choices | its |
         | collapsed | True if it finished and makes nearly one image only |
         | counts | True if finished with scores, and so part of means and best of n |
@@ -206,9 +204,6 @@ class SweepResults:
             key=lambda of: of.map(places[of.name].index) if of.name in places else of,
             ignore_index=True,
         )
-        begun = frame.groupby(["pattern", "protocol"])["seed"].transform("size")
-        planned = Counter(_key(cell, without="seed") for cell in self.plan.cells)
-        frame["planned"] = np.maximum(frame["pattern"].map(planned), begun)
         scored = np.isfinite(frame[["final_score", "best_score"]].to_numpy()).all(axis=1)
         frame["counts"] = (frame["status"] == "finished") & scored
         alike = (frame["near_duplicates"] > 0.5) | (frame["spread"] < 1)

@@ -9,7 +9,7 @@ from harness.report import figures, html
 from harness.report.claims import answers, claim_table, remarks
 from harness.report.html import Section
 from harness.report.image_quality import quality_tables
-from harness.report.paper_tables import group_tables, run_tables, score_tables
+from harness.report.paper_tables import group_tables, run_table, score_table
 from harness.report.seed_tables import seed_tables
 from harness.report.table import escape_markdown
 
@@ -40,7 +40,7 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
 
 def summary(results: SweepResults, home: str | Path) -> str:
     """Return text for the terminal: what is missing, verdicts, the main tables, and the files."""
-    tables = [*group_tables(results), *score_tables(results)]
+    tables = [*group_tables(results), *map(score_table, results.blocks())]
     # by default ten of a run's sample grids are shown, drawn at random
     tensorboard = [sys.orig_argv[0], "-m", "tensorboard.main", "--samples_per_plugin=images=9999"]
     files = [
@@ -77,7 +77,7 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         Section(
             "Epochs and scores (the paper's tables 4 and 5)",
             (),
-            score_tables(results),
+            [*map(score_table, results.blocks())],
             {
                 "samples-": "{}: generated images, best of n (the paper's figures 10 and 11)",
                 "curves-": "{}: score over epochs spent, with the peaks of the stages",
@@ -86,7 +86,7 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
         Section("How far to trust the scores", tables=seed_tables(results, reach)),
         Section("What the images look like", tables=quality_tables(results)),
         Section("The claims in numbers", tables=[claim_table(results)]),
-        Section("Every run", tables=run_tables(results)),
+        Section("Every run", tables=[*map(run_table, results.blocks())]),
     ]
     return html.without_empty(sections)
 
@@ -101,12 +101,11 @@ def state(results: SweepResults) -> list[str]:
     """Return how complete the sweep is, what failed, and its notes; a line each."""
     frame = results.frame
     finished = frame[frame["status"] == "finished"]
-    by_status = {status: [*runs["name"]] for status, runs in frame.groupby("status")}
-    named = {
-        status.capitalize(): by_status.get(status, [])
-        for status in ("running", "interrupted", "diverged", "stopped", "failed")
-    }
-    collapsed = "Collapsed (nearly all images alike, or a score that is nearly the lowest)"
+    uncounted = frame[~frame["counts"]].groupby("outcome")["name"]
+    named = {f"Not in means or best of n ({why})": [*names] for why, names in uncounted}
+    collapsed = (
+        "Collapsed (over half of the images have a near duplicate, or the score is nearly 1)"
+    )
     named[collapsed] = [*frame["name"][frame["collapsed"]]]
     named["Continued on another device or PyTorch, so not exactly repeatable"] = [
         # an entry of `machines` is `host: device, PyTorch`

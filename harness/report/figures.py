@@ -191,14 +191,14 @@ def curves(results: SweepResults, block: Block) -> Figure:
     figure = Figure(figsize=(7.2, 0.9 + 1.75 * len(shown)))
     panels = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, (_, runs) in zip(panels, shown, strict=True):
-        label, mode, planned = runs[["label", "mode", "planned"]].iloc[0]
+        label, mode = runs[["label", "mode"]].iloc[0]
         colour = mode_colour(results, mode)
         for run, best in zip(runs["record"], runs["best"], strict=True):
             _curve(panel, run, colour, best)
         for end in {end for run in runs["record"] for end in stage_ends(run)[:-1]}:
             panel.axvline(end, color="#555555", linewidth=0.8, linestyle=":")
-        count = f"{runs['counts'].sum()} of {planned} runs finished"
-        panel.set_title(f"{label} ({count})", loc="left", color=colour)
+        finished = f"{runs['counts'].sum()} of {len(runs)} runs finished"
+        panel.set_title(f"{label} ({finished})", loc="left", color=colour)
         panel.set_ylabel("score")
     panels[-1].set_xlabel("epochs spent")
     dashed = "; dashed: rewind to it" if any(map(rewinds, block.runs["record"])) else ""

@@ -7,25 +7,14 @@ import pandas as pd
 from harness.records.sweep_results import QUALITIES, SweepResults, count_columns
 from harness.report.table import Table
 
-COLUMNS = {
-    "label": ("images", 0),
-    "runs": ("runs", 0),
-    "outlines": ("outlines", 3),
-    "colour": ("colour", 1),
-    "colourfulness": ("colourfulness", 1),
-    "diversity": ("diversity", 1),
-    "near_duplicates": ("near-duplicates", 3),
-    "nearest_training": ("nearest training image", 1),
-    "feature_count": ("feature count, mean", 1),
-    "feature_count_sd": ("sd", 1),
-}
-"""Headings and decimals by the column of the frame."""
+COLUMNS = ["label", "runs", *QUALITIES, "feature_count", "feature_count_sd"]
 NOTES = (
     "Outlines: their sharpness, 0.25 where edges are 4 pixels wide or more, 0.57 for steps, more "
     "for fine texture. Colour: chroma in grey levels, 0 for grey. Colourfulness: Hasler and "
     "Süsstrunk. Distances are RMS, in grey levels, at 32 by 32: diversity over all pairs; "
-    "near-duplicates is the share of images with another nearer than 10; nearest training image "
-    "well below that of real images (to other real ones) means copying.",
+    "near duplicates is the share of images with another nearer than 10; nearest training, the "
+    "distance to the nearest training image, well below that of real images (to other real ones) "
+    "means copying.",
     "Feature counts are of images at the size they are trained at, so that real and "
     "generated ones compare; the groups were made from the originals.",
 )
@@ -48,9 +37,11 @@ def quality_tables(results: SweepResults) -> list[Table]:
                 ]
         measured = runs[runs["counts"] & runs["rescore_protocol"].notna()]
         for _, found in measured.groupby(["pattern", "protocol"], sort=False):
-            means = found[[*QUALITIES, "feature_count", "feature_count_sd"]].mean(skipna=False)
+            means = found[COLUMNS[2:]].mean(skipna=False)
             rows.append({"label": found["label"].iloc[0], "runs": len(found), **means})
-        title, digits = f"{data}: real and generated images", dict(COLUMNS.values())
-        frame = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object).set_axis([*digits], axis=1)
+        title = f"{data}: real and generated images"
+        frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+        frame.columns = ["images", *frame.columns[1:].str.replace("_", " ")]
+        digits = dict.fromkeys(map(str, frame), 1) | {"outlines": 3, "near duplicates": 3}
         tables.append(Table(f"qualities-{data}", title, frame, NOTES, digits))
     return tables

@@ -50,13 +50,11 @@ def group_tables(results: SweepResults) -> list[Table]:
     return tables
 
 
-def score_tables(results: SweepResults) -> list[Table]:
-    """Return epochs to peak and final score of each pattern's best run: tables 4 and 5."""
-    return [score_table(block) for block in results.blocks()]
-
-
 def score_table(block: Block) -> Table:
-    """Return a table with a column for each mode, and a block of rows for each further axes."""
+    """Return epochs to peak and final score of each pattern's best run: tables 4 and 5.
+
+    A column for each mode, and rows of their own for each further axes.
+    """
     runs = block.runs.groupby("pattern", sort=False)
     names = {"epochs_to_peak": "epochs to peak", "final_score": "final score"}
     names |= {"score_sd": "sd over splits"}
@@ -72,7 +70,6 @@ def score_table(block: Block) -> Table:
         )
     shown = block.best[[*names]].rename(columns=names).astype(object).reindex([*runs.groups])
     shown["finished runs"] = runs["counts"].sum().astype(object)
-    shown["planned runs"] = runs["planned"].first().astype(object)
     keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
     rows: list[dict[str, Value]] = []
     for axes, of_axes in block.by_axes():
@@ -86,15 +83,8 @@ def score_table(block: Block) -> Table:
                 is_score = what == names["score_as_real"]
                 row["real images"] = block.real.score if is_score else None
             rows.append(row)
-    left_out = block.runs[~block.runs["counts"]].groupby("outcome", sort=False)["name"]
-    notes += [f"Left out ({why}): {', '.join(names)}." for why, names in left_out]
     what = "epochs to peak and final score, best of n"
     return block_table(block, "scores", what, pd.DataFrame(rows, dtype=object), notes)
-
-
-def run_tables(results: SweepResults) -> list[Table]:
-    """Return every run of the sweep with its status."""
-    return [run_table(block) for block in results.blocks()]
 
 
 def run_table(block: Block) -> Table:

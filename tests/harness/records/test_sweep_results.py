@@ -33,7 +33,6 @@ def test_best_of_n_is_the_first_of_the_highest_best_scores(tmp_path, make_run, s
     assert runs["seed"].tolist() == [0, 1, 2, 3]
     assert runs["best"].tolist() == [False, True, False, False]
     assert runs["counts"].tolist() == [True, True, True, False]
-    assert runs["planned"].tolist() == [4] * 4
 
 
 def test_runs_of_two_protocols_are_two_blocks(tmp_path, make_run, save_run):

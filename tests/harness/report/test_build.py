@@ -40,7 +40,7 @@ def test_a_sweep_whose_runs_all_failed_has_its_tables(sweep_folder):
         path.write_text(json.dumps(record))
     text = build.summary(build.make(folder), folder)
     assert "0 of 3 runs finished." in text
-    assert "Left out (failed: no disk): a-descending-seed0, a-ascending-seed0" in text
+    assert "means or best of n (failed: no disk): a-descending-seed0, a-ascending-seed0" in text
     assert not list((folder / "tables").glob("seeds-*.csv"))
 
 
@@ -116,7 +116,9 @@ def test_generators_stuck_on_one_image_at_their_peak_are_named(sweep_folder):
         path.write_text(json.dumps(record))
     build.make(folder)
     lines = (folder / "tables" / "tables.md").read_text().splitlines()
-    (collapsed,) = [line for line in lines if line.startswith("- Collapsed (nearly all images")]
+    (collapsed,) = [
+        line for line in lines if line.startswith("- Collapsed (over half of the images")
+    ]
     assert stuck in collapsed
     assert recovered not in collapsed
 

@@ -9,7 +9,7 @@ from featgan.features.groups import FeatureGroups
 from featgan.features.settings import GroupSettings
 from harness.records.sweep_records import GroupsRecord
 from harness.records.sweep_results import SweepResults
-from harness.report.paper_tables import group_tables, run_tables, score_tables
+from harness.report.paper_tables import group_tables, run_table, score_table
 
 GROUPS = [[3], [3, 2]]
 IMAGES = [100, 200]
@@ -22,33 +22,26 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
         cell = {"data": "a", "mode": "descending", "seed": seed}
         save_run(tmp_path, make_run(cell, values, GROUPS, images=IMAGES))
     cell = {"data": "a", "mode": "conventional", "seed": 0}
-    reason = "scores are not numbers"
-    save_run(
-        tmp_path,
-        make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged", reason=reason),
-    )
-    (table,) = score_tables(SweepResults.read(tmp_path))
+    save_run(tmp_path, make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged"))
+    (table,) = map(score_table, SweepResults.read(tmp_path).blocks())
     assert [*table.frame] == ["", "descending", "conventional"]
     assert table.rows == [
         ["epochs to peak", 30, None],
         ["final score", 2.75, None],
         ["sd over splits", 0.05, None],
         ["finished runs", 2, 0],
-        ["planned runs", 2, 1],
     ]
-    assert table.notes[2:] == ["Left out (diverged: scores are not numbers): a-conventional-seed0."]
 
 
 def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     cells = [{"data": "a", "mode": mode, "seed": 0} for mode in ("ascending", "descending")]
     save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
-    (table,) = score_tables(SweepResults.read(tmp_path))
+    (table,) = map(score_table, SweepResults.read(tmp_path).blocks())
     assert [*table.frame] == ["", "descending", "ascending"]
     assert [table.rows[1], *table.rows[3:]] == [
         ["final score", None, 2.0],
         ["finished runs", None, 1],
-        ["planned runs", None, 1],
     ]
 
 
@@ -56,9 +49,9 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
     folder = sweep_folder(
         data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
     )
-    (table,) = score_tables(SweepResults.read(folder))
+    (table,) = map(score_table, SweepResults.read(folder).blocks())
     assert [*table.frame][:2] == ["groups.k", ""]
-    assert [row[0] for row in table.rows] == ["2"] * 5 + ["3"] * 5
+    assert [row[0] for row in table.rows] == ["2"] * 4 + ["3"] * 4
 
 
 def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
@@ -67,16 +60,16 @@ def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
         {"training.learning_rate": 0.999},
     )
     folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
-    (table,) = score_tables(SweepResults.read(folder))
+    (table,) = map(score_table, SweepResults.read(folder).blocks())
     assert "| 0.0001 | False | final score |" in table.markdown()
-    assert [row[:2] for row in table.rows[5:]] == [["0.999", None]] * 5
+    assert [row[:2] for row in table.rows[4:]] == [["0.999", None]] * 4
 
 
 def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
     for seed, protocol in enumerate(["IS n=10", "IS n=20"]):
         cell = {"data": "a", "mode": "ascending", "seed": seed}
         save_run(tmp_path, make_run(cell, [[2.0]], GROUPS, images=IMAGES, protocol=protocol))
-    tables = score_tables(SweepResults.read(tmp_path))
+    tables = [*map(score_table, SweepResults.read(tmp_path).blocks())]
     assert [table.key for table in tables] == ["scores-a-protocol1", "scores-a-protocol2"]
     assert [table.notes[0] for table in tables] == ["Score: IS n=10.", "Score: IS n=20."]
 
@@ -104,7 +97,7 @@ def test_every_run_is_listed(tmp_path, make_run, save_run):
     failed = make_run(cells[1], [[1.0]], GROUPS, images=IMAGES, status="failed", reason="no disk")
     save_run(tmp_path, failed)
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
-    (runs,) = run_tables(SweepResults.read(tmp_path))
+    (runs,) = map(run_table, SweepResults.read(tmp_path).blocks())
     assert runs.rows == [
         ["a-descending-seed0 ★", "finished", 20, 20, 10, 10, 30, 30, 3.0, 3.0, 115.0],
         ["a-descending-seed1", "failed: no disk", 10, 10, None, None, 10, 10, 1.0, 1.0, 115.0],
@@ -116,9 +109,9 @@ def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     save_real(folder, "a", 4.5)
     save_real(folder, "a", 9.0, protocol="IS of another classifier")
     save_real(folder, "b", 9.0)
-    (table,) = score_tables(SweepResults.read(folder))
+    (table,) = map(score_table, SweepResults.read(folder).blocks())
     assert [*table.frame][-2:] == ["conventional", "real images"]
-    assert [row[-1] for row in table.rows] == [None, None, None, 4.5, None, None]
+    assert [row[-1] for row in table.rows] == [None, None, None, 4.5, None]
     assert table.rows[3] == ["score of 400 images", None, None, None, 4.5]
     assert table.notes[2].startswith("Real images: 400 that the classifier was not trained on.")
 
