@@ -55,11 +55,10 @@ def summary(results: SweepResults, home: str | Path) -> str:
 
 def all_sections(results: SweepResults, reach: float | None = None) -> list[Section]:
     """Return every table in its section, without empty tables and sections."""
-    said = _verdicts(results)
     sections = [
         Section(
             "What this sweep says",
-            [*said, *remarks(results)] if said else [],
+            _verdicts(results),
             figures={
                 "seeds-": "{}: score of every seed, runs of one seed joined; diamonds: means, "
                 "with 95 % intervals (Student's t)"
@@ -92,9 +91,10 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
 
 
 def _verdicts(results: SweepResults) -> list[str]:
-    """Return a sentence for each question of the sweep; of each claim, if it named none."""
+    """Return a sentence for each question of the sweep, by default each claim; and remarks."""
     found = answers(results)
-    return [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.claims]
+    said = [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.claims]
+    return [*said, *remarks(results)] if said else []
 
 
 def state(results: SweepResults) -> list[str]:

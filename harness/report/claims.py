@@ -99,7 +99,7 @@ def answers(results: SweepResults) -> list[Answer]:
         if found and found.skewed:
             remarks.append("the differences look skewed, so p may be too low")
         if (seeds := question.spoiled.sum()) and not question.untested:
-            remarks.append(f"without collapsed or diverged runs (in {seeds} seeds): {cleaned}")
+            remarks.append(f"without seeds of collapsed or diverged runs ({seeds}): {cleaned}")
         end = decided.get((replace(claim, measure="end_score"), question.data), verdict)
         if claim.measure == "kept_score" and len({verdict, end} & {*DECISIONS}) == 2:
             comes = "may come" if "undecided" in (verdict, end) else "comes"
@@ -113,11 +113,23 @@ def remarks(results: SweepResults) -> list[str]:
     """Return what is true of all answers, a sentence each."""
     found = [
         "A seed varies initial weights, batches and noise, not the images, their groups or the "
-        "classifier: what is concluded holds for those."
+        "classifier: conclusions hold for those alone.",
+        "Intervals are Student's, of each claim alone, and may leave out 0 where a claim is "
+        "undecided; p is of the sign-flip test. "
+        + (
+            f"Neither allows for the looks at up to {up_to} seeds; the verdicts do."
+            if (up_to := results.plan.up_to)
+            else "A verdict needs a p under 0.05 after correction for all claims that are tested."
+        ),
     ]
-    seeds = max((a.found.pairs for a in answers(results) if a.found), default=0)
-    if 0 < seeds < FEWEST_SEEDS:
-        least = f"the smallest p-value of {seeds} is {2 / 2**seeds:.2g}"
+    given = answers(results)
+    if any("would decide" in remark for answer in given for remark in answer.remarks):
+        found.append(
+            f"As many seeds as are said to decide a claim do so with probability {POWER} if its "
+            "difference and standard deviation are as measured, which few seeds measure roughly."
+        )
+    if few := [a.found.pairs for a in given if a.found and a.found.pairs < FEWEST_SEEDS]:
+        least = f"the smallest p-value of {max(few)} is {2 / 2 ** max(few):.2g}"
         found.append(f"No verdict is possible with fewer than {FEWEST_SEEDS} seeds: {least}.")
     return [*found, *results.plan.looks]
 
@@ -130,12 +142,12 @@ def claim_table(results: SweepResults) -> Table:
     ]
     names = ["claim", "data", "verdict", *DIFFERENCE, "remarks"]
     notes = [
-        "First minus second mode: Student's 95 % interval, p of exact sign flips. A verdict: a p "
-        "under 0.05 by Westfall and Young's step-down over all tested claims, or the bound of a "
-        "look at growing numbers of seeds. A diverged run counts as the lowest score, 1."
+        "First minus second mode. Low, high: Student's 95 % interval. p: two-sided sign-flip test; "
+        "corrected for all tested claims by Westfall and Young's step-down. A diverged run counts "
+        "as the lowest score, 1."
     ]
     frame = pd.DataFrame(rows, columns=names, dtype=object).rename(columns=HEADINGS)
-    return Table("claims", "Claims", frame, [*notes, *remarks(results)], DIGITS)
+    return Table("claims", "Claims", frame, notes, DIGITS)
 
 
 def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Deviation]:
@@ -203,14 +215,14 @@ def _verdicts(
 
 
 def _middle_groups(results: SweepResults) -> Iterator[Answer]:
-    """Yield, for three k-means groups, if the middle one is over 1.5 times each other one."""
+    """Yield, for three k-means groups, if the middle one is over 1.5 times as large as each."""
+    claim = "k-means makes the middle group over 1.5 times as large as each other one"
     for record in results.count_groups:
         if (record.method, record.k) == ("kmeans", 3):
             low, middle, high = (group.size for group in record.groups)
             ratio = middle / max(low, high)
-            text = "k-means makes the middle group over 1.5 times each other one"
             size = f"{ratio:.2f} times the larger one"
-            yield Answer(text, record.data, "yes" if ratio > 1.5 else "no", remarks=(size,))
+            yield Answer(claim, record.data, "yes" if ratio > 1.5 else "no", (size,))
 
 
 def _wider_counts(results: SweepResults) -> Iterator[Answer]:

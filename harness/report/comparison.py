@@ -35,7 +35,7 @@ def comparison(first: SweepResults, second: SweepResults) -> list[Table]:
             rows.append(row)
         title = f"{data}: means of {names[0]} and {names[1]}"
         notes = [
-            f"Score: {readable(str(protocol))}. Difference: the second minus the first; final scores "
+            f"Score: {readable(str(protocol))}. Difference: second minus first sweep; final scores "
             "are maxima, which rise with the number of evaluations. P low and high: 95 % interval "
             "(Newcombe 2006, method 5)."
         ]

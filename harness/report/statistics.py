@@ -52,8 +52,8 @@ def compare(a: Values, b: Values) -> Comparison:
     mean, sd = float(difference.mean()), float(difference.std(ddof=1)) if n > 1 else np.nan
     half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     rest = difference - mean
-    error = (6 * max(n - 2, 0) / ((n + 1) * (n + 3))) ** 0.5  # of the skewness
-    skewed = bool(abs((rest**3).mean()) > 2 * error * (rest**2).mean() ** 1.5)
+    error = (6 * max(n - 2, 1) / ((n + 1) * (n + 3))) ** 0.5  # of the skewness
+    skewed = bool(abs((rest**3).mean()) > 2 * error * ((rest**2).mean() + ROUNDING**2) ** 1.5)
     p = float(step_down(difference[None])[0])
     return Comparison(n, mean, sd, mean - half, mean + half, p, improvement(a, b), skewed)
 

@@ -114,6 +114,13 @@ def test_few_seeds_cannot_decide_which_is_said_once(study):
     assert not any("No verdict" in answer.sentence for answer in answers(results))
 
 
+@pytest.mark.parametrize(("up_to", "said"), [(None, "after correction"), (12, "looks at up to 12")])
+def test_what_intervals_p_values_and_seeds_mean_is_said(study, up_to, said):
+    results = study(HIGH[:3], LOW[:3], plan={"up_to": up_to})
+    assert said in remarks(results)[1]
+    assert "with probability 0.8 if" in remarks(results)[2]
+
+
 def test_scores_without_fresh_noise_decide_nothing(study):
     found = by_claim(study(HIGH, LOW, rescored=False))
     assert found[END].sentence == f"C{END[1:]} on a: not decided: re-score first."
@@ -126,14 +133,14 @@ def test_a_diverged_run_counts_as_the_lowest_score(study):
     found = by_claim(study(HIGH, [*LOW[:6], None]))[END]
     assert found.found.pairs == 7
     assert found.found.mean == pytest.approx((sum(HIGH) - sum(LOW[:6]) - 1.0) / 7)
-    assert found.remarks[-1] == "without collapsed or diverged runs (in 1 seeds): supported"
+    assert found.remarks[-1] == "without seeds of collapsed or diverged runs (1): supported"
 
 
 def test_the_verdict_without_collapsed_runs_is_said(study):
     alike = [[0.0] * 7, [0.95, 0.95, *[0.0] * 5]]
     found = by_claim(study(HIGH, LOW, near_duplicates=alike))[END]
     assert found.verdict == "supported"
-    assert found.remarks == ("without collapsed or diverged runs (in 2 seeds): undecided",)
+    assert found.remarks == ("without seeds of collapsed or diverged runs (2): undecided",)
 
 
 def test_the_kept_model_says_among_how_many_it_was_chosen(study):
@@ -203,7 +210,7 @@ def test_middle_group_and_wider_counts(sweep_folder, save_real):
     save_real(folder, "apples", diversity=60.0)
     save_real(folder, "digits", diversity=40.0)
     found = by_claim(SweepResults.read(folder))
-    middle = found["k-means makes the middle group over 1.5 times each other one"]
+    middle = found["k-means makes the middle group over 1.5 times as large as each other one"]
     assert (middle.data, middle.verdict) == ("digits", "no")
     assert middle.remarks == ("1.50 times the larger one",)
     wider = found["images more diverse (in pixels) spread wider in feature counts"]

@@ -103,6 +103,11 @@ def test_step_down_corrects_less_than_holm():
     assert np.mean(lower) > 0.9
 
 
+def test_two_differences_are_never_skewed():
+    rng = np.random.default_rng(6)
+    assert not any(compare(*rng.normal(size=(2, 2))).skewed for _ in range(100))
+
+
 def test_a_missing_pair_leaves_the_other_claims_their_power():
     # Two seeds of the second claim, which differ hardly: its t would be above every other's.
     rows = np.array([[1.0, 1.2, 0.9, 1.1, 1.0, 1.3, 0.8], [1.0, 1.001, *[np.nan] * 5]])
