@@ -50,6 +50,8 @@ METRICS = {
     ),
 }
 """Built-in values of `score.metrics`."""
+DEVIATIONS = ("kid_sd",)
+"""Reported numbers that are no metrics, but the standard deviation of one over subsets."""
 
 
 class ScoreSettings(Settings):

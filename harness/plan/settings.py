@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.gans.settings import GanSettings
-from featgan.scores.settings import ScoreSettings, reported
+from featgan.scores.settings import DEVIATIONS, ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
 from featgan.staging.modes import MODES
 from featgan.staging.settings import SCORE, PacingSettings, StageSettings
@@ -110,11 +110,11 @@ class Method(Sections):
 
     @model_validator(mode="after")
     def _watched_is_measured(self) -> Self:
-        known = [SCORE, *reported(self.score.metrics)]
+        known = [SCORE, *(n for n in reported(self.score.metrics) if n not in DEVIATIONS)]
         if self.stages.watch not in known:
             raise ValueError(
-                f"stages.watch: {self.stages.watch!r} is not measured; score.metrics reports "
-                f"{', '.join(known[1:]) or 'nothing'}; or watch {SCORE!r}"
+                f"stages.watch: {self.stages.watch!r} is no metric that is measured; "
+                f"score.metrics has {', '.join(known[1:]) or 'nothing'}; or watch {SCORE!r}"
             )
         return self
 

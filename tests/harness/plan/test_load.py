@@ -42,14 +42,22 @@ def test_both_forms_refuse_the_same_names(read, name):
 
 def test_the_watched_metric_must_be_measured(read):
     fid = "stages: {watch: fid}\n"
-    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is no metric that"):
         read(fid)
     more = "trained_on: [a]", "trained_on: [a], metrics: [fid]"
     assert expand(read(fid, *more))[0].method.stages.watch == "fid"
     axis = "grid: {score.metrics: [[fid], [fid, kid]]}\n"
     assert expand(read(fid + axis))[0].method.stages.watch == "fid"
-    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is not measured"):
+    with pytest.raises(UserError, match=r"stages\.watch: 'fid' is no metric that"):
         read(fid + axis.replace("[fid, kid]", "[kid]"))
+
+
+def test_a_deviation_is_not_watched(read):
+    kid = "trained_on: [a]", "trained_on: [a], metrics: [kid]"
+    assert expand(read("stages: {watch: kid}\n", *kid))[0].method.stages.watch == "kid"
+    line = r"stages\.watch: 'kid_sd' is no metric that is measured; score\.metrics has kid; or"
+    with pytest.raises(UserError, match=line):
+        read("stages: {watch: kid_sd}\n", *kid)
 
 
 PILOT = "pilot: {grace: 5}\n"
