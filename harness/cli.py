@@ -106,7 +106,7 @@ def sweep_lock(store: Store, name: str, screen: Screen) -> Iterator[None]:
 
     def end(reason: str) -> None:
         screen.end()
-        screen.say(f"featgan: {reason}; this driver and its runs have ended")
+        screen.say(f"featgan: {reason}; this driver ends now, and its runs end with it")
         os._exit(2)
 
     with ExitStack() as stack:

@@ -151,7 +151,7 @@ def test_a_command_that_lost_its_sweep_ends_with_the_reason(tmp_path: Path) -> N
         out, err = loser.communicate()
     assert (loser.returncode, out) == (2, "")
     assert err.startswith(f"featgan: sweep s was taken over by process {os.getpid()} of ")
-    assert err.endswith("; this driver and its runs have ended\n")
+    assert err.endswith("; this driver ends now, and its runs end with it\n")
 
 
 def test_features_knows_the_users_functions_and_the_small_form(
