@@ -16,9 +16,18 @@ def records(sweep: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_bytes()) for path in found}
 
 
+def rescored(sweep: Path) -> dict[str, dict[str, Any]]:
+    """Return what was measured again by run, without durations."""
+    found = sorted(sweep.glob("runs/*/rescored.json"))
+    records = {path.parent.name: json.loads(path.read_bytes()) for path in found}
+    for record in records.values():
+        del record["seconds"], record["sha256"]
+    return records
+
+
 def outcome(sweep: Path) -> dict[str, Any]:
-    """Return tables, records and generators by name, without durations."""
-    found: dict[str, Any] = {}
+    """Return tables, records, generators and what was measured again, without durations."""
+    found: dict[str, Any] = {"rescored": rescored(sweep)}
     for table in sorted(sweep.glob("tables/*.csv")):
         rows = list(csv.reader(table.read_text().splitlines()))
         timed = {i for i, name in enumerate(rows[0]) if "seconds" in name}

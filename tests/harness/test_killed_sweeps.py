@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outcome import outcome, records
+from outcome import outcome, records, rescored
 from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 
@@ -156,6 +156,27 @@ def test_a_killed_run_is_retried_and_only_loopback_listens(
     assert len(reasons) >= 1
     assert all("where memory is short, lower resources.max_concurrent" in r for r in reasons)
     assert left_by(tmp_path) == undisturbed
+
+
+@pytest.mark.guarantee(
+    "Faults", "SIGKILL during re-scoring: the same command measures the same, and nothing twice"
+)
+def test_a_rescore_that_is_killed_continues_with_the_same_numbers(
+    tmp_path: Path, undisturbed: dict[str, Any], commands: list[Command]
+) -> None:
+    command, sweep = Command(write(tmp_path)), tmp_path / "results" / "killed"
+    commands.append(command)
+    await_(lambda: rescored(sweep), "a run is re-scored", PATIENCE, process=command.process)
+    command.clear()
+    done = {path: path.read_bytes() for path in sweep.glob("runs/*/rescored.json")}
+    assert 1 <= len(done) < 4
+    command = Command(write(tmp_path))
+    commands.append(command)
+    code, said = command.end()
+    assert code == 0, said
+    assert left_by(tmp_path) == undisturbed
+    assert len(undisturbed["rescored"]) == 4
+    assert {path: path.read_bytes() for path in done} == done
 
 
 def await_trial(command: Command) -> None:

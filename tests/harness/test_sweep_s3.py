@@ -74,13 +74,16 @@ def sweep(commands: Commands, tmp_path: Path, results: str, photos: str) -> subp
 
 
 def left_by(store: Store) -> dict[str, object]:
-    """Return scores and generators by key."""
+    """Return scores, generators and what was measured again by key."""
     found: dict[str, object] = {}
     for key in store.list("tiny/runs"):
         if key.endswith("run.json"):
             record = json.loads(store.get(key))
             scores = [evaluation["score"] for evaluation in record["evaluations"]]
             found[key] = record["status"], scores, record["metrics_protocol"]
+        if key.endswith("rescored.json"):
+            record = json.loads(store.get(key))
+            found[key] = record["fresh_scores"], record["last_fresh_scores"], record["qualities"]
         if key.endswith("generator.safetensors"):
             found[key] = store.get(key)
     return found
@@ -121,5 +124,6 @@ def test_a_killed_sweep_in_a_bucket_continues_and_hides_keys(
     assert "Traceback" not in said
     assert "2 of 2 runs finished" in said
     assert left_by(results) == left_by(Store(str(tmp_path / "results")))
+    assert len([key for key in left_by(results) if key.endswith("rescored.json")]) == 2
     assert SECRET not in first + said
     assert not [key for key in results.list() if SECRET.encode() in results.get(key)]
