@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.scores.small_cnn import load_trained
 from featgan.user_code import source_digest
+
+Rows = TypeVar("Rows", np.ndarray, Tensor)
 
 Generate = Callable[[int, int], Tensor]
 """`generate(start, stop)` returns uint8 images [stop - start, 3, S, S] on the device."""
@@ -151,6 +154,6 @@ def classify(
     return torch.cat(features), torch.cat(logits)
 
 
-def drawn(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> Generate:
-    """Return a generator of real images in the order of `rows`; `read` returns uint8 images."""
+def drawn(read: Callable[[Rows], np.ndarray], rows: Rows) -> Generate:
+    """Return a generator of the uint8 images that `read` returns for `rows`, a part at a time."""
     return lambda start, stop: torch.from_numpy(read(rows[start:stop]))

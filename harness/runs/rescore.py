@@ -8,7 +8,7 @@ nor the choice of the peak ever saw. Needs no Ray.
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.gans.generator_file import SavedGenerator, load_generator
-from featgan.gans.registry import to_uint8
 from featgan.images.decode import resized
 from featgan.sample import GENERATOR, LAST_GENERATOR, generate
 from featgan.scores import feature_file, image_quality
@@ -27,7 +26,7 @@ from featgan.scores.classifiers import Classifier
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
 from featgan.scores.metrics.statistics import FeatureStatistics
-from featgan.scores.score import Score, classify, load_classifier
+from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, open_pack, read_data_set
@@ -88,11 +87,11 @@ class Rescoring:
         return [run for run in runs if run.status == "finished"]
 
     def measure(self, run: RunRecord, real: RealRecord | None) -> float:
-        """Measure the generators of a run, also in the way of `real`; return the kept one's score.
+        """Measure the generators of a run: of its peak, also in the way of `real`, and of its end.
 
-        These are the generator of the peak and that of the last evaluation.
+        Returns the score of the first.
         """
-        started, device = time.perf_counter(), torch.device(self.device)
+        started = time.perf_counter()
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
         count, splits = self.count or settings.fresh_count(self.device == "cuda"), settings.splits
         if count < 2 * splits:
@@ -100,7 +99,7 @@ class Rescoring:
                 f"--count {count}: too few for {run.run}: each of its score's {splits} "
                 f"splits takes 2 images or more; give at least {2 * splits}"
             )
-        where = self.store.root, self.sweep, device
+        where = self.store.root, self.sweep, self.device
         classifier = _classifier(*where, settings.model_dump_json(), run.score_protocol)
         kept = self._generator(run, GENERATOR, run.generator_sha256)
         last = self._generator(run, LAST_GENERATOR, run.last_generator_sha256)
@@ -108,35 +107,18 @@ class Rescoring:
         # a stream that neither training nor evaluations use
         size = max(count, QUALITY_IMAGES), kept.gan.latent
         noise = torch.randn(size, generator=stream(run.cell["seed"], "rescore"))
-
-        def classified(generator: SavedGenerator) -> tuple[torch.Tensor, torch.Tensor]:
-            """Return features [count, width] and logits [count, classes] of generated images."""
-
-            def images(start: int, stop: int) -> torch.Tensor:
-                return to_uint8(generator.network(noise[start:stop].to(device)))
-
-            return classify(classifier, images, count, settings.batch_size)
-
+        of_peak, of_end = (drawn(partial(generate, of), noise) for of in (kept, last))
         # cuDNN's defaults, but without TF32, as training in fp32
-        with torch.inference_mode(), torch.backends.cudnn.flags(True, allow_tf32=False):
-            features, logits = classified(kept)
-            same = run.last_generator_sha256 == run.generator_sha256
-            last_logits = logits if same else classified(last)[1]
-            images = generate(kept, noise[:QUALITY_IMAGES])
+        with torch.backends.cudnn.flags(True, allow_tf32=False):
+            features, logits = classify(classifier, of_peak, count, settings.batch_size)
+            _, last_logits = classify(classifier, of_end, count, settings.batch_size)
+            images = of_peak(0, QUALITY_IMAGES).numpy()
         score, score_std = inception_score(logits, splits)
         same_protocol = Score(classifier, settings).protocol
-        as_real: list[float] = []
-        metrics: dict[str, float] = {}
+        score_as_real, metrics_as_real = None, dict[str, float]()
         if real and real.protocol == same_protocol:
-            if real.images >= 2 * splits:
-                as_real = _scores(logits, real.images, splits)
-            key, (part, _) = real.features_key, real.metrics_images or (0, 0)
-            if key and 0 < part <= count and self.store.exists(key):
-                kept_real = feature_file.read(str(self.store.local(key)), classifier).features
-                others = FeatureStatistics(kept_real[part:])
-                for metric in run.settings["score"]["metrics"]:
-                    if metric in METRICS:  # a file does not decide which code is imported
-                        metrics |= measure(metric, others, features[:part])
+            score_as_real = _score_as_real(real, logits, splits)
+            metrics_as_real = self._metrics_as_real(run, real, classifier, features)
         network = FeatureSettings.model_validate(run.settings["features"])
         record = Rescored(
             generator_sha256=run.generator_sha256 or "",
@@ -147,8 +129,8 @@ class Rescoring:
             same_protocol=same_protocol,
             fresh_scores=_scores(logits, settings.count, splits),
             last_fresh_scores=_scores(last_logits, settings.count, splits),
-            score_as_real=float(np.mean(as_real)) if as_real else None,
-            metrics_as_real=metrics,
+            score_as_real=score_as_real,
+            metrics_as_real=metrics_as_real,
             qualities=image_quality.measure(images, training_images(self.store.root, run.data_key)),
             feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
@@ -156,6 +138,20 @@ class Rescoring:
         )
         self.store.put(f"{self.sweep}/runs/{run.run}/rescored.json", record.to_json())
         return score
+
+    def _metrics_as_real(
+        self, run: RunRecord, real: RealRecord, classifier: Classifier, features: torch.Tensor
+    ) -> dict[str, float]:
+        """Return metrics of as many images, and against the same others, as those of `real`."""
+        key, (part, _) = real.features_key, real.metrics_images or (0, 0)
+        if not key or not 0 < part <= len(features) or not self.store.exists(key):
+            return {}
+        of_real = feature_file.read(str(self.store.local(key)), classifier).features
+        others, found = FeatureStatistics(of_real[part:]), dict[str, float]()
+        for metric in run.settings["score"]["metrics"]:
+            if metric in METRICS:  # a file does not decide which code is imported
+                found |= measure(metric, others, features[:part])
+        return found
 
     def _generator(self, run: RunRecord, name: str, digest: str | None) -> SavedGenerator:
         """Load a generator of a run; UserError if it is missing or another one."""
@@ -174,6 +170,12 @@ def _scores(logits: torch.Tensor, images: int, splits: int) -> list[float]:
     return [inception_score(part, splits)[0] for part in sets]
 
 
+def _score_as_real(real: RealRecord, logits: torch.Tensor, splits: int) -> float | None:
+    """Return the mean score of sets of as many images as the score of the real images has."""
+    scores = _scores(logits, real.images, splits) if real.images >= 2 * splits else []
+    return float(np.mean(scores)) if scores else None
+
+
 @lru_cache(1)
 def training_images(root: str, data_key: str) -> np.ndarray:
     """Return a sample of a data set's images: uint8 [n, 3, S, S], in random order."""
@@ -182,15 +184,13 @@ def training_images(root: str, data_key: str) -> np.ndarray:
 
 
 @lru_cache(1)
-def _classifier(
-    root: str, sweep: str, device: torch.device, settings: str, protocol: str
-) -> Classifier:
+def _classifier(root: str, sweep: str, device: str, settings: str, protocol: str) -> Classifier:
     """Return the classifier of a score protocol; find a trained one by its name in it."""
     chosen, store = ScoreSettings.model_validate_json(settings), Store(root)
     if chosen.classifier != "trained":
-        return load_classifier(chosen, device)
+        return load_classifier(chosen, torch.device(device))
     for key in store.list(f"{sweep}/classifier"):
-        classifier = load_classifier(chosen, device, store.local(key))
+        classifier = load_classifier(chosen, torch.device(device), store.local(key))
         if f" {classifier.name} " in protocol:
             return classifier
     folder = store.join(f"{sweep}/classifier")

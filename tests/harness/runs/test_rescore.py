@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from featgan import sample
 from featgan.errors import UserError
 from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
@@ -136,11 +137,11 @@ def test_a_count_too_small_or_absurd_is_reported(folder, count, line, capsys):
 
 def test_generators_make_their_images_without_tf32(folder, monkeypatch):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
-    seen, convert = set(), rescore.to_uint8
+    seen, convert = set(), sample.to_uint8
     cudnn = rescore.torch.backends.cudnn
     monkeypatch.setattr(cudnn, "allow_tf32", True)
     monkeypatch.setattr(
-        rescore, "to_uint8", lambda images: (seen.add(cudnn.allow_tf32), convert(images))[1]
+        sample, "to_uint8", lambda images: (seen.add(cudnn.allow_tf32), convert(images))[1]
     )
     rescore.rescore(folder, count=20)
     assert seen == {False}
