@@ -5,6 +5,7 @@ and interrupted ones continue from their checkpoints.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness.display import Screen
 from harness.plan import checks
 from harness.plan.describe import describe, estimate_text
 from harness.plan.grid import expand
+from harness.plan.image_folders import sweep_file
 from harness.plan.load import load
 from harness.plan.run import Run
 from harness.plan.settings import FEWEST_SEEDS, Sweep
@@ -32,15 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "file", nargs="?", type=Path, default=DEFAULT, help=f"sweep file (default: {DEFAULT.name})"
     )
+    parser.add_argument(
+        "--images",
+        action="append",
+        metavar="FOLDER",
+        help="run the quickstart's method on the images in a folder, or several; writes the file",
+    )
     add_scale(parser)
     parser.add_argument("--dry-run", action="store_true", help="print settings, grid and work")
     parser.add_argument("--probe", action="store_true", help="also measure hours and memory")
     options = parser.parse_args(arguments)
 
+    if options.images and options.file != DEFAULT:
+        parser.error("give a file or --images, not both")
+
     def work() -> int:
-        sweep = load(options.file, options.scale)
+        file = options.file
+        if options.images:
+            file, lines = sweep_file(options.images, DEFAULT)
+            print(*lines, sep="\n", file=sys.stderr)
+        sweep = load(file, options.scale)
         if not (options.dry_run or options.probe):
-            return run_sweep(sweep, Screen())
+            if code := run_sweep(sweep, Screen()):
+                return code
+            command = shlex.join([sys.orig_argv[0], sys.argv[0]])
+            if options.images:
+                print(f"next:    edit {file}, then {command} {file}")
+            elif file == DEFAULT:
+                print(f"next:    {command} --images FOLDER, the same for your own images")
+            return 0
         print(describe(sweep), flush=True)
         checks.check_environment(sweep, checks.required_files(sweep))
         print(estimate_text(sweep))
