@@ -17,6 +17,7 @@ NEEDS = {
     "h5py": ("keras", r'"weights":"[^"]*\.(h5|hdf5)"'),
     "s3fs": ("s3", r'"s3a?://'),
     "gcsfs": ("gs", r'"gs://'),
+    "huggingface_hub": ("hf", r'"hf://'),
 }
 """Packages with the optional part of featgan that has them, and the settings that need them."""
 

@@ -78,7 +78,8 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
             if not sweep.data[name].has_labels:
                 raise UserError(
                     f"score.trained_on: data.{name} has no labels; if each class has a folder, add "
-                    "`labels: folder` to it, or name data sets that have labels"
+                    "`labels: folder` to it (to Parquet `label: COLUMN`), or name data sets that "
+                    "have labels"
                 )
         if score.classifier == "trained" and not score.trained_on:
             raise UserError(

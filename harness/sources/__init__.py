@@ -1,4 +1,4 @@
-"""Where images come from: folders, buckets, CelebA, torchvision's sets, built-in sets."""
+"""Where images come from: folders, buckets, Parquet, archives, CelebA, torchvision's sets."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from harness.sources.archive import ArchiveSource
 from harness.sources.base import Found, Read, Row, Source
 from harness.sources.builtin import BuiltinSource
 from harness.sources.celeba import CelebASource
 from harness.sources.folder import FolderSource
+from harness.sources.parquet import ParquetSource
 from harness.sources.torchvision_sets import TorchvisionSource
 
-Single = FolderSource | CelebASource | TorchvisionSource | BuiltinSource
+Single = (
+    FolderSource | ParquetSource | ArchiveSource | CelebASource | TorchvisionSource | BuiltinSource
+)
 
 
 class UnionSource(Source):

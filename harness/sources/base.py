@@ -4,14 +4,16 @@ A source finds its images (`find`) and its reader fetches one of them by locatio
 that sees the same files. Decoding, counting and copying are not its business.
 """
 
+import heapq
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from featgan.digests import short_hash
 from featgan.settings import Settings
 
 Read = Callable[[bytes], bytes]
@@ -19,6 +21,16 @@ Read = Callable[[bytes], bytes]
 
 Place = Annotated[str, Field(min_length=1)]
 """A path or a URI; an empty one would mean the current folder."""
+
+
+def _no_empty_path(path: str | list[str]) -> str | list[str]:
+    if not path or "" in [*path]:
+        raise ValueError("name a folder or a file; the current folder is `.`")
+    return path
+
+
+Places = Annotated[str | list[str], AfterValidator(_no_empty_path)]
+"""A path or a URI, or several."""
 
 
 class Row(NamedTuple):
@@ -75,3 +87,18 @@ class Source(Settings):
     def files(self) -> list[str]:
         """Return the absolute paths of local files and folders that every reader needs."""
         return []
+
+
+class LimitedSource(Source):
+    """A source of which a sweep may take a part."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Most images, drawn by `seed`; null: all."""
+    seed: int = Field(default=0, ge=0)
+    """Draws the images that `limit` keeps."""
+
+    def draw(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Return the rows, or `limit` of them, which do not depend on their order."""
+        if self.limit is None:
+            return rows
+        return heapq.nsmallest(self.limit, rows, lambda row: short_hash(self.seed, row.image_id))

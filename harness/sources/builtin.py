@@ -42,7 +42,7 @@ class BuiltinSource(Source):
 
 def _apples(count: int, seed: int, image_size: int) -> Iterator[Row]:
     for i in range(count):
-        place = f"{seed} {i} {2 * image_size}".encode()
+        place = f"{seed} {i:06d} {2 * image_size}".encode()
         yield Row(f"{i:06d}", place, apples.variety(seed, i), f"{VERSION} {seed}")
 
 
@@ -52,7 +52,7 @@ def _digits(count: int | None, seed: int) -> list[Row]:
     if count > len(labels):
         raise UserError(f"data: digits: count is {count}, but there are {len(labels)} digits")
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
-    return [Row(f"{i:06d}", str(i).encode(), str(labels[i]), VERSION) for i in sorted(chosen)]
+    return [Row(f"{i:06d}", f"{i:06d}".encode(), str(labels[i]), VERSION) for i in sorted(chosen)]
 
 
 def read_apple(location: bytes) -> bytes:

@@ -10,11 +10,10 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, Place, Read, Row, Source
+from harness.sources.base import Found, LimitedSource, Place, Read, Row
 from harness.sources.folder import absolute, check_folder, connect, find_images, local, read
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ ATTRIBUTES = "list_attr_celeba"
 IMAGES = "img_align_celeba"
 
 
-class CelebASource(Source):
+class CelebASource(LimitedSource):
     """CelebA: `list_attr_celeba.txt` or `.csv`, and the images in a folder `img_align_celeba`."""
 
     source: Literal["celeba"]
@@ -32,10 +31,6 @@ class CelebASource(Source):
     """The folder that holds both, also in `Anno/` and `Img/`, or in `celeba/`."""
     attributes: dict[str, bool] = Field(default_factory=dict)
     """Which images: `{Male: true, Smiling: true}` keeps those with both, `false` those without."""
-    limit: int | None = Field(default=None, ge=1)
-    """Most images, drawn by `seed`."""
-    seed: int = Field(default=0, ge=0)
-    """Draws the images that `limit` keeps."""
 
     def find(self, image_size: int) -> Found:
         """Find the images whose attributes match; those of a partial copy that are there."""
@@ -51,12 +46,9 @@ class CelebASource(Source):
                 near = [*difflib.get_close_matches(name, map(str, table), 1), *table]
                 raise UserError(f"data: CelebA has no attribute {name}; did you mean {near[0]}?")
             table = table[(table[name] == 1) == wanted]
-        names = table.index.to_numpy()
-        if not len(names):
+        if not len(table):
             raise UserError(f"data: no image in {path} has the attributes {self.attributes}")
-        most = min(self.limit or len(names), len(names))
-        chosen = np.random.default_rng(self.seed).choice(len(names), most, replace=False)
-        return Found((rows[name] for name in names[np.sort(chosen)]), len(names), skipped)
+        return Found(self.draw(rows[name] for name in table.index), len(table), skipped)
 
     @property
     def has_labels(self) -> bool:

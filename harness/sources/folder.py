@@ -13,10 +13,8 @@ from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import field_validator
-
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, Read, Row, Source, describe
+from harness.sources.base import Found, LimitedSource, Places, Read, Row, describe
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -39,26 +37,20 @@ MOST_BYTES = 2**30
 """Largest file that is read: plain pixels of the largest usable image take less."""
 
 
-class FolderSource(Source):
+class FolderSource(LimitedSource):
     """Image files in folders, at any depth."""
 
     source: Literal["folder"]
-    path: str | list[str]
+    path: Places
     """A folder, or several: local paths or URIs such as `s3://bucket/folder`."""
     labels: Literal["folder"] | None = None
     """`folder`: an image's label is the name of the folder it lies in."""
 
-    @field_validator("path")
-    @classmethod
-    def _no_empty_path(cls, path: str | list[str]) -> str | list[str]:
-        if not path or "" in [*path]:
-            raise ValueError("name a folder; the current folder is `.`")
-        return path
-
     def find(self, image_size: int) -> Found:
         """Find every file that is an image by its ending or, where that says nothing, content."""
         skipped = Counter[str]()
-        return Found(find_images(self._paths(), self.has_labels, skipped), skipped=skipped)
+        rows = find_images(as_list(self.path), self.has_labels, skipped)
+        return Found(self.draw(rows), skipped=skipped)
 
     @property
     def has_labels(self) -> bool:
@@ -71,10 +63,12 @@ class FolderSource(Source):
 
     def files(self) -> list[str]:
         """Return the local folders."""
-        return local(*self._paths())
+        return local(*as_list(self.path))
 
-    def _paths(self) -> list[str]:
-        return [self.path] if isinstance(self.path, str) else self.path
+
+def as_list(path: str | list[str]) -> list[str]:
+    """Return one path or several as a list."""
+    return [path] if isinstance(path, str) else path
 
 
 def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterator[Row]:
@@ -102,7 +96,10 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
         seen = describe(skipped) or "nothing"
-        raise UserError(f"data: no images in {without}; skipped: {seen} (archives: unpack them)")
+        raise UserError(
+            f"data: no images in {without}; skipped: {seen} (unpack archives, or write "
+            "`source: archive`)"
+        )
     if label and len(labels) == 1 and len(inner) > 1:
         raise UserError(
             f"data: all {len(inner)} folders in {', '.join(paths)} have the label {labels.pop()}; "
@@ -133,7 +130,7 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part.lower() in SYSTEM for part in path.split("/"))
 
 
-def _kind(path: str) -> tuple[str, bool | None]:
+def kind_of(path: str) -> tuple[str, bool | None]:
     """Return the kind of a file below a folder, by its path, and whether it is that of an image.
 
     None: the ending says nothing. What follows one is not part of it: `.jpg?w=600`, `.jpg_large`.
@@ -156,7 +153,7 @@ def absolute(path: str) -> str:
 def check_folder(path: str) -> None:
     """Raise UserError where there is no such local folder."""
     if "://" not in path and not os.path.isdir(path):
-        hint = " but a file; unpack it, and name the folder" if os.path.exists(path) else ""
+        hint = " but a file; unpack it, or write `source: archive`" if os.path.exists(path) else ""
         raise UserError(f"data: there is no folder {path}{hint}")
 
 
@@ -224,7 +221,7 @@ def _find_local(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, 
             inner.sort()
             for name in [*inner, *files]:
                 path = os.path.join(root, name)
-                kind, is_image = _kind(os.fsdecode(name))
+                kind, is_image = kind_of(os.fsdecode(name))
                 if name in inner and kind == "hidden":
                     inner.remove(name)
                 elif name in inner and os.path.islink(path):
@@ -258,10 +255,11 @@ def state_of(path: bytes) -> tuple[str, str | None]:
         return "", "a folder"
     if not stat.S_ISREG(status.st_mode):
         return "", "neither a file nor a folder"
-    return f"{status.st_size} {status.st_mtime_ns}", _oversize(status.st_size)
+    return f"{status.st_size} {status.st_mtime_ns}", oversize(status.st_size)
 
 
-def _oversize(size: int) -> str | None:
+def oversize(size: int) -> str | None:
+    """Return why a file is too large to be read, or None."""
     return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
@@ -284,7 +282,7 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
         files = system.find(top, detail=True)
         if not files and not system.isdir(top):
             raise FileNotFoundError("there is no such folder")
-        kinds = {path: _kind(path.lstrip("/")[length:]) for path in files}
+        kinds = {path: kind_of(path.lstrip("/")[length:]) for path in files}
         unknown = [path for path, (_, is_image) in kinds.items() if is_image is None]
         heads = dict(
             zip(unknown, system.cat_ranges(unknown, 0, 32, on_error="return"), strict=True)
@@ -297,11 +295,16 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
         head = heads.get(path)
         if is_image or (isinstance(head, bytes) and MAGIC.match(head)):
             place = path.lstrip("/")
-            stamp = hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()[:12]
-            problem = _oversize(info.get("size") or 0)
+            stamp = remote_stamp(info)
+            problem = oversize(info.get("size") or 0)
             yield place[length:].encode(), f"{scheme}://{place}".encode(), stamp, problem
         else:
             skipped[kind] += 1
+
+
+def remote_stamp(info: dict[str, Any]) -> str:
+    """Return the stamp of a file in a bucket: a hash of all that its listing says."""
+    return hashlib.sha256(repr(sorted(info.items())).encode()).hexdigest()[:12]
 
 
 def connect(uri: str) -> tuple[Any, str]:

@@ -33,7 +33,7 @@ class Listing:
 
     images: pd.DataFrame
     """`image_id`, `location`, `label` (or None), `stamp`; for a union also `origin`. Sorted by
-    `image_id`, in a union within each of its sources."""
+    `location`, the order in which files are read best; in a union within each of its sources."""
     problems: dict[str, str] = field(default_factory=dict)
     """Reason by `image_id`, for what looks like an image but cannot be one."""
     matched: int | None = None
@@ -52,7 +52,7 @@ class Listing:
         tables, problems = [SCHEMA.empty_table()], dict[str, str]()
         for _, rows in groupby(found.rows, key=lambda row: row.origin):
             part = pa.concat_tables([SCHEMA.empty_table(), *_slices(rows, problems)])
-            tables.append(part.take(pc.sort_indices(part["image_id"])))
+            tables.append(part.take(pc.sort_indices(part["location"])))
         images = pa.concat_tables(tables)
         if images["origin"].null_count == len(images):
             images = images.drop_columns("origin")

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, Place, Read, Row, Source
+from harness.sources.base import Found, LimitedSource, Place, Read, Row
 from harness.sources.builtin import encoded
 from harness.sources.folder import (
     absolute,
@@ -31,7 +31,7 @@ SPLITS = {"train", "val", "valid", "validation", "test"}
 """Folders that hold folders of classes."""
 
 
-class TorchvisionSource(Source):
+class TorchvisionSource(LimitedSource):
     """A labelled image set of `torchvision.datasets`."""
 
     source: Literal["torchvision"]
@@ -48,7 +48,7 @@ class TorchvisionSource(Source):
         """Find all images; UserError if the set is unknown, missing or not one of images."""
         folder, skipped = absolute(self.path), Counter[str]()
         if self.set == "ImageFolder":
-            return Found(_class_folders(folder, skipped), skipped=skipped)
+            return Found(self.draw(_class_folders(folder, skipped)), skipped=skipped)
         if os.path.exists(folder) or not self.download:
             check_folder(folder)
         from torchvision import datasets  # takes seconds, and only this source needs it
@@ -70,7 +70,7 @@ class TorchvisionSource(Source):
         except Exception as error:
             what = f"data: torchvision's {self.set} in {folder}"
             raise UserError(f"{what}: {first_line(error)}") from error
-        return Found(_rows(data, labels, folder, key, skipped), skipped=skipped)
+        return Found(self.draw(_rows(data, labels, folder, key, skipped)), skipped=skipped)
 
     def reader(self) -> Read:
         """Return the function that reads an image's file, or encodes an image of the set."""
@@ -119,7 +119,7 @@ def _rows(
     stamp = "" if files else f"{key} {_state(folder)}"
     for index, number in enumerate(labels):
         label = None if number < 0 else str(number if names is None else names[number])
-        row = Row(f"{index:07d}", f"{index} {key}".encode(), label, stamp)
+        row = Row(f"{index:07d}", f"{index:07d} {key}".encode(), label, stamp)
         if files:
             place = os.fsencode(files[index])
             image_id = readable(os.path.relpath(place, os.fsencode(folder)))

@@ -106,8 +106,14 @@ def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
     ("path", "line"),
     [
         ("nowhere", "there is no file or folder {}/nowhere"),
-        ("a.zip", "data: there is no folder {}/a.zip but a file; unpack it, and name the folder"),
-        ("flat", "data: no images in {}/flat; skipped: nothing (archives: unpack them)"),
+        (
+            "a.zip",
+            "data: there is no folder {}/a.zip but a file; unpack it, or write `source: archive`",
+        ),
+        (
+            "flat",
+            "data: no images in {}/flat; skipped: nothing (unpack archives, or write `source: archive`)",
+        ),
     ],
 )
 def test_a_dry_run_refuses_the_folders_that_a_sweep_refuses(path, line, tmp_path, capsys):

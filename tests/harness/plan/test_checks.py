@@ -16,6 +16,7 @@ from harness.display import Screen
 from harness.plan import checks
 from harness.plan.load import load
 from harness.plan.settings import Grid, Sweep
+from harness.sources import ParquetSource
 
 FILE = """
 results: {results}
@@ -26,6 +27,7 @@ image_size: 32
 score: {{classifier: inception, weights: /data/inception.pth}}
 groups: {groups}
 """
+HUB = {"a": ParquetSource(source="parquet", path="hf://datasets/someone/pictures")}
 MAINS = [sweep.main, features.main]
 
 
@@ -136,13 +138,14 @@ def test_results_elsewhere_or_in_a_bucket_are_accepted(plan: Callable[[str], Swe
             r"s3:// needs s3fs, .* -e '\.\[s3\]' -c",
         ),
         ({"results": "gs://bucket/x"}, "gcsfs", r"gs:// needs gcsfs, which is not installed: pip "),
+        ({"data": HUB}, "huggingface_hub", r"hf:// needs huggingface_hub, .* -e '\.\[hf\]' -c"),
     ],
-    ids=["classifier", "s3", "gs"],
+    ids=["classifier", "s3", "gs", "hf"],
 )
 def test_a_package_that_is_not_installed_is_named_before_anything(
     plan: Callable[[str], Sweep],
     command: Callable[[Sweep, Screen], int],
-    settings: dict[str, str],
+    settings: dict[str, Any],
     package: str,
     line: str,
     monkeypatch: pytest.MonkeyPatch,

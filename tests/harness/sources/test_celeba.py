@@ -153,7 +153,8 @@ def test_images_that_are_zipped_or_elsewhere_are_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "aligned")
     (tmp_path / "img_align_celeba.zip").write_bytes(b"PK")
     with pytest.raises(
-        UserError, match=r"no images in .*: 1 \.txt, 1 \.zip \(archives: unpack them\)"
+        UserError,
+        match=r"no images in .*: 1 \.txt, 1 \.zip \(unpack archives, or write",
     ):
         Listing.of(found.find(32))
 

@@ -124,7 +124,7 @@ def test_images_of_a_bucket_are_found_by_content(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
     write(tmp_path, {"apples.zip": b"PK", "more/pears.zip": b"PK", ".hidden.png": b""})
-    says = r"no images in \S*; skipped: 2 \.zip, 1 hidden \(archives: unpack them\)"
+    says = r"no images in \S*; skipped: 2 \.zip, 1 hidden \(unpack archives, or write"
     with pytest.raises(UserError, match=says):
         Listing.of(source("folder", path=str(tmp_path)).find(32))
     with pytest.raises(UserError, match=r"no folder \S*/apples\.zip but a file; unpack it"):

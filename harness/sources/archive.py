@@ -1,0 +1,225 @@
+"""Images in zip and tar files, such as StyleGAN's data sets and the shards of WebDataset.
+
+Nothing is unpacked to disk: an image is read at its place in the archive. Ray Data's reader of
+WebDataset gives samples no place, and stops at a damaged one.
+"""
+
+import gzip
+import json
+import os
+import posixpath
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import IO, Literal, NamedTuple
+
+from pydantic import Field
+
+from featgan.errors import UserError, first_line
+from harness.sources.base import Found, Read, Row, describe
+from harness.sources.containers import (
+    ContainerFile,
+    ContainerSource,
+    find_files,
+    kept_open,
+    open_file,
+)
+from harness.sources.folder import MAGIC, MOST_BYTES, kind_of, oversize, readable
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+Stream = IO[bytes] | gzip.GzipFile
+
+
+class ArchiveSource(ContainerSource):
+    """Images in zip and tar files (`.zip`, `.tar`, `.tar.gz`, `.tgz`)."""
+
+    source: Literal["archive"]
+    labels: Literal["folder", "dataset.json", "cls", "json"] | None = None
+    """An image's label: `folder`, the name of its folder in the archive, or of an archive without
+    folders; `dataset.json`, its entry in this file of StyleGAN's `dataset_tool`; `cls` or `json`,
+    from the file of this ending next to it."""
+    label_key: str = Field("label", min_length=1)
+    """Key of the label in files `.json`."""
+
+    def find(self, image_size: int) -> Found:
+        """Find all images; an `image_id` is the path in the archive, after that of the archive."""
+        skipped = Counter[str]()
+        files = find_files(self.path, ENDINGS)
+        return Found(self.draw(self._rows(files, skipped)), skipped=skipped)
+
+    @property
+    def has_labels(self) -> bool:
+        """Return whether images have labels."""
+        return self.labels is not None
+
+    def reader(self) -> Read:
+        """Return the function that reads an image in an archive."""
+        return read
+
+    def _rows(self, files: list[ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
+        for file in files:
+            prefix = f"{file.name}/" if len(files) > 1 else ""
+            last, seen, listed = "its beginning", set[str](), dict[str, object]()
+            try:
+                for _, sample in groupby(_members(file, self._bytes_wanted), _sample_of):
+                    members = list(sample)
+                    images = [member for member in members if _is_image(member)]
+                    label = self._label(file, members)
+                    for member in members:
+                        last = member.name
+                        if member in images:
+                            if last in seen:
+                                raise ValueError("it holds two images of this name")
+                            seen.add(last)
+                            own = listed.get(last, label)
+                            location = file.place + b"/" + member.place.encode()
+                            text = None if own is None else str(own)
+                            yield Row(prefix + last, location, text, file.stamp, member.problem)
+                        elif last == self.labels:
+                            if seen:
+                                raise ValueError("it comes after images; move it to the front")
+                            listed.update(json.loads(member.content)["labels"] or [])
+                        elif not (images and self._is_label(last)):
+                            skipped[kind_of(last)[0]] += 1
+            # damaged, in one of many ways; or a bucket's client has errors of its own
+            except Exception as error:
+                reason = first_line(error)
+                raise UserError(f"data: {file.name} is damaged at {last}: {reason}") from error
+            if not seen:
+                held = describe(skipped) or "nothing"
+                raise UserError(f"data: no images in {file.name}; skipped: {held}")
+
+    def _label(self, file: ContainerFile, sample: list["_Member"]) -> object:
+        """Return the label of members whose names begin alike."""
+        if self.labels == "folder":
+            folder = posixpath.dirname(sample[0].name)
+            return posixpath.basename(folder or file.name.partition(".")[0])
+        for member in sample:
+            if self._is_label(member.name):
+                text = member.content.decode().strip()
+                return text if self.labels == "cls" else json.loads(text).get(self.label_key)
+        return None
+
+    def _is_label(self, name: str) -> bool:
+        return self.labels in ("cls", "json") and name.endswith(f".{self.labels}")
+
+    def _bytes_wanted(self, name: str) -> int:
+        """Return how many bytes of a member are a label, or decide whether it is an image."""
+        if name == self.labels or self._is_label(name):
+            return MOST_BYTES
+        return 32 if kind_of(name)[1] is None else 0
+
+
+class _Member(NamedTuple):
+    """A file in an archive."""
+
+    name: str
+    """Its path in the archive, UTF-8."""
+    place: str
+    """Offset and packed size; in a zip file also the method of packing and the CRC-32."""
+    problem: str | None
+    content: bytes
+    """As many of its bytes as were wanted."""
+
+
+def _is_image(member: _Member) -> bool:
+    _, is_image = kind_of(member.name)
+    return bool(is_image or (is_image is None and MAGIC.match(member.content)))
+
+
+def _sample_of(member: _Member) -> tuple[str, str]:
+    """Return what files of one sample share: the folder, and the name up to its first dot."""
+    folder, name = posixpath.split(member.name)
+    return folder, name.partition(".")[0]
+
+
+def _members(file: ContainerFile, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+    """Yield the files in an archive, of zip files sorted by name: `dataset.json` comes first."""
+    with _open(file.place) as opened:
+        if file.name.lower().endswith(".zip"):
+            yield from _zip_members(opened, bytes_wanted)
+        elif file.name.lower().endswith(ENDINGS):
+            yield from _tar_members(opened, bytes_wanted)
+        else:
+            raise ValueError(f"its ending is none of {', '.join(ENDINGS)}")
+
+
+def _zip_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+    with zipfile.ZipFile(file) as archive:
+        infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        for name in sorted(infos, key=lambda name: (name != "dataset.json", name)):
+            info, wanted = infos[name], bytes_wanted(name)
+            place = f"{info.header_offset:015d}-{info.compress_size}"
+            place += f"-{info.compress_type}-{info.CRC}"
+            problem = oversize(info.file_size)
+            if info.flag_bits & 1:
+                problem = "encrypted"
+            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                problem = "packed in another way than stored or deflated"
+            content = b""
+            if wanted and not problem:
+                with archive.open(info) as member:
+                    content = member.read(wanted)
+            yield _Member(name, place, problem, content)
+
+
+def _tar_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep a million
+            if info.isdir():
+                continue
+            name = readable(os.fsencode(posixpath.normpath(info.name)))
+            member, wanted = archive.extractfile(info) if info.isreg() else None, bytes_wanted(name)
+            problem = oversize(info.size) if member else "a link or a device"
+            content = member.read(wanted) if member and wanted else b""
+            yield _Member(name, f"{info.offset_data:015d}-{info.size}", problem, content)
+        file.seek(archive.offset)  # at a damaged header tarfile stops without a word
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError("what follows is neither a file nor the end of the archive")
+
+
+class _Unzipped(gzip.GzipFile):
+    """A gzip file that closes the file below it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file)
+        self._below = file
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def _open(place: bytes) -> Stream:
+    return _Unzipped(open_file(place)) if place.lower().endswith(b"gz") else open_file(place)
+
+
+_opened = kept_open(_open)
+
+
+def read(location: bytes) -> bytes:
+    """Return the bytes of an image in an archive; OSError if they are not those that were packed.
+
+    A compressed tar file can only be read forwards: its images are asked for in its own order.
+    """
+    place, _, member = location.rpartition(b"/")
+    offset, size, *packed = map(int, member.split(b"-"))
+    file = _opened(place)
+    file.seek(offset)
+    if packed:  # in a zip file its header is here, before the bytes
+        name, extra = struct.unpack("<26xHH", file.read(30))
+        file.seek(offset + 30 + name + extra)
+    data = file.read(size)
+    if packed:
+        if packed[0] == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MOST_BYTES)
+        if zlib.crc32(data) != packed[1]:
+            raise OSError("the archive is damaged here (CRC-32)")
+    elif len(data) < size:
+        raise OSError("the archive ends within it")
+    return data

@@ -1,0 +1,128 @@
+"""Files that each hold many images: how they are named, found and kept open."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import IO, NamedTuple, Protocol, TypeVar
+
+from featgan.errors import UserError, first_line
+from harness.sources.base import LimitedSource, Places
+from harness.sources.folder import (
+    absolute,
+    as_list,
+    connect,
+    is_hidden,
+    local,
+    remote_stamp,
+    state_of,
+)
+
+
+class ContainerFile(NamedTuple):
+    """A file that holds images."""
+
+    name: str
+    """Its path below the folder that all files of the source have in common."""
+    place: bytes
+    """Absolute path or URI."""
+    stamp: str
+    """Changes whenever the file changes."""
+
+
+class ContainerSource(LimitedSource):
+    """Files that each hold many images."""
+
+    path: Places
+    """A file, a folder, a glob such as `train-*` or a brace list such as `{000..127}`, or several;
+    local paths, or URIs such as `s3://bucket/train-*` and `hf://datasets/name/data`."""
+
+    def files(self) -> list[str]:
+        """Return the local files and folders; of a glob the folder above it."""
+        paths = (each for path in as_list(self.path) for each in expand_braces(path))
+        return local(*(path if os.path.exists(path) else _above_glob(path) for path in paths))
+
+
+def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[ContainerFile]:
+    """Return the files of a source by their path; of folders, at any depth, those with `endings`.
+
+    Raises UserError for a path at which there is none.
+    """
+    found = dict[str, str]()
+    for path in (part for each in as_list(paths) for part in expand_braces(absolute(each))):
+        scheme = path[: path.find("://") + 3] if "://" in path else ""
+        system, top = connect(path)
+        try:
+            if system.isdir(top):
+                names = system.find(top, detail=True)
+                infos = {
+                    name: info
+                    for name, info in names.items()
+                    if name.lower().endswith(endings) and not is_hidden(name[len(top) :].strip("/"))
+                }
+            elif system.exists(top):
+                infos = {top: system.info(top)}
+            else:
+                infos = system.glob(top, detail=True)
+        # a bucket's client has errors of its own
+        except Exception as error:
+            raise UserError(f"data: {path} cannot be listed: {first_line(error)}") from error
+        files = {name: info for name, info in infos.items() if info["type"] == "file"}
+        if not files:
+            raise UserError(f"data: {path} is no file, nor are there {' or '.join(endings)} files")
+        for name, info in files.items():
+            place = scheme + name.lstrip("/") if scheme else name
+            found[place] = remote_stamp(info) if scheme else state_of(os.fsencode(name))[0]
+    # of letters: commonpath would take the // out of a URI
+    common = os.path.commonprefix([*found]).rfind("/") + 1  # noqa: RUF071
+    return [
+        ContainerFile(place[common:], os.fsencode(place), stamp)
+        for place, stamp in sorted(found.items())
+    ]
+
+
+def expand_braces(path: str) -> list[str]:
+    """Return the paths of a brace list, as a shell does: `{08..11}` and `{a,b}`."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", path)
+    if match is None:
+        return [path]
+    first, last, names = match.groups()
+    if names is None:
+        names = ",".join(f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
+    before, after = path[: match.start()], path[match.end() :]
+    return [each for name in names.split(",") for each in expand_braces(before + name + after)]
+
+
+def _above_glob(path: str) -> str:
+    return os.path.dirname(re.split(r"[*?\[]", path)[0]) if re.search(r"[*?\[]", path) else path
+
+
+def open_file(place: bytes) -> IO[bytes]:
+    """Open a local or remote file for reading."""
+    system, path = connect(os.fsdecode(place))
+    file: IO[bytes] = system.open(path, "rb")
+    return file
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closable)
+
+
+def kept_open(opener: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Return a function that opens a file and keeps it until another, or a newer, is wanted.
+
+    The images of a file are read one after another, also from one block to the next.
+    """
+    kept: list[tuple[tuple[bytes, str], T]] = []
+
+    def opened(place: bytes) -> T:
+        key = place, state_of(place)[0]
+        if kept and kept[0][0] != key:
+            kept.pop()[1].close()
+        if not kept:
+            kept.append((key, opener(place)))
+        return kept[0][1]
+
+    return opened

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from containers import png, write_tar, write_zip
+from sourced import source
+
+from featgan.errors import UserError
+from harness.sources import archive
+from harness.sources.listing import Listing
+
+IMAGES = {f"{number:02d}.png": png(number) for number in range(6)}
+NAMES = [*IMAGES]
+
+
+def listed(path: object, **settings: Any) -> Listing:
+    return Listing.of(source("archive", path=str(path), **settings).find(32))
+
+
+def contents(path: object, **settings: Any) -> dict[str, bytes]:
+    """Return the image files of a source by their id."""
+    images = listed(path, **settings).images
+    return dict(zip(images["image_id"], map(archive.read, images["location"]), strict=True))
+
+
+def labels(path: object, **settings: Any) -> dict[str, str | None]:
+    images = listed(path, **settings).images
+    found = images["label"].astype(object).where(images["label"].notna(), None)
+    return dict(zip(images["image_id"], found, strict=True))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_file_is_read_as_it_was_packed(tmp_path: Path, method: int) -> None:
+    path = write_zip(tmp_path / "a.zip", IMAGES | {"sub/6.jpg": b"?", "notes.txt": b"-"}, method)
+
+    assert contents(path) == IMAGES | {"sub/6.jpg": b"?"}
+    assert listed(path).skipped == {".txt": 1}
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz"])
+def test_a_tar_file_is_read_as_it_was_packed(tmp_path: Path, ending: str) -> None:
+    files = {"./" + name: IMAGES[name] for name in reversed(NAMES)}
+    hidden = {"__MACOSX/1.png": b"", "sub/._2.png": b""}
+    path = write_tar(tmp_path / f"a.{ending}", files | hidden)
+
+    assert contents(path) == IMAGES
+    assert listed(path).skipped == {"hidden": 2}
+    assert listed(path).images["image_id"].tolist() == NAMES[::-1]  # read from front to back
+
+
+def test_dataset_tools_labels_are_read(tmp_path: Path) -> None:
+    entries = {"labels": [["a/00.png", 3], ["b/01.png", 0]]}
+    files = {"b/01.png": IMAGES["01.png"], "a/00.png": IMAGES["00.png"], "c.png": b""}
+    path = write_zip(tmp_path / "a.zip", files | {"dataset.json": json.dumps(entries).encode()})
+
+    assert labels(path, labels="dataset.json") == {"a/00.png": "3", "b/01.png": "0", "c.png": None}
+    write_zip(path, files | {"dataset.json": b'{"labels": null}'})
+    assert {*labels(path, labels="dataset.json").values()} == {None}
+
+
+def test_webdataset_shards_have_labels_next_to_images(tmp_path: Path) -> None:
+    for shard in range(2):
+        files = dict[str, bytes]()
+        for number in range(2):
+            files |= {
+                f"{number}.left.png": IMAGES["00.png"],
+                f"{number}.cls": str(shard + number).encode(),
+                f"{number}.json": json.dumps({"label": 5, "kind": "oak"}).encode(),
+            }
+        write_tar(tmp_path / f"s-{shard}.tar", files)
+    path = tmp_path / "s-{0..1}.tar"
+
+    expected = {"s-0.tar/0": "0", "s-0.tar/1": "1", "s-1.tar/0": "1", "s-1.tar/1": "2"}
+    of_cls = labels(path, labels="cls")
+    assert of_cls == {f"{name}.left.png": label for name, label in expected.items()}
+    assert {*labels(path, labels="json").values()} == {"5"}
+    assert {*labels(path, labels="json", label_key="kind").values()} == {"oak"}
+    assert {*labels(path).values()} == {None}
+    assert listed(path, labels="cls").skipped == {".json": 4}
+
+
+def test_a_label_apart_from_its_image_is_counted_as_skipped(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.cls": b"0", **IMAGES})
+    assert listed(path, labels="cls").skipped == {".cls": 1}
+
+
+def test_folders_are_labels_and_else_the_archive(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "pears.zip", {"x/oak/1.png": b"", "2.png": b""})
+    assert labels(path, labels="folder") == {"x/oak/1.png": "oak", "2.png": "pears"}
+
+
+def test_archives_in_a_bucket_are_read_where_they_are(tmp_path: Path) -> None:
+    bucket = fsspec.filesystem("memory")
+    for path in (write_zip(tmp_path / "a.zip", IMAGES), write_tar(tmp_path / "b.tgz", IMAGES)):
+        bucket.pipe(f"/bucket/{path.name}", path.read_bytes())
+        assert contents(f"memory://bucket/{path.name}") == IMAGES
+    bucket.rm("/bucket", recursive=True)
+
+
+def test_what_is_no_plain_image_has_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "00.png"
+        archive.addfile(link)
+        good = tarfile.TarInfo("good")  # its first bytes decide
+        good.size = len(IMAGES["00.png"])
+        archive.addfile(good, io.BytesIO(IMAGES["00.png"]))
+    packed = write_zip(tmp_path / "a.zip", {"1.png": b"x", "2.png": b"x"}, zipfile.ZIP_BZIP2)
+
+    assert listed(path).problems == {"link.png": "a link or a device"}
+    assert contents(path) == {"good": IMAGES["00.png"]}
+    assert {*listed(packed).problems.values()} == {"packed in another way than stored or deflated"}
+
+
+@pytest.mark.guarantee(
+    "Images", "A damaged archive ends the listing with its name and that of the member"
+)
+@pytest.mark.parametrize("damage", ["cut in a member", "cut between members", "a header"])
+def test_a_damaged_tar_is_named_with_its_member(tmp_path: Path, damage: str) -> None:
+    path = write_tar(tmp_path / "a.tar", IMAGES)
+    data = bytearray(path.read_bytes())
+    offsets = [int(Path(place.decode()).name[:15]) for place in listed(path).images["location"]]
+    if damage == "a header":
+        data[offsets[3] - 400] ^= 1  # of 03.png
+    else:
+        del data[offsets[2] + (10 if damage == "cut in a member" else 1024) :]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"data: a\.tar is damaged at 0[12]\.png: "):
+        listed(path)
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_a_cut_archive_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    (write_zip if ending == "zip" else write_tar)(path, IMAGES)
+    path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(UserError, match=rf"data: a\.{ending} is damaged at "):
+        listed(path)
+
+
+def test_a_changed_byte_in_a_zip_file_is_detected(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", IMAGES)
+    places = listed(path).images["location"]
+    data = bytearray(path.read_bytes())
+    data[data.index(IMAGES["03.png"]) + 60] ^= 1
+    path.write_bytes(data)
+
+    assert archive.read(places[2]) == IMAGES["02.png"]
+    with pytest.raises(OSError, match="damaged here"):
+        archive.read(places[3])
+
+
+def test_an_archive_that_changed_while_it_was_read_is_noticed(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", IMAGES)
+    places = listed(path).images["location"]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(OSError, match="the archive ends within it"):
+        archive.read(places[5])
+
+
+def test_unusable_archives_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as twice:
+        for _ in range(2):
+            twice.addfile(tarfile.TarInfo("1.png"))
+    with pytest.raises(UserError, match=r"damaged at 1\.png: it holds two images of this name"):
+        listed(path)
+    with pytest.raises(UserError, match=r"no images in a\.zip; skipped: 1 \.txt"):
+        listed(write_zip(tmp_path / "a.zip", {"a.txt": b""}))
+    (tmp_path / "a.7z").touch()
+    with pytest.raises(UserError, match=r"a\.7z is damaged at .*: its ending is none of \.zip"):
+        listed(tmp_path / "a.7z")
