@@ -112,7 +112,8 @@ def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
         ),
         (
             "flat",
-            "data: no images in {}/flat; skipped: nothing (unpack archives, or write `source: archive`)",
+            "data: no images in {}/flat; skipped: nothing (unpack archives, or write "
+            "`source: archive`)",
         ),
     ],
 )
