@@ -1,11 +1,13 @@
-PYTHON ?= python3.11
+# The newest Python that starts and can make environments: pyenv's command for one that is not
+# chosen does not start, Debian's without the package python3-venv makes none.
+PYTHON ?= $(shell for minor in 13 12 11; do \
+	python3.$$minor -c 'import ensurepip' 2>/dev/null && echo python3.$$minor && break; done)
 BIN := .venv/bin
-# uv, where it is installed, takes half as long as pip.
-ifneq ($(shell command -v uv),)
-INSTALL = uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
-else
-INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
-endif
+# uv takes half as long as pip. Where it is missing, or cannot reach the registry that pip is set
+# up for, pip does the same.
+CONSTRAINED = pip install --quiet --constraint constraints.txt
+INSTALL = VIRTUAL_ENV=.venv PATH="$$PATH:$(BIN)" uv $(CONSTRAINED) --editable $(1) 2>/dev/null || \
+	$(BIN)/python -m $(CONSTRAINED) --editable $(1)
 SMALL := not (slow or cluster or gpu)
 
 .PHONY: advisories clean docs format lint sweep test test-cluster test-gpu test-hosts test-kills test-ray test-slow
@@ -49,13 +51,16 @@ test-gpu: .venv/ready-dev  ## needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
 .venv/ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) .
-	touch $@
+	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 is there that can make environments: install one \
+		(on Debian and Ubuntu with its package python3-venv), or name one: make PYTHON=/path/to/python))
+	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON), some minutes" && $(PYTHON) -m venv .venv; }
+	@command -v uv >/dev/null || $(BIN)/python -m $(CONSTRAINED) uv || true
+	@$(call INSTALL,.)
+	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(INSTALL) '.[dev]'
-	touch $@
+	@$(call INSTALL,'.[dev]')
+	@touch $@
 
 advisories:  ## known security advisories of the pinned dependencies; needs a network
 	$(PYTHON) -m venv .venv-advisories
