@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,13 +27,7 @@ from harness.cluster import connect
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
 from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
-from harness.records.data_set import (
-    DataSet,
-    load_rejected,
-    put_data_set,
-    put_record,
-    read_data_set,
-)
+from harness.records.data_set import DataSet, load_rejected, put_data_set, read_data_set
 from harness.sources import SourceSettings
 from harness.sources.base import describe
 from harness.sources.listing import Listing
@@ -102,7 +96,7 @@ class DataSetBuilder:
                 if not self._is_finished():  # another sweep may just have done it
                     self._count_and_pack()
         skipped = self.listing.skipped
-        data = replace(read_data_set(self.store, self.key), skipped=skipped)
+        data = read_data_set(self.store, self.key).model_copy(update={"skipped": skipped})
         rejected, found = load_rejected(self.store, data), self.listing.found
         listed = self.store.join(f"{self.key}/rejected.csv")
         self._check(rejected, found, listed)
@@ -205,6 +199,9 @@ class DataSetBuilder:
         kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
         table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
+        versions = _maker(self.gpu)
+        del versions["device"]
+        made = {"weights": self.features.weights, "versions": versions, "made_with": blocks.makers}
         data_set = DataSet(
             name=self.name,
             key=key,
@@ -214,6 +211,7 @@ class DataSetBuilder:
             duplicates=len(duplicates),
             classes=tuple(sorted(images["label"].iloc[kept].dropna().unique())),
             matched=self.listing.matched,
+            protocol=self.kind | made,
             table_sha256=hashlib.sha256(table).hexdigest(),
             rejected_sha256=hashlib.sha256(rejections).hexdigest(),
             unreadable=blocks.unreadable,
@@ -226,10 +224,6 @@ class DataSetBuilder:
         store.put(f"{key}/rejected.csv", rejections)
         store.put(f"{key}/duplicates.csv", _csv(duplicates))
         store.put(f"{key}/features.parquet", table)
-        versions = _maker(self.gpu)
-        del versions["device"]
-        made = {"weights": self.features.weights, "versions": versions, "made_with": blocks.makers}
-        put_record(store, key, "protocol.json", self.kind | made)
         put_data_set(store, data_set)
         listed = {f"{key}/pack/{shard.file}" for shard in blocks.shards}
         for file in {*store.list(f"{key}/pack")} - listed:  # of images that could not be read then

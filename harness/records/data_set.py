@@ -3,23 +3,20 @@
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 from featgan.digests import sha256_of_file
 from featgan.errors import UserError, first_line
 from featgan.images.pack import ImagePack
 from harness.records.sweep_records import DataRecord
 from harness.sources import SourceSettings
-from harness.storage.sealed import seal, unseal
+from harness.storage.sealed import first_problem
 from harness.storage.store import Store
 
-FORMAT = 1
-"""Of `dataset.json` and `protocol.json`, which also name the folder they belong to."""
 AT_ONCE = 16
 """Shards fetched from a bucket at the same time."""
 
@@ -33,22 +30,9 @@ class Shard:
     sha256: str
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A data set that is counted and packed."""
+class DataSet(DataRecord):
+    """A data set that is counted and packed; `dataset.json` is this model as sealed JSON."""
 
-    name: str
-    key: str
-    """Its folder in the store: `features/<name>-<hash of listing and protocol>`."""
-    digest: str
-    """Hash of its images and counts: part of the signature of each run."""
-    images: int
-    rejected: int
-    duplicates: int
-    classes: tuple[str, ...]
-    """Labels that occur, sorted."""
-    matched: int | None = None
-    """Images that the source's filter left, before any limit."""
     table_sha256: str = ""
     """Of `features.parquet`."""
     rejected_sha256: str = ""
@@ -59,42 +43,25 @@ class DataSet:
     """The files of its pack, in the order of the table."""
     left_out: tuple[int, ...] = ()
     """Rows of the shards, counted through, that are duplicates and not in the table."""
-    skipped: dict[str, int] = field(default_factory=dict, compare=False)
-    """Files in the source that are not taken for images, by kind; of its latest listing."""
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 def read_data_set(store: Store, key: str) -> DataSet:
     """Read the record of a data set; UserError if it is damaged or another folder's."""
-    record = _own(store, key, "dataset.json")
-    return TypeAdapter(DataSet).validate_python(record | {"key": key})
+    try:
+        data = DataSet.model_validate_json(store.get(f"{key}/dataset.json"))
+    except ValidationError as error:
+        raise _damaged(store, key, f"dataset.json: {first_problem(error)}") from error
+    if data.key != key:
+        raise _damaged(store, key, f"dataset.json is that of {data.key}")
+    return data
 
 
 def put_data_set(store: Store, data: DataSet) -> None:
     """Write the record that makes a data set a finished one."""
-    put_record(store, data.key, "dataset.json", asdict(data))
-
-
-def read_protocol(store: Store, key: str) -> dict[str, Any]:
-    """Read how images were counted; UserError if the file is damaged or another folder's."""
-    return _own(store, key, "protocol.json")
-
-
-def put_record(store: Store, key: str, name: str, record: dict[str, Any]) -> None:
-    """Write a sealed file that names its folder."""
-    store.put(f"{key}/{name}", seal(record | {"format": FORMAT, "key": key}))
-
-
-def _own(store: Store, key: str, name: str) -> dict[str, Any]:
-    """Read a sealed file that names this folder; UserError for any other."""
-    try:
-        record = unseal(store.get(f"{key}/{name}"))
-    except ValueError as error:
-        raise _damaged(store, key, f"{name}: {error}") from error
-    if record.pop("format", None) != FORMAT:
-        raise _damaged(store, key, f"{name} is another version's")
-    if (other := record.pop("key", None)) != key:
-        raise _damaged(store, key, f"{name} is that of {other}")
-    return record
+    store.put(f"{data.key}/dataset.json", data.to_json())
 
 
 def load_table(store: Store, key: str) -> pd.DataFrame:
@@ -147,12 +114,7 @@ def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:
     return pd.read_csv(text, dtype=str, keep_default_na=False)
 
 
-def data_record(store: Store, data_set: DataSet, source: SourceSettings) -> DataRecord:
+def data_record(store: Store, data: DataSet, source: SourceSettings) -> DataRecord:
     """Return how a data set was made, for the folder of a sweep."""
-    rejected = load_rejected(store, data_set)
-    return DataRecord(
-        source=source.model_dump(),
-        protocol=read_protocol(store, data_set.key),
-        rejections=rejected.head(100).to_dict("records"),
-        **asdict(data_set),
-    )
+    rejections = load_rejected(store, data).head(100).to_dict("records")
+    return DataRecord(**dict(data) | {"source": source.model_dump(), "rejections": rejections})

@@ -76,15 +76,20 @@ class DataRecord(_Record):
     name: str
     source: dict[str, Any] = Field({})
     key: str = ""
+    """Its folder in the store: `features/<name>-<hash of listing and protocol>`."""
     digest: str = ""
+    """Hash of its images and counts: part of the signature of each run."""
     images: int
     rejected: int = 0
     duplicates: int = 0
     matched: int | None = None
+    """Images that the source's filter left, before any limit."""
     skipped: dict[str, int] = Field({})
     """Files in the source that were not taken for images, by kind."""
     protocol: dict[str, Any] = Field({})
-    classes: list[str] = Field([])
+    """How images were counted."""
+    classes: tuple[str, ...] = ()
+    """Labels that occur, sorted."""
     rejections: list[dict[str, Any]] = Field([])
 
 

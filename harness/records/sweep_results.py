@@ -26,7 +26,7 @@ from harness.records.sweep_records import (
     Rescored,
     SweepRecord,
 )
-from harness.storage.sealed import is_of_other_format
+from harness.storage.sealed import first_problem
 
 Cell = dict[str, Any]
 Axes = tuple[tuple[str, Any], ...]
@@ -216,7 +216,7 @@ class SweepResults:
     def _row(self, run: RunRecord) -> dict[str, Any]:
         """Return what `frame` takes from one run alone."""
         again, axes = self.rescored.get(run.run), _axes(run.cell)
-        row = dict(run) | {key: run.cell[key] for key in ("data", "mode", "seed")}
+        row = run.cell | dict(again or {}) | dict(run)
         row |= {
             "axes": axes,
             "protocol": run.score_protocol,
@@ -230,16 +230,13 @@ class SweepResults:
             "seconds": sum(vars(run.seconds).values()),
             "record": run,
         }
-        peak = [(stage.stage, stage.peak_epoch) for stage in run.stages[-1:]]
-        for evaluation in run.evaluations:
-            if (evaluation.stage, evaluation.epoch) in peak:
-                row |= {"metrics": evaluation.metrics, "spread": evaluation.spread}
-                row["score_sd"] = evaluation.score_std
-                break
+        evaluations = {(found.stage, found.epoch): found for found in run.evaluations}
+        for stage in run.stages[-1:]:
+            if peak := evaluations.get((stage.stage, stage.peak_epoch)):
+                row |= {"metrics": peak.metrics, "spread": peak.spread, "score_sd": peak.score_std}
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
             row |= {"rescore": again.score, "rescore_protocol": again.protocol}
-            row |= {name: getattr(again, name) for name in ("score_as_real", "metrics_as_real")}
             if again.same_protocol == run.score_protocol:
                 draws = {"fresh": again.fresh_scores, "fresh_last": again.last_fresh_scores}
                 for name, scores in draws.items():
@@ -346,7 +343,7 @@ class _Files:
             try:
                 record = model.model_validate_json(path.read_bytes())
             except ValidationError as error:
-                self.problems.append(f"{path}: cannot be read: {_first_problem(error)}")
+                self.problems.append(f"{path}: cannot be read: {first_problem(error)}")
             except OSError as error:
                 self.problems.append(f"{path}: cannot be read: {error.strerror}")
             else:
@@ -381,11 +378,3 @@ class _Files:
                     reasons += log.read_text(errors="replace").splitlines()
                 self.problems.append(f"{name} failed before its training began: {reasons[-1]}")
         return [run for run in found if latest.get(_key(run.cell)) is run]
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = " ".join(first["msg"].removeprefix("Value error, ").split())
-    if is_of_other_format(error):
-        message = "another version of featgan wrote it"
-    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {message}"

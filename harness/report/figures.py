@@ -116,8 +116,7 @@ def histograms(shown: list[GroupsRecord]) -> Figure:
         )
         for group in record.groups:
             panel.axvline(group.centroid, color="#333333", linewidth=0.8, linestyle=":")
-        method = f"{record.method}, k = {record.k}"
-        panel.set_title(f"{record.data} ({method}; {images.sum():,} images)", loc="left")
+        panel.set_title(f"{record.data} ({record.title}; {images.sum():,} images)", loc="left")
         bin_name = f"{width:g} counts" if counted else f"a bin of {width:g}"
         panel.set_ylabel("images" if counted and width == 1 else f"images in {bin_name}")
         panel.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1, 1))

@@ -94,13 +94,13 @@ def _set_up(results: SweepResults) -> list[Table]:
         for key, value in {**run.cell, **dict(dotted(run.settings))}.items():
             values.setdefault(key, {})[_word(value)] = None
     rows = [(key, " / ".join(found), defaults.get(key)) for key, found in values.items()]
-    frame = pd.DataFrame(rows, columns=["key", "values of the runs", "default"])
-    same = frame["values of the runs"] == frame["default"]
+    rows.sort(key=lambda row: row[1] == row[2])
+    settings = pd.DataFrame(rows, columns=["key", "values of the runs", "default"])
     title = "Settings, those that differ from their defaults first"
     names = ["name", "source", "images", "matched", "rejected", "duplicates", "digest"]
     data = [dict(record) | {"source": words(record.source)} for record in results.data.values()]
     return [
-        Table("settings", title, pd.concat([frame[~same], frame[same]])),
+        Table("settings", title, settings),
         Table("data", "Data sets", pd.DataFrame(data, columns=names, dtype=object)),
     ]
 

@@ -74,11 +74,8 @@ def improvement(a: Values, b: Values) -> tuple[float, float, float]:
 
 def holm(ps: Values) -> np.ndarray:
     """Return p-values [n] corrected for n tests by Holm's step-down."""
-    p = np.asarray(ps, float)
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(corrected, 1)
+    p = pd.Series(np.asarray(ps, float)).sort_values()
+    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
 
 
 def step_down(differences: np.ndarray) -> np.ndarray:

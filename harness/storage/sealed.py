@@ -56,5 +56,14 @@ def is_of_other_format(error: ValidationError) -> bool:
     return any(each["loc"] == ("format",) for each in error.errors())
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return why a file was refused, in one line."""
+    first = error.errors()[0]
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    if is_of_other_format(error):
+        message = "another version of featgan wrote it"
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {message}"
+
+
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -34,11 +34,10 @@ def put_counted(
     store.put(f"{key}/features.parquet", content)
     store.put(f"{key}/pack/00000.npy", shard)
     store.put(f"{key}/rejected.csv", rejected)
-    fields: dict[str, Any] = {"name": "a", "digest": "d", "rejected": 0} | more
+    fields: dict[str, Any] = {"name": "a", "digest": "d"} | more
     data = DataSet(
         key=key,
         images=len(images),
-        duplicates=0,
         classes=tuple(sorted({*(labels or [])} - {None})),
         table_sha256=hashlib.sha256(content).hexdigest(),
         rejected_sha256=hashlib.sha256(rejected).hexdigest(),

@@ -30,12 +30,10 @@ from featgan.scores.small_cnn import KIND, load_trained, train_classifier
 from harness.counting.shards import Block, Blocks
 from harness.preparation import image_values
 from harness.records.data_set import (
-    FORMAT,
     Shard,
     check,
     load_rejected,
     read_data_set,
-    read_protocol,
 )
 from harness.records.image_values import load_values
 from harness.records.run_record import RunRecord
@@ -48,7 +46,6 @@ from harness.records.sweep_records import (
     SweepRecord,
 )
 from harness.records.sweep_results import SweepResults
-from harness.storage.sealed import seal
 from harness.storage.store import Store
 
 pytestmark = pytest.mark.guarantee(
@@ -93,8 +90,6 @@ def features(folder: Path) -> dict[str, Kind]:
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8)
     rejected = b'"image_id","reason"\n"bad.png","empty file"\n"worse.png","empty file"\n'
     counted = put_counted(store, key, images, range(8), ["x"] * 8, rejected=rejected)
-    protocol = {"format": FORMAT, "key": key, "weights": "random"}
-    store.put(f"{key}/protocol.json", seal(protocol))
 
     @refusing
     def read() -> str:
@@ -119,11 +114,6 @@ def features(folder: Path) -> dict[str, Kind]:
         ),
         "rejected list": Kind(
             home / "rejected.csv", refusing(lambda: load_rejected(store, counted).to_dict("list"))
-        ),
-        "protocol": Kind(
-            home / "protocol.json",
-            refusing(lambda: read_protocol(store, key)),
-            (b'"format": 1', b'"format": 2'),
         ),
         "image values": Kind(folder / values, scores),
     }
@@ -242,7 +232,7 @@ def others(folder: Path) -> dict[str, Kind]:
 
 
 KINDS = [
-    *("feature table", "pack shard", "data set", "protocol"),
+    *("feature table", "pack shard", "data set"),
     *("run record", "re-scored", "real", "sweep", "groups", "classifier", "checkpoint", "block"),
     *("rejected list", "image values", "data record", "real features", "generator"),
 ]
@@ -300,10 +290,9 @@ def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
 def test_a_data_set_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     features(tmp_path)
     store = Store(str(tmp_path))
-    for name, read in (("dataset.json", read_data_set), ("protocol.json", read_protocol)):
-        store.put(f"features/b-1/{name}", store.get(f"features/a-0/{name}"))
-        with pytest.raises(UserError, match=f"b-1: {name} is that of features/a-0; remove"):
-            read(store, "features/b-1")
+    store.put("features/b-1/dataset.json", store.get("features/a-0/dataset.json"))
+    with pytest.raises(UserError, match=r"b-1: dataset\.json is that of features/a-0; remove"):
+        read_data_set(store, "features/b-1")
 
 
 def test_values_of_another_order_are_refused(tmp_path: Path) -> None:

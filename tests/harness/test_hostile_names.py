@@ -127,7 +127,8 @@ def test_a_pack_in_a_bucket_cannot_write_outside_of_its_copy(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = Store("memory://hostile")
     data = put_counted(store, "features/a-0", np.zeros((1, 3, 8, 8), np.uint8), [1])
-    put_data_set(store, replace(data, shards=(replace(data.shards[0], file=name),)))
+    shards = (replace(data.shards[0], file=name),)
+    put_data_set(store, data.model_copy(update={"shards": shards}))
     with pytest.raises(ValueError, match="is not a valid key"):
         open_pack(store, "features/a-0")
     assert not Path("/tmp/outside").exists()

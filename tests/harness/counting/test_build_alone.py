@@ -23,7 +23,7 @@ from harness.records.data_set import (
     data_record,
     load_rejected,
     load_table,
-    read_protocol,
+    read_data_set,
 )
 from harness.sources import FolderSource
 from harness.storage.store import Store
@@ -140,7 +140,7 @@ def test_the_protocol_names_every_maker_of_counts(
     run(photos, store)
     monkeypatch.setattr(build, "_maker", lambda gpu: versions | {"device": "GPU"})
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
-    protocol = read_protocol(store, run(photos, store).key)
+    protocol = read_data_set(store, run(photos, store).key).protocol
 
     assert protocol["versions"]["torch"] == version("torch")
     assert [(made["device"], made["torch"]) for made in protocol["made_with"]] == [
@@ -155,7 +155,7 @@ def test_a_carriage_return_in_a_name_stays_in_its_row(tmp_path: Path) -> None:
     file = build._csv(rows)
     store.put("features/x/rejected.csv", file)
     digest = hashlib.sha256(file).hexdigest()
-    data = DataSet("x", "features/x", "d", 0, 2, 0, (), rejected_sha256=digest)
+    data = DataSet(name="x", key="features/x", images=0, rejected=2, rejected_sha256=digest)
 
     assert load_rejected(store, data).to_dict("list") == rows.to_dict("list")
 

@@ -101,8 +101,8 @@ def test_a_full_or_closed_disk_at_any_write_costs_nothing(
 
     (data, _), writes = check_every_write(work, root, code, reset)
     assert (data.images, data.rejected, len(data.shards)) == (IMAGES - 1, 1, 6)
-    # a shard and a record for each block; counts, three tables, the protocol, the end; the lock
-    assert writes >= 6 * 2 + 6 + 1
+    # a shard and a record for each block; counts, three tables, the end; the lock
+    assert writes >= 6 * 2 + 5 + 1
 
 
 @pytest.mark.guarantee(

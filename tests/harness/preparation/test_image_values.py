@@ -43,7 +43,7 @@ def store(tmp_path: Path, images: np.ndarray) -> Store:
 
 
 def values(store: Store, **options: Any) -> np.ndarray:
-    data = DataSet("a", "features/a-0", "0", IMAGES, 0, 0, ())
+    data = DataSet(name="a", key="features/a-0", digest="0", images=IMAGES)
     key = image_values.make(data, GroupSettings(**options), FEATURES, store, False, lambda *_: None)
     return load_values(store, data.key, key)
 
@@ -113,7 +113,7 @@ def test_a_user_defined_function(
         values(store, by="ownscores:blue")
     (first,) = (key for key in store.list("features/a-0/scores") if "red" in key)
     (tmp_path / "ownscores.py").write_text(OWN.replace("0].mean", "1].mean"))
-    data = DataSet("a", "features/a-0", "0", IMAGES, 0, 0, ())
+    data = DataSet(name="a", key="features/a-0", digest="0", images=IMAGES)
     settings = GroupSettings(by="ownscores:red")
     key = image_values.make(data, settings, FEATURES, store, False, lambda *_: None)
     assert key != first

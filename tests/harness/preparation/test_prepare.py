@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
 from harness.storage.store import Store
 
-DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ("x", "y"))
+DATA = DataSet(name="a", key="features/a-0", digest="0a1b", images=40, classes=("x", "y"))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_a_classifier_needs_two_labels(store: Store, labels: tuple[str, ...]) ->
     with pytest.raises(
         UserError, match=r"score\.trained_on: .* 2 labels or more, but a has (none|a/x);"
     ):
-        classifier.classifier_name(store, [replace(DATA, classes=labels)])
+        classifier.classifier_name(store, [DATA.model_copy(update={"classes": labels})])
 
 
 def test_a_file_of_weights_that_is_a_pipe_is_refused(store: Store, tmp_path: Path) -> None:

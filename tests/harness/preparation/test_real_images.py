@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from harness.preparation import classifier, real_images
 from harness.records.data_set import DataSet
 from harness.storage.store import Store
 
-DATA = DataSet("a", "features/a-0", "0a1b", 40, 0, 0, ())
+DATA = DataSet(name="a", key="features/a-0", digest="0a1b", images=40)
 SETTINGS = {"classifier": "trained", "trained_on": ["a"], "count": 30, "splits": 2}
 CPU = torch.device("cpu")
 FEATURES = FeatureSettings(weights="random", input_size=40)
@@ -141,7 +140,7 @@ def test_images_that_the_classifier_was_fitted_to_are_not_scored(
     """Of 40 images the labelled 30 of `a` and 10 of `b` are split; 15 % of these are held out."""
     put_counted(store, "features/b-0", images[:10], range(10), ["z"] * 10)
     put_counted(store, "features/a-0", images, range(40), ["x", "y"] * 15 + [None] * 10)
-    other = replace(DATA, name="b", key="features/b-0", images=10)
+    other = DATA.model_copy(update={"name": "b", "key": "features/b-0", "images": 10})
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
     held_out = [i for i in order[:6] if i < 30]
     expected = np.zeros(40, bool)
@@ -176,7 +175,7 @@ def test_images_that_the_classifier_was_fitted_to_are_not_scored(
 def test_too_few_real_images_are_reported_before_any_is_scored(
     store: Store, number: int, settings: dict[str, Any], says: str
 ) -> None:
-    data = replace(DATA, images=number)
+    data = DATA.model_copy(update={"images": number})
     score = ScoreSettings.model_validate(SETTINGS | settings)
     real = real_images.RealImages("a", data, score, CLASSIFIER, FEATURES, None, gpu=False)
     with pytest.raises(UserError, match=says):
