@@ -230,10 +230,10 @@ class SweepResults:
             "seconds": sum(vars(run.seconds).values()),
             "record": run,
         }
-        evaluations = {(found.stage, found.epoch): found for found in run.evaluations}
-        for stage in run.stages[-1:]:
-            if peak := evaluations.get((stage.stage, stage.peak_epoch)):
-                row |= {"metrics": peak.metrics, "spread": peak.spread, "score_sd": peak.score_std}
+        peak = [(stage.stage, stage.peak_epoch) for stage in run.stages[-1:]]
+        for one in run.evaluations:
+            if (one.stage, one.epoch) in peak:
+                row |= {"metrics": one.metrics, "spread": one.spread, "score_sd": one.score_std}
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
             row |= {"rescore": again.score, "rescore_protocol": again.protocol}

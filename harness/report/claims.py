@@ -89,9 +89,9 @@ def answers(results: SweepResults) -> list[Answer]:
             remarks.append(f"decided at {look} seeds")
         if found and found.pairs > 1 and verdict == "undecided":
             level = LEVEL / sum(not question.untested for question in questions)
-            needed = found.mean and seeds_needed(abs(found.mean), found.sd, POWER, level)
+            needed = seeds_needed(abs(found.mean), found.sd, POWER, level)
             more = f"{max(needed, found.pairs + 1):,}" if needed else "over 10,000"
-            remarks.append(f"{more} seeds would decide it")
+            remarks.append(f"{more} seeds would decide it" if found.mean else "no difference")
         if found and claim.measure == "kept_score":
             choices = question.runs.groupby("pattern")["choices"].median()
             first, second = choices[question.values.index]
@@ -114,8 +114,8 @@ def remarks(results: SweepResults) -> list[str]:
     found = [
         "A seed varies initial weights, batches and noise, not the images, their groups or the "
         "classifier: conclusions hold for those alone.",
-        "Intervals are Student's, of each claim alone, and may leave out 0 where a claim is "
-        "undecided; p is of the sign-flip test. "
+        "Differences are first minus second mode. Intervals are Student's, of each claim alone, "
+        "and may leave out 0 where a claim is undecided; p is of the sign-flip test. "
         + (
             f"Neither allows for the looks at up to {up_to} seeds; the verdicts do."
             if (up_to := results.plan.up_to)

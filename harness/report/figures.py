@@ -166,17 +166,14 @@ def samples(results: SweepResults, data: str, runs: pd.DataFrame) -> Figure:
         label, mode = pattern[["label", "mode"]].iloc[0]
         title = textwrap.fill(label, TITLE_LETTERS, break_long_words=False)
         panel.set_title(title, color=mode_colour(results, mode), fontsize=10)
-        best = next(iter(pattern["record"][pattern["best"]]), None)
-        path = sample_path(results, best) if best else None
-        if best is None or path is None:
-            panel.text(0.5, 0.5, "no samples yet", ha="center", va="center")
-        else:
-            panel.imshow(Image.open(path).convert("RGB"), interpolation="nearest")
-            panel.set_xlabel(
-                f"seed {best.cell['seed']}, score {best.final_score:.2f}, "
-                f"{best.epochs_to_peak:,} epochs to peak",
-                fontsize=8,
-            )
+        panel.set_xlabel("no samples yet", fontsize=8)
+        for best in pattern["record"][pattern["best"]]:
+            if path := sample_path(results, best):
+                panel.imshow(Image.open(path).convert("RGB"), interpolation="nearest")
+                panel.set_xlabel(
+                    f"seed {best.cell['seed']}, score {best.final_score:.2f}, "
+                    f"{best.epochs_to_peak:,} epochs to peak"
+                )
     for panel in figure.get_axes():
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)

@@ -102,8 +102,8 @@ def reach_table(block: Block, reach: float | None) -> Table:
     what = f"epochs and seconds to reach a score of {level:.3f}"
     notes = [
         "The level is the one asked for, or the highest that every finished run reached, collapsed "
-        "ones left out. Epochs of early stages are shorter: they hold fewer images. Seconds count "
-        "training alone, on the machine it ran on."
+        "ones left out. Means are of the runs that reached it: too low if some did not. Epochs of "
+        "early stages hold fewer images. Seconds count training alone, on the machine it ran on."
     ]
     return block_table(block, "reach", what, frame, notes, digits)
 
