@@ -54,6 +54,12 @@ class Batches:
         """Return the rows of the images in the stage's groups."""
         return torch.from_numpy(np.flatnonzero(np.isin(self.groups, stage.groups)))
 
+    def steps(self, stage: Stage) -> int:
+        """Return the number of steps of an epoch."""
+        return self.training.epoch_steps or math.ceil(
+            len(self.rows(stage)) / self.training.batch_size
+        )
+
     def epoch(
         self, stage: Stage, epoch: int, chances: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,7 +72,7 @@ class Batches:
         rows, batch_size = self.rows(stage), self.training.batch_size
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
-        steps = self.training.epoch_steps or math.ceil(len(rows) / batch_size)
+        steps = self.steps(stage)
         count, random = steps * batch_size, stream(self.seed, "order", stage.number, epoch)
         if chances is None:
             order = torch.randperm(len(rows), generator=random)

@@ -37,13 +37,13 @@ class TrainingSettings(Settings):
     batch_size: int = Field(64, ge=2)
     """Real images in a step."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Adam's learning rate, for both networks; null: as published (all three: 0.0002)."""
+    """Adam's learning rate, for both networks; null: as published (all: 0.0002)."""
     beta1: float | None = Field(None, ge=0, lt=1)
     """Adam's first decay rate; null: as published (`dcgan` 0.5, the others 0)."""
     beta2: float | None = Field(None, ge=0, lt=1)
     """Adam's second decay rate; null: as published (`dcgan` 0.999, the others 0.9)."""
     d_steps: int | None = Field(None, ge=1)
-    """Updates of D for each update of G; null: as published (`dcgan` 1, the others 5)."""
+    """Updates of D for each update of G; null: as published (`sngan` and `wgan-gp` 5, else 1)."""
     horizontal_flip: bool = False
     """Mirror each real image with probability 1/2."""
     precision: Precision = "auto"

@@ -66,7 +66,8 @@ class StagedTrainer:
         set_process_flags(training.deterministic, resolve(training.precision, device))
         self.training, self.seed, self.device, self.score = training, seed, device, score
         self.batches = Batches(images, groups, training, seed, device)
-        self.gan = Gan(gan, training, images.size, seed, device)
+        planned = sum(stage.epochs * self.batches.steps(stage) for stage in stages)
+        self.gan = Gan(gan, training, images.size, seed, device, planned_steps=planned)
         self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from featgan.gans.augment import augment
 from featgan.gans.cuda_graph import CudaGraph
 from featgan.gans.generator_file import generator_bytes
-from featgan.gans.losses import LOSSES, gradient_penalty, r1_penalty
+from featgan.gans.losses import LOSSES, gradient_penalty, zero_centred_penalty
 from featgan.gans.registry import NETWORKS, build, to_uint8
+from featgan.gans.schedules import BurnIn, ScheduledAdam
 from featgan.gans.settings import GanSettings, Optimizer, recipe
 from featgan.precision import resolve
 from featgan.settings import TrainingSettings
@@ -36,7 +37,10 @@ class Gan:
         image_size: int,
         seed: int,
         device: torch.device,
+        *,
+        planned_steps: int = 1,
     ) -> None:
+        """Build networks and optimizers; schedules are stretched over `planned_steps`."""
         self.settings, self.image_size, self.device = settings, image_size, device
         self.precision = resolve(training.precision, device)
         published = recipe(settings)
@@ -47,10 +51,17 @@ class Gan:
         generator, discriminator = build(settings, image_size, seed)
         self.trained = generator.to(device).to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
-        self.generator = copy.deepcopy(self.trained).eval() if settings.ema else self.trained
+        self._averaged = published.burn_in if settings.ema is None else settings.ema > 0
+        self.generator = copy.deepcopy(self.trained).eval() if self._averaged else self.trained
         """The generator to measure and save: the running average, or the trained one itself."""
+        self._burn_in = (
+            BurnIn(self.optimizer, settings.r1, planned_steps, device)
+            if published.burn_in
+            else None
+        )
+        adam = partial(ScheduledAdam, self._burn_in) if self._burn_in else torch.optim.Adam
         self._adam_g, self._adam_d = (
-            torch.optim.Adam(
+            adam(
                 network.parameters(),
                 self.optimizer.learning_rate,
                 (self.optimizer.beta1, self.optimizer.beta2),
@@ -77,6 +88,8 @@ class Gan:
         generated images. On a GPU the batch size must not change, nor may `random` be another
         generator.
         """
+        if self._burn_in:
+            self._burn_in.follow(self.steps)
         self.steps += 1
         update_g = self.steps % self.optimizer.d_steps == 0
         inputs = (real,) if weights is None else (real, weights)
@@ -87,7 +100,7 @@ class Gan:
             if update_g not in self._graphs:
                 self._graphs[update_g] = CudaGraph(self._stream)
             tally = self._graphs[update_g](update, random, *inputs)
-        if update_g and self.settings.ema:
+        if update_g and self._averaged:
             self._update_average()
         return tally
 
@@ -106,6 +119,8 @@ class Gan:
         real, seen = augment(real, kinds, random), augment(fake.detach(), kinds, random)
         with self._autocast():
             on_real, on_fake = self.discriminator(real, seen).float().chunk(2)
+        if self.loss.paired:
+            on_real, on_fake = on_real - on_fake, on_fake - on_real
         losses_real = self.loss.real(on_real)
         if weights is not None:
             losses_real = losses_real * weights
@@ -116,8 +131,11 @@ class Gan:
             shares = torch.rand(count, generator=random, device=self.device)
             penalty = gradient_penalty(self.discriminator, real, seen.float(), shares)
             loss_d = loss_d + self.loss.gradient_penalty * penalty
-        if self.settings.r1:
-            loss_d = loss_d + self.settings.r1 * r1_penalty(self.discriminator, real)
+        if self._burn_in:  # R1 and R2, from one pass
+            penalty = 2 * zero_centred_penalty(self.discriminator, torch.cat((real, seen.float())))
+            loss_d = loss_d + self._burn_in.gamma * penalty
+        elif self.settings.r1:
+            loss_d = loss_d + self.settings.r1 * zero_centred_penalty(self.discriminator, real)
 
         # Update D.
         self._adam_d.zero_grad()
@@ -129,7 +147,11 @@ class Gan:
             self.discriminator.requires_grad_(False)  # saves D's weight gradients
             seen = augment(fake, kinds, random)
             with self._autocast():
-                logits = self.discriminator(seen).float()
+                if self.loss.paired:
+                    other, logits = self.discriminator(real, seen).float().chunk(2)
+                    logits = logits - other
+                else:
+                    logits = self.discriminator(seen).float()
             loss_g = self.loss.generator(logits).mean()
             self._adam_g.zero_grad()
             loss_g.backward()
@@ -144,11 +166,14 @@ class Gan:
     def _update_average(self) -> None:
         """Move the running average towards the trained generator; copy its batch statistics.
 
-        The decay rises from 2/11 to `ema`, as in TensorFlow's ExponentialMovingAverage: otherwise
-        the initial weights, which are noise, would remain in the average for long.
+        A given decay rises from 2/11 to `ema`, as in TensorFlow's ExponentialMovingAverage:
+        otherwise the initial weights, which are noise, would remain in the average for long.
         """
         updates = self.steps // self.optimizer.d_steps
-        decay = min(self.settings.ema, (1 + updates) / (10 + updates))
+        if self._burn_in and not self.settings.ema:
+            decay = self._burn_in.decay**self.optimizer.d_steps
+        else:
+            decay = min(self.settings.ema or 0.0, (1 + updates) / (10 + updates))
         with torch.no_grad():
             pair = [[*network.parameters()] for network in (self.generator, self.trained)]
             get_ema_multi_avg_fn(decay)(*pair, None)
@@ -206,7 +231,7 @@ class Gan:
             "adam_g": self._adam_g,
             "adam_d": self._adam_d,
         }
-        return parts | {"average": self.generator} if self.settings.ema else parts
+        return parts | {"average": self.generator} if self._averaged else parts
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision != torch.float32

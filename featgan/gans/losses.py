@@ -22,6 +22,9 @@ class Loss:
     """D's loss on generated images."""
     generator: Callable[[Tensor], Tensor]
     """G's loss on generated images."""
+    paired: bool = False
+    """Whether a logit is taken relative to that of the other image of a pair, a real and a
+    generated one, before these functions."""
     gradient_penalty: float = 0.0
     """Weight of the function `gradient_penalty` in D's loss."""
 
@@ -46,6 +49,13 @@ LOSSES = {
         generator=torch.neg,
         gradient_penalty=10.0,
     ),
+    # Jolicoeur-Martineau 2019; Huang et al. 2024, equation 2: one term for each pair.
+    "relativistic": Loss(
+        real=lambda logits: softplus(-logits),
+        fake=torch.zeros_like,
+        generator=lambda logits: softplus(-logits),
+        paired=True,
+    ),
 }
 
 Discriminator = Callable[..., Any]
@@ -65,13 +75,13 @@ def gradient_penalty(
     return (norms - 1).square().mean()
 
 
-def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
-    """Return R1 without its weight γ (Mescheder et al. 2018, equation 9).
+def zero_centred_penalty(discriminator: Discriminator, images: Tensor) -> Tensor:
+    """Return R1 without its weight γ (Mescheder et al. 2018, equation 9); of generated images, R2.
 
-    Half the mean squared norm of D's gradient at real images [n, 3, S, S]. With batch norm, an
+    Half the mean squared norm of D's gradient at images [n, 3, S, S]. With batch norm, an
     image's gradient includes its effect on the logits of the others.
     """
-    return _gradients(discriminator, real).square().sum(dim=1).mean() / 2
+    return _gradients(discriminator, images).square().sum(dim=1).mean() / 2
 
 
 def _gradients(discriminator: Discriminator, images: Tensor) -> Tensor:

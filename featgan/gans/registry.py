@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from featgan.errors import UserError
-from featgan.gans import dcgan, resnet
+from featgan.gans import dcgan, r3gan, resnet
 from featgan.gans.settings import GanSettings
 from featgan.seeds import derive, stream
 from featgan.user_code import resolve, user_code_errors
@@ -19,6 +19,7 @@ NETWORKS: dict[str, Networks] = {
     "dcgan": dcgan.dcgan,
     "sngan": resnet.sngan,
     "wgan-gp": resnet.wgan_gp,
+    "r3gan": r3gan.r3gan,
 }
 """The networks of each recipe of `featgan.gans.settings`."""
 

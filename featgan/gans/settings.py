@@ -9,7 +9,7 @@ from featgan.settings import Settings
 from featgan.user_code import choice
 
 Augmentation = Literal["color", "translation", "cutout"]
-LossName = Literal["non-saturating", "hinge", "wasserstein"]
+LossName = Literal["non-saturating", "hinge", "wasserstein", "relativistic"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class Recipe:
 
     loss: LossName
     optimizer: Optimizer
+    burn_in: bool = False
+    """Whether R3GAN's schedules, R2 penalty and running average are part of it."""
 
 
 RECIPES = {
     "dcgan": Recipe("non-saturating", Optimizer(2e-4, 0.5, 0.999, 1)),
     "sngan": Recipe("hinge", Optimizer(2e-4, 0.0, 0.9, 5)),
     "wgan-gp": Recipe("wasserstein", Optimizer(2e-4, 0.0, 0.9, 5)),
+    "r3gan": Recipe("relativistic", Optimizer(2e-4, 0.0, 0.9, 1), burn_in=True),
 }
 
 
@@ -42,20 +45,39 @@ class GanSettings(Settings):
     """The networks, their loss, and methods that stabilise their training."""
 
     network: Annotated[str, choice(RECIPES)] = "dcgan"
-    """`dcgan`, `sngan`, `wgan-gp`, or a user-defined `module:function` (see docs/beyond.md)."""
-    width: int = Field(64, ge=1, le=512)
+    """`dcgan`, `sngan`, `wgan-gp`, `r3gan`, or a user-defined `module:function` (see
+    docs/beyond.md)."""
+    width: int = Field(64, ge=1, le=1536)
     """Channels of the layer next to the image; deeper layers have multiples. As published: 64 for
-    the ResNets, 128 for `dcgan`."""
+    `sngan` and `wgan-gp`, 128 for `dcgan`; for `r3gan` 768, 384 and 96 at 32, 64 and 256 pixels."""
     latent: int = Field(100, ge=1, le=4096)
-    """Length of the noise vector that an image is generated from (the ResNets' papers: 128)."""
+    """Length of the noise vector that an image is generated from (`sngan`'s and `wgan-gp`'s papers:
+    128, `r3gan`'s: 64)."""
     loss: LossName | None = None
-    """`non-saturating`, `hinge`, `wasserstein` (with gradient penalty 10); null: the network's."""
+    """`non-saturating`, `hinge`, `wasserstein` (with gradient penalty 10), `relativistic` (of pairs
+    of a real and a generated image); null: the network's."""
     r1: float = Field(0.0, ge=0)
-    """Weight gamma of the R1 penalty on D's gradient at real images; 0: none."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the generator's running average, which is then scored and saved; 0: none."""
+    """Weight gamma of the R1 penalty on D's gradient at real images; 0: none. `r3gan` needs it, for
+    generated images too; published: 0.05 (CIFAR-10), 2 (FFHQ at 64 pixels), 150 (at 256)."""
+    ema: float | None = Field(None, ge=0, lt=1)
+    """Decay of the generator's running average, which is then scored and saved; 0: none. Null: as
+    published (`r3gan`: a half-life that rises to 2.5% of the run; the others: none)."""
     augment: list[Augmentation] = Field([])
     """DiffAugment's changes to every image that D gets: `color`, `translation`, `cutout`."""
+
+
+def check(gan: GanSettings) -> None:
+    """Raise ValueError if settings of a run do not fit its network."""
+    if gan.network == "r3gan" and not gan.r1:
+        raise ValueError(
+            "gan.r1: `r3gan` needs the weight gamma of its penalties, which depends on the data "
+            "(published: 0.05 for CIFAR-10, 2 and 150 for FFHQ at 64 and 256 pixels)"
+        )
+    if gan.network == "r3gan" and gan.width % 16:
+        raise ValueError(
+            f"gan.width: {gan.width} does not fit the groups of `r3gan`'s convolutions; give a "
+            "multiple of 16"
+        )
 
 
 def recipe(gan: GanSettings) -> Recipe:

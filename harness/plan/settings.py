@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from featgan.features.settings import FeatureSettings, GroupSettings
-from featgan.gans.settings import GanSettings
+from featgan.gans.settings import GanSettings, check
 from featgan.scores.settings import DEVIATIONS, ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
 from featgan.staging.modes import MODES
@@ -97,6 +97,11 @@ class Sections(Settings):
 
 class Method(Sections):
     """The settings of one run: everything that can change its result."""
+
+    @model_validator(mode="after")
+    def _network_has_its_settings(self) -> Self:
+        check(self.gan)
+        return self
 
     @model_validator(mode="after")
     def _whole_evaluations(self) -> Self:

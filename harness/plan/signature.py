@@ -52,4 +52,6 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
             settings["training"][field.name] = None
     if settings["gan"]["loss"] == published.loss:
         settings["gan"]["loss"] = None
+    if settings["gan"]["ema"] == 0 and not published.burn_in:
+        settings["gan"]["ema"] = None
     return settings

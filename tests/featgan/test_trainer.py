@@ -63,6 +63,7 @@ GANS = {
     "ema": {"ema": 0.9},
     "r1": {"r1": 1.0},
     "augment": {"augment": ["color", "translation", "cutout"]},
+    "r3gan": {"network": "r3gan", "width": 16, "r1": 1.0},
     "all": {"network": "sngan", "ema": 0.9, "r1": 1.0, "augment": ["translation"]},
 }
 

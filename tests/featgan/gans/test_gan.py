@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.functional import relu
+from torch.nn.functional import relu, softplus
 
 from featgan.gans.gan import Gan
 from featgan.gans.losses import gradient_penalty
@@ -12,10 +12,10 @@ from featgan.settings import TrainingSettings
 
 @pytest.fixture
 def make_gan(one_thread):
-    def make(seed=0, training=None, **settings):
+    def make(seed=0, training=None, planned_steps=1, **settings):
         settings = GanSettings(**{"width": 2, "latent": 4} | settings)
         training = TrainingSettings(**{"precision": "fp32"} | (training or {}))
-        return Gan(settings, training, 32, seed, torch.device("cpu"))
+        return Gan(settings, training, 32, seed, torch.device("cpu"), planned_steps=planned_steps)
 
     return make
 
@@ -89,12 +89,14 @@ def weights_of(network):
         ("dcgan", Optimizer(2e-4, 0.5, 0.999, 1)),
         ("sngan", Optimizer(2e-4, 0.0, 0.9, 5)),
         ("wgan-gp", Optimizer(2e-4, 0.0, 0.9, 5)),
+        ("r3gan", Optimizer(2e-4, 0.0, 0.9, 1)),
     ],
 )
 def test_what_the_settings_leave_open_is_as_published(make_gan, network, published):
-    assert make_gan(network=network).optimizer == published
+    assert make_gan(network=network, width=16).optimizer == published
     chosen = {"learning_rate": 1e-3, "beta1": 0.0, "beta2": 0.5, "d_steps": 2}
-    assert make_gan(network=network, training=chosen).optimizer == Optimizer(1e-3, 0.0, 0.5, 2)
+    gan = make_gan(network=network, width=16, training=chosen)
+    assert gan.optimizer == Optimizer(1e-3, 0.0, 0.5, 2)
 
 
 def test_the_generator_moves_at_every_d_steps_th_step(make_gan):
@@ -137,6 +139,35 @@ def test_wgan_gp_adds_ten_times_the_gradient_penalty(make_gan):
     assert penalty > 0.01
     tally = gan.step(real_images(), noise())
     assert tally[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_r3gan_compares_pairs_and_penalises_both_gradients(make_gan):
+    options = {"network": "r3gan", "width": 16, "r1": 6.0}
+    gan, reference = make_gan(**options), make_gan(**options)
+    fake = reference.trained(torch.randn((6, 4), generator=noise())).detach()
+    real, fake = real_images().requires_grad_(), fake.requires_grad_()
+    on_real, on_fake = (reference.discriminator(images) for images in (real, fake))
+    slopes = torch.autograd.grad(on_real.sum() + on_fake.sum(), (real, fake))
+    penalties = [slope.square().sum(dim=(1, 2, 3)).mean() for slope in slopes]
+    expected = softplus(on_fake - on_real).mean() + 6.0 / 2 * sum(penalties)
+    tally = gan.step(real_images(), noise())
+    assert min(penalties) > 1e-4
+    assert tally[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert tally[2].item() == pytest.approx((on_real - on_fake).sigmoid().mean().item())
+    on_real, on_fake = (gan.discriminator(images) for images in (real, fake))  # the new D
+    assert tally[1].item() == pytest.approx(softplus(on_real - on_fake).mean().item(), rel=1e-5)
+
+
+def test_r3gans_average_has_a_half_life(make_gan):
+    gan = make_gan(network="r3gan", width=16, r1=1.0, planned_steps=40)
+    gan.step(real_images(), noise())
+    assert torch.equal(weights_of(gan.generator), weights_of(gan.trained))  # a half-life of 0
+    gan.steps = 20
+    before = weights_of(gan.generator)
+    gan.step(real_images(), noise())
+    after = weights_of(gan.trained)  # 2.5% of 40 steps, times 1/2: a half-life of half a step
+    torch.testing.assert_close(weights_of(gan.generator), after + (before - after) / 4)
+    assert make_gan(network="r3gan", width=16, r1=1.0, ema=0.0).generator.training
 
 
 def test_r1_adds_half_gamma_times_the_squared_gradient(make_gan):

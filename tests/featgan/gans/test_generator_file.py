@@ -16,7 +16,7 @@ from featgan.gans.settings import GanSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = GanSettings(width=4, latent=6)
+SMALL = GanSettings(width=16, latent=6)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from featgan.gans.losses import LOSSES, gradient_penalty, r1_penalty
+from featgan.gans.losses import LOSSES, gradient_penalty, zero_centred_penalty
 
 LOGITS = torch.tensor([-2.0, 0.0, 0.5, 3.0])
 
@@ -21,6 +21,12 @@ LOGITS = torch.tensor([-2.0, 0.0, 0.5, 3.0])
         ),
         ("hinge", [3, 1, 0.5, 0], [0, 1, 1.5, 4], [2, 0, -0.5, -3]),
         ("wasserstein", [2, 0, -0.5, -3], [-2, 0, 0.5, 3], [2, 0, -0.5, -3]),
+        (  # of differences of two logits, which have one loss for both
+            "relativistic",
+            [math.log(1 + math.exp(-x)) for x in (-2, 0, 0.5, 3)],
+            [0, 0, 0, 0],
+            [math.log(1 + math.exp(-x)) for x in (-2, 0, 0.5, 3)],
+        ),
     ],
 )
 def test_losses_by_image(name, real, fake, generator):
@@ -35,7 +41,9 @@ def test_the_wasserstein_loss_alone_has_the_gradient_penalty():
         "non-saturating": 0,
         "hinge": 0,
         "wasserstein": 10,
+        "relativistic": 0,
     }
+    assert [name for name, loss in LOSSES.items() if loss.paired] == ["relativistic"]
 
 
 def quadratic(images):
@@ -59,18 +67,20 @@ def test_a_slope_is_the_norm_over_all_pixels():
     image = torch.tensor([3.0, 0.0, 4.0]).view(1, 3, 1, 1)
     penalty = gradient_penalty(quadratic, image, image, torch.zeros(1))
     assert penalty.item() == pytest.approx((5 - 1) ** 2)
-    assert r1_penalty(quadratic, image).item() == pytest.approx(25 / 2)
+    assert zero_centred_penalty(quadratic, image).item() == pytest.approx(25 / 2)
 
 
 def test_r1_is_half_the_mean_squared_slope():
-    assert r1_penalty(quadratic, single(1.0, 3.0)).item() == pytest.approx((1 + 9) / 2 / 2)
+    assert zero_centred_penalty(quadratic, single(1.0, 3.0)).item() == pytest.approx(
+        (1 + 9) / 2 / 2
+    )
 
 
 def test_penalties_reach_the_weights():
     """For D(x) = w x: R1 is w²/2, its derivative w; the gradient penalty's is 2 (|w| - 1)."""
     weight = torch.tensor(3.0, requires_grad=True)
     critic = lambda images: weight * images.flatten()  # noqa: E731
-    r1_penalty(critic, single(1.0, 5.0)).backward()
+    zero_centred_penalty(critic, single(1.0, 5.0)).backward()
     assert weight.grad.item() == pytest.approx(3)
     weight.grad = None
     gradient_penalty(critic, single(0.0), single(1.0), torch.tensor([0.5])).backward()

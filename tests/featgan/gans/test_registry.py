@@ -16,6 +16,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = GanSettings(width=4, latent=6)
 
 
+def small(network):
+    return GanSettings(network=network, width=16 if network == "r3gan" else 4, latent=6)
+
+
 def test_every_recipe_has_networks():
     assert NETWORKS.keys() == RECIPES.keys()
 
@@ -39,7 +43,7 @@ def test_shapes_and_range_at_every_image_size(size):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_initial_state_depends_on_the_seed_alone(network):
     """Buffers too: spectral norm's vectors are drawn."""
-    gan = SMALL.model_copy(update={"network": network})
+    gan = small(network)
     first = build(gan, 32, seed=1)
     torch.manual_seed(123)
     again, other = build(gan, 32, seed=1), build(gan, 32, seed=2)
@@ -54,12 +58,12 @@ def test_building_leaves_the_global_generator_alone(network):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    build(SMALL.model_copy(update={"network": network}), 32, seed=0)
+    build(small(network), 32, seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValidationError, match="'sgnan' is none of dcgan, sngan, wgan-gp"):
+    with pytest.raises(ValidationError, match="'sgnan' is none of dcgan, sngan, wgan-gp, r3gan"):
         GanSettings(network="sgnan")
 
 

@@ -101,6 +101,11 @@ def test_a_pilots_grace_ends_before_its_runs(read):
         ("grid: {groups.j: [1]}", "grid.groups.j: unknown key; did you mean 'groups.k'?"),
         ("grid: {groups.k: [0]}", "grid: groups.k: input should be greater than or equal to 1"),
         ("grid: {training.stage_epochs: [7]}", "training.stage_epochs (7) must be a multiple of"),
+        ("grid: {gan.network: [r3gan]}", "grid: gan.r1: `r3gan` needs the weight gamma of its pen"),
+        (
+            "grid: {gan.network: [r3gan], gan.width: [40], gan.r1: [1.0]}",
+            "grid: gan.width: 40 does not fit the groups of `r3gan`'s convolutions; give a mult",
+        ),
         ("grid: {data: [c]}", "grid.data: there is no data set 'c'"),
         ("grid: {seed: {up_to: 5}}", "grid.seed.up_to: input should be greater than or equal to 6"),
         ("grid: {seed: {upto: 9}}", "grid.seed.up_to: missing"),
