@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from featgan.sample import grid
-from featgan.settings import TrainingSettings
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import dotted
@@ -19,14 +18,6 @@ from harness.storage.store import Store
 
 SUMMARY = ("final_score", "best_score", "epochs_to_peak", "epochs_spent")
 """Fields of the run's record that TensorBoard compares runs by."""
-
-
-NULLABLE = {
-    f"training.{key}"
-    for key, field in TrainingSettings.model_fields.items()
-    if field.default is None
-}
-"""Settings that are a number or null: text throughout, as TensorBoard compares one kind only."""
 
 
 class EventWriter:
@@ -84,10 +75,9 @@ class EventWriter:
         """Add settings and results of a run that has ended, for TensorBoard's tab HPARAMS."""
         cell = {**record.cell, "status": record.status}
         settings = {
-            key: json.dumps(value)
-            if key.removeprefix("cell.") in NULLABLE or not isinstance(value, int | float | str)
-            else value
+            key: value if isinstance(value, int | float | str) else json.dumps(value)
             for key, value in dotted({"cell": cell, **record.settings})
+            if value is not None  # TensorBoard compares values of one kind, and knows missing ones
         }
         numbers = {name: getattr(record, name) for name in SUMMARY}
         numbers |= {"training_seconds": record.seconds.train}

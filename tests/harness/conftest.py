@@ -271,7 +271,7 @@ def sweep_folder(tmp_path: Path) -> Build:
     return lambda **options: write_sweep(tmp_path / "try", **options)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., RunRecord]:
     """Return `run_record`, which makes a run record from scores."""
     return run_record

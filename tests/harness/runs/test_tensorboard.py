@@ -1,17 +1,19 @@
 """TensorBoard curves, read back from the event files."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import uuid
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
 from harness.runs.tensorboard import EventWriter
 from harness.storage.store import Store
@@ -35,7 +37,7 @@ def points(store, tag):
     return [(event.step, event.value) for event in read(store).Scalars(tag)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(make_run):
     cell = {"data": "a", "mode": "descending", "seed": 0}
     return make_run(cell, SCORES, GROUPS, images=[100, 200])
@@ -108,33 +110,48 @@ def test_final_metrics_and_hyperparameters(store, run):
         assert name in start
 
 
-@pytest.mark.parametrize("value", [None, 0.001])
-def test_a_setting_that_is_a_number_or_null_is_always_text(store, run, value):
-    changed = {"settings": {"training": {"learning_rate": value, "batch_size": 16}}}
-    cell = {"data": "digits", "training.learning_rate": value}
-    record = run.model_copy(update={**changed, "cell": cell})
-    events = write(store, record, 0, 4)
-    events.add_summary(record)
-    events.close()
-    start = read(store).PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    found = parse_session_start_info_plugin_data(start).hparams
-    text = "null" if value is None else "0.001"
-    assert found["training.learning_rate"].string_value == text
-    assert found["cell.training.learning_rate"].string_value == text
-    assert found["training.batch_size"].number_value == 16
+@pytest.fixture(scope="module")
+def server(run, tmp_path_factory):
+    """TensorBoard's own server over runs of three learning rates: address and mark."""
+    folder, mark = tmp_path_factory.mktemp("server"), uuid.uuid4().hex
+    for name, rate in {"a": None, "b": 0.001, "c": 0.1}.items():
+        record = run.model_copy(update={"settings": {"training": {"learning_rate": rate}}})
+        events = EventWriter(Store(str(folder)), f"s/runs/{name}", run.score_protocol, 0)
+        events.add_summary(record)
+        events.close()
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", folder, "--port", "0"]
+    process = subprocess.Popen(
+        command, env=os.environ | {MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        lines = iter(process.stderr.readline, b"")
+        yield (
+            next(found[0] for x in lines if (found := re.search(r"http://\S+/", x.decode()))),
+            mark,
+        )
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_axis_of_numbers_and_null_is_filtered_by_tensorboard(server):
+    def names(**chosen):
+        """Ask for runs as the page does."""
+        column = {"hparam": "training.learning_rate", "includeInResult": True, **chosen}
+        statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS"]
+        asked = {"colParams": [column], "allowedStatuses": statuses, "sliceSize": 9}
+        where, data = f"{server[0]}data/plugin/hparams/session_groups", json.dumps(asked).encode()
+        with urlopen(Request(where, data, {"Content-Type": "application/json"})) as answer:
+            groups = json.load(answer)["sessionGroups"]
+        return {group["sessions"][0]["name"].rpartition("/")[2] for group in groups}
+
+    await_(lambda: names() == {"a", "b", "c"}, "TensorBoard has read the files", 60)
+    assert names(filterInterval={"minValue": 0, "maxValue": 0.01}) == {"a", "b"}
+    whole = {"minValue": 0, "maxValue": 1}
+    assert names(filterInterval=whole, excludeMissingValues=True) == {"b", "c"}
 
 
 @pytest.mark.guarantee("Exposure", "On one machine only loopback is listened on")
-def test_tensorboard_by_default_listens_on_loopback_only(tmp_path):
-    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", tmp_path, "--port", "0"]
-    mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        command, env=os.environ | {MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        await_(lambda: listening(marked(mark)), "TensorBoard listens", process=process)
-        addresses = listening(marked(mark))
-    finally:
-        process.kill()
-        process.wait()
-    assert addresses <= LOOPBACK
+def test_tensorboard_by_default_listens_on_loopback_only(server):
+    await_(lambda: listening(marked(server[1])), "TensorBoard listens")
+    assert listening(marked(server[1])) <= LOOPBACK
