@@ -104,7 +104,12 @@ def connect(cpus: int | None = None, notice: Callable[[str], None] = lambda _: N
     where, reason = None, ""
     try:
         if where := address():
-            _join(where)
+            if not _answers(where):
+                raise UserError(
+                    f"the Ray cluster at {where} does not answer: start it again (ray up "
+                    f"cluster.yaml); {LOCAL}"
+                )
+            _init(address=where)
             there, free = ray.cluster_resources(), ray.available_resources()
             amounts = [f"{there.get(k, 0):g} {k}s ({free.get(k, 0):g} free)" for k in RESOURCES]
             notice(f"Ray at {where}: {', '.join(amounts)}; {LOCAL}")
@@ -155,23 +160,19 @@ def what_is_missing(request: Mapping[str, float]) -> str:
     lacking = [name for name, amount in request.items() if free.get(name, 0) < amount]
     if any(there.get(name, 0) < request[name] for name in lacking):
         return "waiting for a node"
-    if not lacking or not (jobs := _other_jobs()):
+    own = ray.get_runtime_context().get_job_id()
+    jobs = [
+        f"{first_line(job['Entrypoint'])} (process {job['DriverPid']} on {job['DriverIPAddress']})"
+        for job in ray._private.state.jobs()
+        if not job["IsDead"] and job["JobID"] != own
+    ]
+    if not (lacking and jobs):
         return ""
     wanted = " and ".join(
         f"{request[name]:g} {name} ({free.get(name, 0):g} of {there[name]:g} free)"
         for name in lacking
     )
     return f"waiting for {wanted}, held by {'; '.join(jobs)}; {LOCAL}"
-
-
-def _other_jobs() -> list[str]:
-    """Return the commands of the other drivers on this Ray, with process and machine."""
-    own = ray.get_runtime_context().get_job_id()
-    return [
-        f"{first_line(job['Entrypoint'])} (process {job['DriverPid']} on {job['DriverIPAddress']})"
-        for job in ray._private.state.jobs()
-        if not job["IsDead"] and job["JobID"] != own
-    ]
 
 
 def gpus_per_run(engine: Engine, asked: float | None) -> float:
@@ -194,12 +195,10 @@ def gpus_per_run(engine: Engine, asked: float | None) -> float:
 
 def nodes_to_join(engine: Engine) -> list[dict[str, float]]:
     """Return the resources of each kind of node that may still join; empty where not known."""
-    if engine.address is None:
-        return []
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return [{}]
     file = BOOTSTRAP.expanduser()
-    if not file.exists():
+    if engine.address is not None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return [{}]
+    if engine.address is None or not file.exists():
         return []
     kinds = yaml.safe_load(file.read_text()).get("available_node_types", {}).values()
     # A kind without resources is that of a fixed list of machines, of which `engine.nodes` joined.
@@ -208,15 +207,6 @@ def nodes_to_join(engine: Engine) -> list[dict[str, float]]:
         for kind in kinds
         if kind.get("max_workers", 0) > (0 if kind.get("resources") else engine.nodes)
     ]
-
-
-def _join(where: str) -> None:
-    if not _answers(where):
-        raise UserError(
-            f"the Ray cluster at {where} does not answer: start it again (ray up cluster.yaml), "
-            "or set RAY_ADDRESS=local to use this machine alone"
-        )
-    _init(address=where)
 
 
 def _start(cpus: int | None) -> None:

@@ -26,6 +26,8 @@ from harness.cluster import machine
 from harness.cluster.connect import LOCAL
 from harness.storage.store import Store
 
+Offers = Sequence[Mapping[str, float]]
+"""The resources of nodes."""
 ANSWER_SECONDS = 60.0
 """How long all nodes together may take to answer."""
 UNFIT_SECONDS = 300.0
@@ -36,7 +38,7 @@ def check_cluster(
     store: Store,
     *,
     files: Sequence[str] = (),
-    joining: Sequence[Mapping[str, float]] = (),
+    joining: Offers = (),
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
 ) -> None:
@@ -158,11 +160,7 @@ def _problems(node: Mapping[str, Any], answer: ray.ObjectRef) -> list[str]:
         ]
 
 
-def _check_request(
-    request: Mapping[str, float],
-    nodes: Sequence[Mapping[str, float]],
-    joining: Sequence[Mapping[str, float]],
-) -> None:
+def _check_request(request: Mapping[str, float], nodes: Offers, joining: Offers) -> None:
     """Raise UserError for a request that no node meets and none that may join: it would wait."""
     request = {name: amount for name, amount in request.items() if amount > 0}
     for offer in [*nodes, *joining]:

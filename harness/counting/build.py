@@ -166,9 +166,8 @@ class DataSetBuilder:
             return
         earlier = load_counts(self.store, self.kind)
         table = _table_of(self.listing.images["location"], blocks.length).take(missing)
-        job = workers.Job(
-            self.store, self.key, self.source, self.features, self.image_size, _maker(self.gpu)
-        )
+        maker = {"device": "GPU" if self.gpu else "CPU"} | _versions()
+        job = workers.Job(self.store, self.key, self.source, self.features, self.image_size, maker)
         connect.await_room({"CPU": 1, "GPU": self.gpu / workers.PER_GPU}, self.progress)
         try:
             # closed, or actors outlive an interruption
@@ -199,9 +198,7 @@ class DataSetBuilder:
         kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
         table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
-        versions = _maker(self.gpu)
-        del versions["device"]
-        made = {"weights": self.features.weights, "versions": versions, "made_with": blocks.makers}
+        made = {"weights": self.features.weights, "versions": _versions()}
         data_set = DataSet(
             name=self.name,
             key=key,
@@ -211,7 +208,7 @@ class DataSetBuilder:
             duplicates=len(duplicates),
             classes=tuple(sorted(images["label"].iloc[kept].dropna().unique())),
             matched=self.listing.matched,
-            protocol=self.kind | made,
+            protocol=self.kind | made | {"made_with": blocks.makers},
             table_sha256=hashlib.sha256(table).hexdigest(),
             rejected_sha256=hashlib.sha256(rejections).hexdigest(),
             unreadable=blocks.unreadable,
@@ -238,11 +235,10 @@ def _table_of(locations: pd.Series, length: int) -> pa.Table:
     return pa.table({"block": np.arange(len(starts)), "locations": lists})
 
 
-def _maker(gpu: bool) -> dict[str, str]:
-    """Return what may move a count by one or two: the kind of processor, and the libraries."""
+def _versions() -> dict[str, str]:
+    """Return the versions of the libraries that may move a count by one or two."""
     packages = ("torch", "torchvision", "pillow", "numpy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    return {"device": "GPU" if gpu else "CPU"} | versions
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -197,15 +197,10 @@ def count(
 
 
 def _room(asked: int | None, gpu: bool) -> tuple[int, int, float]:
-    """Return how many actors are wanted, how many fit now, and each one's share of a GPU.
+    """Return how many actors are wanted, how many fit now, and each one's share of a GPU or core.
 
     By default two a GPU, or one a core; for two actors Ray would put two halves on one GPU.
     """
-    there = ray.cluster_resources()
-    if not gpu:
-        cores = max(1, int(there.get("CPU", 1)))
-        return asked or cores, cores, 0.0
-    gpus = max(1, int(there.get("GPU", 1)))
-    if asked is not None and asked <= gpus:
-        return asked, gpus, 1.0
-    return asked or PER_GPU * gpus, PER_GPU * gpus, 1 / PER_GPU
+    there = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
+    each = PER_GPU if gpu and (asked is None or asked > there) else 1
+    return asked or each * there, each * there, 1 / each

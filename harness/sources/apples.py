@@ -5,14 +5,13 @@ enough for a small GAN to learn in seconds. A picture is a function of (seed, in
 """
 
 import colorsys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 
-@dataclass(frozen=True)
-class Variety:
+class Variety(NamedTuple):
     """The look of an apple; hues are turns of the colour circle."""
 
     hue: float

@@ -72,19 +72,17 @@ def _read_attributes(path: str) -> "pd.DataFrame":
     files = [f"{path}{place}/{ATTRIBUTES}{end}" for place in inner for end in (".txt", ".csv")]
     system, _ = connect(path)
     try:
-        file = next(filter(system.exists, files), None)
-        if file is None:
-            held = ", ".join(sorted(os.path.basename(name) for name in system.ls(path, False))[:9])
-            raise UserError(
-                f"data: {path} holds no {ATTRIBUTES}.txt or .csv, nor do its folders Anno and "
-                f"celeba; it holds {held or 'nothing'}"
-            )
-        data = read(file.encode())
-    except UserError:
-        raise
+        file = next(filter(system.exists, files), "")
+        data = read(file.encode()) if file else b""
+        held = ", ".join(sorted(os.path.basename(name) for name in system.ls(path, False))[:9])
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {path} cannot be read: {first_line(error)}") from error
+    if not file:
+        raise UserError(
+            f"data: {path} holds no {ATTRIBUTES}.txt or .csv, nor do its folders Anno and celeba; "
+            f"it holds {held or 'nothing'}"
+        )
     try:
         text = data.decode("utf-8-sig")
         if text.lstrip().startswith("<"):  # one line with a comma would pass as an empty table

@@ -83,15 +83,19 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
     prefixes, empty = _prefixes(paths), set(range(len(paths)))
     synsets = [synset_names(path) if label else {} for path in paths]
     labels, inner = set[str | None](), set[bytes]()
-    for number, file in chain(_find_local(paths, skipped), _find_remote(paths, skipped)):
+    remote = (_find_remote(i, path, skipped) for i, path in enumerate(paths) if "://" in path)
+    places = set[bytes]()  # one folder of a bucket may lie in another
+    for number, file in chain(_find_local(paths, skipped), *remote):
         empty.discard(number)
-        if file is not None:
+        if file is not None and file[1] not in places:
             relative, location, stamp, problem = file
             folder = os.path.dirname(relative) or os.fsencode(paths[number].rstrip("/"))
             name = readable(os.path.basename(folder)) if label else None
             name = synsets[number].get(name, name)
             labels.add(name)
             inner.add(os.path.dirname(relative))
+            if "://" in paths[number]:
+                places.add(location)
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
@@ -263,17 +267,7 @@ def oversize(size: int) -> str | None:
     return f"over {MOST_BYTES >> 20} MiB" if size > MOST_BYTES else None
 
 
-def _find_remote(paths: list[str], skipped: Counter[str]) -> Iterator[tuple[int, _File | None]]:
-    """List the folders of buckets, as `_find_local` does."""
-    places = set[bytes]()  # one folder may lie in another
-    for number, path in enumerate(paths):
-        if "://" in path:
-            for file in _list_remote(path, skipped):
-                yield number, None if file[1] in places else file
-                places.add(file[1])
-
-
-def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
+def _find_remote(number: int, uri: str, skipped: Counter[str]) -> Iterator[tuple[int, _File]]:
     """List a folder of a bucket; any change of what the storage knows of a file is a new stamp."""
     scheme = uri.partition("://")[0]
     system, top = connect(uri)
@@ -284,20 +278,19 @@ def _list_remote(uri: str, skipped: Counter[str]) -> Iterator[_File]:
             raise FileNotFoundError("there is no such folder")
         kinds = {path: kind_of(path.lstrip("/")[length:]) for path in files}
         unknown = [path for path, (_, is_image) in kinds.items() if is_image is None]
-        heads = dict(
-            zip(unknown, system.cat_ranges(unknown, 0, 32, on_error="return"), strict=True)
-        )
+        found = system.cat_ranges(unknown, 0, 32, on_error="return")
     # a bucket's client has errors of its own
     except Exception as error:
         raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error
+    heads = dict(zip(unknown, found, strict=True))
     for path, info in files.items():
         kind, is_image = kinds[path]
         head = heads.get(path)
         if is_image or (isinstance(head, bytes) and MAGIC.match(head)):
             place = path.lstrip("/")
-            stamp = remote_stamp(info)
             problem = oversize(info.get("size") or 0)
-            yield place[length:].encode(), f"{scheme}://{place}".encode(), stamp, problem
+            location = f"{scheme}://{place}".encode()
+            yield number, (place[length:].encode(), location, remote_stamp(info), problem)
         else:
             skipped[kind] += 1
 

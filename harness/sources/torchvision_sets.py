@@ -13,19 +13,9 @@ from pydantic import Field
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
+from harness.sources import folder as folders
 from harness.sources.base import Found, LimitedSource, Place, Read, Row
 from harness.sources.builtin import encoded
-from harness.sources.folder import (
-    absolute,
-    check_folder,
-    find_images,
-    is_hidden,
-    local,
-    readable,
-    state_of,
-    synset_names,
-)
-from harness.sources.folder import read as read_file
 
 SPLITS = {"train", "val", "valid", "validation", "test"}
 """Folders that hold folders of classes."""
@@ -46,11 +36,11 @@ class TorchvisionSource(LimitedSource):
 
     def find(self, image_size: int) -> Found:
         """Find all images; UserError if the set is unknown, missing or not one of images."""
-        folder, skipped = absolute(self.path), Counter[str]()
+        folder, skipped = folders.absolute(self.path), Counter[str]()
         if self.set == "ImageFolder":
             return Found(self.draw(_class_folders(folder, skipped)), skipped=skipped)
         if os.path.exists(folder) or not self.download:
-            check_folder(folder)
+            folders.check_folder(folder)
         from torchvision import datasets  # takes seconds, and only this source needs it
 
         if self.set not in datasets.__all__:
@@ -78,21 +68,21 @@ class TorchvisionSource(LimitedSource):
 
     def files(self) -> list[str]:
         """Return the folder, unless a download may still have to make it."""
-        return [] if self.download else local(self.path)
+        return [] if self.download else folders.local(self.path)
 
 
 def read(location: bytes) -> bytes:
     """Return the bytes of a file, or the pixels of the image at `index set`."""
     if location.startswith(b"/"):
-        return read_file(location)
+        return folders.read(location)
     index, _, key = location.decode().partition(" ")
     return encoded(_open(key)[int(index)][0])
 
 
 def _class_folders(folder: str, skipped: Counter[str]) -> Iterator[Row]:
     """Yield the images of an ImageFolder: its upper folders are the classes."""
-    names, found = synset_names(folder), set[str]()
-    for row in find_images([folder], label=False, skipped=skipped):
+    names, found = folders.synset_names(folder), set[str]()
+    for row in folders.find_images([folder], label=False, skipped=skipped):
         label, inside, _ = row.image_id.partition("/")
         if inside:
             found.add(label)
@@ -122,11 +112,11 @@ def _rows(
         row = Row(f"{index:07d}", f"{index:07d} {key}".encode(), label, stamp)
         if files:
             place = os.fsencode(files[index])
-            image_id = readable(os.path.relpath(place, os.fsencode(folder)))
-            if is_hidden(image_id):
+            image_id = folders.readable(os.path.relpath(place, os.fsencode(folder)))
+            if folders.is_hidden(image_id):
                 skipped["hidden"] += 1
                 continue
-            row = Row(image_id, place, label, *state_of(place))
+            row = Row(image_id, place, label, *folders.state_of(place))
         yield row
 
 
@@ -143,10 +133,9 @@ def _files(data: Any) -> list[Any]:
 
 def _labels(data: Any) -> list[int]:
     """Return the class numbers, without opening every image if the set knows them."""
-    for attribute in ("targets", "labels", "_labels", "y"):
-        if (labels := getattr(data, attribute, None)) is not None:
-            break
-    else:
+    attributes = (getattr(data, name, None) for name in ("targets", "labels", "_labels", "y"))
+    labels = next((found for found in attributes if found is not None), None)
+    if labels is None:
         pairs = getattr(data, "_samples", None) or (data[index] for index in range(len(data)))
         labels = [label for _, label in pairs]
     # QMNIST has several numbers for an image, first its class
@@ -156,7 +145,7 @@ def _labels(data: Any) -> list[int]:
 def _state(folder: str) -> str:
     """Return a hash of names, sizes and times of all files below a folder."""
     places = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
-    return short_hash(sorted((place, *state_of(os.fsencode(place))) for place in places))
+    return short_hash(sorted((place, *folders.state_of(os.fsencode(place))) for place in places))
 
 
 @lru_cache(maxsize=2)

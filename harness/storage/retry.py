@@ -43,10 +43,8 @@ def retry_while_unreachable(operation: Operation) -> Operation:
 
 def is_outage(error: BaseException) -> bool:
     """Return whether an error of a mount or of a bucket's client means an unreachable storage."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
     if isinstance(error, OSError):
-        return error.errno in UNREACHABLE
+        return isinstance(error, ConnectionError | TimeoutError) or error.errno in UNREACHABLE
     kind = type(error)
     foreign = kind.__module__.startswith(("botocore.", "aiohttp.", "urllib3."))
     return foreign and any(word in kind.__name__.lower() for word in INTERRUPTED)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
@@ -36,8 +36,18 @@ class Store:
         self.is_local = not separator or kind in ("file", "local")
         if self.is_local:
             root = os.path.abspath(os.path.expanduser(root.partition("://")[2] or root))
-        self.root = root.rstrip("/") or "/"
-        self._fs, self._base = _connect(self.root)
+        self.root = root = root.rstrip("/") or "/"
+        import fsspec  # here, so that --help and a refused file do not wait for it
+
+        if root.endswith(":") and "/" not in root:
+            raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
+        try:
+            # Listings must show what other hosts wrote a moment ago.
+            self._fs, self._base = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        except (ImportError, ValueError) as error:  # a package is missing, or nothing has this name
+            raise UserError(
+                f"results: {root}: {first_line(error)}; use a path, s3:// or gs://"
+            ) from error
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.root,)
@@ -176,21 +186,6 @@ class Store:
 
     def _path(self, key: str) -> str:
         return f"{self._base.rstrip('/')}/{_check_key(key)}"
-
-
-def _connect(root: str) -> tuple[Any, str]:
-    """Return the file system of a root and the root's path in it."""
-    import fsspec  # here, so that --help and a refused file do not wait for it
-
-    if root.endswith(":") and "/" not in root:
-        raise UserError(f"results: {root}// names no bucket; write {root}//bucket/folder")
-    try:
-        # Listings must show what other hosts wrote a moment ago.
-        return fsspec.core.url_to_fs(root, use_listings_cache=False)
-    except (ImportError, ValueError) as error:  # a package is missing, or nothing has this name
-        raise UserError(
-            f"results: {root}: {first_line(error)}; use a path, s3:// or gs://"
-        ) from error
 
 
 def _check_key(key: str) -> str:

@@ -135,17 +135,17 @@ def test_the_protocol_names_every_maker_of_counts(
     photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(str(tmp_path / "store"))
-    versions = build._maker(gpu=False)
-    monkeypatch.setattr(build, "_maker", lambda gpu: versions | {"torch": "1.0"})
+    versions = build._versions()
+    monkeypatch.setattr(build, "_versions", lambda: versions | {"torch": "1.0"})
     run(photos, store)
-    monkeypatch.setattr(build, "_maker", lambda gpu: versions | {"device": "GPU"})
+    monkeypatch.setattr(build, "_versions", lambda: versions)
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
     protocol = read_data_set(store, run(photos, store).key).protocol
 
     assert protocol["versions"]["torch"] == version("torch")
     assert [(made["device"], made["torch"]) for made in protocol["made_with"]] == [
         ("CPU", "1.0"),
-        ("GPU", version("torch")),
+        ("CPU", version("torch")),
     ]
 
 

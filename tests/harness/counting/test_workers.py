@@ -55,8 +55,8 @@ def decoded(job: Job, locations: list[bytes]) -> Block:
 @pytest.mark.parametrize(
     ("asked", "gpu", "expected"),
     [
-        (None, False, (4, 4, 0.0)),
-        (9, False, (9, 4, 0.0)),
+        (None, False, (4, 4, 1.0)),
+        (9, False, (9, 4, 1.0)),
         (None, True, (6, 6, 0.5)),
         (2, True, (2, 3, 1.0)),  # halves would share a GPU and leave two idle
         (3, True, (3, 3, 1.0)),
