@@ -38,6 +38,9 @@ WAIT_SECONDS = 30.0
 RESOURCES = ("CPU", "GPU")
 LOCAL = "RAY_ADDRESS=local keeps to this machine"
 
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is done, the number done and that of all; without the latter, with a line."""
+
 _session = ExitStack()
 """Removes the files of the instance that this process started."""
 
@@ -138,9 +141,7 @@ def shutdown() -> None:
     _session.close()
 
 
-def await_room(
-    request: Mapping[str, float], progress: Callable[[str, int, int | None], None]
-) -> None:
+def await_room(request: Mapping[str, float], progress: Progress) -> None:
     """Wait until there is room for a request, or only this job's own work is in its way.
 
     `progress` gets a line every half minute.

@@ -6,8 +6,6 @@ for any data set, is not counted again.
 
 import csv
 import hashlib
-import importlib.metadata
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -23,7 +21,8 @@ from featgan.features import network
 from featgan.features.counter import count_type
 from featgan.features.settings import NAMED_WEIGHTS, FeatureSettings
 from featgan.images.decode import DECODING, FORMATS, RESIZE
-from harness.cluster import connect
+from harness.cluster import connect, machine
+from harness.cluster.connect import Progress
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
 from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
@@ -33,9 +32,6 @@ from harness.sources.base import describe
 from harness.sources.listing import Listing
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with the data set, images done and images in all."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,9 @@ class DataSetBuilder:
         blocks = Blocks(self.store, self.key, total, block_length(total, side))
         so_far = f"{self.key}/rejected-so-far.csv"
         self._count(blocks)
-        rejected = self._rejected(blocks)
+        ids = self.listing.images["image_id"]
+        reasons = self.listing.problems | {ids[row]: why for row, why in blocks.problems.items()}
+        rejected = pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
         if self._are_too_many(len(rejected)):
             self.store.put(so_far, _csv(rejected))
         looked_at = blocks.counted + len(self.listing.problems)
@@ -166,7 +164,7 @@ class DataSetBuilder:
             return
         earlier = load_counts(self.store, self.kind)
         table = _table_of(self.listing.images["location"], blocks.length).take(missing)
-        maker = {"device": "GPU" if self.gpu else "CPU"} | _versions()
+        maker = {"device": "GPU" if self.gpu else "CPU"} | machine.versions()
         job = workers.Job(self.store, self.key, self.source, self.features, self.image_size, maker)
         connect.await_room({"CPU": 1, "GPU": self.gpu / workers.PER_GPU}, self.progress)
         try:
@@ -184,12 +182,6 @@ class DataSetBuilder:
                 counts = earlier.merged(blocks.sha256[good], blocks.counts[good], blocks.makers)
                 save_counts(self.store, self.kind, counts)
 
-    def _rejected(self, blocks: Blocks) -> pd.DataFrame:
-        """Return the images without a count: image_id, reason; sorted by image_id."""
-        ids = self.listing.images["image_id"]
-        reasons = self.listing.problems | {ids[row]: why for row, why in blocks.problems.items()}
-        return pd.DataFrame(sorted(reasons.items()), columns=["image_id", "reason"])
-
     def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
         """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
         store, key, images = self.store, self.key, self.listing.images
@@ -198,7 +190,7 @@ class DataSetBuilder:
         kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
         table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
-        made = {"weights": self.features.weights, "versions": _versions()}
+        made = {"weights": self.features.weights, "versions": machine.versions()}
         data_set = DataSet(
             name=self.name,
             key=key,
@@ -233,12 +225,6 @@ def _table_of(locations: pd.Series, length: int) -> pa.Table:
     offsets = pa.array([*starts, len(locations)], pa.int64())
     lists = pa.LargeListArray.from_arrays(offsets, pa.array(locations))
     return pa.table({"block": np.arange(len(starts)), "locations": lists})
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the libraries that may move a count by one or two."""
-    packages = ("torch", "torchvision", "pillow", "numpy")
-    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -23,7 +23,7 @@ from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettin
 from featgan.images.decode import resized
 from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.cluster import connect
-from harness.counting.build import Progress
+from harness.cluster.connect import Progress
 from harness.counting.workers import counter, shared_weights
 from harness.records.data_set import DataSet, load_table, open_pack
 from harness.records.image_values import dump_values

@@ -18,7 +18,8 @@ from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
 from harness.cluster import connect
-from harness.counting.build import DataSetBuilder, Progress
+from harness.cluster.connect import Progress
+from harness.counting.build import DataSetBuilder
 from harness.plan.grid import Cell, expand
 from harness.plan.run import Run
 from harness.plan.settings import Sweep

@@ -23,7 +23,7 @@ from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.user_code import source_digest
 from harness.cluster import connect, machine
-from harness.counting.build import Progress
+from harness.cluster.connect import Progress
 from harness.preparation.classifier import unseen
 from harness.records.data_set import DataSet, load_table, open_pack
 from harness.records.sweep_records import CountStatistics, RealRecord

@@ -17,6 +17,7 @@ from PIL import Image
 
 from featgan.errors import UserError
 from featgan.features.settings import FeatureSettings
+from harness.cluster import machine
 from harness.counting import build, workers
 from harness.records.data_set import (
     DataSet,
@@ -135,10 +136,10 @@ def test_the_protocol_names_every_maker_of_counts(
     photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(str(tmp_path / "store"))
-    versions = build._versions()
-    monkeypatch.setattr(build, "_versions", lambda: versions | {"torch": "1.0"})
+    versions = machine.versions()
+    monkeypatch.setattr(machine, "versions", lambda: versions | {"torch": "1.0"})
     run(photos, store)
-    monkeypatch.setattr(build, "_versions", lambda: versions)
+    monkeypatch.setattr(machine, "versions", lambda: versions)
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
     protocol = read_data_set(store, run(photos, store).key).protocol
 
