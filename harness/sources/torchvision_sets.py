@@ -58,8 +58,8 @@ class TorchvisionSource(LimitedSource):
             labels = _labels(data)
         # each class reports missing files and unknown arguments in its own way
         except Exception as error:
-            what = f"data: torchvision's {self.set} in {folder}"
-            raise UserError(f"{what}: {first_line(error)}") from error
+            why = first_line(error).replace("download=True", "download: true")
+            raise UserError(f"data: torchvision's {self.set} in {folder}: {why}") from error
         return Found(self.draw(_rows(data, labels, folder, key, skipped)), skipped=skipped)
 
     def reader(self) -> Read:

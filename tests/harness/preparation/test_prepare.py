@@ -21,6 +21,7 @@ from packed import put_counted
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
+from harness.cluster import connect
 from harness.plan.settings import Sweep
 from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
@@ -71,8 +72,10 @@ def sweep(**more: Any) -> Sweep:
 
 
 def test_every_grouping_has_a_file_and_only_this_grids_remain(
-    store: Store, images: np.ndarray
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits = list[Any]()
+    monkeypatch.setattr(connect, "await_room", lambda request, _: waits.append(request))
     store.put("s/groups/a-kmeans-k9.json", b"of settings since changed")
     store.put("s/groups/a-kmeans-k9/events", b"")
     grid = {
@@ -100,6 +103,9 @@ def test_every_grouping_has_a_file_and_only_this_grids_remain(
     (real,) = outcome.real
     assert (real.name, real.images) == ("a", 6)  # held out
     assert 1 <= real.score <= 2  # of two classes
+    # each task waits for room: the classifier, the real images, the values to group by
+    one = {"CPU": 1}
+    assert sorted(waits, key=len) == [one, one, one | {"GPU": 0}]
 
 
 def test_each_way_of_scoring_measures_real_images(store: Store) -> None:

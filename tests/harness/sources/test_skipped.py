@@ -127,5 +127,12 @@ def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
     says = r"no images in \S*; skipped: 2 \.zip, 1 hidden \(unpack archives, or write"
     with pytest.raises(UserError, match=says):
         Listing.of(source("folder", path=str(tmp_path)).find(32))
+
+
+@pytest.mark.parametrize("kind", ["folder", "celeba", "ImageFolder", "CIFAR10"])
+def test_a_zip_file_in_place_of_a_folder_is_named(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, {"apples.zip": b"PK"})
+    settings = {"set": kind} if kind[0].isupper() else {}
+    found = source("torchvision" if settings else kind, path=f"{tmp_path}/apples.zip", **settings)
     with pytest.raises(UserError, match=r"no folder \S*/apples\.zip but a file; unpack it"):
-        Listing.of(source("folder", path=str(tmp_path / "apples.zip")).find(32))
+        Listing.of(found.find(32))

@@ -151,7 +151,7 @@ def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         ("CIFAR11", "did you mean CIFAR10"),
         ("cifar10", "did you mean CIFAR10"),
         ("fashion_mnist", "did you mean FashionMNIST"),
-        ("CIFAR10", "torchvision's CIFAR10 in .*not found"),
+        ("CIFAR10", "torchvision's CIFAR10 in .*not found.*download: true"),
         ("VOCDetection", "VOCDetection"),
     ):
         with pytest.raises(UserError, match=says):
