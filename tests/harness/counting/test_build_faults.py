@@ -213,9 +213,12 @@ def test_a_data_set_that_another_sweep_counts_is_waited_for(
         store.put(f"{data.key}/dataset.json", record)
         first.__exit__(None, None, None)
 
-    # longer than the patience with a driver without a heartbeat
-    threading.Timer(1.0, finish).start()
-    assert counted(photos, store, progress=lambda text, *_: said.append(text)) == (data, content)
+    def say(text: str, *_: object) -> None:
+        said.append(text)
+        if len(said) == 1:  # longer than the patience with a driver without a heartbeat
+            threading.Timer(1.0, finish).start()
+
+    assert counted(photos, store, progress=say) == (data, content)
     assert here.read == []
     assert "waiting up to 0 s for its heartbeat, and for its end" in said[0]
 
