@@ -40,7 +40,7 @@ class Batches:
 
     images: Images
     groups: np.ndarray
-    """The group number of each image: [len(images)]."""
+    """The group number of each image: [len(images)]; 0: in no group, so not trained on."""
     training: TrainingSettings
     seed: int
     device: torch.device
@@ -49,6 +49,8 @@ class Batches:
         if len(self.groups) != len(self.images):
             raise ValueError(f"{len(self.groups)} group numbers for {len(self.images)} images")
         self._resident = self._load()
+        self.seen = torch.zeros(len(self.groups), dtype=torch.bool)
+        """Images that any epoch has had so far."""
 
     def rows(self, stage: Stage) -> Tensor:
         """Return the rows of the images in the stage's groups."""
@@ -61,15 +63,20 @@ class Batches:
         )
 
     def epoch(
-        self, stage: Stage, epoch: int, chances: Tensor | None = None
+        self,
+        stage: Stage,
+        epoch: int,
+        chances: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of one epoch: images [batch, 3, S, S] in [-1, 1], and their rows.
 
         Images are channels last. A full pass has every image at least once: if the batch size
         does not divide their number, the last batch is filled from the start of the pass. With
         `chances` [len(images)] images are drawn with replacement, in proportion to their chance.
+        `rows` replace those of the stage.
         """
-        rows, batch_size = self.rows(stage), self.training.batch_size
+        rows, batch_size = self.rows(stage) if rows is None else rows, self.training.batch_size
         if len(rows) == 0:
             raise ValueError(f"no image in groups {stage.groups}")
         steps = self.steps(stage)
@@ -80,6 +87,7 @@ class Batches:
         else:
             picks = torch.multinomial(chances[rows], count, replacement=True, generator=random)
         picks = rows[picks].view(steps, batch_size)
+        self.seen[picks] = True
         picks_on_device = on_device(picks, self.device)
         if self.training.horizontal_flip:
             random = stream(self.seed, "flip", stage.number, epoch)

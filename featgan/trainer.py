@@ -27,7 +27,7 @@ from featgan.scores.score import Score
 from featgan.scores.settings import lower_is_better
 from featgan.seeds import derive, stream
 from featgan.settings import TrainingSettings
-from featgan.staging.pacing import image_weights, ranks
+from featgan.staging.pacing import growth_order, image_count, image_weights, ranks
 from featgan.staging.progress import Evaluation, Progress, StageRecord
 from featgan.staging.settings import SCORE, PacingSettings, StageSettings
 from featgan.staging.stages import Stage
@@ -43,9 +43,10 @@ class StagedTrainer:
     """Staged training of one GAN (paper, section 4).
 
     `stages` say which groups train when (`featgan.staging.stages.plan`). `groups` [len(images)]
-    holds the group number of every image, `image_values` [len(images)] the values by which pacing
-    orders them; the default is `groups`. Iterate over `run()` for one evaluation at a time; at
-    each of them `state()` is a complete checkpoint. Sets flags of the process.
+    holds the group number of every image, 0 for those left out, `image_values` [len(images)] the
+    values by which pacing orders them; the default is `groups`. Iterate over `run()` for one
+    evaluation at a time; at each of them `state()` is a complete checkpoint. Sets flags of the
+    process.
     """
 
     def __init__(
@@ -80,7 +81,11 @@ class StagedTrainer:
 
         Before the stage has a peak, also the peak of the previous stage."""
         self._pacing = pacing or PacingSettings()
-        self._ranks = ranks(groups if image_values is None else image_values)
+        kept = np.flatnonzero(groups)
+        values = (groups if image_values is None else image_values)[kept]
+        self._ranks = np.zeros(len(groups))
+        self._ranks[kept] = ranks(values)
+        self._growth = torch.from_numpy(kept[growth_order(values, self._pacing, seed)])
         self._random = torch.Generator(device)
         """Source of all random numbers of the training; seeded again for each epoch."""
         self._tally = torch.zeros(4, device=device)
@@ -134,7 +139,9 @@ class StagedTrainer:
         self._random.manual_seed(derive(self.seed, "noise", stage.number, epoch))
         # Built-in networks draw from `_random` only; user-defined networks may use dropout.
         torch.manual_seed(derive(self.seed, "networks", stage.number, epoch))
-        chances = weights = None
+        chances = weights = rows = None
+        if self._pacing.grow != "none":
+            rows = self._growth[: image_count(len(self._growth), self.progress.share, self._pacing)]
         if self._pacing.by != "none":
             share = self.progress.share
             paced = torch.from_numpy(image_weights(self._ranks, share, self._pacing))
@@ -144,8 +151,8 @@ class StagedTrainer:
             else:  # 1 on average over the images of the stage
                 mean = paced[self.batches.rows(stage)].mean()
                 weights = on_device((paced / mean).float(), self.device)
-        for real, rows in self.batches.epoch(stage, epoch, chances):
-            batch_weights = None if weights is None else weights[rows]
+        for real, batch in self.batches.epoch(stage, epoch, chances, rows):
+            batch_weights = None if weights is None else weights[batch]
             self._tally += self.gan.step(real, self._random, batch_weights)
 
     def evaluate(self) -> Evaluation:
@@ -179,6 +186,7 @@ class StagedTrainer:
             loss_g=loss_g,
             d_real=d_real,
             d_fake=d_fake,
+            images_seen=int(self.batches.seen.sum()),
             images_per_second=steps * self.training.batch_size / max(train_seconds, 1e-9),
         )
         self.seconds["score"] += time.perf_counter() - started
@@ -215,6 +223,7 @@ class StagedTrainer:
             "models": dict(self._models),
             "progress": self.progress.state(),
             "steps": self.gan.steps,
+            "seen": self.batches.seen.clone(),
             "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
             "seconds": dict(self.seconds),
             "diverged": self.diverged,
@@ -227,6 +236,7 @@ class StagedTrainer:
         self._models = dict(state["models"])
         self.progress.restore(state["progress"])
         self.gan.steps = state["steps"]
+        self.batches.seen = state["seen"].clone()
         self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
         self.seconds = dict(state["seconds"])
         self.diverged = state["diverged"]

@@ -60,3 +60,16 @@ PIXEL_VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     value.__name__: value for value in (jpeg_size, entropy, edge_density)
 }
 """Functions by their names in `groups.by`."""
+
+
+def highest(values: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Return, bool [n], the `share` of the images of each label with the highest values.
+
+    Of equal values the first; of each label at least one image. `labels` are numbers [n].
+    """
+    kept = np.zeros(len(values), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        order = np.argsort(-values[rows], kind="stable")
+        kept[rows[order[: max(1, round(share * len(rows)))]]] = True
+    return kept

@@ -1,7 +1,7 @@
 """Settings of the feature counts and of the groups, and the names they accept; needs no torch."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,10 +25,19 @@ IMAGE_VALUES = {
     "entropy": "entropy of the grey levels (bits)",
     "edge_density": "edge density (share of the pixels)",
     "centrality": "distance to the mean of the network's features",
+    "gaussian": "log-likelihood of the network's features under a Gaussian",
+    "ppca": "log-likelihood of the network's features under probabilistic PCA",
+    "neighbour": "closeness of the fifth neighbour by the network's features",
+    "cluster": "place in a cluster of the network's features, from 0 down",
+    "core_set": "place in the core-set of the network's features, from 0 down",
     "random": "random number",
     "table": "column of a table",
 }
-"""Built-in values of `groups.by`, and a label for each."""
+"""Built-in values of `groups.by` and `select.by`, and a label for each."""
+OF_FEATURES = ("centrality", "gaussian", "ppca", "neighbour", "cluster", "core_set")
+"""Those of an image among the others, in the space of a network's features."""
+NONE = "none"
+"""The value of `select.by` that trains on every image."""
 
 
 class FeatureSettings(Settings):
@@ -86,18 +95,36 @@ class FeatureSettings(Settings):
         return "VGG16 fc1" if paper else f"{self.network} {self.layer}"
 
 
-class GroupSettings(Settings):
-    """The order of the images, and how it is cut into groups."""
+class ValueSettings(Settings):
+    """The image value that a section of the sweep file names."""
 
-    by: Annotated[str, choice(IMAGE_VALUES)] = "feature_count"
-    """The value of an image: `feature_count` (the paper's), `jpeg_size`, `entropy`, `edge_density`,
-    `centrality`, `random`, `table`, or a user-defined function as `module:function`."""
+    section: ClassVar[str]
+    """Name of the section, for errors."""
+    by: str
     seed: int = Field(default=0, ge=0)
-    """For `by: random`: seed of the values."""
+    """For `random`, `cluster` and `core_set`: seed of the values."""
+    clusters: int = Field(default=10, ge=1)
+    """For `cluster`: number of clusters, within each label."""
     table: str | None = None
     """For `by: table`: a CSV or Parquet file with a row for each image, found by `image_id`."""
     column: str | None = None
     """For `by: table`: the column that holds the values."""
+
+    @model_validator(mode="after")
+    def _table_and_column(self) -> Self:
+        if self.by == "table" and not (self.table and self.column):
+            raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
+        return self
+
+
+class GroupSettings(ValueSettings):
+    """The order of the images, and how it is cut into groups."""
+
+    section = "groups"
+    by: Annotated[str, choice(IMAGE_VALUES)] = "feature_count"
+    """The value of an image: `feature_count` (the paper's), `jpeg_size`, `entropy`, `edge_density`,
+    `centrality`, `gaussian`, `ppca`, `neighbour`, `cluster`, `core_set`, `random`, `table`, or a
+    user-defined function as `module:function`."""
     method: Annotated[str, choice(GROUPINGS)] = "kmeans"
     """`kmeans` (the paper's), `quantile` (sizes as equal as ties allow), `balanced` (k-means
     with sizes bounded by `tolerance`), or a user-defined function as `module:function`."""
@@ -106,8 +133,24 @@ class GroupSettings(Settings):
     tolerance: float = Field(default=0.1, ge=0, lt=1)
     """For `balanced`: largest difference of a group's size from images / k, as a share of it."""
 
-    @model_validator(mode="after")
-    def _table_and_column(self) -> Self:
-        if self.by == "table" and not (self.table and self.column):
-            raise ValueError("by: table needs `table`, a file, and `column`, its column of values")
-        return self
+
+class SelectSettings(ValueSettings):
+    """The images that are trained on: all, or a share of them by an image value."""
+
+    section = "select"
+    by: Annotated[str, choice((NONE, *IMAGE_VALUES))] = NONE
+    """`none` (the paper's: all images), or any image value that `groups.by` can name: `gaussian`,
+    `ppca` and `neighbour` select by density, `cluster` equal numbers from each cluster, `core_set`
+    the k-centre greedy choice; `random` is the control."""
+    keep: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the images that is kept."""
+    end: Literal["high", "low"] = "high"
+    """The images that are kept: those with the `high` or with the `low` values."""
+    within: Literal["label", "all"] = "label"
+    """`label`: keep this share of each label, where images have one; `all`: of all images."""
+
+    @property
+    def label(self) -> str:
+        """A description of the images that are kept; empty for all."""
+        of = " of each label" if self.within == "label" else ""
+        return "" if self.by == NONE else f"the {self.end}est {self.keep:.0%}{of} by {self.by}"

@@ -40,6 +40,8 @@ class Evaluation:
     """Mean probability, by D, that a real image is real."""
     d_fake: float
     """Mean probability, by D, that a generated image is real."""
+    images_seen: int = 0
+    """Number of different images trained on so far in the whole run."""
     images_per_second: float
     """Real images trained on per second of training time since the previous evaluation."""
 

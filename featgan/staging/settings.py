@@ -1,8 +1,8 @@
 """Settings of stages and pacing, and the names of criteria."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from featgan.settings import Settings
 from featgan.user_code import choice
@@ -11,6 +11,7 @@ CRITERION_NAMES = ("peak", "smoothed_peak", "patience", "plateau", "fixed")
 NEEDS_NO_HISTORY = ("peak", "patience", "plateau", "fixed")
 """Criteria whose peak is the current evaluation or the previous peak: no other models are kept."""
 SCORE = "score"
+Growth = Literal["none", "linear", "quadratic", "root", "exponential", "logarithmic", "step"]
 
 
 class StageSettings(Settings):
@@ -46,7 +47,7 @@ class StageSettings(Settings):
 
 
 class PacingSettings(Settings):
-    """Weights of the images at the start of training, by their order."""
+    """Weights of the images at the start of training by their order, or data that grow in it."""
 
     by: Literal["none", "sampling", "loss"] = "none"
     """`none` (the paper's), `sampling` (some images are drawn more often) or `loss` (some weigh
@@ -56,3 +57,19 @@ class PacingSettings(Settings):
     decay: float = Field(5.0, gt=0, le=1000)
     """Rate at which weights become equal: after a share t of the run, exp(-decay · t) of the
     difference is left."""
+    grow: Growth = "none"
+    """Instead of weights, growing data: `linear`, `quadratic`, `root`, `exponential`,
+    `logarithmic` or `step` (Wu et al. 2021). For conventional runs with `training.epoch_steps`."""
+    a: float = Field(0.5, gt=0, le=10)
+    """For `grow`: share of the run after which all images are trained on."""
+    b: float = Field(0.2, gt=0, le=1)
+    """For `grow`: share of the images that are trained on from the start."""
+    order: Literal["ascending", "descending", "random"] = "ascending"
+    """For `grow`: the images that come first, those with low values (`ascending`) or with high
+    ones; or `random`, drawn for each seed, the control."""
+
+    @model_validator(mode="after")
+    def _weights_or_growth(self) -> Self:
+        if self.grow != "none" and self.by != "none":
+            raise ValueError("grow and by exclude each other; set one of them to none")
+        return self

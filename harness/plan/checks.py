@@ -40,7 +40,8 @@ def check_environment(sweep: Sweep, files: Sequence[str]) -> None:
 def check_user_functions(sweep: Sweep) -> None:
     """Import each `module:function` of the sweep's cells; UserError for one that is missing."""
     cells = expand(sweep)
-    names = {name for cell in cells for name in (*cell.functions, cell.method.groups.by)}
+    values = {of.by for cell in cells for of in (cell.method.groups, cell.method.select)}
+    names = values.union(*(cell.functions for cell in cells))
     for name in sorted(name for name in names if ":" in name):
         resolve(name, {})
 

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from featgan.features.settings import NONE
 from harness.plan.grid import Cell
 from harness.plan.settings import Sweep
 
@@ -27,6 +28,8 @@ class Estimate(NamedTuple):
 def estimate(cell: Cell, images: int) -> Estimate:
     """Return the work of a cell's run on a data set of `images` images."""
     method, training = cell.method, cell.method.training
+    if method.select.by != NONE:
+        images = round(images * method.select.keep)
     steps = evaluations = 0
     for stage in cell.stages:
         current = max(1, images * len(stage.groups) // method.groups.k)

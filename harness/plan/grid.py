@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featgan.digests import short_hash
-from featgan.features.settings import GROUPINGS
+from featgan.features.settings import GROUPINGS, NONE
 from featgan.staging.settings import CRITERION_NAMES
 from featgan.staging.stages import Stage, plan
 from harness.plan.settings import Grid, Method, Mode, Sweep
@@ -89,8 +89,12 @@ def ignored_settings(mode: str, method: Method) -> set[str]:
     if stages.criterion in CRITERION_NAMES:
         keys |= {"stages.window", "stages.patience"}
         keys.discard(f"stages.{CRITERION_SETTING.get(stages.criterion)}")
+    if method.select.by == NONE:
+        keys |= {f"select.{name}" for name in type(method.select).model_fields if name != "by"}
     if method.pacing.by == "none":
         keys |= {"pacing.first", "pacing.decay"}
+    if method.pacing.grow == "none":
+        keys |= {"pacing.a", "pacing.b", "pacing.order"}
     return keys
 
 

@@ -85,6 +85,13 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
             raise UserError(
                 "score.trained_on: name the data sets whose labels train the classifier"
             )
+    for cell in cells:
+        steps = cell.method.training.epoch_steps
+        if cell.method.pacing.grow != "none" and not (cell.mode == "conventional" and steps):
+            raise UserError(
+                "pacing.grow: is for mode conventional with training.epoch_steps, so that all arms "
+                f"train for as many steps, not for mode {cell.mode} with epoch_steps {steps}"
+            )
     if sweep.pilot is None:
         return
     comparable = {(cell.data, cell.method.score.model_dump_json()) for cell in cells}

@@ -18,6 +18,8 @@ class Run:
     classifier_key: str | None
     values_key: str | None = None
     """Store key of the values that images are grouped by; None for their feature counts."""
+    selected_key: str | None = None
+    """Store key of the list of images that are trained on; None for all."""
     real_key: str | None = None
     """Store key of the real images' features; None where no metric needs them."""
     data_digest: str = ""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from featgan.features.settings import FeatureSettings, GroupSettings
+from featgan.features.settings import FeatureSettings, GroupSettings, SelectSettings
 from featgan.gans.settings import GanSettings, check
 from featgan.scores.settings import DEVIATIONS, ScoreSettings, reported
 from featgan.settings import Settings, TrainingSettings
@@ -81,6 +81,8 @@ class Sections(Settings):
     """Side of the images that are trained on and generated, in pixels."""
     features: FeatureSettings = FeatureSettings()
     """The network that counts features."""
+    select: SelectSettings = SelectSettings()
+    """The images that are trained on."""
     groups: GroupSettings = GroupSettings()
     """The order of the images, and their groups."""
     stages: StageSettings = StageSettings()

@@ -8,27 +8,34 @@ from dataclasses import fields
 from typing import Any
 
 from featgan.digests import short_hash
+from featgan.features.settings import ValueSettings
 from featgan.gans.settings import recipe
 from featgan.user_code import source_digest
 from harness.plan.grid import Cell, ignored_settings
 
-VALUE_SETTINGS = {"by", "seed", "table", "column"}
+VALUE_SETTINGS = {*ValueSettings.model_fields}
 """Settings of `groups` that choose the image values; `values_digest` stands for them."""
 
 
 def signature(
-    cell: Cell, data_digest: str, classifier_digest: str | None, values_digest: str | None = None
+    cell: Cell,
+    data_digest: str,
+    classifier_digest: str | None,
+    values_digest: str | None = None,
+    selected_digest: str | None = None,
 ) -> str:
     """Return the signature of a cell whose data are known.
 
     `data_digest` stands for images and feature counts, and `values_digest` for the values that
-    images are grouped by instead (None: feature counts), so neither the source nor the way of
-    counting is hashed again. Of a user-defined function the source is hashed.
+    images are grouped by instead (None: feature counts), `selected_digest` for the images that are
+    trained on (None: all), so neither the source nor the way of counting is hashed again. Of a
+    user-defined function the source is hashed.
     """
-    if cell.mode == "conventional" and cell.method.pacing.by == "none":
+    pacing = cell.method.pacing
+    if cell.mode == "conventional" and pacing.by == pacing.grow == "none":
         values_digest = None
     functions = [source_digest(name) for name in cell.functions]
-    digests = functions, data_digest, values_digest, classifier_digest
+    digests = functions, data_digest, values_digest, classifier_digest, selected_digest
     return short_hash(cell.mode, cell.seed, _effective_settings(cell), *digests)
 
 
@@ -40,12 +47,13 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
     method = cell.method
     files = {"weights", "features_weights"}
     settings = method.model_dump(
-        exclude={"features": True, "groups": VALUE_SETTINGS, "score": files}
+        exclude={"features": True, "select": True, "groups": VALUE_SETTINGS, "score": files}
     )
     for key in ignored_settings(cell.mode, method):
         section, name = key.split(".")
-        model = type(getattr(method, section))
-        settings[section][name] = model.model_fields[name].default
+        if section in settings:
+            model = type(getattr(method, section))
+            settings[section][name] = model.model_fields[name].default
     published = recipe(method.gan)
     for field in fields(published.optimizer):
         if settings["training"][field.name] == getattr(published.optimizer, field.name):

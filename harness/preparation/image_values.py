@@ -18,8 +18,14 @@ from pyarrow import csv, parquet
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
-from featgan.features.image_values import PIXEL_VALUES, VERSION
-from featgan.features.settings import IMAGE_VALUES, FeatureSettings, GroupSettings
+from featgan.features.image_values import PIXEL_VALUES, VERSION, highest
+from featgan.features.settings import (
+    IMAGE_VALUES,
+    OF_FEATURES,
+    FeatureSettings,
+    SelectSettings,
+    ValueSettings,
+)
 from featgan.images.decode import resized
 from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.cluster import connect
@@ -39,45 +45,49 @@ LARGEST = 1e150
 
 def make(
     data: DataSet,
-    groups: GroupSettings,
+    settings: ValueSettings,
     features: FeatureSettings,
     store: Store,
     gpu: bool,
     progress: Progress,
 ) -> str:
-    """Return the store key of the values that `groups.by` names; compute them if they are missing.
+    """Return the store key of the values that `settings.by` names; compute them if missing.
 
-    Raises UserError where a table lacks an image, or a function cannot be imported or returns
-    anything but one finite number an image.
+    Raises UserError where a table lacks an image, a label has too few, or a function cannot be
+    imported or returns anything but one finite number an image.
     """
-    by = groups.by
+    by = settings.by
     made_from: list[object] = [VERSION, by]
     if by == "table":
-        made_from += [groups.column, hashlib.sha256(_read_table(groups)).hexdigest()]
+        made_from += [settings.column, hashlib.sha256(_read_table(settings)).hexdigest()]
     elif by == "random":
-        made_from.append(groups.seed)
-    elif by == "centrality":
-        made_from.append(features.model_dump(mode="json"))
+        made_from.append(settings.seed)
+    elif by in OF_FEATURES:
+        of = {
+            "features": features.model_dump(mode="json"),
+            "labels": digest(label_numbers(store, data)),
+        }
+        made_from += [of, settings.seed, settings.clusters]
     else:
         made_from.append(source_digest(by))
 
     def compute() -> bytes:
         ids = load_table(store, data.key)["image_id"]
         if by not in ("table", "random"):
-            kind = "GPU" if gpu and by == "centrality" else "CPU"
+            kind = "GPU" if gpu and by in OF_FEATURES else "CPU"
             connect.await_room({kind: 1}, progress)
         if by == "table":
-            values = _column(groups, data, ids)
+            values = _column(settings, data, ids)
         elif by == "random":
-            values = np.random.default_rng(groups.seed).random(len(ids))
-        elif by == "centrality":
-            values = _centrality(data, features, store, gpu, progress)
+            values = np.random.default_rng(settings.seed).random(len(ids))
+        elif by in OF_FEATURES:
+            values = _of_features(data, settings, features, store, gpu, progress)
         else:
-            values = _of_pixels(data, by, store, progress)
+            values = _of_pixels(data, settings, store, progress)
         bad = np.flatnonzero(~(np.abs(values) <= LARGEST))
         if len(bad):
             raise UserError(
-                f"groups.by: {by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
+                f"{settings.section}.by: {by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
                 f"data.{data.name}, and {len(bad)} such values in all; each image needs a "
                 f"number within {LARGEST:g} of 0"
             )
@@ -88,13 +98,29 @@ def make(
     return store.once(key, compute)
 
 
-def label(groups: GroupSettings, features: FeatureSettings) -> str:
+def select(data: DataSet, settings: SelectSettings, values: np.ndarray, store: Store) -> str:
+    """Return the store key of a file of 1 for each image that is kept, and 0 for the others."""
+    labels = label_numbers(store, data) if settings.within == "label" else np.zeros(len(values))
+    high = values if settings.end == "high" else -values.astype(np.float64)
+    kept = highest(high, labels, settings.keep).astype(np.float64)
+    name = short_hash(data.digest, digest(kept))
+    key = f"{data.key}/selected/{settings.by.replace(':', '.')}-{name}.parquet"
+    ids = load_table(store, data.key)["image_id"]
+    return store.once(key, lambda: dump_values(key, ids, kept))
+
+
+def label_numbers(store: Store, data: DataSet) -> np.ndarray:
+    """Return the number [n] of each image's label, -1 without one."""
+    return pd.factorize(load_table(store, data.key)["label"], sort=True)[0]
+
+
+def label(settings: ValueSettings, features: FeatureSettings) -> str:
     """Return a description of the values and their unit."""
-    if groups.by == "feature_count":
-        return f"{IMAGE_VALUES[groups.by]} (positive outputs of {features.layer_label})"
-    if groups.by == "table":
-        return str(groups.column)
-    return IMAGE_VALUES.get(groups.by, groups.by)
+    if settings.by == "feature_count":
+        return f"{IMAGE_VALUES[settings.by]} (positive outputs of {features.layer_label})"
+    if settings.by == "table":
+        return str(settings.column)
+    return IMAGE_VALUES.get(settings.by, settings.by)
 
 
 def digest(values: np.ndarray) -> str:
@@ -102,33 +128,40 @@ def digest(values: np.ndarray) -> str:
     return hashlib.sha256(values.astype("<f8").tobytes()).hexdigest()[:12]
 
 
-def _of_pixels(data: DataSet, by: str, store: Store, progress: Progress) -> np.ndarray:
+def _of_pixels(
+    data: DataSet, settings: ValueSettings, store: Store, progress: Progress
+) -> np.ndarray:
     """Return a function's values [n] of all images, from tasks on the whole cluster."""
     image_bytes = 3 * open_pack(store, data.key).size ** 2
     parts = _parts(data, max(1, PART_BYTES // image_bytes))
-    tasks = [_values.remote(store, data.key, by, part) for part in parts]
-    return np.concatenate(_results(tasks, data, by, progress))
+    tasks = [_values.remote(store, data.key, settings, part) for part in parts]
+    return np.concatenate(_results(tasks, data, settings.by, progress))
 
 
 @ray.remote(num_cpus=1)
-def _values(store: Store, key: str, by: str, part: range) -> np.ndarray:
-    images = open_pack(store, key).rows(np.array(part))
+def _values(store: Store, key: str, settings: ValueSettings, part: range) -> np.ndarray:
+    images, by = open_pack(store, key).rows(np.array(part)), settings.by
     with user_code_errors(by):
         values = np.asarray(resolve(by, PIXEL_VALUES)(images))
     if values.shape != (len(images),) or values.dtype.kind not in "biuf":
         raise UserError(
-            f"groups.by: {by} returned {values.dtype} {list(values.shape)} for {len(images)} "
-            "images; it must return one number an image"
+            f"{settings.section}.by: {by} returned {values.dtype} {list(values.shape)} for "
+            f"{len(images)} images; it must return one number an image"
         )
     return values.astype(np.float64)
 
 
-def _centrality(
-    data: DataSet, features: FeatureSettings, store: Store, gpu: bool, progress: Progress
+def _of_features(
+    data: DataSet,
+    settings: ValueSettings,
+    features: FeatureSettings,
+    store: Store,
+    gpu: bool,
+    progress: Progress,
 ) -> np.ndarray:
-    """Return the distance [n] of each image's features to their mean.
+    """Return values [n] in the space of a network's features; these stay in Ray's memory.
 
-    The features stay in Ray's memory.
+    Centrality is the distance of an image's features to their mean.
     """
     parts, weights = _parts(data, FEATURE_IMAGES), shared_weights(features)
     amount = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
@@ -138,8 +171,11 @@ def _centrality(
         for _ in range(min(max(amount, 1), len(parts)))
     ]
     found = [actors[number % len(actors)].of.remote(part) for number, part in enumerate(parts)]
-    sums = _results([total for _, total in found], data, "centrality", progress)
+    sums = _results([total for _, total in found], data, settings.by, progress)
     del actors  # ends them: the tasks need their processors
+    if settings.by != "centrality":
+        labels = label_numbers(store, data)
+        return ray.get(_within_labels.remote(settings, labels, *(part for part, _ in found)))
     mean = ray.put(np.sum(sums, axis=0) / data.images)
     return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
 
@@ -172,6 +208,15 @@ def _distances(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.linalg.norm(features - mean, axis=1)
 
 
+@ray.remote(num_cpus=1)
+def _within_labels(
+    settings: ValueSettings, labels: np.ndarray, *features: np.ndarray
+) -> np.ndarray:
+    from featgan.features.selection import values_by_label  # scikit-learn takes a second to load
+
+    return values_by_label(np.concatenate(features), labels, settings)
+
+
 def _parts(data: DataSet, length: int) -> list[range]:
     rows = range(data.images)
     return [rows[start : start + length] for start in rows[::length]]
@@ -189,24 +234,26 @@ def _results(
     return results
 
 
-def _read_table(groups: GroupSettings) -> bytes:
-    """Return the content of the file of `groups.table`."""
-    path = str(groups.table).removeprefix("file://")
+def _read_table(settings: ValueSettings) -> bytes:
+    """Return the content of the file of `table`."""
+    where = f"{settings.section}.table: {settings.table}"
+    path = str(settings.table).removeprefix("file://")
     if "://" not in path and not Path(path).expanduser().is_file():
-        raise UserError(f"groups.table: {groups.table}: not a file; give a CSV or Parquet file")
+        raise UserError(f"{where}: not a file; give a CSV or Parquet file")
     try:
         with fsspec.open(path, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # a bucket's client raises errors of its own
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"groups.table: {groups.table} cannot be read ({reason})") from error
+        raise UserError(f"{where} cannot be read ({reason})") from error
 
 
-def _column(groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
+def _column(settings: ValueSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
     """Return the numbers of the table's column in the order of `ids`."""
-    file, where = io.BytesIO(_read_table(groups)), f"groups.table: {groups.table}"
+    file = io.BytesIO(_read_table(settings))
+    where = f"{settings.section}.table: {settings.table}"
     try:
-        if str(groups.table).endswith(".parquet"):
+        if str(settings.table).endswith(".parquet"):
             table = parquet.read_table(file)
         else:
             as_text = csv.ConvertOptions(column_types={"image_id": pa.string()})
@@ -214,14 +261,16 @@ def _column(groups: GroupSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
             table = csv.read_csv(file, parse_options=lines, convert_options=as_text)
     except Exception as error:  # Arrow raises its own errors and Python's
         raise UserError(f"{where} is not CSV or Parquet ({first_line(error)})") from error
-    for column in ("image_id", groups.column):
+    for column in ("image_id", settings.column):
         if (number := table.column_names.count(column)) != 1:
             names = ", ".join(table.column_names[:20])
             raise UserError(f"{where} has {number} columns {column!r}, not one; it has {names}")
     try:
-        numbers = table[groups.column].cast("float64", safe=False)
+        numbers = table[settings.column].cast("float64", safe=False)
     except pa.ArrowException as error:
-        raise UserError(f"{where}: column {groups.column!r} does not hold numbers only") from error
+        raise UserError(
+            f"{where}: column {settings.column!r} does not hold numbers only"
+        ) from error
     values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
     rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
     wrong = np.flatnonzero(rows != 1)

@@ -14,7 +14,13 @@ import ray
 from featgan.digests import sha256_of_file, short_hash
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
-from featgan.features.settings import FeatureSettings, GroupSettings
+from featgan.features.settings import (
+    NONE,
+    FeatureSettings,
+    GroupSettings,
+    SelectSettings,
+    ValueSettings,
+)
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
 from harness.cluster import connect
@@ -27,10 +33,13 @@ from harness.plan.signature import signature
 from harness.preparation import classifier, image_values
 from harness.preparation.histogram import EVENT_FILE, event_file
 from harness.preparation.real_images import ChosenClassifier, RealImages
-from harness.records.data_set import DataSet, check, data_record
+from harness.records.data_set import DataSet, check, data_record, load_table
 from harness.records.image_values import load_values
 from harness.records.sweep_records import GroupsRecord
 from harness.storage.store import Store
+
+NO_NAME = r"[^A-Za-z0-9_.-]+"
+"""What a file's name does not hold."""
 
 
 def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> list[Run]:
@@ -49,7 +58,7 @@ def prepare_runs(sweep: Sweep, store: Store, gpu: bool, progress: Progress) -> l
                 f"grid: {' and '.join(same)} are one run, since their difference changes no "
                 "result: drop one of them"
             )
-    preparation.delete_stale("groups", "real")
+    preparation.delete_stale("groups", "left-out", "real")
     return runs
 
 
@@ -58,7 +67,7 @@ def prepare_groups(sweep: Sweep, store: Store, gpu: bool, progress: Progress) ->
     preparation = _Preparation(sweep, store, gpu, progress)
     for cell in preparation.cells:
         preparation.groups(cell)
-    preparation.delete_stale("groups")
+    preparation.delete_stale("groups", "left-out")
 
 
 class _Preparation:
@@ -75,13 +84,15 @@ class _Preparation:
         trained_on = [self._count_as(cell, name) for name in method.score.trained_on or ()]
         chosen = self._classifier(method.score.files, *trained_on)
         values_key, values_digest = self._values(data, method.groups, method.features)
+        selected_key, selected_digest = self._selected(data, method.select, method.features)
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=signature(cell, data.digest, chosen.digest, values_digest),
+            signature=signature(cell, data.digest, chosen.digest, values_digest, selected_digest),
             data_key=data.key,
             data_digest=data.digest,
             values_key=values_key,
+            selected_key=selected_key,
             groups_key=self.groups(cell),
             classifier_key=chosen.key,
             real_key=self._measure_real_images(
@@ -92,9 +103,8 @@ class _Preparation:
 
     def groups(self, cell: Cell) -> str:
         """Return the store key of a cell's groups."""
-        return self._group(
-            self._count_as(cell, cell.data), cell.method.groups, cell.method.features
-        )
+        method, data = cell.method, self._count_as(cell, cell.data)
+        return self._group(data, *_grouped(cell), method.features)
 
     def delete_stale(self, *kinds: str) -> None:
         """Delete files of earlier settings, which tables would show as this sweep's."""
@@ -128,30 +138,61 @@ class _Preparation:
 
     @cache
     def _values(
-        self, data: DataSet, groups: GroupSettings, features: FeatureSettings
+        self, data: DataSet, settings: ValueSettings, features: FeatureSettings
     ) -> tuple[str | None, str | None]:
-        """Return store key and digest of the values that images are grouped by.
+        """Return store key and digest of the values that `settings.by` names.
 
         Both are None for feature counts: these are a part of the data set and of its digest.
         """
-        if groups.by == "feature_count":
+        if settings.by == "feature_count":
             return None, None
-        key = image_values.make(data, groups, features, self._store, self._gpu, self._progress)
+        key = image_values.make(data, settings, features, self._store, self._gpu, self._progress)
         return key, image_values.digest(load_values(self._store, data.key, key))
 
     @cache
-    def _group(self, data: DataSet, settings: GroupSettings, features: FeatureSettings) -> str:
-        """Return the store key of the data set's groups."""
+    def _selected(
+        self, data: DataSet, settings: SelectSettings, features: FeatureSettings
+    ) -> tuple[str | None, str | None]:
+        """Return store key and digest of the list of images to train on; both None for all.
+
+        Images that are left out are listed in the sweep's folder, with their values.
+        """
+        if settings.by == NONE:
+            return None, None
         values_key, _ = self._values(data, settings, features)
+        values = load_values(self._store, data.key, values_key)
+        key = image_values.select(data, settings, values, self._store)
+        kept = load_values(self._store, data.key, key)
+        out = load_table(self._store, data.key)[["image_id"]].assign(value=values)[kept == 0]
+        name = f"{self._label(data)}-{re.sub(NO_NAME, '.', settings.by)}-{short_hash(key)[:6]}"
+        self._put(f"left-out/{name}.csv", out.to_csv(index=False).encode())
+        return key, image_values.digest(kept)
+
+    @cache
+    def _group(
+        self,
+        data: DataSet,
+        settings: GroupSettings,
+        select: SelectSettings,
+        features: FeatureSettings,
+    ) -> str:
+        """Return the store key of the groups of the images that are selected."""
+        values_key, _ = self._values(data, settings, features)
+        selected_key, _ = self._selected(data, select, features)
         try:
             values = load_values(self._store, data.key, values_key)
+            if selected_key:
+                values = values[load_values(self._store, data.key, selected_key) > 0]
             groups = FeatureGroups.fit(values, settings)
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
         record = GroupsRecord(
-            data=self._label(data), label=image_values.label(settings, features), **vars(groups)
+            data=self._label(data),
+            label=image_values.label(settings, features),
+            selected=select.label,
+            **vars(groups),
         )
-        name = f"groups/{self._label(data)}-{self._group_label(settings)}"
+        name = f"groups/{self._label(data)}-{self._group_label(settings, select)}"
         self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
         return self._put(f"{name}.json", record.to_json())
 
@@ -189,11 +230,11 @@ class _Preparation:
         `settings` are the ScoreSettings as JSON.
         """
         score, label = ScoreSettings.model_validate_json(settings), self._label(data)
-        of_data = (c.method.groups for c in self.cells if c.data == data.name)
-        by_count = next((groups for groups in of_data if groups.by == "feature_count"), None)
+        of_data = (_grouped(cell) for cell in self.cells if cell.data == data.name)
+        by_count = next((pair for pair in of_data if pair[0].by == "feature_count"), None)
         groups = None
         if by_count:
-            key = self._group(data, by_count, features)
+            key = self._group(data, *by_count, features)
             groups = GroupsRecord.model_validate_json(self._store.get(key)).split
         real = RealImages(label, data, score, chosen, features, groups, self._gpu)
         record = real.measure(self._store, self._sweep.resources.cpus_per_run, self._progress)
@@ -205,13 +246,14 @@ class _Preparation:
         variants = {(cell.method.features, cell.method.image_size) for cell in self.cells}
         return data.name if len(variants) == 1 else f"{data.name}.{data.key[-6:]}"
 
-    def _group_label(self, settings: GroupSettings) -> str:
+    def _group_label(self, settings: GroupSettings, select: SelectSettings) -> str:
         """Return how groups are made, with a hash if the grid has several of the same label."""
-        labels = [_grouping(groups) for groups in {cell.method.groups for cell in self.cells}]
-        label = _grouping(settings)
+        labels = [_grouping(*pair) for pair in {*map(_grouped, self.cells)}]
+        label = _grouping(settings, select)
         if labels.count(label) == 1:
             return label
-        return f"{label}-{short_hash(settings.model_dump(mode='json'))[:6]}"
+        of = [each.model_dump(mode="json") for each in (settings, select)]
+        return f"{label}-{short_hash(*of)[:6]}"
 
     def _put(self, name: str, content: bytes) -> str:
         key = f"{self._sweep.name}/{name}"
@@ -220,6 +262,13 @@ class _Preparation:
         return key
 
 
-def _grouping(settings: GroupSettings) -> str:
+def _grouped(cell: Cell) -> tuple[GroupSettings, SelectSettings]:
+    """Return how a cell's images are grouped, and which; equal for all that select none."""
+    select = cell.method.select
+    return cell.method.groups, SelectSettings() if select.by == NONE else select
+
+
+def _grouping(settings: GroupSettings, select: SelectSettings) -> str:
     by = "" if settings.by == "feature_count" else f"{settings.by}-"
-    return re.sub(r"[^A-Za-z0-9_.-]+", ".", f"{by}{settings.method}-k{settings.k}")
+    of = "" if select.by == NONE else f"-{select.by}{select.keep:g}"
+    return re.sub(NO_NAME, ".", f"{by}{settings.method}-k{settings.k}{of}")

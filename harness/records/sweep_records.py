@@ -28,6 +28,8 @@ class GroupsRecord(Sealed):
     """The value that images are grouped by, as in `groups.by`."""
     label: str
     """Description of the values, with their unit."""
+    selected: str = ""
+    """Which images were grouped; empty for all."""
     method: str
     k: int
     groups: tuple[Group, ...]
@@ -42,7 +44,8 @@ class GroupsRecord(Sealed):
     def title(self) -> str:
         """Description of how the groups were made."""
         by = "" if self.by == "feature_count" else f"{self.by}, "
-        return f"{by}{self.method}, k = {self.k}"
+        of = f", of {self.selected}" if self.selected else ""
+        return f"{by}{self.method}, k = {self.k}{of}"
 
     @property
     def digits(self) -> int:

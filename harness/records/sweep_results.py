@@ -42,7 +42,7 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("epochs_to_peak", "images_to_peak", "epochs_spent", "choices"), int),
     **dict.fromkeys(("final_score", "score_sd", "best_score", "spread", "seconds"), float),
     **dict.fromkeys(("fresh", "fresh_sd", "fresh_last", "fresh_last_sd"), float),
-    **{"rescore": float, "rescore_protocol": object},
+    **{"rescore": float, "rescore_protocol": object, "images_seen": float},
     **{"score_as_real": float, "metrics_as_real": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
@@ -189,7 +189,7 @@ class SweepResults:
         | collapsed | True if it finished and makes nearly one image only |
         | counts | True if finished with scores, and so part of means and best of n |
         | best | True if its pattern's best of n: the first of the highest best scores |
-        | metrics, spread, score_sd | those of the evaluation that is its final score |
+        | metrics, spread, score_sd, images_seen | of the evaluation that is its final score |
         | rescore, rescore_protocol | the score with many images, and its protocol |
         | fresh, fresh_last; with _sd | fresh scores of its protocol: peak, last evaluation |
         | score_as_real, metrics_as_real | of as many images as real ones were measured |
@@ -234,6 +234,7 @@ class SweepResults:
         for one in run.evaluations:
             if (one.stage, one.epoch) in peak:
                 row |= {"metrics": one.metrics, "spread": one.spread, "score_sd": one.score_std}
+                row["images_seen"] = one.images_seen
         if again:
             row |= vars(again.qualities) | count_columns(again.feature_counts)
             row |= {"rescore": again.score, "rescore_protocol": again.protocol}

@@ -99,12 +99,18 @@ def run_table(block: Block) -> Table:
         for run in runs["record"]
     ]
     by_stage = pd.DataFrame(peaks, runs.index, dtype="Int64")
-    numbers = runs[["epochs_to_peak", "epochs_spent", "final_score", "best_score", "seconds"]]
+    seen = ["images_to_peak", "images_seen"]
+    columns = ["epochs_to_peak", "epochs_spent", *seen, "final_score", "best_score", "seconds"]
+    numbers = runs[columns]
     frame = pd.concat([by_stage, numbers.rename(columns=lambda c: c.replace("_", " "))], axis=1)
     frame.insert(0, "run", runs["name"] + np.where(runs["best"], " ★", ""))
     frame.insert(1, "status", runs["outcome"])
-    notes = ["★ stands for its pattern: the best of n."]
-    return block_table(block, "runs", "every run", frame, notes, {"seconds": 0})
+    notes = [
+        "★ stands for its pattern: the best of n. At the peak of the last stage a run had trained "
+        "on `images to peak`, counting repetitions, of which `images seen` are different images."
+    ]
+    digits = {"seconds": 0, "images seen": 0}
+    return block_table(block, "runs", "every run", frame, notes, digits)
 
 
 def block_table(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from ray import tune
@@ -125,12 +126,17 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
             "recreates it"
         ) from error
     values = load_values(store, run.data_key, run.values_key)
+    kept = np.ones(len(values), bool)
+    if run.selected_key:
+        kept = load_values(store, run.data_key, run.selected_key) > 0
+    numbers = np.zeros(len(values), np.int8)
+    numbers[kept] = shuffled_if_random(groups.assign(values[kept]), cell.mode, cell.seed)
     trained = store.local(run.classifier_key) if run.classifier_key else None
     classifier = load_classifier(method.score, device, trained)
     real = feature_file.read(str(store.local(run.real_key)), classifier) if run.real_key else None
     return StagedTrainer(
         open_pack(store, run.data_key),
-        shuffled_if_random(groups.assign(values), cell.mode, cell.seed),
+        numbers,
         cell.stages,
         Score(classifier, method.score, real),
         gan=method.gan,

@@ -94,6 +94,7 @@ BEYOND = [
     {"staging": {"rewind": False, "watch": "fid"}, "metrics": ["fid"]},
     {"pacing": {"by": "sampling"}, "mode": "conventional"},
     {"pacing": {"by": "loss", "first": "high"}, "mode": "conventional"},
+    {"pacing": {"grow": "linear", "order": "random"}, "mode": "conventional", "epoch_steps": 1},
 ]
 
 
@@ -179,16 +180,53 @@ def test_replaced_groups_are_not_met_again(make_trainer, monkeypatch):
     assert len(met) == 3
 
 
+@pytest.mark.parametrize(
+    ("order", "first"), [("ascending", {0, 1, 2, 3, 4}), ("descending", {15, 16, 17, 18, 19})]
+)
+def test_growing_data_join_in_their_order(make_trainer, monkeypatch, order, first):
+    trainer = make_trainer(
+        "conventional",
+        stage_epochs=4,
+        epoch_steps=5,
+        pacing={"grow": "linear", "a": 0.5, "b": 0.25, "order": order},
+    )
+    met, step = [], trainer.batches.epoch
+
+    def spy(*args):
+        batches = [*step(*args)]
+        met.append({*torch.cat([rows for _, rows in batches]).tolist()})
+        return iter(batches)
+
+    monkeypatch.setattr(trainer.batches, "epoch", spy)
+    seen = [evaluation.images_seen for evaluation in trainer.run()]
+    sizes = [5, 7, 10, 12, 15, 17, *[20] * 6]  # 20 (0.25 + 0.75 t / 0.5), t = 0, 1/12, ...
+    assert met[0] == first
+    assert [len(rows) for rows in met] == seen == sizes
+    assert [stage.images for stage in trainer.stage_records()] == [20]
+    assert trainer.gan.steps == 12 * 5
+
+
+def test_images_seen_are_different_ones_of_all_stages(make_trainer):
+    trainer = make_trainer("ascending", stage_epochs=1, staging={"change": "replace"})
+    assert [evaluation.images_seen for evaluation in trainer.run()] == [7, 14, 20]
+
+
+def test_images_that_are_left_out_do_not_train(make_trainer):
+    trainer = make_trainer("conventional", stage_epochs=1, pacing={"by": "loss"})
+    trainer.batches.groups[::2] = 0
+    assert {evaluation.images_seen for evaluation in trainer.run()} == {10}
+
+
 def test_paced_sampling_favours_low_values_only_at_first(make_trainer, monkeypatch):
     trainer = make_trainer(
         "conventional", count=40, stage_epochs=8, epoch_steps=20, pacing={"by": "sampling"}
     )
     means, epoch = [], trainer.batches.epoch
 
-    def spy(stage, number, chances=None):
-        rows = [rows for _, rows in epoch(stage, number, chances)]
+    def spy(*args):
+        rows = [rows for _, rows in epoch(*args)]
         means.append(torch.cat(rows).double().mean().item())
-        return epoch(stage, number, chances)
+        return epoch(*args)
 
     monkeypatch.setattr(trainer.batches, "epoch", spy)
     for _ in range(24):

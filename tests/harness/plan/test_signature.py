@@ -29,6 +29,7 @@ def test_the_signature_covers_what_changes_the_result_only(read):
     assert signed("gan: {width: 8}") != first
     assert signed(digest="e") != first
     assert signed(classifier="x") != first
+    assert signature(expand(read())[0], "d", "c", None, "selected") != first
     assert len({signature(cell, "d", "c") for cell in expand(read())}) == 9  # data: the digest
 
 
@@ -37,6 +38,8 @@ IGNORED = {
     "window": ("stages: {window: 7}", "descending"),
     "pacing": ("pacing: {first: high, decay: 2.0}", "descending"),
     "tolerance": ("groups: {tolerance: 0.3}", "descending"),
+    "selection": ("select: {keep: 0.3, end: low, within: all}", "descending"),
+    "growth": ("pacing: {a: 0.2, b: 0.1, order: random}", "conventional"),
     "cut": ("groups: {method: balanced, tolerance: 0.3}", "conventional"),
     "change": ("stages: {change: replace, rewind: false}", "conventional"),
     "published loss": ("gan: {loss: non-saturating}", "descending"),

@@ -17,6 +17,7 @@ from packed import put_counted
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
 from featgan.features.counter import FeatureCounter
+from featgan.features.selection import values_by_label
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import resized
 from harness.preparation import image_values
@@ -75,6 +76,21 @@ def test_centrality_is_the_distance_to_the_mean_feature(
     expected = np.sqrt(((features - features.mean(axis=0)) ** 2).sum(axis=1))
     assert values(store, by="centrality") == pytest.approx(expected, rel=1e-9)
     assert len(set(expected)) == IMAGES
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_values_among_the_images_of_a_label(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_values, "FEATURE_IMAGES", 4)
+    features = FeatureCounter(FEATURES, torch.device("cpu")).features(resized(images, 32))
+    settings = GroupSettings(by="neighbour")
+    expected = values_by_label(features, np.full(IMAGES, -1), settings)  # no image has a label
+
+    assert values(store, by="neighbour") == pytest.approx(expected, rel=1e-9)
+    put_counted(store, "features/a-0", images, range(IMAGES), ["x"] * 5 + ["y"] * 6, ids=IDS)
+    with pytest.raises(UserError, match=r"groups\.by: neighbour .* only 5"):
+        values(store, by="neighbour")
 
 
 OWN = """

@@ -108,6 +108,42 @@ def test_every_grouping_has_a_file_and_only_this_grids_remain(
     assert sorted(waits, key=len) == [one, one, one | {"GPU": 0}]
 
 
+def test_selected_images_are_grouped_and_the_others_are_listed(
+    store: Store, images: np.ndarray
+) -> None:
+    store.put("s/left-out/of-settings-since-changed.csv", b"")
+    grid = {
+        "mode": ["ascending", "conventional"],
+        "seed": [0],
+        "select.by": ["none", "edge_density", "random"],
+        "select.keep": [0.25, 0.5],
+    }
+    threads = torch.get_num_threads()
+    runs = preparation.prepare_runs(sweep(grid=grid), store, False, lambda *_: None)
+    torch.set_num_threads(threads)
+
+    assert len({run.signature for run in runs}) == len(runs) == 2 * (1 + 2 + 2)
+    edges = image_scores.edge_density(images)
+    lists = [f"s/left-out/{name}" for name in os.listdir(store.join("s/left-out"))]
+    assert len(lists) == 4
+    for run in runs:
+        select = run.cell.method.select
+        record = json.loads(store.get(run.groups_key))
+        sizes = sum(group["size"] for group in record["groups"])
+        if select.by == "none":
+            assert (run.selected_key, sizes, record["selected"]) == (None, 40, "")
+            continue
+        kept = load_values(store, DATA.key, run.selected_key) == 1
+        assert sizes == kept.sum() == 40 * select.keep
+        assert kept[::2].sum() == kept.sum() / 2  # as many of either label
+        assert f"{select.keep:.0%} of each label by {select.by}" in record["selected"]
+        left_out = [f"{n}.png" for n in np.flatnonzero(~kept)]
+        tables = [pd.read_csv(store.join(key)) for key in lists if select.by in key]
+        assert left_out in [table["image_id"].tolist() for table in tables]
+        if select.by == "edge_density":
+            assert edges[::2][kept[::2]].min() >= edges[::2][~kept[::2]].max()
+
+
 def test_each_way_of_scoring_measures_real_images(store: Store) -> None:
     grid = {"mode": ["ascending"], "seed": [0], "score.count": [20, 30]}
     metrics = sweep(grid=grid).score.model_copy(update={"metrics": ["fid"]})

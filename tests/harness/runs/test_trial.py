@@ -17,7 +17,8 @@ from featgan.scores import feature_file
 from featgan.scores.score import classify, drawn, load_classifier
 from harness.plan.grid import Cell
 from harness.plan.signature import signature
-from harness.records.data_set import open_pack
+from harness.records.data_set import load_table, open_pack
+from harness.records.image_values import dump_values
 from harness.records.run_record import RunRecord
 from harness.runs import run_folder
 from harness.runs import trial as module
@@ -54,6 +55,19 @@ def test_how_a_run_ended_is_said_in_a_few_words(make_run):
     assert module.outcome(record) == "score 2.500, 30 epochs to peak"
     lost = record.model_copy(update={"status": "diverged", "final_score": None})
     assert module.outcome(lost) == "diverged, no score, 30 epochs to peak"
+
+
+@pytest.mark.parametrize("mode", ["ascending", "random"])
+def test_only_selected_images_are_trained_on(store, run, mode):
+    kept = np.arange(24) % 3 > 0
+    key = "features/32/selected/random-0.parquet"
+    ids = load_table(store, run.data_key)["image_id"]
+    store.put(key, dump_values(key, ids, kept.astype(np.float64)))
+    run = replace(run, cell=replace(run.cell, mode=mode), selected_key=key)
+    trainer = module.make_trainer(run, store, EVERY_EVALUATION)
+    rows = [trainer.batches.rows(stage).tolist() for stage in trainer.progress.stages]
+    assert rows[-1] == np.flatnonzero(kept).tolist()
+    assert [len(of_stage) for of_stage in rows] == [5, 10, 16]  # of three groups of 8
 
 
 def test_a_run_leaves_its_record_samples_curves_and_generator(store, run):
