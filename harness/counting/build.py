@@ -54,7 +54,8 @@ class DataSetBuilder:
     @cached_property
     def listing(self) -> Listing:
         """All images of the source."""
-        return Listing.of(self.source.find(self.image_size))
+        listing, corrupt = Listing.of(self.source.find(self.image_size)), self.source.corrupt
+        return listing.corrupted(corrupt) if corrupt else listing
 
     @cached_property
     def kind(self) -> dict[str, Any]:

@@ -31,10 +31,11 @@ class UnionSource(Source):
 
     @field_validator("sources")
     @classmethod
-    def _one_place_for_duplicates(cls, sources: dict[str, Single]) -> dict[str, Single]:
+    def _one_place_for_changes(cls, sources: dict[str, Single]) -> dict[str, Single]:
         for name, part in sources.items():
-            if part.remove_duplicates:
-                raise ValueError(f"set remove_duplicates next to `sources`, not in {name}")
+            for key in ("remove_duplicates", "corrupt"):
+                if getattr(part, key):
+                    raise ValueError(f"set {key} next to `sources`, not in {name}")
         return sources
 
     def find(self, image_size: int) -> Found:

@@ -9,12 +9,13 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from featgan.digests import short_hash
 from featgan.settings import Settings
+from harness.sources.corrupt import Corruption
 
 Read = Callable[[bytes], bytes]
 """Return the encoded bytes of the image at a location; raises OSError if they cannot be read."""
@@ -70,6 +71,14 @@ class Source(Settings):
 
     remove_duplicates: bool = False
     """Keep only the first of images whose bytes are equal; `duplicates.csv` lists the others."""
+    corrupt: Corruption | None = None
+    """Corruption of shares of the images, such as `{duplicate: 0.3}`; null: none."""
+
+    @model_validator(mode="after")
+    def _duplicates_stay(self) -> Self:
+        if self.remove_duplicates and self.corrupt and self.corrupt.duplicate:
+            raise ValueError("remove_duplicates would undo corrupt.duplicate: drop one of them")
+        return self
 
     @abstractmethod
     def find(self, image_size: int) -> Found:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.sources.base import Found, Row
+from harness.sources.corrupt import Corruption
 
 SLICE = 10_000
 """Rows handled at a time: as Python objects a row takes ten times the memory."""
@@ -60,6 +62,37 @@ class Listing:
         kinds = {pa.large_binary(): pd.ArrowDtype(pa.large_binary())}
         frame = images.combine_chunks().to_pandas(types_mapper=kinds.get)
         return cls(frame, problems, found.matched, dict(+found.skipped))
+
+    def corrupted(self, how: Corruption) -> Listing:
+        """Return the listing with shares of its images corrupted; `how.reader` reads them.
+
+        A copy takes all but its `image_id` from its original.
+        """
+
+        def drawn(number: int, share: float) -> np.ndarray:
+            order = np.random.default_rng((how.seed, number)).permutation(len(self.images))
+            return order[: round(share * len(order))]
+
+        copies, originals = drawn(0, how.duplicate), np.arange(len(self.images))
+        rest = np.setdiff1d(originals, copies)
+        originals[copies] = np.random.default_rng((how.seed, 1)).choice(rest, len(copies))
+        ids = self.images["image_id"]
+        kinds = np.full(len(ids), "", object)
+        kinds[drawn(2, how.blur)] += "blur"
+        kinds[drawn(3, how.jpeg)] += "jpeg"
+        images = self.images.iloc[originals].set_axis(ids.index)
+        places = [
+            kind.encode() + b":" + at for kind, at in zip(kinds, images["location"], strict=True)
+        ]
+        of = images["image_id"] + f" {how.blur_radius} {how.jpeg_quality} " + kinds
+        return replace(
+            self,
+            images=images.assign(
+                image_id=ids,
+                location=pd.Series(places, ids.index, images["location"].dtype),
+                stamp=images["stamp"] + " from " + of,
+            ),
+        )
 
     def digest(self) -> str:
         """Return a hash that changes when an image is added, removed, renamed or rewritten."""
