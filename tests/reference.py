@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from harness.plan.settings import Sweep
 from harness.plan.yaml_file import models_in
+from harness.sources.corrupt import Corruption
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 WORDS = {
@@ -32,6 +33,7 @@ def reference() -> str:
     for model in models_in(Sweep.model_fields["data"].annotation):
         (tag,) = typing.get_args(model.model_fields["source"].annotation)
         parts += [f"### `source: {tag}`\n", f"{inspect.getdoc(model)}\n", _table(model)]
+    parts += ["### `corrupt`\n", f"{inspect.getdoc(Corruption)}\n", _table(Corruption)]
     return "\n".join(parts)
 
 

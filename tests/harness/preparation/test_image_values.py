@@ -88,9 +88,6 @@ def test_values_among_the_images_of_a_label(
     expected = values_by_label(features, np.full(IMAGES, -1), settings)  # no image has a label
 
     assert values(store, by="neighbour") == pytest.approx(expected, rel=1e-9)
-    put_counted(store, "features/a-0", images, range(IMAGES), ["x"] * 5 + ["y"] * 6, ids=IDS)
-    with pytest.raises(UserError, match=r"groups\.by: neighbour .* only 5"):
-        values(store, by="neighbour")
 
 
 OWN = """

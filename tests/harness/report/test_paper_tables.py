@@ -100,7 +100,21 @@ def test_every_run_is_listed(tmp_path, make_run, save_run):
     (runs,) = map(run_table, SweepResults.read(tmp_path).blocks())
     assert runs.rows == [
         ["a-descending-seed0 ★", "finished", 20, 20, 10, 10, 30, 30, 4000, 0, 3.0, 3.0, 115.0],
-        ["a-descending-seed1", "failed: no disk", 10, 10, None, None, 10, 10, 1000, 0, 1.0, 1.0, 115.0],
+        [
+            "a-descending-seed1",
+            "failed: no disk",
+            10,
+            10,
+            None,
+            None,
+            10,
+            10,
+            1000,
+            0,
+            1.0,
+            1.0,
+            115.0,
+        ],
     ]
 
 
