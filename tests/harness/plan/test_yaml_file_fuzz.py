@@ -325,7 +325,7 @@ def test_a_run_of_many_axes_still_fits_into_a_file_name(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "negative": ("batch_size: 16", "batch_size: -16"),
+    "negative": ("batch_size: 32", "batch_size: -32"),
     "unknown": ("gan:", "gann:"),
     "missing": ("set: apples,", ""),
     "not a list": ("[descending, ascending, conventional]", "descending"),
@@ -333,7 +333,7 @@ MISTAKES = {
     "outside": ("apples:", "../apples:"),
     "code": ("width: 16", "width: !!python/object/apply:os.system [id]"),
     "huge": ("latent: 64", "latent: 9" + "0" * 5000),
-    "not a number": ("learning_rate: 0.0003", "learning_rate: .nan"),
+    "not a number": ("learning_rate: 0.001", "learning_rate: .nan"),
     "twice": ("image_size: 32", "image_size: 32\nimage_size: 32"),
     "tab": ("image_size: 32", "\timage_size: 32"),
     "nested": ("width: 16", "width: {width: 16}"),
