@@ -8,14 +8,9 @@ from harness.plan.settings import Sweep
 
 
 def describe(sweep: Sweep) -> str:
-    """Return every setting, the grids and the number of runs."""
-    lines = [settings_text(sweep)]
-    for grid in sweep.grid:
-        seeds = [f"up to {sweep.up_to}"] if sweep.up_to else grid.seeds
-        axes = {"data": grid.data or [*sweep.data], "mode": grid.mode, "seed": seeds, **grid.axes}
-        lines.append("grid:")
-        lines += [f"  {key}: {', '.join(map(str, values))}" for key, values in axes.items()]
-    return "\n".join([*lines, f"runs: {'at most ' if sweep.up_to else ''}{len(expand(sweep))}"])
+    """Return every setting, and with them the grid, and the number of runs."""
+    most = "at most " if sweep.up_to else ""
+    return f"{settings_text(sweep)}\nruns: {most}{len(expand(sweep))}"
 
 
 def settings_text(sweep: Sweep) -> str:

@@ -95,8 +95,7 @@ def test_a_dry_run_says_how_many_seeds_a_difference_takes(sweep_file, tmp_path, 
 def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
     code, out, err = Commands().run("sweep", sweep_file(seeds=(3, 5)), "--dry-run")
     assert (code, err) == (0, "")
-    assert "mode: descending, conventional" in out
-    assert "seed: 3, 5" in out
+    assert "- mode:\n  - descending\n  - conventional\n  seed:\n  - 3\n  - 5\n" in out
     assert "runs: 8" in out
     assert "stage_epochs: 4" in out
     assert not (tmp_path / "results").exists()

@@ -16,7 +16,7 @@ def described(settings: dict[str, Any]) -> str:
 def test_a_description_has_settings_grid_runs_and_work():
     text = described(SWEEP)
     assert "stage_epochs: 4" in text
-    assert "mode: ascending, conventional" in text
+    assert "- mode:\n  - ascending\n  - conventional\n" in text
     assert "runs: 8" in text
     assert "images: a 45, d 90" in text
     # ascending: 4 x (2 + 4 + 6) and 4 x (4 + 8 + 12); conventional: 12 x 6 and 12 x 12; two seeds
@@ -29,7 +29,7 @@ def test_a_description_has_settings_grid_runs_and_work():
 def test_seeds_up_to_a_limit_are_described_as_such():
     grid = {"mode": ["ascending", "conventional"], "seed": {"up_to": 6}}
     text = described(SWEEP | {"grid": grid, "rescore": True})
-    assert "seed: up to 6\n" in text
+    assert "  seed:\n    up_to: 6\n" in text
     assert "runs: at most 24\nestimate, at most, for feature groups" in text
     text = described(SWEEP | {"rescore": False})
     assert "re-scoring: none" in text
