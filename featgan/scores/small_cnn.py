@@ -70,9 +70,7 @@ def network(classes: int) -> tuple[nn.Sequential, nn.Linear]:
 
 def prepare(images: Tensor) -> Tensor:
     """Return uint8 `images` [n, 3, S, S] as floats in [-1, 1], averaged down to 32×32."""
-    if images.shape[-2:] != (SIZE, SIZE):
-        return F.adaptive_avg_pool2d(images.float() / 127.5 - 1, SIZE)
-    return images.float() / 127.5 - 1
+    return F.adaptive_avg_pool2d(images.float() / 127.5 - 1, SIZE)
 
 
 def train_classifier(

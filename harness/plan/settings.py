@@ -101,22 +101,14 @@ class Method(Sections):
     """The settings of one run: everything that can change its result."""
 
     @model_validator(mode="after")
-    def _network_has_its_settings(self) -> Self:
+    def _consistent(self) -> Self:
         check(self.gan)
-        return self
-
-    @model_validator(mode="after")
-    def _whole_evaluations(self) -> Self:
         epochs, every = self.training.stage_epochs, self.training.evaluate_every
         if epochs % every:
             raise ValueError(
                 f"training.stage_epochs ({epochs}) must be a multiple of "
                 f"training.evaluate_every ({every})"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _watched_is_measured(self) -> Self:
         known = [SCORE, *(n for n in reported(self.score.metrics) if n not in DEVIATIONS)]
         if self.stages.watch not in known:
             raise ValueError(
@@ -163,11 +155,6 @@ class Grid(Settings):
     def seeds(self) -> Sequence[int]:
         """The seeds; of `up_to`, as many as there can be."""
         return range(self.seed.up_to) if isinstance(self.seed, UpTo) else self.seed
-
-    @property
-    def size(self) -> int:
-        """Number of cells of each data set."""
-        return math.prod([len(self.mode), len(self.seeds), *map(len, self.axes.values())])
 
     @model_validator(mode="after")
     def _distinct_values(self) -> Self:
@@ -258,7 +245,8 @@ class Sweep(Sections):
         for name in (name for grid in self.grid for name in grid.data or []):
             if name not in self.data:
                 raise ValueError(f"grid.data: there is no data set {name!r} in `data`")
-        runs = sum(grid.size * len(grid.data or self.data) for grid in self.grid)
+        axes = ([g.data or self.data, g.mode, g.seeds, *g.axes.values()] for g in self.grid)
+        runs = sum(math.prod(map(len, of_grid)) for of_grid in axes)
         if runs > MOST_RUNS:
             raise ValueError(f"grid: {runs:,} runs, more than {MOST_RUNS:,}: shorten its lists")
         if self.name == FEATURES_FOLDER:

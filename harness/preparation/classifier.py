@@ -1,6 +1,5 @@
 """The classifier that a sweep trains on the labels of its data sets."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,9 +31,7 @@ def classifier_name(store: Store, sets: Sequence[DataSet]) -> str:
             "`inception`"
         )
     labels = [load_table(store, data.key)["label"].to_json() for data in sets]
-    digests = [hashlib.sha256(column.encode()).hexdigest() for column in labels]
-    made_from = [[data.name, data.digest, of] for data, of in zip(sets, digests, strict=True)]
-    return f"{short_hash(*made_from)}.safetensors"
+    return f"{short_hash([(data.name, data.digest) for data in sets], labels)}.safetensors"
 
 
 @ray.remote(num_cpus=1)

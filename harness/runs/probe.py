@@ -4,7 +4,7 @@ import math
 import os
 import resource
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ PROBE_SECONDS = 30.0
 MOST_STEPS = 50
 """Longest epoch of a probe on a GPU, in steps."""
 GIB = 2**30
+COSTS = {"image_size", "gan", "training", "pacing", "score"}
+"""Settings on which the cost of steps and scores depends."""
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """Measurements of one kind of run."""
 
     step_seconds: float
@@ -60,7 +61,7 @@ def probe(sweep: Sweep) -> str:
     images = count_images(sweep, cells)
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
-        kinds.setdefault(_kind(cell.method), []).append(cell)
+        kinds.setdefault(cell.method.model_dump_json(include=COSTS), []).append(cell)
     gpus = torch.cuda.device_count()
     device = torch.device("cuda" if gpus else "cpu")
     torch.set_num_threads(sweep.resources.cpus_per_run)
@@ -146,10 +147,3 @@ def _classifier(method: Method, device: torch.device) -> Classifier:
         name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
     )
     return add_feature_network(untrained, method.score)
-
-
-def _kind(method: Method) -> str:
-    """A text that is equal for methods whose steps and scores cost the same."""
-    settings = method.model_dump(include={"image_size", "gan", "score"})
-    per_step = {"batch_size", "precision", "d_steps", "deterministic"}
-    return str([settings, method.training.model_dump(include=per_step), method.pacing.by])

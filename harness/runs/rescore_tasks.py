@@ -4,6 +4,7 @@ What is measured is in a run's folder, so the next call measures what is missing
 """
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 
 import ray
@@ -42,20 +43,15 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     missing, threads = rescoring.missing(results), sweep.resources.cpus_per_run
     waiting, at_once = iter(missing), sweep.resources.max_concurrent or AT_ONCE
     running: dict[ObjectRef[float], RunRecord] = {}
-    ended, left, stopped = 0, len(missing), False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        screen.say("stopping: the next call measures what is missing")
-
+    ended, left = 0, len(missing)
+    say = partial(screen.say, "stopping: the next call measures what is missing")
     task = ray.remote(_measure).options(
         num_cpus=threads, num_gpus=gpus_per_run, max_retries=sweep.resources.max_failures
     )
     if missing:
         connect.await_room({"CPU": threads, "GPU": gpus_per_run}, screen.features)
-    with stop_on_signals(stop):
-        while not stopped:
+    with stop_on_signals(say) as stopped:
+        while not stopped.is_set():
             for run in islice(waiting, at_once - len(running)):
                 real = results.real_of(run)
                 running[task.remote(rescoring, run, real, threads, preflight.versions())] = run

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Event
 
 from ray import tune
 from ray.tune.error import TuneError
@@ -86,16 +87,16 @@ def _fit(
     )
     names = {name for run in runs for name in run.cell.functions}
     names -= {run.cell.method.groups.method for run in runs}  # the driver groups the images
-    parameters = {
-        "runs": {run.name: run for run in runs},
-        "store": store,
-        "options": options,
-        "versions": versions() | functions(names),
-    }
     with tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch:
         tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(trainable, **parameters),
+                tune.with_parameters(
+                    trainable,
+                    runs={run.name: run for run in runs},
+                    store=store,
+                    options=options,
+                    versions=versions() | functions(names),
+                ),
                 {"cpu": resources.cpus_per_run, "gpu": gpus_per_run},
             ),
             param_space={"run": tune.grid_search([run.name for run in runs])},
@@ -138,19 +139,19 @@ def _ask_to_stop(store: Store, key: str, callback: ProgressCallback, screen: Scr
 
 
 @contextmanager
-def stop_on_signals(ask: Callable[[], None]) -> Iterator[None]:
+def stop_on_signals(ask: Callable[[], None]) -> Iterator[Event]:
     """Call `ask` at the first signal to stop; raise KeyboardInterrupt at the second.
 
-    A terminal that closes never counts as the second: the shell and the kernel both send SIGHUP.
+    Yields the event that is set once a signal has come. A terminal that closes never counts as the
+    second: the shell and the kernel both send SIGHUP.
     """
-    asked = False
+    asked = Event()
 
     def stop(number: int, _: object) -> None:
-        nonlocal asked
-        if asked and number != signal.SIGHUP:
+        if asked.is_set() and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        if not asked:
-            asked = True
+        if not asked.is_set():
+            asked.set()
             ask()
 
     # those that the command lets raise KeyboardInterrupt: under nohup SIGHUP is ignored
@@ -160,7 +161,7 @@ def stop_on_signals(ask: Callable[[], None]) -> Iterator[None]:
         if signal.getsignal(number) == signal.default_int_handler
     }
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
