@@ -2,16 +2,17 @@
 
 A layer has the name that torchvision's feature extraction gives it. The weights of the remaining
 network are a dictionary (`State`), so that one copy can be shared by all processes of a machine.
+torchvision, whose import takes as long as PyTorch's, is imported where a network is built: a data
+set that is counted is known by its weights alone.
 """
 
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision.models
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featgan.errors import UserError, first_line
 from featgan.features import packaged
@@ -31,18 +32,20 @@ class CutNetwork(nn.Module):
     """A network without parameters in memory that ends at a layer."""
 
     def __init__(self, settings: FeatureSettings) -> None:
+        from torchvision.models import feature_extraction
+
         super().__init__()
         with torch.device("meta"):
             network = _whole(settings).eval()
         layer = settings.layer
         # training differs, by dropout for instance, and is not used
-        names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+        names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
         if not any(f"{name}.".startswith(f"{layer}.") for name in names):
             near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
             raise UserError(
                 f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
             )
-        self.extractor = create_feature_extractor(
+        self.extractor = feature_extraction.create_feature_extractor(
             network, {layer: "outputs"}, suppress_diff_warning=True
         )
 
@@ -91,6 +94,7 @@ def identity(settings: FeatureSettings) -> str:
     return f"random, seed {settings.seed}" if settings.weights == "random" else _file(settings)[1]
 
 
+@lru_cache(8)
 def output_count(settings: FeatureSettings) -> int:
     """Return the number of outputs of the layer for one image, the largest possible count.
 
@@ -116,8 +120,7 @@ def _whole(settings: FeatureSettings) -> nn.Module:
     name = settings.network
     if name == PACKAGED[0]:
         return packaged.build(settings.input_size)
-    _check_name(name)
-    return torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {}))
+    return _models(name).get_model(name, weights=None, **OPTIONS.get(name, {}))
 
 
 def _file(settings: FeatureSettings, setting: str = SETTING) -> tuple[Path, str]:
@@ -126,17 +129,19 @@ def _file(settings: FeatureSettings, setting: str = SETTING) -> tuple[Path, str]
     if path == "packaged":
         path = str(packaged.weights_path())
     elif settings.network != PACKAGED[0]:
-        _check_name(settings.network)
-        published = torchvision.models.get_model_weights(settings.network)
+        published = _models(settings.network).get_model_weights(settings.network)
         url = getattr(published, "IMAGENET1K_V1", published.DEFAULT).url
     return weights_file(None if path == "imagenet" else path, url, setting)
 
 
-def _check_name(name: str) -> None:
-    """Raise `UserError` unless torchvision has a classifier of this name."""
-    known = torchvision.models.list_models(module=torchvision.models)
+def _models(name: str) -> Any:
+    """Return torchvision's module of classifiers; `UserError` if it has none of this name."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
     if name not in known:
         near = get_close_matches(name, [*known, PACKAGED[0]], n=4, cutoff=0.4) or known
         raise UserError(
             f"features.network: torchvision has no classifier {name!r}; near: {', '.join(near)}"
         )
+    return models

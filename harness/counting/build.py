@@ -87,8 +87,8 @@ class DataSetBuilder:
         A data set with images that could not be read is not finished: these are tried again.
         Raises `UserError` if images or weights cannot be read, or too many images are unusable.
         """
-        count_type(self.features)  # reports an unknown network or layer before anything is read
         if not self._is_finished():
+            count_type(self.features)  # reports an unknown layer before an image is read
             with SweepLock(self.store, self.key, notice=self._say, waits=True):
                 if not self._is_finished():  # another sweep may just have done it
                     self._count_and_pack()
