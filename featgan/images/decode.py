@@ -3,6 +3,7 @@
 `decode` is the one place that decides which files are good images; docs/images.md has its table.
 """
 
+import hashlib
 import io
 import re
 import warnings
@@ -98,6 +99,15 @@ def turn(image: Image.Image) -> None:
     """Turn an image as its EXIF orientation says; unreadable EXIF data are ignored."""
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Return the SHA-256 of size and pixels of an RGB image: the same for every file format."""
+    digest = hashlib.sha256(repr(image.size).encode())
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        digest.update(image.crop((0, top, image.width, bottom)).tobytes())
+    return digest.digest()
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:

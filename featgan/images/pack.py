@@ -21,26 +21,28 @@ def shard_bytes(images: np.ndarray) -> bytes:
 class ImagePack:
     """The images of one data set, in the order of its feature table.
 
-    Its rows are those of the shards [n, 3, S, S], one shard after another, except for a few that
-    are left out, such as duplicates.
+    The shards [n, 3, S, S], one after another, hold the images in another order, and perhaps some
+    more, such as duplicates.
     """
 
     def __init__(
-        self, shards: Sequence[Path], lengths: Sequence[int], left_out: Sequence[int] = ()
+        self, shards: Sequence[Path], lengths: Sequence[int], stored: np.ndarray | None = None
     ) -> None:
-        """Open shards of `lengths` images; pixels are not read before `rows` asks for them."""
-        self._shards = list(shards)
+        """Open shards of `lengths` images; pixels are not read before `rows` asks for them.
+
+        `stored` [n] is the place of each image in the shards; None: they are in the same order.
+        """
         self._starts = np.cumsum([0, *lengths])
-        self._kept = np.delete(np.arange(self._starts[-1]), np.asarray(left_out, np.int64))
+        self._stored = np.arange(self._starts[-1]) if stored is None else stored
         self._open = lru_cache(MOST_OPEN)(lambda number: np.load(shards[number], mmap_mode="r"))
         self.size = int(self._open(0).shape[-1])
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return these rows, in this order: uint8 [len(rows), 3, S, S]."""
-        stored = self._kept[np.asarray(rows, np.int64)]
+        stored = self._stored[np.asarray(rows, np.int64)]
         images = np.empty((len(stored), 3, self.size, self.size), np.uint8)
         shard_of = np.searchsorted(self._starts, stored, side="right") - 1
         for number in np.unique(shard_of):

@@ -25,7 +25,13 @@ from harness.cluster import connect, machine
 from harness.cluster.connect import Progress
 from harness.counting import workers
 from harness.counting.cache import load_counts, save_counts
-from harness.counting.shards import Blocks, block_length, feature_table, find_duplicates
+from harness.counting.shards import (
+    Blocks,
+    block_length,
+    feature_table,
+    find_duplicates,
+    in_order,
+)
 from harness.records.data_set import DataSet, load_rejected, put_data_set, read_data_set
 from harness.sources import SourceSettings
 from harness.sources.base import describe
@@ -186,9 +192,12 @@ class DataSetBuilder:
     def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
         """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
         store, key, images = self.store, self.key, self.listing.images
-        good = blocks.counts >= 0
-        duplicates = find_duplicates(images, blocks.sha256, good & self.source.remove_duplicates)
-        kept = np.setdiff1d(np.flatnonzero(good), duplicates.index)
+        kept = in_order(images["label"], blocks)
+        duplicates = find_duplicates(images["image_id"].iloc[kept], blocks.sha256[kept])
+        if self.source.remove_duplicates:
+            kept = np.delete(kept, duplicates.index)
+        else:
+            duplicates = duplicates.iloc[:0]
         table, content = feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
         made = {"weights": self.features.weights, "versions": machine.versions()}
@@ -206,13 +215,12 @@ class DataSetBuilder:
             rejected_sha256=hashlib.sha256(rejections).hexdigest(),
             unreadable=blocks.unreadable,
             shards=blocks.shards,
-            left_out=tuple((np.cumsum(good) - 1)[duplicates.index].tolist()),
         )
         if store.exists(f"{key}/dataset.json") and read_data_set(store, key) == data_set:
             return
         store.delete(f"{key}/dataset.json")
         store.put(f"{key}/rejected.csv", rejections)
-        store.put(f"{key}/duplicates.csv", _csv(duplicates))
+        store.put(f"{key}/duplicates.csv", _csv(duplicates.sort_values("image_id")))
         store.put(f"{key}/features.parquet", table)
         put_data_set(store, data_set)
         listed = {f"{key}/pack/{shard.file}" for shard in blocks.shards}

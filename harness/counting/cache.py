@@ -19,7 +19,7 @@ Makers = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class EarlierCounts:
-    """The counts of images by the SHA-256 of their bytes."""
+    """The counts of images by the SHA-256 of their pixels."""
 
     sha256: np.ndarray = field(default_factory=lambda: np.empty(0, "S32"))
     """Sorted digests: S32 [n]."""
@@ -35,9 +35,8 @@ class EarlierCounts:
         return int(self.counts[place]) if found else NOT_COUNTED
 
     def merged(self, sha256: np.ndarray, counts: np.ndarray, makers: Makers) -> EarlierCounts:
-        """Return these counts and others, whose digests are hexadecimal: S64 [n]."""
-        others = np.frombuffer(bytes.fromhex(sha256.tobytes().decode()), "S32")
-        digests, first = np.unique(np.concatenate([self.sha256, others]), return_index=True)
+        """Return these counts and others, by their digests S32 [n]."""
+        digests, first = np.unique(np.concatenate([self.sha256, sha256]), return_index=True)
         merged = np.concatenate([self.counts, counts])[first].astype(np.int32)
         new = [maker for maker in makers if maker not in self.makers]
         return EarlierCounts(digests, merged, [*self.makers, *new])

@@ -2,7 +2,8 @@
 
 A finished block is a shard of the data set's pack and, written after it, a small record of its
 images. An interrupted count resumes with the blocks that are not finished. All blocks together
-become the feature table: image_id, label, sha256 and feature_count of each image kept.
+become the feature table: image_id, label, sha256 of the pixels, feature_count and place in the
+shards of each image kept, in an order that depends on the images alone.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ class Block(Sealed):
     """The folder of the data set."""
     number: int
     digests: list[str]
-    """SHA-256 of the bytes of each image; empty where they could not be read."""
+    """SHA-256 of the pixels of each image; empty for rejected images."""
     counts: list[int]
     """NOT_COUNTED for rejected images."""
     problems: dict[int, str] = Field({})
@@ -67,7 +68,7 @@ class Blocks:
         self.counted = 0
         """Number of images, rejected ones too."""
         self.counts = np.full(total, -1, np.int32)
-        self.sha256 = np.zeros(total, "S64")
+        self.sha256 = np.zeros(total, "S32")
         self.problems: dict[int, str] = {}
         """The reason for rejecting an image."""
         self.unreadable = 0
@@ -102,47 +103,60 @@ class Blocks:
         rows = self.rows(block.number)
         self.counted += len(block.counts)
         self.counts[rows] = block.counts
-        self.sha256[rows] = np.array(block.digests, "S64")
+        self.sha256[rows] = np.array([*map(bytes.fromhex, block.digests)], "S32")
         self.problems |= {rows.start + place: why for place, why in block.problems.items()}
         self.unreadable += len(block.unreadable)
         self.makers += [maker for maker in block.makers if maker not in self.makers]
         self._shards[block.number] = block.shard
 
 
-def find_duplicates(images: pd.DataFrame, sha256: np.ndarray, good: np.ndarray) -> pd.DataFrame:
-    """Return the images whose bytes an image before them has: `image_id`, `same_as`.
+def in_order(labels: pd.Series, blocks: Blocks) -> np.ndarray:
+    """Return the indices of the good images in the order of the feature table.
 
-    `sha256` S64 [n] and `good` bool [n] describe the images; the index is that of `images`.
+    It is that of digests and labels, so that the same images in other files have the same order.
+    Of equal images, those with a label come first, else those first in the listing.
     """
-    # as Arrow text: numpy's takes four bytes a letter
-    digests = pa.array(sha256[good]).cast(pa.string()).to_pandas()
-    table = images.loc[good, ["image_id"]].assign(sha256=digests.to_numpy())
-    again = table["sha256"].duplicated()
-    repeated = table[again]
-    firsts = table[~again & table["sha256"].isin(repeated["sha256"])].set_index("sha256")
-    same_as = repeated["sha256"].map(firsts["image_id"])
-    return repeated[["image_id"]].assign(same_as=same_as)
+    good = np.flatnonzero(blocks.counts >= 0)
+    codes, names = pd.factorize(labels.iloc[good], sort=True)
+    codes[codes < 0] = len(names)
+    return good[np.lexsort((codes, blocks.sha256[good]))]
+
+
+def find_duplicates(image_ids: pd.Series, sha256: np.ndarray) -> pd.DataFrame:
+    """Return the images whose pixels an image before them has: `image_id`, `same_as`.
+
+    `sha256` S32 [n] is sorted; the index of the result are places in it.
+    """
+    again = np.append(False, sha256[1:] == sha256[:-1])
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(sha256))))
+    places = np.flatnonzero(again)
+    ids = image_ids.to_numpy()
+    return pd.DataFrame({"image_id": ids[places], "same_as": ids[first[places]]}, places)
 
 
 def feature_table(
     images: pd.DataFrame, blocks: Blocks, kept: np.ndarray, counts: type[np.integer[Any]]
 ) -> tuple[bytes, str]:
-    """Return a Parquet file of the images at `kept`, and the hash of their digests and counts.
+    """Return a Parquet file of the images `kept`, in this order, and the hash of their content.
 
-    `counts` is the type of a count. Built in slices: a whole table is the largest thing a count
-    would hold.
+    The hash is of digests and counts. `counts` is the type of a count. Built in slices: a whole
+    table is the largest thing a count would hold.
     """
     columns = [name for name in images if name not in ("location", "stamp")]
     types = dict.fromkeys([*columns, "sha256"], pa.string())
-    schema = pa.schema([*types.items(), ("feature_count", pa.from_numpy_dtype(counts))])
+    numbers = [("feature_count", pa.from_numpy_dtype(counts)), ("pack_row", pa.int64())]
+    schema = pa.schema([*types.items(), *numbers])
+    pack_rows = np.cumsum(blocks.counts >= 0) - 1
     file, content = io.BytesIO(), hashlib.sha256()
     repeated = [name for name in columns if name != "image_id"]
     with pq.ParquetWriter(file, schema, use_dictionary=repeated) as writer:
         for start in range(0, len(kept), SLICE):
             rows = kept[start : start + SLICE]
             table = images[columns].iloc[rows].set_axis(range(start, start + len(rows)))
-            table["sha256"] = blocks.sha256[rows].astype(str)
+            digests = blocks.sha256[rows].tobytes()
+            table["sha256"] = [digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
             table["feature_count"] = blocks.counts[rows].astype(counts)
+            table["pack_row"] = pack_rows[rows]
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
             hashed = table[["sha256", "feature_count"]]
             content.update(hashed.to_csv(header=start == 0).encode())

@@ -28,7 +28,7 @@ from featgan.errors import UserError
 from featgan.features import network
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
-from featgan.images.decode import BadImage, decode, square
+from featgan.images.decode import BadImage, decode, pixel_digest, square
 from featgan.images.pack import shard_bytes
 from harness.counting.cache import NOT_COUNTED, EarlierCounts
 from harness.counting.shards import Block
@@ -70,9 +70,8 @@ def decode_block(batch: pa.Table, job: Job, earlier: list[ray.ObjectRef]) -> pa.
     for place, location in enumerate(batch["locations"][0].as_py()):
         digest, count, problem = b"", NOT_COUNTED, ""
         try:
-            data = read(location)
-            digest = hashlib.sha256(data).digest()
-            image = decode(data)
+            image = decode(read(location))
+            digest = pixel_digest(image)
             packed, seen = (square(image, size) for size in sizes)
         except BadImage as error:
             problem = str(error)

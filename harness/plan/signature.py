@@ -45,9 +45,14 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
     A value that equals the published one of the network becomes null, which means the same.
     """
     method = cell.method
-    files = {"weights", "features_weights"}
+    known_by_digest = {"weights", "features_weights", "trained_on"}
     settings = method.model_dump(
-        exclude={"features": True, "select": True, "groups": VALUE_SETTINGS, "score": files}
+        exclude={
+            "features": True,
+            "select": True,
+            "groups": VALUE_SETTINGS,
+            "score": known_by_digest,
+        }
     )
     for key in ignored_settings(cell.mode, method):
         section, name = key.split(".")

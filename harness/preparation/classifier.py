@@ -31,14 +31,17 @@ def classifier_name(store: Store, sets: Sequence[DataSet]) -> str:
             "`inception`"
         )
     labels = [load_table(store, data.key)["label"].to_json() for data in sets]
-    return f"{short_hash([(data.name, data.digest) for data in sets], labels)}.safetensors"
+    return f"{short_hash([data.digest for data in sets], labels)}.safetensors"
 
 
 @ray.remote(num_cpus=1)
 def train(store: Store, sets: Sequence[DataSet]) -> bytes:
-    """Return the file of a classifier; its classes are the pairs of data set and label."""
+    """Return the file of a classifier; its classes are the pairs of data set, by number, and label.
+
+    Their names would make it another classifier wherever a data set is called otherwise.
+    """
     images, labels = zip(*(_labelled(store, data) for data in sets), strict=True)
-    names = np.concatenate(labels)
+    names = np.concatenate([[f"{i}/{name}" for name in of] for i, of in enumerate(labels)])
     classes = sorted(set(names))
     return train_classifier(
         np.concatenate(images), np.searchsorted(classes, names), classes, seed=SEED
@@ -58,8 +61,8 @@ def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
 
 
 def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [n, 3, S, S] that have a label, and `data set/label` of each."""
+    """Return images uint8 [n, 3, S, S] that have a label, and the label of each."""
     table = load_table(store, data.key)
     rows = np.flatnonzero(table["label"].notna())
-    labels = (data.name + "/" + table["label"].iloc[rows].astype(str)).to_numpy(str)
+    labels = table["label"].iloc[rows].to_numpy(str)
     return open_pack(store, data.key).rows(rows), labels

@@ -40,9 +40,7 @@ class DataSet(DataRecord):
     unreadable: int = 0
     """Rejected images that could not be read, which the next sweep tries again."""
     shards: tuple[Shard, ...] = ()
-    """The files of its pack, in the order of the table."""
-    left_out: tuple[int, ...] = ()
-    """Rows of the shards, counted through, that are duplicates and not in the table."""
+    """The files of its pack; the table has the place of each image in them."""
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -64,11 +62,15 @@ def put_data_set(store: Store, data: DataSet) -> None:
     store.put(f"{data.key}/dataset.json", data.to_json())
 
 
-def load_table(store: Store, key: str) -> pd.DataFrame:
-    """Load the feature table: image_id, sha256, feature_count, label, in the order of the pack."""
-    data = store.get(f"{key}/features.parquet")
+def load_table(store: Store, key: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Load the feature table, or some of its columns.
+
+    They are image_id, sha256, feature_count, label and pack_row, the place of the image in the
+    shards of the pack. Rows are in the order of the images' digests.
+    """
+    path = store.local(f"{key}/features.parquet")
     try:
-        return pd.read_parquet(io.BytesIO(data))
+        return pd.read_parquet(path, columns=columns, partitioning=None)
     except (OSError, ValueError) as error:
         raise _damaged(store, key, f"features.parquet cannot be read: {error}") from error
 
@@ -87,7 +89,8 @@ def open_pack(store: Store, key: str) -> ImagePack:
     """Open the images of a data set, in the order of its table; of a bucket, a local copy."""
     data = read_data_set(store, key)
     lengths = [shard.images for shard in data.shards]
-    return ImagePack(_local_shards(store, data), lengths, data.left_out)
+    stored = load_table(store, key, ["pack_row"])["pack_row"].to_numpy()
+    return ImagePack(_local_shards(store, data), lengths, stored)
 
 
 def _local_shards(store: Store, data: DataSet) -> list[Path]:

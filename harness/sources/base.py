@@ -70,7 +70,7 @@ class Source(Settings):
     """Settings and methods that every source has."""
 
     remove_duplicates: bool = False
-    """Keep only the first of images whose bytes are equal; `duplicates.csv` lists the others."""
+    """Keep only one of images whose pixels are equal; `duplicates.csv` lists the others."""
     corrupt: Corruption | None = None
     """Corruption of shares of the images, such as `{duplicate: 0.3}`; null: none."""
 

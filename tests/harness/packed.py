@@ -30,6 +30,7 @@ def put_counted(
     """Write table, pack and record of `images` uint8 [n, 3, S, S]; `more` is for the record."""
     ids = ids or [f"{n}.png" for n in range(len(images))]
     table = pd.DataFrame({"image_id": ids, "sha256": ids, "feature_count": counts, "label": labels})
+    table["pack_row"] = range(len(images))
     content, shard = table.to_parquet(index=False), shard_bytes(images)
     store.put(f"{key}/features.parquet", content)
     store.put(f"{key}/pack/00000.npy", shard)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from featgan.images import decode as images
-from featgan.images.decode import BadImage, decode, square
+from featgan.images.decode import BadImage, decode, pixel_digest, square
 
 
 def plain(colour: object, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:
@@ -297,3 +298,14 @@ def test_shrinking_averages_instead_of_skipping() -> None:
     stripes[:, ::2] = 255
 
     assert abs(int(square(Image.fromarray(stripes), 8)[0, 4, 4]) - 127) <= 3
+
+
+def test_the_digest_is_of_size_and_pixels_alone() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 8, 3), np.uint8)  # several strips
+    image, wide = Image.fromarray(pixels), Image.fromarray(pixels.reshape(150, 16, 3))
+    expected = hashlib.sha256(b"(8, 300)" + pixels.tobytes()).digest()
+    files = [io.BytesIO() for _ in range(3)]
+    for file, form in zip(files, ("PNG", "BMP", "PPM"), strict=True):
+        image.save(file, form)
+    assert {pixel_digest(decode(file.getvalue())) for file in files} == {expected}
+    assert pixel_digest(wide) != expected

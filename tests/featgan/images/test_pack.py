@@ -36,10 +36,10 @@ def test_rows_come_in_any_order_across_shards(
         assert pack.rows(np.array([], int)).shape == (0, 3, 8, 8)
 
 
-def test_rows_that_are_left_out_are_not_counted(shards: list[Path]) -> None:
-    pack = ImagePack(shards, LENGTHS, left_out=(1, 2))
+def test_images_are_in_another_order_than_their_shards(shards: list[Path]) -> None:
+    pack = ImagePack(shards, LENGTHS, np.array([4, 0, 3]))
     assert len(pack) == 3
-    assert pack.rows(np.arange(3))[:, 0, 0, 0].tolist() == [0, 3, 4]
+    assert pack.rows(np.array([0, 1, 2, 0]))[:, 0, 0, 0].tolist() == [4, 0, 3, 4]
 
 
 def test_a_shard_is_a_file_that_numpy_reads(shards: list[Path]) -> None:

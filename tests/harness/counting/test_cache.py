@@ -16,8 +16,7 @@ CPU, GPU = {"device": "CPU"}, {"device": "GPU"}
 
 def counts_of(*digests: bytes) -> EarlierCounts:
     """The counts 5, 6, … of these digests."""
-    text = np.array([digest.hex() for digest in digests], "S64")
-    return EarlierCounts().merged(text, np.arange(5, 5 + len(digests)), [CPU])
+    return EarlierCounts().merged(np.array(digests, "S32"), np.arange(5, 5 + len(digests)), [CPU])
 
 
 def test_digests_that_end_in_zeros_differ() -> None:
@@ -30,8 +29,7 @@ def test_digests_that_end_in_zeros_differ() -> None:
 
 def test_of_several_counts_the_first_is_kept() -> None:
     one, two = bytes(31) + b"1", bytes(31) + b"2"
-    text = np.array([two.hex(), one.hex()], "S64")
-    merged = counts_of(one).merged(text, np.array([8, 9]), [GPU, CPU])
+    merged = counts_of(one).merged(np.array([two, one], "S32"), np.array([8, 9]), [GPU, CPU])
 
     assert [merged.get(digest) for digest in (one, two)] == [5, 8]
     assert merged.makers == [CPU, GPU]

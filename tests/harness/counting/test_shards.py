@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from harness.counting.cache import NOT_COUNTED
-from harness.counting.shards import Block, Blocks, block_length
+from harness.counting.shards import (
+    Block,
+    Blocks,
+    block_length,
+    feature_table,
+    find_duplicates,
+    in_order,
+)
 from harness.records.data_set import Shard
 from harness.storage.store import Store
 
@@ -43,7 +53,7 @@ def test_finished_blocks_remain(store: Store) -> None:
     assert blocks.missing() == [0]
     assert blocks.problems == {4: 'torn, "so"\n'}
     assert blocks.counts.tolist() == [-1, -1, -1, 0, -1, 20, 0, 10]
-    assert blocks.sha256[5].decode() == f"{2:064x}"
+    assert blocks.sha256[5] == bytes.fromhex(f"{2:064x}")
     assert [shard.file for shard in blocks.shards] == ["00001-0.npy", "00002-0.npy"]
     assert blocks.makers == [{"a": "b"}]
     blocks.add(put(store, 0))
@@ -85,3 +95,30 @@ def test_damaged_and_foreign_blocks_are_counted_again(store: Store) -> None:
 def test_blocks_are_few_but_small(total: int, side: int, length: int) -> None:
     assert block_length(total, side) == length
     assert length * 3 * side**2 <= 64 * 2**20
+
+
+def test_the_order_is_that_of_digests_and_labels(store: Store) -> None:
+    digests = [f"{n:064x}" for n in (7, 3, 7, 0, 3, 7)]
+    put(store, 0, 6, digests=digests, counts=[1, 2, 1, NOT_COUNTED, 2, 1])
+    blocks = Blocks(store, KEY, 6, 6)
+    rows = in_order(pd.Series([None, "b", "b", "c", "a", "b"]), blocks)
+    assert rows.tolist() == [4, 1, 2, 5, 0]
+
+    found = find_duplicates(pd.Series([*"ABCDEF"]).iloc[rows], blocks.sha256[rows])
+    assert found.to_dict("split") == {
+        "index": [1, 3, 4],
+        "columns": ["image_id", "same_as"],
+        "data": [["B", "E"], ["F", "C"], ["A", "C"]],
+    }
+
+
+def test_the_table_has_the_place_of_each_image_in_the_pack(store: Store) -> None:
+    put(store, 0, counts=[5, NOT_COUNTED, 7], digests=["ff" * 32, "", "00" * 31 + "0a"])
+    blocks = Blocks(store, KEY, 3, 3)
+    images = pd.DataFrame({"image_id": [*"abc"], "location": b"", "label": None, "stamp": ""})
+    file, _ = feature_table(images, blocks, np.array([2, 0]), np.int16)
+    table = pd.read_parquet(io.BytesIO(file))
+    assert table["image_id"].tolist() == ["c", "a"]
+    assert table["sha256"].tolist() == ["00" * 31 + "0a", "ff" * 32]
+    assert table["feature_count"].tolist() == [7, 5]
+    assert table["pack_row"].tolist() == [1, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from featgan.errors import UserError
 from featgan.features.network import load
 from featgan.features.settings import FeatureSettings
+from featgan.images.decode import decode, pixel_digest
 from harness.counting import workers
 from harness.counting.cache import NOT_COUNTED, EarlierCounts
 from harness.counting.shards import Block
@@ -72,8 +72,8 @@ def test_actors_share_gpus_only_where_there_are_more_of_them(
 
 def test_known_counts_are_taken_and_not_made_again(images: list[bytes], tmp_path: Path) -> None:
     state = {name: tensor.numpy() for name, tensor in load(FEATURES).items()}
-    digest = hashlib.sha256(Path(images[1].decode()).read_bytes()).hexdigest()
-    wrong = EarlierCounts().merged(np.array([digest], "S64"), np.array([4000]), [{"device": "GPU"}])
+    digest = pixel_digest(decode(Path(images[1].decode()).read_bytes()))
+    wrong = EarlierCounts().merged(np.array([digest], "S32"), np.array([4000]), [{"device": "GPU"}])
 
     def count(earlier: EarlierCounts) -> Block:
         weights: list[Any] = [state]
