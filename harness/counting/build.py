@@ -170,7 +170,9 @@ class DataSetBuilder:
         if not missing or is_over():
             return
         earlier = load_counts(self.store, self.kind)
-        table = _table_of(self.listing.images["location"], blocks.length).take(missing)
+        table = _table_of(self.listing.images["location"], blocks.length)
+        if len(missing) < len(table):
+            table = table.take(missing)
         maker = {"device": "GPU" if self.gpu else "CPU"} | machine.versions()
         job = workers.Job(self.store, self.key, self.source, self.features, self.image_size, maker)
         connect.await_room({"CPU": 1, "GPU": self.gpu / workers.PER_GPU}, self.progress)

@@ -149,7 +149,7 @@ def feature_table(
     pack_rows = np.cumsum(blocks.counts >= 0) - 1
     file, content = io.BytesIO(), hashlib.sha256()
     repeated = [name for name in columns if name != "image_id"]
-    with pq.ParquetWriter(file, schema, use_dictionary=repeated) as writer:
+    with pq.ParquetWriter(file, schema, use_dictionary=repeated, compression="zstd") as writer:
         for start in range(0, len(kept), SLICE):
             rows = kept[start : start + SLICE]
             table = images[columns].iloc[rows].set_axis(range(start, start + len(rows)))
