@@ -198,8 +198,9 @@ def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
 
 def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
     done = dry_run(tmp_path, subprocess.PIPE, "ascii")
-    assert (done.returncode, done.stderr) == (0, b"")
     assert b"/caf\\xe9" in done.stdout
+    line = b"featgan: there is no file or folder /caf\\xe9\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 def test_what_is_printed_can_be_pasted(tmp_path: Path) -> None:
