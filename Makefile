@@ -6,7 +6,7 @@ BIN := .venv/bin
 # uv takes half as long as pip. Where it is missing, or cannot reach the registry that pip is set
 # up for, pip does the same.
 CONSTRAINED = pip install --quiet --constraint constraints.txt
-INSTALL = VIRTUAL_ENV=.venv PATH="$$PATH:$(BIN)" uv $(CONSTRAINED) --editable $(1) 2>/dev/null || \
+INSTALL = VIRTUAL_ENV=.venv PATH="$$PATH:$(BIN)" uv $(CONSTRAINED) --compile-bytecode --editable $(1) 2>/dev/null || \
 	$(BIN)/python -m $(CONSTRAINED) --editable $(1)
 SMALL := not (slow or cluster or gpu)
 

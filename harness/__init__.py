@@ -19,6 +19,8 @@ for _name, _value in {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Without it, C++ messages about our actors reach the screen past log_to_driver.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # A task that is asked for before `connect` is an error, not an instance of Ray's own choice.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

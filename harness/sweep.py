@@ -95,38 +95,43 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     from harness.runs.tune import run_pending
     from harness.storage.local_copy import mirrored
 
+    runs, completed, unfinished, unscored = list[Run](), True, 0, 0
     with sweep_lock(store, sweep.name, screen):
-        with connect.session(screen) as engine:
-            # prepare
-            gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
-            screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
-            check_cluster(
-                store,
-                files=checks.required_files(sweep),
-                cpus_per_run=sweep.resources.cpus_per_run,
-                gpus_per_run=gpus_per_run,
-                joining=connect.nodes_to_join(engine),
-            )
-            everything = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
-            missing = {run.name for run in classify_runs(store, everything, pilot).missing}
-            for runs in looks(everything, missing, sweep.up_to):
-                write_plan(sweep, store, runs)
-                # run
-                progress = classify_runs(store, runs, pilot)
-                screen.say(
-                    f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
-                    f"{len(progress.missing)} missing"
+        if done := finished_runs(sweep, store):
+            write_plan(sweep, store, done)
+            screen.say(f"runs: {len(done)} done, 0 half done, 0 missing")
+        else:
+            with connect.session(screen) as engine:
+                # prepare
+                gpus_per_run = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
+                screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
+                check_cluster(
+                    store,
+                    files=checks.required_files(sweep),
+                    cpus_per_run=sweep.resources.cpus_per_run,
+                    gpus_per_run=gpus_per_run,
+                    joining=connect.nodes_to_join(engine),
                 )
-                screen.begin()
-                completed = run_pending(sweep, progress, store, gpus_per_run, screen)
-                unfinished = len(classify_runs(store, runs, pilot).pending)
-                unscored = 0
-                if completed and sweep.rescore:
-                    unscored = rescore_runs(sweep, store, gpus_per_run, screen)
-                if not completed or unfinished or unscored:
-                    break
-                if sweep.up_to and all_decided(sweep, store, screen):
-                    break
+                everything = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)
+                missing = {run.name for run in classify_runs(store, everything, pilot).missing}
+                for runs in looks(everything, missing, sweep.up_to):
+                    write_plan(sweep, store, runs)
+                    # run
+                    progress = classify_runs(store, runs, pilot)
+                    screen.say(
+                        f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
+                        f"{len(progress.missing)} missing"
+                    )
+                    screen.begin()
+                    completed = run_pending(sweep, progress, store, gpus_per_run, screen)
+                    unfinished = len(classify_runs(store, runs, pilot).pending)
+                    unscored = 0
+                    if completed and sweep.rescore:
+                        unscored = rescore_runs(sweep, store, gpus_per_run, screen)
+                    if not completed or unfinished or unscored:
+                        break
+                    if sweep.up_to and all_decided(sweep, store, screen):
+                        break
         with mirrored(store, sweep.name) as folder:
             print(build.summary(build.make(folder), store.join(sweep.name)), flush=True)
     if not (unfinished or unscored):
@@ -136,6 +141,25 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
     again = f"run the same command again to continue: {command_line()}"
     screen.say(f"{unfinished or unscored} of {len(runs)} runs {state}; {again}")
     return 1
+
+
+def finished_runs(sweep: Sweep, store: Store) -> list[Run]:
+    """Return the runs of a sweep of which nothing is left to do, found without Ray; else none."""
+    from ray.exceptions import RaySystemError
+
+    from harness.preparation.prepare import prepare_runs
+    from harness.runs.rescore_tasks import find_unscored
+    from harness.runs.status import classify_runs
+
+    if sweep.up_to or not store.exists(f"{sweep.name}/report.html"):
+        return []
+    try:
+        runs = prepare_runs(sweep, store, False, lambda *_: None)
+    except RaySystemError:  # Ray is not started, and something is to be made
+        return []
+    if classify_runs(store, runs, sweep.pilot is not None).pending:
+        return []
+    return runs if not sweep.rescore or not find_unscored(sweep, store, False)[2] else []
 
 
 def looks(runs: list[Run], missing: Container[str], up_to: int | None) -> Iterator[list[Run]]:

@@ -178,9 +178,10 @@ def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> I
                 values, runs = by_seed.reindex(both), runs[runs["pattern"].isin(both)]
                 untested = "" if claim in family else "exploratory"
                 if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
-                    untested = "no verdict: the real images have no colour"
+                    untested = untested or "no verdict: the real images have no colour"
                 elif runs[column][runs["counts"]].isna().any():
-                    untested, values = "not decided: re-score first", values * np.nan
+                    untested = untested or "not decided: re-score first"
+                    values = values * np.nan
                 data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
                 data += f" ({readable(block.protocol)})" if block.suffix else ""
                 bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]

@@ -29,6 +29,17 @@ AT_ONCE = 1000
 WHAT_FOR = "re-scoring with noise that chose no peak, for the verdicts"
 
 
+def find_unscored(
+    sweep: Sweep, store: Store, gpu: bool
+) -> tuple[Rescoring, SweepResults, list[RunRecord]]:
+    """Return how runs are measured, the results so far, and the finished runs without a measure."""
+    with mirrored(store, sweep.name) as folder:
+        results = SweepResults.read(folder)
+    networks = {cell.method.gan.network for cell in expand(sweep)}
+    rescoring = Rescoring(store, sweep.name, "cuda" if gpu else "cpu", networks)
+    return rescoring, results, rescoring.missing(results)
+
+
 def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen) -> int:
     """Measure the finished runs that have not been; return how many are still to be measured.
 
@@ -36,11 +47,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     first Ctrl-C all end at once, as nothing of a measurement is kept; the second raises
     KeyboardInterrupt.
     """
-    with mirrored(store, sweep.name) as folder:
-        results = SweepResults.read(folder)
-    networks = {cell.method.gan.network for cell in expand(sweep)}
-    rescoring = Rescoring(store, sweep.name, "cuda" if gpus_per_run else "cpu", networks)
-    missing, threads = rescoring.missing(results), sweep.resources.cpus_per_run
+    rescoring, results, missing = find_unscored(sweep, store, gpus_per_run > 0)
+    threads = sweep.resources.cpus_per_run
     waiting, at_once = iter(missing), sweep.resources.max_concurrent or AT_ONCE
     running: dict[ObjectRef[float], RunRecord] = {}
     ended, left = 0, len(missing)
