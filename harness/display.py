@@ -6,6 +6,7 @@ Decides nothing. Prints to standard error, so that standard output holds the tab
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -49,7 +50,8 @@ class Counts:
     def add_score(self, score: float | None, where: str, protocol: str) -> None:
         """Keep a run's best score if it is the best of all."""
         if score is not None and score > self.best_score:
-            self.best_score, self.best = score, f"{score:.3f} ({where}; {protocol})"
+            how = re.sub(r"trained-cnn\S+", "small CNN", protocol)
+            self.best_score, self.best = score, f"{score:.3f} ({where}; {how})"
 
 
 def duration(seconds: float) -> str:

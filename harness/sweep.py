@@ -8,6 +8,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -57,10 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.dry_run or options.probe):
             if code := run_sweep(sweep, Screen()):
                 return code
-            command = shlex.join([sys.orig_argv[0], sys.argv[0]])
-            if options.images:
-                print(f"next:    edit {file}, then {command} {file}")
-            elif file == DEFAULT:
+            if file == DEFAULT:
+                command = shlex.join([sys.orig_argv[0], sys.argv[0]])
                 print(f"next:    {command} --images FOLDER, the same for your own images")
             return 0
         print(describe(sweep), flush=True)
@@ -153,13 +152,12 @@ def finished_runs(sweep: Sweep, store: Store) -> list[Run]:
 
     if sweep.up_to or not store.exists(f"{sweep.name}/report.html"):
         return []
-    try:
-        runs = prepare_runs(sweep, store, False, lambda *_: None)
-    except RaySystemError:  # Ray is not started, and something is to be made
-        return []
-    if classify_runs(store, runs, sweep.pilot is not None).pending:
-        return []
-    return runs if not sweep.rescore or not find_unscored(sweep, store, False)[2] else []
+    with suppress(RaySystemError):  # something is to be made, and Ray is not started
+        runs, pilot = prepare_runs(sweep, store, False, lambda *_: None), sweep.pilot is not None
+        unscored = sweep.rescore and find_unscored(sweep, store, False)[2]
+        if not (unscored or classify_runs(store, runs, pilot).pending):
+            return runs
+    return []
 
 
 def looks(runs: list[Run], missing: Container[str], up_to: int | None) -> Iterator[list[Run]]:
