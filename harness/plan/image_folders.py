@@ -9,7 +9,7 @@ import yaml
 
 from featgan.errors import UserError
 from harness.plan.load import load
-from harness.plan.settings import FEATURES_FOLDER
+from harness.plan.settings import FEATURES_FOLDER, Sweep
 from harness.plan.yaml_file import parse
 from harness.sources.folder import FolderSource, absolute, local
 
@@ -19,18 +19,6 @@ STAGE_IMAGES = 10_000
 """Images, with repetitions, of a stage on all of them: half a minute on a CPU core."""
 EVALUATIONS = 6
 """Evaluations of a stage: the classifier takes seconds for each."""
-COMMENTS = {
-    "data": "Folders, buckets, CelebA and others: docs/images.md",
-    "image_size": "Side of the images that are trained on: 32, 64, 128 or 256 pixels",
-    "features": "The network whose positive outputs are counted; it is installed with its weights",
-    "groups": "The groups of images by their feature counts",
-    "gan": "A small GAN; larger images need more width, and a GPU",
-    "training": "More epochs make better images; stage_epochs is a multiple of evaluate_every",
-    "score": "The classifier is installed, and needs no labels; more images vary less",
-    "verdict": "The question, which three seeds cannot answer and eight can",
-    "grid": "A run for each data set, mode and seed; any key can be a further axis",
-    "resources": "Limits on the machine; none of them changes a result",
-}
 
 
 def sweep_file(folders: list[str], template: Path) -> tuple[Path, list[str]]:
@@ -87,7 +75,8 @@ def sweep_file(folders: list[str], template: Path) -> tuple[Path, list[str]]:
         text = f" {_yaml(value)}"
         if key == "data":
             text = "".join(f"\n  {name}: {_yaml(source)}" for name, source in value.items())
-        sections.append(f"# {COMMENTS[key]}\n{key}:{text}\n")
+        comment = " ".join((Sweep.model_fields[key].description or "").split())
+        sections.append(f"# {comment}\n{key}:{text}\n")
     file.parent.mkdir(exist_ok=True)
     file.write_text("\n".join(sections))
     return file, [*lines, f"{file} is written, to be edited for other settings"]

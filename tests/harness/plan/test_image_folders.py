@@ -10,6 +10,7 @@ from featgan.errors import UserError
 from harness.plan import image_folders as module
 from harness.plan.image_folders import sweep_file
 from harness.plan.load import load
+from harness.plan.settings import Sweep
 from harness.sources.base import Found, Row
 from harness.sources.folder import FolderSource
 
@@ -67,7 +68,7 @@ def test_the_file_is_the_quickstarts_method_without_labels(
     assert sweep.claims == quickstart.claims
     assert sweep.score.classifier == "packaged"
     text = file.read_text()
-    assert all(f"\n# {module.COMMENTS[key]}\n{key}:" in text for key in ("data", "grid"))
+    assert all(f"\n# {Sweep.model_fields[key].description}\n{key}:" in text for key in ("data", "grid"))
 
 
 def test_what_few_and_many_images_change(
