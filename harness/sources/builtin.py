@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -76,7 +77,8 @@ def encoded(image: Image.Image) -> bytes:
 @cache
 def _digit_images() -> tuple[np.ndarray, np.ndarray]:
     """Return the images uint8 [1797, 8, 8] and labels [1797]."""
-    from sklearn.datasets import load_digits  # takes a second, and only this set needs it
-
-    digits = load_digits()
-    return (digits.images * (255 / 16) + 0.5).astype(np.uint8), digits.target
+    # the file of `sklearn.datasets.load_digits`: to import that takes a second
+    (folder,) = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr,misc]
+    rows = np.loadtxt(f"{folder}/datasets/data/digits.csv.gz", delimiter=",")
+    images, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+    return (images * (255 / 16) + 0.5).astype(np.uint8), labels.astype(int)

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from featgan.errors import UserError
-from harness.plan import image_folders as module
 from harness.plan.image_folders import sweep_file
 from harness.plan.load import load
 from harness.plan.settings import Sweep
@@ -68,7 +67,8 @@ def test_the_file_is_the_quickstarts_method_without_labels(
     assert sweep.claims == quickstart.claims
     assert sweep.score.classifier == "packaged"
     text = file.read_text()
-    assert all(f"\n# {Sweep.model_fields[key].description}\n{key}:" in text for key in ("data", "grid"))
+    for key in ("data", "grid"):
+        assert f"\n# {Sweep.model_fields[key].description}\n{key}:" in text
 
 
 def test_what_few_and_many_images_change(
