@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from featgan.errors import UserError, first_line
+from featgan.gans.classes import draw, grid_columns, in_rows
 from featgan.gans.generator_file import SavedGenerator, load_generator
 from featgan.gans.registry import to_uint8
 from featgan.seeds import stream
@@ -29,7 +30,7 @@ GAP = 2
 
 
 def generate(generator: SavedGenerator, noise: Tensor) -> NDArray[np.uint8]:
-    """Return images uint8 [n, 3, S, S] for noise [n, latent], made in batches."""
+    """Return images uint8 [n, 3, S, S] for noise [n, latent] (and classes), made in batches."""
     device = next(generator.network.parameters()).device
     with torch.inference_mode():
         batches = [
@@ -40,9 +41,9 @@ def generate(generator: SavedGenerator, noise: Tensor) -> NDArray[np.uint8]:
 
 
 def grid(images: NDArray[np.uint8]) -> Image.Image:
-    """Return images uint8 [n, 3, S, S] as one picture, row by row; as wide as high, or wider."""
+    """Return images uint8 [n, 3, S, S] as one picture, row by row."""
     count, _, size, _ = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = grid_columns(count)
     rows, step = math.ceil(count / columns), size + GAP
     sheet = np.full((rows * columns, step, step, 3), 255, np.uint8)
     sheet[:count, :size, :size] = images.transpose(0, 2, 3, 1)
@@ -65,10 +66,10 @@ def write_grid(options: argparse.Namespace) -> None:
     run: Path = options.generator
     file = run / GENERATOR if run.is_dir() else run
     generator = load_generator(file, networks=[options.network] if options.network else [])
-    # The first images do not depend on their number.
-    random = stream(options.seed, "sample")
-    noise = torch.randn(options.count, generator.gan.latent, generator=random)
-    picture = grid(generate(generator, noise))
+    # The first images do not depend on their number, but classes do: each has a row in turn.
+    random, classes = stream(options.seed, "sample"), generator.classes
+    noise = draw(generator.gan.latent, classes, options.count, random)
+    picture = grid(generate(generator, in_rows(noise, classes)))
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(options.out)

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from featgan.batches import Batches, Images, on_device
+from featgan.gans.classes import draw, in_rows, one_hot
 from featgan.gans.gan import Gan
+from featgan.gans.schedules import RunLength
 from featgan.gans.settings import GanSettings
 from featgan.precision import resolve
 from featgan.scores.inception_score import Diverged
@@ -44,9 +46,9 @@ class StagedTrainer:
 
     `stages` say which groups train when (`featgan.staging.stages.plan`). `groups` [len(images)]
     holds the group number of every image, 0 for those left out, `image_values` [len(images)] the
-    values by which pacing orders them; the default is `groups`. Iterate over `run()` for one
-    evaluation at a time; at each of them `state()` is a complete checkpoint. Sets flags of the
-    process.
+    values by which pacing orders them; the default is `groups`. A conditional GAN needs `labels`
+    [len(images)], the name of the class of every image. Iterate over `run()` for one evaluation at
+    a time; at each of them `state()` is a complete checkpoint. Sets flags of the process.
     """
 
     def __init__(
@@ -63,12 +65,25 @@ class StagedTrainer:
         staging: StageSettings | None = None,
         pacing: PacingSettings | None = None,
         image_values: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         set_process_flags(training.deterministic, resolve(training.precision, device))
         self.training, self.seed, self.device, self.score = training, seed, device, score
         self.batches = Batches(images, groups, training, seed, device)
-        planned = sum(stage.epochs * self.batches.steps(stage) for stage in stages)
-        self.gan = Gan(gan, training, images.size, seed, device, planned_steps=planned)
+        length = RunLength(
+            sum(stage.epochs * self.batches.steps(stage) for stage in stages),
+            training.epoch_steps or math.ceil(np.count_nonzero(groups) / training.batch_size),
+        )
+        classes: dict[str, int] = {}
+        self._classes: Tensor | None = None
+        """The number of the class of each image, of a conditional GAN."""
+        if gan.conditional:
+            if labels is None:
+                raise ValueError("a conditional GAN needs the labels of the images")
+            names, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+            classes = dict(zip(map(str, names), counts.tolist(), strict=True))
+            self._classes = on_device(torch.from_numpy(numbers), device)
+        self.gan = Gan(gan, training, images.size, seed, device, length=length, classes=classes)
         self.progress = Progress(stages, staging or StageSettings())
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
@@ -91,8 +106,8 @@ class StagedTrainer:
         self._tally = torch.zeros(4, device=device)
         """Sum of the steps' tallies since the last evaluation."""
         self._tally_steps, self._tally_seconds = 0, 0.0
-        noise = stream(seed, "evaluation")
-        self._noise = torch.randn((score.settings.count, gan.latent), generator=noise).to(device)
+        noise = draw(gan.latent, classes, score.settings.count, stream(seed, "evaluation"))
+        self._noise = noise.to(device)
 
     def run(self) -> Iterator[Evaluation]:
         """Train to the end, one evaluation at a time; the final model is the last peak's."""
@@ -153,7 +168,10 @@ class StagedTrainer:
                 weights = on_device((paced / mean).float(), self.device)
         for real, batch in self.batches.epoch(stage, epoch, chances, rows):
             batch_weights = None if weights is None else weights[batch]
-            self._tally += self.gan.step(real, self._random, batch_weights)
+            classes = None
+            if self._classes is not None:
+                classes = one_hot(self._classes[batch], len(self.gan.classes))
+            self._tally += self.gan.step(real, self._random, batch_weights, classes)
 
     def evaluate(self) -> Evaluation:
         """Measure the current model; the training continues as if this had not been called.
@@ -199,6 +217,10 @@ class StagedTrainer:
         The noise is the same in every evaluation of a run.
         """
         return self.gan.generate(self._noise[start:stop])
+
+    def samples(self, count: int) -> Tensor:
+        """Return the first images for a grid; of a conditional GAN each row has another class."""
+        return self.gan.generate(in_rows(self._noise[:count], self.gan.classes))
 
     def stage_records(self) -> list[StageRecord]:
         """Return the stages begun, each with its peak so far."""

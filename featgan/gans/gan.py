@@ -5,6 +5,7 @@ generators to draw from.
 """
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -16,9 +17,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from featgan.gans.augment import augment
 from featgan.gans.cuda_graph import CudaGraph
 from featgan.gans.generator_file import generator_bytes
-from featgan.gans.losses import LOSSES, gradient_penalty, zero_centred_penalty
+from featgan.gans.losses import LOSSES, gradient_penalty, top_k_mean, zero_centred_penalty
 from featgan.gans.registry import NETWORKS, build, to_uint8
-from featgan.gans.schedules import BurnIn, ScheduledAdam
+from featgan.gans.schedules import BurnIn, RunLength, ScheduledAdam, top_k
 from featgan.gans.settings import GanSettings, Optimizer, recipe
 from featgan.precision import resolve
 from featgan.settings import TrainingSettings
@@ -38,9 +39,13 @@ class Gan:
         seed: int,
         device: torch.device,
         *,
-        planned_steps: int = 1,
+        length: RunLength | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> None:
-        """Build networks and optimizers; schedules are stretched over `planned_steps`."""
+        """Build networks and optimizers; schedules are those of a run of this `length`.
+
+        `classes` of a conditional GAN: their names, and how many images the data set has of each.
+        """
         self.settings, self.image_size, self.device = settings, image_size, device
         self.precision = resolve(training.precision, device)
         published = recipe(settings)
@@ -48,17 +53,18 @@ class Gan:
         names = {field.name for field in fields(Optimizer)}
         chosen = training.model_dump(include=names, exclude_none=True)
         self.optimizer = replace(published.optimizer, **chosen)
-        generator, discriminator = build(settings, image_size, seed)
+        self.classes = dict(classes or {})
+        generator, discriminator = build(settings, image_size, seed, len(self.classes))
         self.trained = generator.to(device).to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
         self._averaged = published.burn_in if settings.ema is None else settings.ema > 0
         self.generator = copy.deepcopy(self.trained).eval() if self._averaged else self.trained
         """The generator to measure and save: the running average, or the trained one itself."""
-        self._burn_in = (
-            BurnIn(self.optimizer, settings.r1, planned_steps, device)
-            if published.burn_in
-            else None
-        )
+        self._length = length or RunLength()
+        self._top_k = torch.zeros((), dtype=torch.int64, device=device)
+        self._burn_in: BurnIn | None = None
+        if published.burn_in:
+            self._burn_in = BurnIn(self.optimizer, settings.r1, self._length.steps, device)
         adam = partial(ScheduledAdam, self._burn_in) if self._burn_in else torch.optim.Adam
         self._adam_g, self._adam_d = (
             adam(
@@ -79,20 +85,31 @@ class Gan:
         self.steps = 0
         """Steps of the whole run; not part of the model, so a rewind does not change it."""
 
-    def step(self, real: Tensor, random: torch.Generator, weights: Tensor | None = None) -> Tensor:
+    def step(
+        self,
+        real: Tensor,
+        random: torch.Generator,
+        weights: Tensor | None = None,
+        classes: Tensor | None = None,
+    ) -> Tensor:
         """Train on one batch and return a tally [4], which the next step may overwrite.
 
         Updates D on `real` [n, 3, S, S] and as many generated images, and in every `d_steps`-th
-        step G. `weights` [n] of mean 1 multiply the real images' terms of D's loss. The tally
-        holds the losses of D (with penalties) and G, and the means of sigmoid(D) on real and on
-        generated images. On a GPU the batch size must not change, nor may `random` be another
-        generator.
+        step G. `weights` [n] of mean 1 multiply the real images' terms of D's loss. Generated
+        images have the `classes` [n, classes] of the real ones. The tally holds the losses of D
+        (with penalties) and G, and the means of sigmoid(D) on real and on generated images. On a
+        GPU the batch size must not change, nor may `random` be another generator.
         """
         if self._burn_in:
             self._burn_in.follow(self.steps)
+        if self.settings.top_k < 1:
+            epochs = self.steps // self._length.epoch
+            self._top_k.fill_(top_k(self.settings.top_k, epochs, len(real)))
         self.steps += 1
         update_g = self.steps % self.optimizer.d_steps == 0
-        inputs = (real,) if weights is None else (real, weights)
+        if classes is None:
+            classes = real.new_empty((len(real), 0))
+        inputs = (real, classes) if weights is None else (real, classes, weights)
         update = partial(self._update, update_g)
         if self._stream is None:
             tally = update(random, *inputs)
@@ -105,20 +122,28 @@ class Gan:
         return tally
 
     def _update(
-        self, update_g: bool, random: torch.Generator, real: Tensor, weights: Tensor | None = None
+        self,
+        update_g: bool,
+        random: torch.Generator,
+        real: Tensor,
+        classes: Tensor,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Update D and, if `update_g`, then G on the same generated images; return the tally."""
         count, kinds = len(real), self.settings.augment
+        discriminator: Callable[..., Tensor] = self.discriminator
+        if self.settings.conditional:
+            discriminator = partial(self.discriminator, classes=classes)
 
         # Generate images. Their graph is only needed to update G.
         latent = torch.randn((count, self.settings.latent), generator=random, device=self.device)
         with torch.set_grad_enabled(update_g), self._autocast():
-            fake = self.trained(latent)
+            fake = self.trained(torch.cat((latent, classes), dim=1))
 
         # D's loss on augmented real and generated images.
         real, seen = augment(real, kinds, random), augment(fake.detach(), kinds, random)
         with self._autocast():
-            on_real, on_fake = self.discriminator(real, seen).float().chunk(2)
+            on_real, on_fake = discriminator(real, seen).float().chunk(2)
         if self.loss.paired:
             on_real, on_fake = on_real - on_fake, on_fake - on_real
         losses_real = self.loss.real(on_real)
@@ -129,13 +154,13 @@ class Gan:
         # Penalties on D's gradient, without autocast: in fp32, or TF32 next to bf16 on a GPU.
         if self.loss.gradient_penalty:
             shares = torch.rand(count, generator=random, device=self.device)
-            penalty = gradient_penalty(self.discriminator, real, seen.float(), shares)
+            penalty = gradient_penalty(discriminator, real, seen.float(), shares)
             loss_d = loss_d + self.loss.gradient_penalty * penalty
         if self._burn_in:  # R1 and R2, from one pass
-            penalty = 2 * zero_centred_penalty(self.discriminator, torch.cat((real, seen.float())))
+            penalty = 2 * zero_centred_penalty(discriminator, torch.cat((real, seen.float())))
             loss_d = loss_d + self._burn_in.gamma * penalty
         elif self.settings.r1:
-            loss_d = loss_d + self.settings.r1 * zero_centred_penalty(self.discriminator, real)
+            loss_d = loss_d + self.settings.r1 * zero_centred_penalty(discriminator, real)
 
         # Update D.
         self._adam_d.zero_grad()
@@ -148,11 +173,15 @@ class Gan:
             seen = augment(fake, kinds, random)
             with self._autocast():
                 if self.loss.paired:
-                    other, logits = self.discriminator(real, seen).float().chunk(2)
-                    logits = logits - other
+                    other, logits = discriminator(real, seen).float().chunk(2)
+                    losses_g = self.loss.generator(logits - other)
                 else:
-                    logits = self.discriminator(seen).float()
-            loss_g = self.loss.generator(logits).mean()
+                    logits = discriminator(seen).float()
+                    losses_g = self.loss.generator(logits)
+            if self.settings.top_k < 1:
+                loss_g = top_k_mean(losses_g, logits, self._top_k)
+            else:
+                loss_g = losses_g.mean()
             self._adam_g.zero_grad()
             loss_g.backward()
             self._adam_g.step()
@@ -183,7 +212,10 @@ class Gan:
 
     @torch.inference_mode()
     def images(self, latent: Tensor) -> Tensor:
-        """Return float32 images [n, 3, S, S] in [-1, 1] from noise [n, latent], in eval mode."""
+        """Return float32 images [n, 3, S, S] in [-1, 1] in eval mode.
+
+        They are made from noise [n, latent] or noise and classes (`featgan.gans.classes.draw`).
+        """
         self.generator.eval()
         with self._autocast():
             images = self.generator(latent)
@@ -196,7 +228,7 @@ class Gan:
 
     def generator_file(self) -> bytes:
         """Return the bytes of the generator's file."""
-        return generator_bytes(self.generator, self.settings, self.image_size)
+        return generator_bytes(self.generator, self.settings, self.image_size, self.classes)
 
     def is_finite(self) -> bool:
         """Return whether all values of networks and optimizers are finite; synchronizes once.

@@ -1,8 +1,9 @@
 """The file of a trained generator: its weights, settings and image size."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,11 +23,16 @@ class SavedGenerator:
     network: nn.Module
     gan: GanSettings
     image_size: int
+    classes: dict[str, int]
+    """Classes of a conditional generator, and the data set's number of images of each."""
 
 
-def generator_bytes(network: nn.Module, gan: GanSettings, image_size: int) -> bytes:
+def generator_bytes(
+    network: nn.Module, gan: GanSettings, image_size: int, classes: Mapping[str, int] | None = None
+) -> bytes:
     """Return the bytes of a generator's file."""
-    header = {"gan": gan.model_dump(), "image_size": image_size}
+    header: dict[str, Any] = {"gan": gan.model_dump(), "image_size": image_size}
+    header["classes"] = [*(classes or {}).items()]
     return tensor_file.dump(KIND, header, network.state_dict())
 
 
@@ -42,7 +48,8 @@ def load_generator(
     header, weights, _ = tensor_file.read(path, KIND, "give the generator.safetensors of a run")
     try:
         gan, image_size = GanSettings(**header["gan"]), int(header["image_size"])
-    except (TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        classes = {str(name): int(images) for name, images in header["classes"]}
+    except (KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise UserError(f"{path}: invalid settings of a generator ({first_line(error)})") from error
     is_known = gan.network in NETWORKS
     if not is_known and gan.network not in networks:
@@ -51,11 +58,11 @@ def load_generator(
             f"--network {gan.network}"
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta" if is_known else "cpu"):
-        network, _ = untrained_networks(gan, image_size)
+        network, _ = untrained_networks(gan, image_size, len(classes))
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"{path}: not the weights of {gan.network!r} ({first_line(error)})"
         ) from error
-    return SavedGenerator(network.to(device).eval(), gan, image_size)
+    return SavedGenerator(network.to(device).eval(), gan, image_size, classes)

@@ -84,6 +84,16 @@ def zero_centred_penalty(discriminator: Discriminator, images: Tensor) -> Tensor
     return _gradients(discriminator, images).square().sum(dim=1).mean() / 2
 
 
+def top_k_mean(values: Tensor, logits: Tensor, k: Tensor) -> Tensor:
+    """Return the mean of the values [n] of the `k` images with the highest logits [n].
+
+    The gradient of the others is 0 (Sinha et al. 2020, algorithm 1). `k` is a tensor, and all
+    shapes are independent of it, so that it may change in a CUDA graph.
+    """
+    ranks = logits.argsort(descending=True, stable=True).argsort()
+    return torch.where(ranks < k, values, 0.0).sum() / k
+
+
 def _gradients(discriminator: Discriminator, images: Tensor) -> Tensor:
     """Return differentiable gradients [n, 3 S S] of the logits at `images`."""
     images = images.detach().requires_grad_()

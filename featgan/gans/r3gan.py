@@ -25,51 +25,73 @@ SLOPE = 0.2
 """Of the leaky ReLUs at negative values."""
 
 
-def r3gan(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:
+def r3gan(gan: GanSettings, image_size: int, classes: int = 0) -> tuple[Generator, Discriminator]:
     """Return R3GAN's pair; `gan.width` is a multiple of 16."""
     sizes = [2**power for power in range(2, image_size.bit_length())]
     channels = [gan.width * image_size // max(size, 32) for size in sizes]
-    return Generator(gan.latent, channels), Discriminator(channels[::-1])
+    return Generator(gan.latent, channels, classes), Discriminator(channels[::-1], classes)
 
 
 class Generator(nn.Module):
     """Map noise [n, latent] to images [n, 3, S, S]; `channels` from 4×4 to S×S.
 
-    As published, nothing limits the images to [-1, 1].
+    A class has an embedding as long as the noise, which is appended to it. As published, nothing
+    limits the images to [-1, 1].
     """
 
-    def __init__(self, latent: int, channels: list[int]) -> None:
+    def __init__(self, latent: int, channels: list[int], classes: int = 0) -> None:
         super().__init__()
-        blocks = BLOCKS * len(channels)
+        blocks, self.latent = BLOCKS * len(channels), latent
+        self.embedding: nn.Linear | None = None
+        if classes:
+            self.embedding = _scaled(nn.Linear(classes, latent, bias=False))
         self.basis = nn.Parameter(torch.randn(channels[0], 4, 4))
-        self.dense = _scaled(nn.Linear(latent, channels[0], bias=False))
+        length = 2 * latent if classes else latent
+        self.dense = _scaled(nn.Linear(length, channels[0], bias=False))
         layers = _residuals(channels[0], blocks)
         for inputs, outputs in pairwise(channels):
             layers += [*_change(inputs, outputs), Up(), *_residuals(outputs, blocks)]
         self.layers = nn.Sequential(*layers, _pointwise(channels[-1], 3))
 
-    def forward(self, noise: Tensor) -> Tensor:
-        """Return images [n, 3, S, S] for noise [n, latent]."""
-        return self.layers(self.basis * self.dense(noise)[:, :, None, None])
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return images [n, 3, S, S] for noise [n, latent], or noise and classes."""
+        if self.embedding is not None:
+            classes = self.embedding(inputs[:, self.latent :])
+            inputs = torch.cat((inputs[:, : self.latent], classes), dim=1)
+        return self.layers(self.basis * self.dense(inputs)[:, :, None, None])
 
 
 class Discriminator(nn.Module):
-    """Map images [n, 3, S, S] to logits [n]; `channels` from S×S to 4×4."""
+    """Map images [n, 3, S, S] to logits [n]; `channels` from S×S to 4×4.
 
-    def __init__(self, channels: list[int]) -> None:
+    With classes a logit is the product of the last features with the class's embedding.
+    """
+
+    def __init__(self, channels: list[int], classes: int = 0) -> None:
         super().__init__()
-        blocks = BLOCKS * len(channels)
+        blocks, features = BLOCKS * len(channels), channels[-1] if classes else 1
+        self.embedding: nn.Linear | None = None
+        if classes:
+            embedding = nn.Linear(classes, features, bias=False)
+            self.embedding = _scaled(embedding, 1 / math.sqrt(features))
         layers = [_pointwise(3, channels[0]), *_residuals(channels[0], blocks)]
         for inputs, outputs in pairwise(channels):
             layers += [Down(), *_change(inputs, outputs), *_residuals(outputs, blocks)]
         self.layers = nn.Sequential(*layers)
         self.basis = nn.Parameter(torch.randn(channels[-1], 4, 4) / 4)
-        self.dense = _scaled(nn.Linear(channels[-1], 1, bias=False))
+        self.dense = _scaled(nn.Linear(channels[-1], features, bias=False))
 
-    def forward(self, *batches: Tensor) -> Tensor:
-        """Return the logits [n] of all images of `batches`; they do not depend on each other."""
+    def forward(self, *batches: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the logits [n] of all images of `batches`; they do not depend on each other.
+
+        `classes` [m, classes] are those of the first m images, and of all others in turn.
+        """
         values = self.layers(torch.cat(batches))
-        return self.dense((values * self.basis).sum(dim=(2, 3))).flatten()
+        logits = self.dense((values * self.basis).sum(dim=(2, 3)))
+        if self.embedding is not None and classes is not None:
+            repeated = self.embedding(classes).repeat(len(logits) // len(classes), 1)
+            logits = (logits * repeated).sum(dim=1)
+        return logits.flatten()
 
 
 class Residual(nn.Module):

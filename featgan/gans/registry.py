@@ -11,9 +11,12 @@ from featgan.gans.settings import GanSettings
 from featgan.seeds import derive, stream
 from featgan.user_code import resolve, user_code_errors
 
-Networks = Callable[[GanSettings, int], tuple[nn.Module, nn.Module]]
+Networks = Callable[..., tuple[nn.Module, nn.Module]]
 """Function of settings and image size S that returns a generator (noise [n, latent] -> images
-[n, 3, S, S] in [-1, 1]) and a discriminator (images -> logits [n])."""
+[n, 3, S, S] in [-1, 1]) and a discriminator (images -> logits [n]).
+
+A conditional one also takes the number of classes. Its generator takes noise and classes
+[n, latent + classes], its discriminator an argument `classes` [n, classes]."""
 
 NETWORKS: dict[str, Networks] = {
     "dcgan": dcgan.dcgan,
@@ -36,27 +39,32 @@ class PerBatchDiscriminator(nn.Module):
         return torch.cat([self.network(batch).flatten() for batch in batches])
 
 
-def build(gan: GanSettings, image_size: int, seed: int) -> tuple[nn.Module, nn.Module]:
+def build(
+    gan: GanSettings, image_size: int, seed: int, classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
     """Return generator and discriminator on the CPU; initial weights depend on `seed` alone.
 
     Raises UserError if user-defined networks are missing, fail, or do not fit together.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "networks"))
-        networks = untrained_networks(gan, image_size)
+        networks = untrained_networks(gan, image_size, classes)
     if gan.network == "dcgan":
         for network in networks:
             dcgan.initialise(network, stream(seed, "weights", type(network).__name__))
     return networks
 
 
-def untrained_networks(gan: GanSettings, image_size: int) -> tuple[nn.Module, nn.Module]:
+def untrained_networks(
+    gan: GanSettings, image_size: int, classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
     """Return generator and discriminator with weights from PyTorch's global generator.
 
     Raises UserError if user-defined networks are missing, fail, or do not fit together.
     """
     if gan.network in NETWORKS:
-        return NETWORKS[gan.network](gan, image_size)
+        more = (classes,) if gan.conditional else ()
+        return NETWORKS[gan.network](gan, image_size, *more)
     user_defined: Networks = resolve(gan.network, NETWORKS)
     with user_code_errors(gan.network):
         generator, discriminator = user_defined(gan, image_size)

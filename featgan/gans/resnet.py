@@ -5,6 +5,9 @@ in how the discriminator is regularised. With `width` 64 they have the published
 pixels those of the CIFAR-10 tables (WGAN-GP's appendix, SNGAN's table 4), at 128 those of
 SNGAN's table 6. Its rule (halve the size, double the channels, at most 16 times the width)
 also gives its table 5 and, for both networks, 64 and 256 pixels.
+
+With classes, SNGAN's networks are those of Miyato and Koyama 2018: batch norm by class in the
+generator, and a projection in the discriminator.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ WIDEST = 16
 """Most channels of a layer, as a multiple of the width."""
 
 
-def sngan(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator]:
+def sngan(gan: GanSettings, image_size: int, classes: int = 0) -> tuple[Generator, Discriminator]:
     """Return SNGAN's pair: spectral norm in every layer of D, sums over pixels."""
-    generator, discriminator = _pair(gan, image_size, 4, torch.sum)
+    generator, discriminator = _pair(gan, image_size, 4, torch.sum, classes)
     for layer in [*discriminator.modules()]:
         # On the meta device a power iteration is not needed, and would import for seconds.
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
@@ -44,7 +47,7 @@ def wgan_gp(gan: GanSettings, image_size: int) -> tuple[Generator, Discriminator
 
 
 def _pair(
-    gan: GanSettings, image_size: int, cifar_factor: int, pool: Pool
+    gan: GanSettings, image_size: int, cifar_factor: int, pool: Pool, classes: int = 0
 ) -> tuple[Generator, Discriminator]:
     """Return both networks; at 32 pixels the generator has `cifar_factor` times the width."""
     halvings = image_size.bit_length() - 3  # from S×S down to 4×4
@@ -54,22 +57,39 @@ def _pair(
     else:
         falling = [min(WIDEST, 2**number) for number in range(halvings + 1)]
         rising, halved = [*falling[::-1]], halvings
-    generator = Generator(gan.latent, [gan.width * times for times in rising])
-    discriminator = Discriminator([gan.width * times for times in falling], halved, pool)
+    generator = Generator(gan.latent, [gan.width * times for times in rising], classes)
+    discriminator = Discriminator([gan.width * times for times in falling], halved, pool, classes)
     return generator, discriminator
+
+
+class ClassNorm(nn.Module):
+    """Batch norm with a scale and a shift for each class."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.scale = nn.Parameter(torch.ones(classes, channels))
+        self.shift = nn.Parameter(torch.zeros(classes, channels))
+
+    def forward(self, values: Tensor, classes: Tensor) -> Tensor:
+        """Return values [n, c, s, s], scaled and shifted by their `classes` [n, classes]."""
+        # Not rounded to bf16, like the scale and shift of batch norm itself.
+        with torch.autocast(values.device.type, enabled=False):
+            scale, shift = classes @ self.scale, classes @ self.shift
+        return self.norm(values) * scale[:, :, None, None] + shift[:, :, None, None]
 
 
 class Up(nn.Module):
     """A block of the generator: [n, inputs, s, s] -> [n, outputs, 2s, 2s]."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, classes: int = 0) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            nn.BatchNorm2d(inputs),
+            _norm(inputs, classes),
             nn.ReLU(inplace=True),
             nn.Upsample(scale_factor=2),
             _conv(inputs, outputs),
-            nn.BatchNorm2d(outputs),
+            _norm(outputs, classes),
             nn.ReLU(inplace=True),
             _conv(outputs, outputs),
         )
@@ -77,9 +97,9 @@ class Up(nn.Module):
         # work. So does pooling after one in the discriminator.
         self.shortcut = nn.Sequential(_pointwise(inputs, outputs), nn.Upsample(scale_factor=2))
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, classes: Tensor | None = None) -> Tensor:
         """Return the sum of residual and shortcut."""
-        return self.residual(values) + self.shortcut(values)
+        return _through(self.residual, values, classes) + self.shortcut(values)
 
 
 class Down(nn.Module):
@@ -112,27 +132,33 @@ class Down(nn.Module):
 class Generator(nn.Module):
     """Map noise [n, latent] to images [n, 3, S, S] in [-1, 1]; a block per pair of channels."""
 
-    def __init__(self, latent: int, channels: list[int]) -> None:
+    def __init__(self, latent: int, channels: list[int], classes: int = 0) -> None:
         super().__init__()
+        self.latent = latent
         self.dense = _glorot(nn.Linear(latent, channels[0] * 16))
         self.layers = nn.Sequential(
-            *(Up(*pair) for pair in pairwise(channels)),
+            *(Up(*pair, classes) for pair in pairwise(channels)),
             nn.BatchNorm2d(channels[-1]),
             nn.ReLU(inplace=True),
             _glorot(nn.Conv2d(channels[-1], 3, 3, padding=1)),
             nn.Tanh(),
         )
 
-    def forward(self, noise: Tensor) -> Tensor:
-        """Return images [n, 3, S, S] in [-1, 1] for noise [n, latent]."""
-        return self.layers(self.dense(noise).unflatten(1, (-1, 4, 4)))
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return images [n, 3, S, S] in [-1, 1] for noise [n, latent], or noise and classes."""
+        values = self.dense(inputs[:, : self.latent]).unflatten(1, (-1, 4, 4))
+        return _through(self.layers, values, inputs[:, self.latent :])
 
 
 class Discriminator(nn.Module):
     """Map images [n, 3, S, S] to logits [n]; the first `halved` blocks halve the size."""
 
-    def __init__(self, channels: list[int], halved: int, pool: Pool) -> None:
+    def __init__(self, channels: list[int], halved: int, pool: Pool, classes: int = 0) -> None:
         super().__init__()
+        self.embedding: nn.Linear | None = None
+        if classes:
+            self.embedding = nn.Linear(classes, channels[-1], bias=False)
+            nn.init.xavier_uniform_(self.embedding.weight)
         self.layers = nn.Sequential(
             *(
                 Down(inputs, outputs, halve=number < halved, first=number == 0)
@@ -143,10 +169,28 @@ class Discriminator(nn.Module):
         self.dense = _glorot(nn.Linear(channels[-1], 1))
         self.pool = pool
 
-    def forward(self, *batches: Tensor) -> Tensor:
-        """Return the logits [n] of all images of `batches`; they do not depend on each other."""
-        values = self.layers(torch.cat(batches))
-        return self.dense(self.pool(values, dim=(2, 3))).flatten()
+    def forward(self, *batches: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the logits [n] of all images of `batches`; they do not depend on each other.
+
+        `classes` [m, classes] are those of the first m images, and of all others in turn.
+        """
+        values = self.pool(self.layers(torch.cat(batches)), dim=(2, 3))
+        logits = self.dense(values).flatten()
+        if self.embedding is not None and classes is not None:
+            repeated = self.embedding(classes).repeat(len(values) // len(classes), 1)
+            logits = logits + (values * repeated).sum(dim=1)
+        return logits
+
+
+def _norm(channels: int, classes: int) -> nn.Module:
+    return ClassNorm(channels, classes) if classes else nn.BatchNorm2d(channels)
+
+
+def _through(layers: nn.Sequential, values: Tensor, classes: Tensor | None) -> Tensor:
+    """Return values after all layers, of which some depend on the classes."""
+    for layer in layers:
+        values = layer(values, classes) if isinstance(layer, ClassNorm | Up) else layer(values)
+    return values
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

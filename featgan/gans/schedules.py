@@ -1,7 +1,11 @@
-"""What changes during a run: R3GAN's burn-in, and Adam with rates that a CUDA graph can follow."""
+"""What changes during a run: R3GAN's burn-in, Adam that follows it, and the k of top-k training.
+
+All are functions of the number of steps, and tensors, so that a CUDA graph reads what they are now.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +16,21 @@ EMA_HALF_LIFE = 0.025
 """Of R3GAN's running average at the end, as a share of the burn-in (FFHQ's)."""
 
 
+@dataclass(frozen=True)
+class RunLength:
+    """The length of a run, in steps."""
+
+    steps: int = 1
+    """Of the whole run as planned; a criterion may end it earlier."""
+    epoch: int = 1
+    """Of one pass over the data set."""
+
+
+def top_k(least: float, epochs: int, images: int) -> int:
+    """Return how many of `images` G is updated by after so many epochs (Sinha et al. 2020)."""
+    return max(1, math.floor(images * max(least, 0.99**epochs)))
+
+
 def burn_in(share: float) -> float:
     """Return the progress of the burn-in, from 0 to 1 on a cosine, at this share of a run."""
     return (1 - math.cos(math.pi * min(share, 1.0))) / 2
@@ -20,9 +39,8 @@ def burn_in(share: float) -> float:
 class BurnIn:
     """R3GAN's schedules (Huang et al. 2024, appendix), stretched over the steps of a run.
 
-    The learning rate falls to a quarter, γ and 1 - β₂ to a tenth: each is a tensor, so that a CUDA
-    graph reads what it is now. The half-life of the running average rises from 0. All are
-    functions of the number of steps.
+    The learning rate falls to a quarter, γ and 1 - β₂ to a tenth; the half-life of the running
+    average rises from 0.
     """
 
     def __init__(self, start: Optimizer, gamma: float, steps: int, device: torch.device) -> None:

@@ -41,12 +41,19 @@ RECIPES = {
 }
 
 
+CONDITIONAL = ("sngan", "r3gan")
+"""Networks with a form that has classes."""
+
+
 class GanSettings(Settings):
     """The networks, their loss, and methods that stabilise their training."""
 
     network: Annotated[str, choice(RECIPES)] = "dcgan"
     """`dcgan`, `sngan`, `wgan-gp`, `r3gan`, or a user-defined `module:function` (see
     docs/beyond.md)."""
+    conditional: bool = False
+    """Generate images of a class, which D compares them with: `sngan` and `r3gan`, of data sets
+    whose images all have labels."""
     width: int = Field(64, ge=1, le=1536)
     """Channels of the layer next to the image; deeper layers have multiples. As published: 64 for
     `sngan` and `wgan-gp`, 128 for `dcgan`; for `r3gan` 768, 384 and 96 at 32, 64 and 256 pixels."""
@@ -62,12 +69,20 @@ class GanSettings(Settings):
     ema: float | None = Field(None, ge=0, lt=1)
     """Decay of the generator's running average, which is then scored and saved; 0: none. Null: as
     published (`r3gan`: a half-life that rises to 2.5% of the run; the others: none)."""
+    top_k: float = Field(1.0, gt=0, le=1)
+    """Share of the generated images, those that D rates highest, that G is updated by in the end;
+    it falls from 1, by 1% with each pass over the data set (published: 0.5). 1: all."""
     augment: list[Augmentation] = Field([])
     """DiffAugment's changes to every image that D gets: `color`, `translation`, `cutout`."""
 
 
 def check(gan: GanSettings) -> None:
     """Raise ValueError if settings of a run do not fit its network."""
+    if gan.conditional and gan.network not in CONDITIONAL:
+        raise ValueError(
+            f"gan.conditional: `{gan.network}` is made without classes; choose "
+            f"{' or '.join(CONDITIONAL)}"
+        )
     if gan.network == "r3gan" and not gan.r1:
         raise ValueError(
             "gan.r1: `r3gan` needs the weight gamma of its penalties, which depends on the data "

@@ -71,13 +71,17 @@ def _merged(content: dict[str, Any], small: Any) -> dict[str, Any]:
 
 def _check(sweep: Sweep, cells: list[Cell]) -> None:
     """Check rules that concern a cell and the rest of the file; UserError for a broken one."""
-    for score in (cell.method.score for cell in cells):
-        for name in score.trained_on or []:
+    for cell in cells:
+        score = cell.method.score
+        labelled = [("score.trained_on", name) for name in score.trained_on or []]
+        if cell.method.gan.conditional:
+            labelled.append(("gan.conditional", cell.data))
+        for key, name in labelled:
             if name not in sweep.data:
-                raise UserError(f"score.trained_on: there is no data set {name!r} in `data`")
+                raise UserError(f"{key}: there is no data set {name!r} in `data`")
             if not sweep.data[name].has_labels:
                 raise UserError(
-                    f"score.trained_on: data.{name} has no labels; if each class has a folder, add "
+                    f"{key}: data.{name} has no labels; if each class has a folder, add "
                     "`labels: folder` to it (to Parquet `label: COLUMN`), or name data sets that "
                     "have labels"
                 )

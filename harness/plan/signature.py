@@ -26,10 +26,10 @@ def signature(
 ) -> str:
     """Return the signature of a cell whose data are known.
 
-    `data_digest` stands for images and feature counts, and `values_digest` for the values that
-    images are grouped by instead (None: feature counts), `selected_digest` for the images that are
-    trained on (None: all), so neither the source nor the way of counting is hashed again. Of a
-    user-defined function the source is hashed.
+    `data_digest` stands for images and feature counts (for a conditional GAN, labels too),
+    `values_digest` for the values that images are grouped by instead (None: feature counts),
+    `selected_digest` for the images that are trained on (None: all), so neither the source nor the
+    way of counting is hashed again. Of a user-defined function the source is hashed.
     """
     pacing = cell.method.pacing
     if cell.mode == "conventional" and pacing.by == pacing.grow == "none":

@@ -33,7 +33,7 @@ from harness.plan.signature import signature
 from harness.preparation import classifier, image_values
 from harness.preparation.histogram import EVENT_FILE, event_file
 from harness.preparation.real_images import ChosenClassifier, RealImages
-from harness.records.data_set import DataSet, check, data_record, load_table
+from harness.records.data_set import DataSet, check, data_record, load_labels, load_table
 from harness.records.image_values import load_values
 from harness.records.sweep_records import GroupsRecord
 from harness.storage.store import Store
@@ -85,10 +85,11 @@ class _Preparation:
         chosen = self._classifier(method.score.files, *trained_on)
         values_key, values_digest = self._values(data, method.groups, method.features)
         selected_key, selected_digest = self._selected(data, method.select, method.features)
+        digest = self._labelled_digest(data) if method.gan.conditional else data.digest
         return Run(
             sweep=self._sweep.name,
             cell=cell,
-            signature=signature(cell, data.digest, chosen.digest, values_digest, selected_digest),
+            signature=signature(cell, digest, chosen.digest, values_digest, selected_digest),
             data_key=data.key,
             data_digest=data.digest,
             values_key=values_key,
@@ -135,6 +136,11 @@ class _Preparation:
         record = data_record(self._store, data, self._sweep.data[name])
         self._put(f"data/{self._label(data)}.json", record.to_json())
         return data
+
+    @cache
+    def _labelled_digest(self, data: DataSet) -> str:
+        """Return a hash of a data set with its labels, of which each image has one."""
+        return short_hash(data.digest, *load_labels(self._store, data))
 
     @cache
     def _values(

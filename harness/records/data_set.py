@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
@@ -73,6 +74,17 @@ def load_table(store: Store, key: str, columns: list[str] | None = None) -> pd.D
         return pd.read_parquet(path, columns=columns, partitioning=None)
     except (OSError, ValueError) as error:
         raise _damaged(store, key, f"features.parquet cannot be read: {error}") from error
+
+
+def load_labels(store: Store, data: DataSet) -> np.ndarray:
+    """Load the label of each image, as text [n]; UserError if an image has none."""
+    labels = load_table(store, data.key)["label"]
+    if missing := int(labels.isna().sum()):
+        raise UserError(
+            f"gan.conditional: {missing:,} of the {data.images:,} images of data.{data.name} have "
+            "no label; give every image one, or leave the data set out"
+        )
+    return labels.to_numpy(str)
 
 
 def check(store: Store, data: DataSet) -> None:

@@ -117,6 +117,7 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
         device=device,
         pacing=method.pacing,
         image_values=np.arange(len(images)),
+        labels=np.arange(len(images)) % 10,
     )
     d_steps = trainer.gan.optimizer.d_steps  # one step of this many also updates G
     # the first steps are slower; on a GPU, until a graph of each kind is captured

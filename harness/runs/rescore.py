@@ -18,6 +18,7 @@ from featgan.digests import sha256_of_file
 from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
+from featgan.gans.classes import draw
 from featgan.gans.generator_file import SavedGenerator, load_generator
 from featgan.images.decode import resized
 from featgan.sample import GENERATOR, LAST_GENERATOR, generate
@@ -105,8 +106,8 @@ class Rescoring:
         last = self._generator(run, LAST_GENERATOR, run.last_generator_sha256)
 
         # a stream that neither training nor evaluations use
-        size = max(count, QUALITY_IMAGES), kept.gan.latent
-        noise = torch.randn(size, generator=stream(run.cell["seed"], "rescore"))
+        random, size = stream(run.cell["seed"], "rescore"), max(count, QUALITY_IMAGES)
+        noise = draw(kept.gan.latent, kept.classes, size, random)
         of_peak, of_end = (drawn(partial(generate, of), noise) for of in (kept, last))
         # cuDNN's defaults, but without TF32, as training in fp32
         with torch.backends.cudnn.flags(True, allow_tf32=False):

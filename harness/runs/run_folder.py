@@ -213,9 +213,9 @@ class RunFolder:
         self._store.put(f"{self._run.folder}/{name}", data)
 
     def _images(self) -> np.ndarray:
-        """Return the generator's images of the first rows of the evaluation noise."""
+        """Return the generator's images for a grid."""
         count = min(GRID_IMAGES, self._run.cell.method.score.count)
-        return self.trainer.generate(0, count).cpu().numpy()
+        return self.trainer.samples(count).cpu().numpy()
 
 
 def _now() -> str:

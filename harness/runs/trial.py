@@ -21,7 +21,7 @@ from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run
-from harness.records.data_set import open_pack, read_data_set
+from harness.records.data_set import load_labels, open_pack, read_data_set
 from harness.records.image_values import load_values
 from harness.records.run_record import FINAL, RunRecord
 from harness.records.sweep_records import GroupsRecord
@@ -113,7 +113,8 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
     torch.set_num_threads(options.threads)
     cell, method = run.cell, run.cell.method
     device = machine.device(options.gpu)
-    if run.data_digest and read_data_set(store, run.data_key).digest != run.data_digest:
+    data = read_data_set(store, run.data_key)
+    if run.data_digest and data.digest != run.data_digest:
         raise UserError(
             f"{store.join(run.data_key)}: its images are not those that this run was planned "
             "with, since some that were unreadable can be read now: run the sweep again"
@@ -146,4 +147,5 @@ def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer
         staging=method.stages,
         pacing=method.pacing,
         image_values=values,
+        labels=load_labels(store, data) if method.gan.conditional else None,
     )

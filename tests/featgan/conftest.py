@@ -107,6 +107,7 @@ def make_trainer(one_thread):
             staging=staging,
             pacing=PacingSettings(**pacing or {}),
             image_values=np.arange(count),
+            labels=np.array(["round", "square"])[np.arange(count) % 2],
         )
 
     return make

@@ -56,7 +56,9 @@ GANS = {
     "sngan-ema": {"network": "sngan", "ema": 0.9},
     "wgan-gp": {"network": "wgan-gp"},
     "r1-augment": {"r1": 1.0, "augment": ["color", "translation", "cutout"]},
-    "r3gan": {"network": "r3gan", "r1": 1.0},
+    "r3gan": {"network": "r3gan", "r1": 1.0, "top_k": 0.5},
+    "conditional": {"network": "r3gan", "r1": 1.0, "conditional": True},
+    "conditional-sngan": {"network": "sngan", "conditional": True},
 }
 
 

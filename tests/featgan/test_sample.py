@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from featgan import sample
@@ -52,6 +53,25 @@ def test_the_first_images_do_not_depend_on_their_number(run, tmp_path):
     sample.main([str(run), "--count", "70", "--out", many])
     few, many = (np.asarray(Image.open(file))[:32, :66].astype(int) for file in (few, many))
     assert np.abs(few - many).max() <= 1
+
+
+def test_a_conditional_generator_shows_a_class_in_each_row(tmp_path):
+    gan, classes = (
+        GanSettings(network="sngan", conditional=True, width=4, latent=8),
+        {"a": 9, "b": 1},
+    )
+    network, _ = build(gan, 32, seed=0, classes=2)
+    torch.nn.init.zeros_(network.dense.weight)  # images depend on the class alone
+    for name, values in network.named_parameters():
+        if name.endswith("shift"):
+            torch.nn.init.normal_(values)
+    path, out = tmp_path / "generator.safetensors", str(tmp_path / "grid.png")
+    path.write_bytes(generator_bytes(network, gan, 32, classes))
+    assert sample.main([str(path), "--count", "4", "--out", out]) == 0
+    pixels = np.asarray(Image.open(out))
+    first, second = pixels[:32], pixels[34:]
+    assert all((row[:, :32] == row[:, 34:]).all() for row in (first, second))
+    assert (first != second).any()
 
 
 def test_user_defined_networks_are_imported_when_named(run, tmp_path, monkeypatch, capsys):

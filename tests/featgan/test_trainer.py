@@ -63,7 +63,10 @@ GANS = {
     "ema": {"ema": 0.9},
     "r1": {"r1": 1.0},
     "augment": {"augment": ["color", "translation", "cutout"]},
-    "r3gan": {"network": "r3gan", "width": 16, "r1": 1.0},
+    "r3gan": {"network": "r3gan", "width": 16, "r1": 1.0, "top_k": 0.5},
+    "top_k": {"top_k": 0.5},
+    "conditional sngan": {"network": "sngan", "conditional": True},
+    "conditional r3gan": {"network": "r3gan", "conditional": True, "width": 16, "r1": 1.0},
     "all": {"network": "sngan", "ema": 0.9, "r1": 1.0, "augment": ["translation"]},
 }
 
@@ -84,6 +87,24 @@ def test_every_kind_of_gan_continues_with_the_same_bytes(make_trainer, same, out
     assert same(outcome(stopped), outcome(straight))
     assert stopped.gan.generator_file() == straight.gan.generator_file()
     assert stopped.gan.generator_file() != start
+
+
+def test_a_conditional_gan_is_measured_with_the_data_sets_classes(make_trainer):
+    gan = {"network": "sngan", "conditional": True}
+    trainer = make_trainer(gan=gan, count=20, score_count=600)
+    assert trainer.gan.classes == {"round": 10, "square": 10}
+    assert trainer._noise[:, 4].mean().item() == pytest.approx(0.5, abs=0.08)
+    seen, step = [], trainer.gan.step
+    trainer.gan.step = lambda *given: seen.append(given[3].argmax(1)) or step(*given)
+    rows = [rows for _, rows in trainer.batches.epoch(trainer.progress.stage, 0)]
+    trainer.train(1)
+    assert [batch.tolist() for batch in seen] == [(batch % 2).tolist() for batch in rows]
+    plain = make_trainer(count=20, score_count=600)
+    assert torch.equal(trainer._noise[:, :4], plain._noise)
+    grid = trainer.samples(9)
+    inputs = trainer._noise[:9].clone()
+    inputs[:, 4:] = torch.eye(2)[[0, 0, 0, 1, 1, 1, 0, 0, 0]]
+    assert torch.equal(grid, trainer.gan.generate(inputs))
 
 
 BEYOND = [

@@ -6,16 +6,19 @@ from torch.nn.functional import relu, softplus
 
 from featgan.gans.gan import Gan
 from featgan.gans.losses import gradient_penalty
+from featgan.gans.schedules import RunLength
 from featgan.gans.settings import GanSettings, Optimizer
 from featgan.settings import TrainingSettings
 
 
 @pytest.fixture
 def make_gan(one_thread):
-    def make(seed=0, training=None, planned_steps=1, **settings):
+    def make(seed=0, training=None, length=None, classes=None, **settings):
         settings = GanSettings(**{"width": 2, "latent": 4} | settings)
         training = TrainingSettings(**{"precision": "fp32"} | (training or {}))
-        return Gan(settings, training, 32, seed, torch.device("cpu"), planned_steps=planned_steps)
+        return Gan(
+            settings, training, 32, seed, torch.device("cpu"), length=length, classes=classes
+        )
 
     return make
 
@@ -159,7 +162,7 @@ def test_r3gan_compares_pairs_and_penalises_both_gradients(make_gan):
 
 
 def test_r3gans_average_has_a_half_life(make_gan):
-    gan = make_gan(network="r3gan", width=16, r1=1.0, planned_steps=40)
+    gan = make_gan(network="r3gan", width=16, r1=1.0, length=RunLength(40))
     gan.step(real_images(), noise())
     assert torch.equal(weights_of(gan.generator), weights_of(gan.trained))  # a half-life of 0
     gan.steps = 20
@@ -168,6 +171,32 @@ def test_r3gans_average_has_a_half_life(make_gan):
     after = weights_of(gan.trained)  # 2.5% of 40 steps, times 1/2: a half-life of half a step
     torch.testing.assert_close(weights_of(gan.generator), after + (before - after) / 4)
     assert make_gan(network="r3gan", width=16, r1=1.0, ema=0.0).generator.training
+
+
+@pytest.mark.parametrize("network", ["sngan", "r3gan"])
+def test_a_pair_of_images_has_one_class(make_gan, network):
+    """Generated images have the classes of the real ones, and D sees both with them."""
+    options = {"network": network, "conditional": True, "width": 16, "classes": {"a": 1, "b": 2}}
+    gan, reference = (make_gan(r1=3.0, training={"d_steps": 1}, **options) for _ in range(2))
+    classes = torch.eye(2)[[0, 1, 1, 0, 1, 0]]
+    latent = torch.randn((6, 4), generator=noise())
+    fake = reference.trained(torch.cat((latent, classes), dim=1)).detach()
+    real = real_images().requires_grad_()
+    both = reference.discriminator(real, fake, classes=classes)
+    on_real, on_fake = both.chunk(2)
+    if network == "sngan":
+        expected = relu(1 - on_real).mean() + relu(1 + on_fake).mean()
+        (slope,) = torch.autograd.grad(reference.discriminator(real, classes=classes).sum(), real)
+        expected = expected + 3.0 / 2 * slope.square().sum(dim=(1, 2, 3)).mean()
+    else:
+        fake.requires_grad_()
+        both = reference.discriminator(real, fake, classes=classes)
+        slopes = torch.autograd.grad(both.sum(), (real, fake))
+        expected = softplus(on_fake - on_real).mean()
+        expected = expected + 3.0 / 2 * sum(s.square().sum() / 6 for s in slopes)
+    tally = gan.step(real_images(), noise(), classes=classes)
+    assert tally[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert tally[1].item() != 0
 
 
 def test_r1_adds_half_gamma_times_the_squared_gradient(make_gan):
@@ -215,6 +244,29 @@ def test_images_are_the_averages_and_training_ignores_them(make_gan):
     statistics = [dict(net.named_buffers()) for net in (averaged.trained, averaged.generator)]
     for name, value in statistics[0].items():
         assert torch.equal(value, statistics[1][name]), name
+
+
+@pytest.mark.parametrize("network", ["dcgan", "r3gan"])
+def test_g_learns_from_the_images_that_d_rates_highest(make_gan, network):
+    """At step 140 of epochs of two steps: 0.99^70 < 1/2, so 3 images of 6."""
+    options = {"network": network, "width": 16, "r1": 1.0}
+    gan = make_gan(top_k=0.5, length=RunLength(1, 2), **options)
+    reference = make_gan(length=RunLength(1, 2), **options)
+    for each in (gan, reference):
+        each.steps = 140
+    latent = torch.randn((6, 4), generator=noise())
+    fake = gan.trained(latent)
+    before = weights_of(gan.trained)
+    tallies = [each.step(real_images(), noise()) for each in (gan, reference)]
+    assert torch.equal(weights_of(gan.discriminator), weights_of(reference.discriminator))
+    logits = gan.discriminator(fake.detach())
+    best = logits.argsort(descending=True)[:3]
+    losses = gan.loss.generator(
+        logits - gan.discriminator(real_images()) if gan.loss.paired else logits
+    )
+    assert tallies[0][1].item() == pytest.approx(losses[best].mean().item(), rel=1e-5)
+    assert tallies[0][1] != tallies[1][1]
+    assert not torch.equal(weights_of(gan.trained), before)
 
 
 @pytest.mark.parametrize("kind", ["color", "translation", "cutout"])

@@ -27,9 +27,21 @@ def test_a_generator_file_holds_its_settings(tmp_path, network):
     path.write_bytes(generator_bytes(generator, gan, 64))
     loaded = load_generator(path)
     noise = torch.randn(3, 6)
-    assert (loaded.image_size, loaded.gan) == (64, gan)
+    assert (loaded.image_size, loaded.gan, loaded.classes) == (64, gan, {})
     assert not loaded.network.training
     assert torch.equal(loaded.network(noise), generator.eval()(noise))
+
+
+@pytest.mark.parametrize("network", ["sngan", "r3gan"])
+def test_a_conditional_generators_file_holds_its_classes(tmp_path, network):
+    gan = SMALL.model_copy(update={"network": network, "conditional": True})
+    classes = {"plum": 7, "äpfel": 2}
+    generator, _ = build(gan, 32, seed=3, classes=2)
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(generator_bytes(generator, gan, 32, classes))
+    loaded, inputs = load_generator(path), torch.cat((torch.randn(2, 6), torch.eye(2)), dim=1)
+    assert [*loaded.classes.items()] == [*classes.items()]
+    assert torch.equal(loaded.network(inputs), generator.eval()(inputs))
 
 
 def test_loading_imports_user_networks_only_if_named(user_networks, tmp_path):
@@ -92,7 +104,7 @@ def test_an_altered_generator_is_refused(tmp_path, damage, why):
 def test_a_generator_that_does_not_fit_its_header_is_refused(tmp_path, gan, size, why):
     path = tmp_path / "x.safetensors"
     generator, _ = build(SMALL, 32, seed=0)
-    header = {"gan": gan, "image_size": size}
+    header = {"gan": gan, "image_size": size, "classes": []}
     path.write_bytes(tensor_file.dump(KIND, header, generator.state_dict()))
     with pytest.raises(UserError, match=why) as caught:
         load_generator(path)

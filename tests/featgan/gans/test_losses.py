@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from featgan.gans.losses import LOSSES, gradient_penalty, zero_centred_penalty
+from featgan.gans.losses import LOSSES, gradient_penalty, top_k_mean, zero_centred_penalty
 
 LOGITS = torch.tensor([-2.0, 0.0, 0.5, 3.0])
 
@@ -85,3 +85,13 @@ def test_penalties_reach_the_weights():
     weight.grad = None
     gradient_penalty(critic, single(0.0), single(1.0), torch.tensor([0.5])).backward()
     assert weight.grad.item() == pytest.approx(2 * (3 - 1))
+
+
+def test_the_top_k_mean_leaves_the_others_without_gradient():
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
+    mean = top_k_mean(values, torch.tensor([0.5, -1.0, 3.0, -2.0]), torch.tensor(2))
+    assert mean.item() == (1 + 4) / 2
+    mean.backward()
+    assert values.grad.tolist() == [1 / 2, 0, 1 / 2, 0]
+    equal = top_k_mean(values.detach(), torch.zeros(4), torch.tensor(3))
+    assert equal.item() == pytest.approx((1 + 2 + 4) / 3)

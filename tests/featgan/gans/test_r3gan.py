@@ -38,11 +38,30 @@ def test_parameters_of_the_published_presets(preset, width, size, of_generator, 
     assert parameters(discriminator) == of_discriminator
 
 
+@pytest.mark.parametrize(
+    ("preset", "width", "classes", "of_generator", "of_discriminator"),
+    [
+        ("CIFAR-10", 768, 10, 20_781_952, 21_280_512),
+        ("ImageNet-32", 1536, 1000, 82_914_304, 86_548_992),
+    ],
+)
+def test_parameters_of_the_presets_with_classes(
+    preset, width, classes, of_generator, of_discriminator
+):
+    gan = GanSettings(network="r3gan", conditional=True, width=width, latent=64)
+    with torch.device("meta"):
+        generator, discriminator = untrained_networks(gan, 32, classes)
+    assert parameters(generator) == of_generator
+    assert parameters(discriminator) == of_discriminator
+
+
 def test_parameters_of_imagenet_at_64_pixels():
     """No width gives it: 1536 channels at every size."""
     with torch.device("meta"):
         networks = Generator(64, [1536] * 5), Discriminator([1536] * 5)
+        of_classes = Generator(64, [1536] * 5, 1000), Discriminator([1536] * 5, 1000)
     assert [parameters(network) for network in networks] == [103_408_128, 103_311_360]
+    assert [parameters(network) for network in of_classes] == [103_570_432, 107_205_120]
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
@@ -90,3 +109,20 @@ def test_initial_weights_have_the_published_deviation():
     discriminator = Discriminator([128] * 4)
     assert discriminator.basis.std().item() == pytest.approx(1 / 4, rel=0.05)
     assert Residual(1536, 8).layers[2].groups == 96
+
+
+def test_a_class_enters_with_the_noise_and_as_a_projection():
+    gan = GanSettings(network="r3gan", conditional=True, width=16, latent=5)
+    generator, discriminator = build(gan, 32, 0, classes=3)
+    noise, classes = torch.randn(2, 5), torch.eye(3)[[2, 0]]
+    values = torch.cat((noise, generator.embedding.weight.T[[2, 0]]), dim=1)
+    expected = generator.layers(generator.basis * generator.dense(values)[:, :, None, None])
+    torch.testing.assert_close(generator(torch.cat((noise, classes), dim=1)), expected)
+    images = torch.randn(2, 3, 32, 32)
+    features = (discriminator.layers(images) * discriminator.basis).sum(dim=(2, 3))
+    features = discriminator.dense(features)
+    logits = (features * discriminator.embedding.weight.T[[2, 0]]).sum(dim=1)
+    found = discriminator(images, images, classes=classes)  # the same classes for each batch
+    torch.testing.assert_close(found, logits.repeat(2))
+    deviation = Discriminator([256] * 4, classes=50).embedding.weight.std().item()
+    assert deviation == pytest.approx(1 / math.sqrt(256 * 50), rel=0.05)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate
 
 from featgan.gans.registry import build
-from featgan.gans.resnet import Down, Up
+from featgan.gans.resnet import ClassNorm, Down, Up
 from featgan.gans.settings import GanSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,3 +121,36 @@ def test_initial_weights_have_the_published_variance():
     assert conv.weight.var().item() == pytest.approx(2 * 2 / (2 * 9 * 128), rel=0.02)
     assert shortcut.weight.var().item() == pytest.approx(2 / (2 * 128), rel=0.05)
     assert conv.bias.abs().max() == 0
+
+
+def test_a_class_has_its_own_scale_and_shift():
+    norm, values = ClassNorm(4, 3), torch.randn(2, 4, 5, 5)
+    classes = torch.eye(3)[[2, 0]]
+    plain = batch_norm(values, None, None, training=True)
+    torch.testing.assert_close(norm(values, classes), plain)  # at first: 1 and 0
+    nn.init.normal_(norm.scale)
+    nn.init.normal_(norm.shift)
+    for image, number in enumerate([2, 0]):
+        scale, shift = norm.scale[number, :, None, None], norm.shift[number, :, None, None]
+        expected = plain[image] * scale + shift
+        torch.testing.assert_close(norm(values, classes)[image], expected)
+
+
+def test_sngans_discriminator_projects_on_the_class():
+    gan = GanSettings(network="sngan", conditional=True, width=2, latent=5)
+    generator, discriminator = build(gan, 32, 0, classes=3)
+    discriminator.eval()
+    images, classes = torch.randn(2, 3, 32, 32), torch.eye(3)[[2, 0]]
+    features = discriminator.layers(images).sum(dim=(2, 3))
+    projections = (features * discriminator.embedding.weight.T[[2, 0]]).sum(dim=1)
+    expected = discriminator.dense(features).flatten() + projections
+    torch.testing.assert_close(discriminator(images, images, classes=classes), expected.repeat(2))
+    assert hasattr(discriminator.embedding, "parametrizations")  # spectral norm here too
+    norms = [m for m in generator.modules() if isinstance(m, ClassNorm)]
+    assert len(norms) == 2 * 3
+    for norm in norms:
+        nn.init.normal_(norm.scale)
+    noise = torch.randn(2, 5)
+    assert not torch.equal(
+        *(generator(torch.cat((noise, c), 1)) for c in (classes, classes.flip(0)))
+    )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from featgan.gans.schedules import BurnIn, ScheduledAdam, burn_in
+from featgan.gans.schedules import BurnIn, ScheduledAdam, burn_in, top_k
 from featgan.gans.settings import RECIPES, Optimizer
 
 CPU = torch.device("cpu")
@@ -32,6 +32,18 @@ def test_the_half_life_of_the_average_rises_from_0():
     assert schedule.decay**5 == pytest.approx(1 / 2)  # 2.5% of 400 steps, times 1/2
     schedule.follow(400)
     assert schedule.decay**10 == pytest.approx(1 / 2)
+
+
+def test_k_falls_by_a_hundredth_in_each_epoch():
+    assert [top_k(0.5, epochs, 64) for epochs in (0, 1, 2, 50, 69, 1000)] == [
+        64,
+        63,
+        62,
+        38,
+        32,
+        32,
+    ]
+    assert top_k(0.1, 1000, 4) == 1
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.5])

@@ -106,6 +106,10 @@ def test_a_pilots_grace_ends_before_its_runs(read):
             "grid: {gan.network: [r3gan], gan.width: [40], gan.r1: [1.0]}",
             "grid: gan.width: 40 does not fit the groups of `r3gan`'s convolutions; give a mult",
         ),
+        (
+            "gan: {conditional: true}",
+            "gan.conditional: `dcgan` is made without classes; choose sngan or r3gan",
+        ),
         ("grid: {data: [c]}", "grid.data: there is no data set 'c'"),
         ("grid: {seed: {up_to: 5}}", "grid.seed.up_to: input should be greater than or equal to 6"),
         ("grid: {seed: {upto: 9}}", "grid.seed.up_to: missing"),
@@ -232,3 +236,17 @@ def test_the_papers_sweep_file_has_the_papers_settings():
     assert (sweep.training.stage_epochs, sweep.training.evaluate_every) == (3000, 10)
     assert (sweep.features.weights, sweep.features.input_size) == ("imagenet", 224)
     assert (sweep.groups.method, sweep.groups.k) == ("kmeans", 3)
+
+
+def test_a_conditional_gan_needs_labels_of_its_own_data(read, tmp_path):
+    gan = "gan: {network: sngan, conditional: true}\n"
+    assert read(gan).gan.conditional
+    folder = f"b: {{source: folder, path: {tmp_path}"
+    labelled = read(gan, "b: {source: builtin, set: digits", f"{folder}, labels: folder")
+    assert labelled.gan.conditional
+    with pytest.raises(UserError, match=r"gan\.conditional: data\.b has no labels; if each class"):
+        read(gan, "b: {source: builtin, set: digits", folder)
+    elsewhere = read(
+        gan + "grid: {data: [a]}", "b: {source: builtin, set: digits", folder
+    )  # its runs have labels
+    assert elsewhere.gan.conditional

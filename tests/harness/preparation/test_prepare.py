@@ -209,3 +209,26 @@ def test_a_full_or_closed_disk_at_any_write_costs_nothing(
     _, writes = check_every_write(prepare, store.root, code, reset)
     assert writes >= 7
     torch.set_num_threads(threads)
+
+
+def test_labels_are_in_the_signature_of_a_conditional_run(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signed(labels: list[str | None], conditional: bool) -> str:
+        counted = put_counted(store, "features/a-0", images, range(40), labels, digest="0a1b")
+        monkeypatch.setattr(preparation.DataSetBuilder, "build", lambda _: counted)
+        content = sweep(
+            gan={"network": "sngan", "conditional": conditional},
+            grid={"mode": ["conventional"], "seed": [0]},
+            score={"classifier": "packaged", "count": 20, "splits": 2},
+        )
+        monkeypatch.setattr(preparation._Preparation, "_measure_real_images", lambda *_: None)
+        (run,) = preparation.prepare_runs(content, store, False, lambda *_: None)
+        assert run.data_digest == "0a1b"
+        return run.signature
+
+    one, other = ["x", "y"] * 20, ["y", "x"] * 20
+    assert signed(one, False) == signed(other, False)
+    assert len({signed(one, False), signed(one, True), signed(other, True)}) == 3
+    with pytest.raises(UserError, match=r"gan\.conditional: 1 of the 40 images of data\.a have no"):
+        signed([None, *one[1:]], True)
