@@ -94,8 +94,9 @@ def test_table_and_pack_are_a_plain_loops_image_by_image(counted: Counted) -> No
     assert undecided.mean() < 1
     assert table["sha256"].tolist() == [pixel_digest(image).hex() for image in images]
     assert np.array_equal(packed, np.stack([square(image, 16) for image in images]))
-    assert shown[0] == ("photos", 0, IMAGES)
-    assert shown[-1] == ("photos", IMAGES, IMAGES)
+    what = "photos: counting features, to group the images by them"
+    assert shown[0] == (what, 0, IMAGES)
+    assert shown[-1] == (what, IMAGES, IMAGES)
     assert (data.images, data.rejected, data.duplicates) == (IMAGES, 0, 0)
 
     again = run(photos, store, progress=lambda *_: pytest.fail("counted again"))
