@@ -85,7 +85,7 @@ def test_a_stopped_rescore_continues_and_measures_nothing_twice(
     assert rescore_runs(folder, StopScreen(io.StringIO()))[0] == 3
     left, said = rescore_runs(folder)
     assert left == 1
-    assert "seed7-0a1b2c3d: not re-scored: [Errno 28] No space left on device" in said
+    assert "seed7: not re-scored: [Errno 28] No space left on device" in said
     assert rescore_runs(folder)[0] == 0
     tries = [len(Store(str(folder.parent)).list(f"tries/{run.run}")) for run in runs]
     assert tries == [1, 1, 1, 2]
