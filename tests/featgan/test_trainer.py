@@ -191,9 +191,9 @@ def test_replaced_groups_are_not_met_again(make_trainer, monkeypatch):
     trainer = make_trainer("descending", stage_epochs=1, staging={"change": "replace"})
     step, met = trainer.gan.step, []
 
-    def spy(real, noise, weights=None):
+    def spy(real, *others):
         met.append(len(real))
-        return step(real, noise, weights)
+        return step(real, *others)
 
     monkeypatch.setattr(trainer.gan, "step", spy)
     list(trainer.run())
@@ -262,9 +262,9 @@ def test_a_paced_loss_weighs_each_real_image_by_its_place(make_trainer, monkeypa
     seen, rows = [], next(trainer.batches.epoch(trainer.progress.stage, 0))[1]
     step = trainer.gan.step
 
-    def spy(real, noise, weights=None):
+    def spy(real, noise, weights, *others):
         seen.append(weights)
-        return step(real, noise, weights)
+        return step(real, noise, weights, *others)
 
     monkeypatch.setattr(trainer.gan, "step", spy)
     trainer.train(1)

@@ -179,11 +179,11 @@ def test_ctrl_c_with_failing_storage_is_reported(
     watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
     monkeypatch.setattr(store, "put", full)
     with module.stop_on_signals(partial(module._ask_to_stop, store, "s/stop", watch, screen)):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert watch.stopped
         assert "runs cannot be asked to stop: [Errno 122] Disk quota exceeded" in out.getvalue()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.guarantee(
