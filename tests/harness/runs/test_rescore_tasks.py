@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ class StopScreen(Screen):
 
     def features(self, what: str, done: int, total: int | None, unit: str = "images") -> None:
         if done:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def rescore_runs(folder: Path, screen: Screen | None = None) -> tuple[int, str]:

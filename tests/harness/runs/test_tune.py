@@ -203,7 +203,7 @@ def test_a_closed_terminal_asks_once_and_under_nohup_not_at_all(store: Store) ->
             ask = partial(module._ask_to_stop, store, "s/stop", watch, screen)
             with module.stop_on_signals(ask):
                 for _ in range(2):
-                    os.kill(os.getpid(), signal.SIGHUP)
+                    signal.raise_signal(signal.SIGHUP)
             assert store.exists("s/stop") == watch.stopped == asked
     finally:
         for number, handler in before.items():
