@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from featgan.errors import UserError
@@ -25,17 +23,39 @@ def gaussian(features: np.ndarray, settings: ValueSettings) -> np.ndarray:
 
     As in the authors' code, 1e-5 is added to the variances.
     """
-    found: np.ndarray = GaussianMixture(reg_covar=1e-5).fit(features).score_samples(features)
-    return found
+    values, variances = _principal_components(features)
+    return _log_likelihood(values, variances + 1e-5, 1e-5, features.shape[1])
 
 
 def ppca(features: np.ndarray, settings: ValueSettings) -> np.ndarray:
     """Return the log-likelihood [n] under probabilistic PCA with 95% of the variance.
 
-    DeVries et al. 2020; Tipping and Bishop 1999.
+    DeVries et al. 2020; Tipping and Bishop 1999. As in scikit-learn, the noise is the mean of the
+    other variances, of which there are no more than images.
     """
-    found: np.ndarray = PCA(0.95, svd_solver="full").fit(features).score_samples(features)
-    return found
+    values, variances = _principal_components(features)
+    variances *= len(features) / (len(features) - 1)
+    kept = 1 + np.searchsorted(variances.cumsum(), 0.95 * variances.sum(), side="right")
+    variances[kept:] = variances[kept:].mean()
+    return _log_likelihood(values, variances, variances[-1], features.shape[1])
+
+
+def _principal_components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return their values [n, r] and variances [r], for r the smaller of n and d.
+
+    A covariance of d² numbers would need gigabytes where a layer has tens of thousands.
+    """
+    left, lengths, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    return left * lengths, lengths**2 / len(features)
+
+
+def _log_likelihood(
+    values: np.ndarray, variances: np.ndarray, noise: float, dimensions: int
+) -> np.ndarray:
+    """Return [n] for images of which only r components are not 0; the rest has variance `noise`."""
+    log_volume = np.log(variances).sum() + (dimensions - len(variances)) * np.log(noise)
+    distances = (values**2 / variances).sum(axis=1)
+    return -(distances + log_volume + dimensions * np.log(2 * np.pi)) / 2
 
 
 def neighbour(features: np.ndarray, settings: ValueSettings) -> np.ndarray:

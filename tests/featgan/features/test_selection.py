@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 
 from featgan.errors import UserError
 from featgan.features.image_values import highest
@@ -51,6 +53,17 @@ def test_ppca_is_a_gaussian_with_the_noise_of_the_rest():
     variances[:-2] = variances[:-2].mean()  # Tipping and Bishop 1999, equation 8
     model = multivariate_normal(points.mean(axis=0), directions * variances @ directions.T)
     assert FEATURE_VALUES["ppca"](points, SELECT) == pytest.approx(model.logpdf(points))
+
+
+@pytest.mark.parametrize("n", [60, 8])
+def test_densities_equal_scikit_learns_in_any_dimension(n):
+    points = np.random.default_rng(2).normal(size=(n, 20)) * np.linspace(1, 5, 20)
+    mixture = GaussianMixture(reg_covar=1e-5).fit(points)
+    assert FEATURE_VALUES["gaussian"](points, SELECT) == pytest.approx(
+        mixture.score_samples(points), rel=1e-6
+    )
+    model = PCA(0.95, svd_solver="full").fit(points)
+    assert FEATURE_VALUES["ppca"](points, SELECT) == pytest.approx(model.score_samples(points))
 
 
 def test_the_fifth_neighbour_by_hand():
