@@ -64,8 +64,8 @@ class _Question:
     data: str
     runs: pd.DataFrame
     """Those of the two modes."""
-    values: pd.DataFrame
-    """Values [2, seeds] of first and second mode; NaN where there is none."""
+    difference: pd.Series
+    """First minus second mode, by seed; NaN where one has no value."""
     untested: str
     """Verdict on a claim that is not tested; empty for one of the family."""
     spoiled: np.ndarray
@@ -76,36 +76,35 @@ class _Question:
 def answers(results: SweepResults) -> list[Answer]:
     """Return an answer to each claim on each data set, in the order of the claims."""
     questions = [*_questions(results)]
-    differences = [q.values.iloc[0] - q.values.iloc[1] for q in questions]
-    verdicts = [*_verdicts(results, questions, differences)]
+    verdicts = [*_verdicts(results, questions)]
     decided = {(q.claim, q.data): v for q, (v, *_) in zip(questions, verdicts, strict=True)}
-    whole = [d.mask(q.spoiled) for d, q in zip(differences, questions, strict=True)]
-    without = _verdicts(results, questions, whole)
+    whole = [replace(q, difference=q.difference.mask(q.spoiled)) for q in questions]
+    without = [verdict for verdict, *_ in _verdicts(results, whole)]
     given = []
-    for question, (verdict, corrected, look) in zip(questions, verdicts, strict=True):
-        claim, pairs, remarks = question.claim, question.values.dropna(axis=1).to_numpy(), []
-        found, cleaned = compare(*pairs) if pairs.size else None, next(without)[0]
+    for q, (verdict, corrected, look), cleaned in zip(questions, verdicts, without, strict=True):
+        claim, pairs, remarks = q.claim, q.difference.dropna(), []
+        found = compare(pairs) if pairs.size else None
         if results.plan.up_to and look:
             remarks.append(f"decided at {look} seeds")
         if found and found.pairs > 1 and verdict == "undecided":
-            level = LEVEL / sum(not question.untested for question in questions)
+            level = LEVEL / sum(not q.untested for q in questions)
             needed = seeds_needed(abs(found.mean), found.sd, POWER, level)
             more = f"{max(needed, found.pairs + 1):,}" if needed else "over 10,000"
             remarks.append(f"{more} seeds would decide it" if found.mean else "no difference")
         if found and claim.measure == "kept_score":
-            choices = question.runs.groupby("pattern")["choices"].median()
-            first, second = choices[question.values.index]
+            choices = q.runs.groupby("mode")["choices"].median()
+            first, second = choices[[claim.first, claim.second]]
             remarks.append(f"chosen among {first:.0f} evaluations against {second:.0f}")
         if found and found.skewed:
             remarks.append("the differences look skewed, so p may be too low")
-        if (seeds := question.spoiled.sum()) and not question.untested:
+        if (seeds := q.spoiled.sum()) and not q.untested:
             remarks.append(f"without seeds of collapsed or diverged runs ({seeds}): {cleaned}")
-        end = decided.get((replace(claim, measure="end_score"), question.data), verdict)
+        end = decided.get((replace(claim, measure="end_score"), q.data), verdict)
         if claim.measure == "kept_score" and len({verdict, end} & {*DECISIONS}) == 2:
             comes = "may come" if "undecided" in (verdict, end) else "comes"
             remarks.append(f"the end of training is {end}: the difference {comes} from choosing")
         text = f"{claim.first} training {claim.verb} {claim.second}"
-        given.append(Answer(text, question.data, verdict, tuple(remarks), found, corrected))
+        given.append(Answer(text, q.data, verdict, tuple(remarks), found, corrected))
     return [*given, *_middle_groups(results), *_wider_counts(results)]
 
 
@@ -152,13 +151,9 @@ def claim_table(results: SweepResults) -> Table:
 
 def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Deviation]:
     """Return the deviations of paired differences of claims on scores, by claim and data set."""
-    found = {}
-    for question in _questions(results, [claim for claim in claims if claim.measure in SCORES]):
-        differences = (question.values.iloc[0] - question.values.iloc[1]).dropna()
-        if len(differences) > 1:
-            name = f"{question.claim.text} on {question.data}"
-            found[name] = Deviation(float(differences.std()), len(differences))
-    return found
+    asked = _questions(results, [claim for claim in claims if claim.measure in SCORES])
+    found = {f"{q.claim.text} on {q.data}": q.difference.dropna() for q in asked}
+    return {name: Deviation(float(d.std()), len(d)) for name, d in found.items() if len(d) > 1}
 
 
 def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> Iterator[_Question]:
@@ -171,34 +166,35 @@ def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> I
         for block in blocks:
             by_seed = block.by_seed(column)
             for axes, runs in block.by_axes():
+                runs = runs[runs["mode"].isin([claim.first, claim.second])]
                 patterns = dict(zip(runs["mode"], runs["pattern"], strict=True))
-                if not {claim.first, claim.second} <= patterns.keys():
+                if len(patterns) < 2:
                     continue
-                both = [patterns[claim.first], patterns[claim.second]]
-                values, runs = by_seed.reindex(both), runs[runs["pattern"].isin(both)]
+                both = by_seed.reindex([patterns[claim.first], patterns[claim.second]])
+                difference = both.iloc[0] - both.iloc[1]
                 untested = "" if claim in family else "exploratory"
                 if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
                     untested = untested or "no verdict: the real images have no colour"
                 elif runs[column][runs["counts"]].isna().any():
                     untested = untested or "not decided: re-score first"
-                    values = values * np.nan
+                    difference *= np.nan
                 data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
                 data += f" ({readable(block.protocol)})" if block.suffix else ""
                 bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]
-                if untested or values.notna().all().any():
-                    spoiled = values.columns.isin(bad)
-                    yield _Question(claim, data, runs, values, untested, spoiled)
+                if untested or difference.notna().any():
+                    spoiled = difference.index.isin(bad)
+                    yield _Question(claim, data, runs, difference, untested, spoiled)
 
 
 def _verdicts(
-    results: SweepResults, questions: Sequence[_Question], differences: Sequence[pd.Series]
+    results: SweepResults, questions: Sequence[_Question]
 ) -> Iterator[tuple[str, float, int]]:
     """Yield verdict, corrected p-value and number of seeds that decided each question.
 
     The questions that are tested are one family.
     """
     tested = [not question.untested for question in questions]
-    frame = pd.DataFrame(differences).sort_index(axis=1)
+    frame = pd.DataFrame([question.difference for question in questions]).sort_index(axis=1)
     table = frame.to_numpy()[tested]
     clear, corrected = np.zeros(len(tested), int), np.full(len(tested), np.nan)
     if up_to := results.plan.up_to:
@@ -231,10 +227,10 @@ def _wider_counts(results: SweepResults) -> Iterator[Answer]:
 
     Variants of one data set, whose images are the same, are not compared.
     """
-    spreads = {}
-    for record in results.count_groups:
-        counts = np.repeat(list(record.histogram), list(record.histogram.values()))
-        spreads[record.data] = float(np.std(counts))
+    spreads = {
+        record.data: np.std(np.repeat([*record.histogram], [*record.histogram.values()]))
+        for record in results.count_groups
+    }
     known = sorted(
         spreads.keys() & results.real_by_name.keys() & {run.cell["data"] for run in results.runs},
         key=lambda data: (results.real_by_name[data].qualities.diversity, data),

@@ -13,7 +13,7 @@ import pandas as pd
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
 from harness.report.paper_tables import block_table, readable
-from harness.report.statistics import compare, step_down
+from harness.report.statistics import compare, improvement, step_down
 from harness.report.table import Table
 
 MEASURES = ("final_score", "fresh", "fresh_last", "epochs_to_peak", "images_to_peak")
@@ -129,13 +129,13 @@ def pair_table(block: Block) -> Table:
         for a, b in comparable(block.patterns):
             values = of_column.reindex([a, b])
             if (pairs := values.dropna(axis=1)).size:
-                differences.append(values.loc[a] - values.loc[b])
-                found = compare(*pairs.to_numpy())
-                numbers = [getattr(found, name, None) for name in DIFFERENCE]
-                of, difference = column.replace("_", " "), f"{labels[a]} minus {labels[b]}"
-                rows.append([of, difference, *numbers, *found.improvement])
-    names = ["of", "difference", *DIFFERENCE, *PROBABILITY]
-    frame = pd.DataFrame(rows, columns=names, dtype=object)
+                difference, of = values.iloc[0] - values.iloc[1], column.replace("_", " ")
+                names = {"of": of, "difference": f"{labels[a]} minus {labels[b]}"}
+                chance = dict(zip(PROBABILITY, improvement(*pairs.to_numpy()), strict=True))
+                rows.append(names | vars(compare(difference.dropna())) | chance)
+                differences.append(difference)
+    columns = ["of", "difference", *DIFFERENCE, *PROBABILITY]
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
     frame["corrected"] = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
     notes = [
         "Fresh last: that of the end of training. Low, high: 95 % intervals by Student and, of P, "

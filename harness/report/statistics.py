@@ -28,7 +28,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences `a - b` over seeds."""
+    """Paired differences over seeds."""
 
     pairs: int
     mean: float
@@ -38,24 +38,20 @@ class Comparison:
     """Ends of the mean's 95 % interval by Student's t; NaN of a single pair."""
     p: float
     """Two-sided, of the sign-flip test: all flips of up to 20 pairs, above drawn ones."""
-    improvement: tuple[float, float, float]
-    """Probability that a run of `a` is above a run of `b`, and its 95 % interval."""
     skewed: bool
     """True if the differences look skewed: more than twice the skewness' standard error."""
 
 
-def compare(a: Values, b: Values) -> Comparison:
-    """Compare values [n] with values [n] of the same seeds; raise ValueError if empty."""
-    if len(a) == 0 or len(a) != len(b):
-        raise ValueError(f"pairs of {len(a)} and {len(b)} values")
-    n, difference = len(a), np.asarray(a, float) - np.asarray(b, float)
+def compare(differences: Values) -> Comparison:
+    """Compare two patterns by their differences [n], n > 0, over the seeds that both have."""
+    n, difference = len(differences), np.asarray(differences, float)
     mean, sd = float(difference.mean()), float(difference.std(ddof=1)) if n > 1 else np.nan
     half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     rest = difference - mean
     error = (6 * max(n - 2, 1) / ((n + 1) * (n + 3))) ** 0.5  # of the skewness
     skewed = bool(abs((rest**3).mean()) > 2 * error * ((rest**2).mean() + ROUNDING**2) ** 1.5)
     p = float(step_down(difference[None])[0])
-    return Comparison(n, mean, sd, mean - half, mean + half, p, improvement(a, b), skewed)
+    return Comparison(n, mean, sd, mean - half, mean + half, p, skewed)
 
 
 def improvement(a: Values, b: Values) -> tuple[float, float, float]:
@@ -70,12 +66,6 @@ def improvement(a: Values, b: Values) -> tuple[float, float, float]:
     variance = p * (1 - p) * (1 + weight * ((1 - p) / (2 - p) + p / (1 + p))) / difference.size
     low, *_, high = p[(found - p) ** 2 <= 1.96**2 * variance + ROUNDING]
     return found, float(low), float(high)
-
-
-def holm(ps: Values) -> np.ndarray:
-    """Return p-values [n] corrected for n tests by Holm's step-down."""
-    p = pd.Series(np.asarray(ps, float)).sort_values()
-    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
 
 
 def step_down(differences: np.ndarray) -> np.ndarray:

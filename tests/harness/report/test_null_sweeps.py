@@ -107,7 +107,7 @@ def test_choosing_is_an_advantage_and_the_end_has_none():
 @pytest.mark.parametrize("seeds", [3, 6, 10])
 def test_intervals_hold_the_mean_in_95_percent_of_normal_sweeps(seeds):
     rng = np.random.default_rng(4)
-    found = [compare(a, b) for a, b in rng.normal(0.5, 1, (2000, 2, seeds))]
+    found = [compare(a - b) for a, b in rng.normal(0.5, 1, (2000, 2, seeds))]
     assert 0.93 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.97
 
 
