@@ -48,6 +48,8 @@ METRICS = {
         fewest_real=DENSITY_NEIGHBOURS + 1,
         how=f"-k{DENSITY_NEIGHBOURS}",
     ),
+    "cmmd": Metric(("cmmd",), lower_is_better=True),
+    "authpct": Metric(("authpct",)),
 }
 """Built-in values of `score.metrics`."""
 DEVIATIONS = ("kid_sd",)
@@ -74,12 +76,13 @@ class ScoreSettings(Settings):
     """Images generated and classified at a time."""
     metrics: list[Annotated[str, choice(METRICS)]] = Field([])
     """Further metrics to report, in the same pass: `fid`, `kid`, `precision_recall`,
-    `density_coverage`, or `module:function`."""
-    features: Literal["classifier", "vgg16"] = "classifier"
-    """Features that the metrics compare: those of the classifier, or of VGG16's second fully
-    connected layer, as published for precision, recall, density and coverage."""
+    `density_coverage`, `cmmd` (with CLIP's features), `authpct`, or `module:function`."""
+    features: Literal["classifier", "vgg16", "dinov2-vit-l-14", "clip-vit-l-14-336"] = "classifier"
+    """Features that the metrics compare: those of the classifier; of VGG16's second fully
+    connected layer, as published for precision, recall, density and coverage; of DINOv2, as in
+    FD-DINOv2; or of CLIP, as in CMMD."""
     features_weights: str | None = None
-    """File of VGG16's weights; null: torchvision's, downloaded once."""
+    """File of the weights of that network; null: torchvision's or timm's, downloaded once."""
 
     def fresh_count(self, gpu: bool) -> int:
         """Return the number of images of a re-score: five evaluations' worth, 50,000 on a GPU."""
@@ -99,7 +102,9 @@ class ScoreSettings(Settings):
                 f"weights belongs to the classifier inception; {self.classifier} has its own"
             )
         if self.features_weights is not None and self.features == "classifier":
-            raise ValueError("features_weights belongs to features: vgg16")
+            raise ValueError("features_weights belongs to features other than the classifier's")
+        if "cmmd" in self.metrics and self.features != (clip := "clip-vit-l-14-336"):
+            raise ValueError(f"metrics: cmmd is defined for features: {clip}, not {self.features}")
         if self.trained_on is not None and self.classifier != "trained":
             raise ValueError("trained_on belongs to the classifier trained")
         names = reported(self.metrics)

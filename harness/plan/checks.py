@@ -14,6 +14,7 @@ JOB_COPIES = "/runtime_resources/working_dir_files/"
 """Where Ray puts the copy of the working folder that a submitted job runs in."""
 NEEDS = {
     "torch_fidelity": ("inception", r'"classifier":"inception"'),
+    "timm": ("timm", r'"features":"(dinov2|clip)[^"]*"'),
     "h5py": ("keras", r'"weights":"[^"]*\.(h5|hdf5)"'),
     "s3fs": ("s3", r'"s3a?://'),
     "gcsfs": ("gs", r'"gs://'),

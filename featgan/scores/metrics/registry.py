@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from featgan.scores.metrics.authenticity import authenticity
+from featgan.scores.metrics.cmmd import clip_discrepancy
 from featgan.scores.metrics.density_coverage import density_coverage
 from featgan.scores.metrics.fid import frechet_distance
 from featgan.scores.metrics.kid import kernel_distance
@@ -17,6 +19,8 @@ FUNCTIONS: dict[str, Callable[[FeatureStatistics, Tensor], float | tuple[float, 
     "kid": kernel_distance,
     "precision_recall": precision_recall,
     "density_coverage": density_coverage,
+    "cmmd": clip_discrepancy,
+    "authpct": authenticity,
 }
 """Functions of features of real and of generated images, by the names in `settings.METRICS`."""
 
