@@ -6,6 +6,7 @@ torchvision, whose import takes as long as PyTorch's, is imported where a networ
 set that is counted is known by its weights alone.
 """
 
+from copy import deepcopy
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from featgan.errors import UserError, first_line
 from featgan.features import packaged
@@ -28,36 +30,24 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Options with which the published weights of a network were trained."""
 
 
-class CutNetwork(nn.Module):
-    """A network without parameters in memory that ends at a layer."""
+EMPTY: dict[FeatureSettings, GraphModule] = {}
+"""Networks without weights. A worker is given its driver's, which spares it torchvision."""
 
-    def __init__(self, settings: FeatureSettings) -> None:
-        from torchvision.models import feature_extraction
 
-        super().__init__()
-        with torch.device("meta"):
-            network = _whole(settings).eval()
-        layer = settings.layer
-        # training differs, by dropout for instance, and is not used
-        names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
-        if not any(f"{name}.".startswith(f"{layer}.") for name in names):
-            near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
-            raise UserError(
-                f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
-            )
-        self.extractor = feature_extraction.create_feature_extractor(
-            network, {layer: "outputs"}, suppress_diff_warning=True
-        )
+def empty(settings: FeatureSettings) -> GraphModule:
+    """Return the network without parameters in memory: pixels [n, 3, S, S] -> outputs [n, …].
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the layer's outputs [n, …] for preprocessed pixels [n, 3, S, S]."""
-        return self.extractor(pixels)["outputs"]
+    Raises `UserError` if there is no such network or layer.
+    """
+    if settings not in EMPTY:
+        EMPTY[settings] = _cut(settings)
+    return EMPTY[settings]
 
 
 def build(settings: FeatureSettings, state: State) -> nn.Module:
     """Return the network [n, 3, S, S] -> [n, …] with these very tensors; nothing is copied."""
-    network = CutNetwork(settings)
-    network.extractor.load_state_dict(state, assign=True)
+    network = deepcopy(empty(settings))
+    network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -66,7 +56,7 @@ def load(settings: FeatureSettings, setting: str = SETTING) -> State:
 
     Raises `UserError`, which names `setting`, if they cannot be read or are another network's.
     """
-    wanted = CutNetwork(settings).extractor.state_dict()
+    wanted = empty(settings).state_dict()
     if settings.weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
@@ -75,15 +65,15 @@ def load(settings: FeatureSettings, setting: str = SETTING) -> State:
         file, _ = _file(settings, setting)
         keras = settings.network == "vgg16" and file.suffix in KERAS_SUFFIXES
         found = read_weights(file, setting, read_keras_vgg16 if keras else None)
-    for name, empty in wanted.items():
-        fits = name in found and found[name].shape == empty.shape
+    for name, parameter in wanted.items():
+        fits = name in found and found[name].shape == parameter.shape
         if not (fits and found[name].isfinite().all()):
             cause = f"{name} is missing, not finite or of another shape"
             if settings.network == "vgg16" and name.startswith(f"{settings.layer}."):
                 cause += "; torchvision's IMAGENET1K_FEATURES and Keras' include_top=False hold"
                 cause += " only the layers before it: use IMAGENET1K_V1 or include_top=True"
             raise UserError(f"{setting}: {settings.weights} is not {settings.network}'s: {cause}")
-    return {name: found[name].to(empty.dtype).contiguous() for name, empty in wanted.items()}
+    return {name: found[name].to(wanted[name].dtype).contiguous() for name in wanted}
 
 
 def identity(settings: FeatureSettings) -> str:
@@ -101,7 +91,7 @@ def output_count(settings: FeatureSettings) -> int:
     Raises `UserError` if there is no such network or layer, or the network cannot take images of
     `input_size`.
     """
-    network, size = CutNetwork(settings), settings.input_size
+    network, size = empty(settings), settings.input_size
     try:
         found = network(torch.empty((2, 3, size, size), device="meta"))
     # networks raise an AssertionError, a RuntimeError, … for a size that they cannot take
@@ -113,6 +103,29 @@ def output_count(settings: FeatureSettings) -> int:
     if not isinstance(found, Tensor) or len(found) != 2:
         raise UserError(f"features.layer: {settings.layer} does not have outputs for each image")
     return found[0].numel()
+
+
+def _cut(settings: FeatureSettings) -> GraphModule:
+    """Return the network up to the layer, of PyTorch's modules alone where it has no others."""
+    from torchvision.models import feature_extraction
+
+    with torch.device("meta"):
+        network = _whole(settings).eval()
+    layer = settings.layer
+    # training differs, by dropout for instance, and is not used
+    names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
+    if not any(f"{name}.".startswith(f"{layer}.") for name in names):
+        near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
+        raise UserError(
+            f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
+        )
+    found = feature_extraction.create_feature_extractor(
+        network, [layer], suppress_diff_warning=True
+    )
+    output = next(reversed(found.graph.nodes))
+    output.args = (*output.args[0].values(),)  # not a dictionary of them
+    found.graph._tracer_cls = None  # torchvision's, which would be loaded with the network
+    return GraphModule(found, found.graph)
 
 
 def _whole(settings: FeatureSettings) -> nn.Module:

@@ -133,17 +133,18 @@ class Counter:
 
 
 def shared_weights(settings: FeatureSettings) -> list[ray.ObjectRef]:
-    """Put the network's weights once into each machine's shared memory; return a reference."""
+    """Put the network and its weights once into each machine's shared memory."""
     arrays = {name: tensor.numpy() for name, tensor in network.load(settings).items()}
-    return [ray.put(arrays)]
+    return [ray.put((network.empty(settings), arrays))]
 
 
 def counter(settings: FeatureSettings, weights: list[ray.ObjectRef], gpu: bool) -> FeatureCounter:
     """Return a counter on shared weights, in an actor."""
+    network.EMPTY[settings], arrays = ray.get(weights[0])
     with warnings.catch_warnings():
         # all actors of a machine share them, and no one writes to them
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        state = {name: torch.from_numpy(array) for name, array in ray.get(weights[0]).items()}
+        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return FeatureCounter(settings, torch.device("cuda" if gpu else "cpu"), state)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +52,7 @@ def test_the_default_is_torchvisions_vgg16_up_to_fc1(state: State) -> None:
 
 
 def test_a_network_shares_its_weights(state: State) -> None:
-    parameters = dict(network.build(VGG16, state).extractor.named_parameters())
+    parameters = dict(network.build(VGG16, state).named_parameters())
 
     assert set(parameters) == set(state)
     assert all(parameters[name].data_ptr() == state[name].data_ptr() for name in state)
@@ -155,3 +158,14 @@ def test_a_damaged_download_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"^features\.weights: .*resnet18-f37072fd\.pth is damaged"):
         network.identity(settings(weights="imagenet"))
+
+
+def test_a_pickled_network_needs_no_torchvision(state: State, tmp_path: Path) -> None:
+    file = tmp_path / "network.pkl"
+    file.write_bytes(pickle.dumps(network.empty(VGG16)))
+    script = (
+        "import pickle, sys; network = pickle.load(open(sys.argv[1], 'rb'));"
+        "assert 'torchvision' not in sys.modules; print(*network.state_dict())"
+    )
+    command = [sys.executable, "-c", script, str(file)]
+    assert subprocess.check_output(command, text=True).split() == [*state]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from featgan.errors import UserError
-from featgan.features.network import load
+from featgan.features.network import empty, load
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import decode, pixel_digest
 from harness.counting import workers
@@ -76,7 +76,7 @@ def test_known_counts_are_taken_and_not_made_again(images: list[bytes], tmp_path
     wrong = EarlierCounts().merged(np.array([digest], "S32"), np.array([4000]), [{"device": "GPU"}])
 
     def count(earlier: EarlierCounts) -> Block:
-        weights: list[Any] = [state]
+        weights: list[Any] = [(empty(FEATURES), state)]
         actor = Counter(job(tmp_path), weights, [earlier], gpu=False)
         return Block.model_validate_json(actor(batch(images))["block"][0].as_py())
 
