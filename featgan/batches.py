@@ -4,7 +4,7 @@ Images stay uint8, on the device if they fit, and are converted to floats one ba
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,15 +93,26 @@ class Batches:
             random = stream(self.seed, "flip", stage.number, epoch)
             mirror = on_device(torch.rand(picks.shape, generator=random) < 0.5, self.device)
         for step, batch in enumerate(picks_on_device):
-            if self._resident is not None:
-                images = self._resident[batch]
-            else:
-                read = torch.from_numpy(self.images.rows(picks[step].numpy()))
-                images = on_device(read, self.device).permute(0, 2, 3, 1).contiguous()
-            images = images.permute(0, 3, 1, 2)
+            images = self._read(picks[step], batch)
             if self.training.horizontal_flip:
                 images = torch.where(mirror[step, :, None, None, None], images.flip(3), images)
             yield images.float().mul_(1 / 127.5).sub_(1), batch
+
+    def in_order(self, groups: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all images of groups once, as `epoch` does, but as they are and by their rows."""
+        rows = torch.from_numpy(np.flatnonzero(np.isin(self.groups, groups)))
+        for part in rows.split(self.training.batch_size):
+            batch = on_device(part, self.device)
+            yield self._read(part, batch).float().mul_(1 / 127.5).sub_(1), batch
+
+    def _read(self, rows: Tensor, batch: Tensor) -> Tensor:
+        """Return uint8 images [n, 3, S, S], channels last; `batch` is `rows` on the device."""
+        if self._resident is not None:
+            images = self._resident[batch]
+        else:
+            read = torch.from_numpy(self.images.rows(rows.numpy()))
+            images = on_device(read, self.device).permute(0, 2, 3, 1).contiguous()
+        return images.permute(0, 3, 1, 2)
 
     def _load(self) -> Tensor | None:
         """Return all images as uint8 [n, S, S, 3] on the device; None if they take too much."""
@@ -128,6 +139,19 @@ def shuffled_if_random(groups: np.ndarray, mode: str, seed: int) -> np.ndarray:
     if mode != RANDOM:
         return groups
     return np.random.default_rng(derive(seed, "random groups")).permutation(groups)
+
+
+def regrouped(groups: np.ndarray, values: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Return group numbers [n] with the images of the groups `order` dealt out to these again.
+
+    `values` are those of these images, by their rows. The lowest go to the first group; of equal
+    ones, the first image. Each group keeps its size.
+    """
+    rows = np.flatnonzero(np.isin(groups, order))
+    sizes = [np.count_nonzero(groups == number) for number in order]
+    found = groups.copy()
+    found[rows[np.argsort(values, kind="stable")]] = np.repeat(order, sizes)
+    return found
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:

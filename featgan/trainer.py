@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featgan.batches import Batches, Images, on_device
+from featgan.batches import Batches, Images, on_device, regrouped
 from featgan.gans.classes import draw, in_rows, one_hot
 from featgan.gans.gan import Gan
 from featgan.gans.schedules import RunLength
@@ -85,6 +85,11 @@ class StagedTrainer:
             self._classes = on_device(torch.from_numpy(numbers), device)
         self.gan = Gan(gan, training, images.size, seed, device, length=length, classes=classes)
         self.progress = Progress(stages, staging or StageSettings())
+        self._is_ranked = self.progress.settings.rank != "none"
+        self._groups = groups
+        """The group number of every image at the start."""
+        self._moved: list[int | None] = [None] * len(stages)
+        """How many images each stage has from other groups, once images are ranked for it."""
         self.evaluations: list[Evaluation] = []
         self.seconds = {"train": 0.0, "score": 0.0}
         self.diverged: str | None = None
@@ -131,6 +136,8 @@ class StagedTrainer:
                 peak = self._peak_model()
                 self._models = {PREVIOUS_STAGE: peak} if peak else {}
                 progress.next_stage()
+                if self._is_ranked and not progress.finished:
+                    self._rank_images()
             yield evaluation
         if progress.finished and progress.final_score is None:
             watch = progress.settings.watch
@@ -168,10 +175,34 @@ class StagedTrainer:
                 weights = on_device((paced / mean).float(), self.device)
         for real, batch in self.batches.epoch(stage, epoch, chances, rows):
             batch_weights = None if weights is None else weights[batch]
-            classes = None
-            if self._classes is not None:
-                classes = one_hot(self._classes[batch], len(self.gan.classes))
+            classes = self._one_hot(batch)
             self._tally += self.gan.step(real, self._random, batch_weights, classes)
+
+    def _one_hot(self, rows: Tensor) -> Tensor | None:
+        """Return the classes [n, classes] of images, if the GAN is conditional."""
+        if self._classes is None:
+            return None
+        return one_hot(self._classes[rows], len(self.gan.classes))
+
+    def _rank_images(self) -> None:
+        """Deal images out to the coming stages by what D, as it is now, gives for them.
+
+        Each stage has a group that those before have not. Where their numbers fall, the images of
+        the highest values come first.
+        """
+        at, settings, batches = self.progress.index, self.progress.settings, self.batches
+        groups = [stage.groups[-1] for stage in self.progress.stages]
+        order = groups[at:] if settings.change == "add" else groups[at:] + groups[:at]
+        rated = [self.gan.rate(real, self._one_hot(rows)) for real, rows in batches.in_order(order)]
+        values = torch.cat(rated)
+        if settings.rank == "discriminator_loss":
+            values = self.gan.loss.real(values)
+        if groups[0] > groups[-1]:
+            values = -values
+        batches.groups = regrouped(batches.groups, values.cpu().numpy(), order)
+        own = self.progress.stage.groups
+        moved = np.isin(batches.groups, own) & ~np.isin(self._groups, own)
+        self._moved[at] = int(moved.sum())
 
     def evaluate(self) -> Evaluation:
         """Measure the current model; the training continues as if this had not been called.
@@ -234,13 +265,14 @@ class StagedTrainer:
                 epochs=epochs,
                 peak_epoch=peak.epoch if peak else None,
                 peak_score=peak.score if peak else None,
+                moved=self._moved[stage.number - 1],
             )
             for stage, epochs, peak in begun
         ]
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs: tensors, numbers and strings in plain containers."""
-        return {
+        state = {
             "model": self.gan.state(),
             "models": dict(self._models),
             "progress": self.progress.state(),
@@ -251,6 +283,10 @@ class StagedTrainer:
             "diverged": self.diverged,
             "last_generator": self.last_generator,
         }
+        if self._is_ranked:
+            state["groups"] = torch.from_numpy(self.batches.groups.copy())
+            state["moved"] = list(self._moved)
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from the `state()` of a trainer with the same arguments, at an evaluation."""
@@ -263,6 +299,9 @@ class StagedTrainer:
         self.seconds = dict(state["seconds"])
         self.diverged = state["diverged"]
         self.last_generator = state["last_generator"]
+        if self._is_ranked:
+            self.batches.groups = state["groups"].clone().numpy()
+            self._moved = list(state["moved"])
 
     def _watched(self, evaluation: Evaluation) -> float:
         """Return the value that the criterion compares; higher is better."""

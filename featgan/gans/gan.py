@@ -222,6 +222,19 @@ class Gan:
         self.trained.train()
         return images.float()
 
+    @torch.inference_mode()
+    def rate(self, real: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return D's logits [n] for images [n, 3, S, S] of `classes` in eval mode, float32.
+
+        Each depends on its own image alone; D does not change.
+        """
+        more = {} if classes is None else {"classes": classes}
+        self.discriminator.eval()
+        with self._autocast():
+            logits: Tensor = self.discriminator(real, **more)
+        self.discriminator.train()
+        return logits.float()
+
     def generate(self, latent: Tensor) -> Tensor:
         """Return `images` as they would be saved: uint8 [n, 3, S, S]."""
         return to_uint8(self.images(latent))

@@ -60,6 +60,8 @@ class StageRecord:
     peak_epoch: int | None
     """Epoch of this stage at its peak; None before the first evaluation."""
     peak_score: float | None
+    moved: int | None = None
+    """Number of its images that came to its groups by `stages.rank`; None without it."""
 
 
 @dataclass(frozen=True)

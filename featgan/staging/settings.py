@@ -11,6 +11,7 @@ CRITERION_NAMES = ("peak", "smoothed_peak", "patience", "plateau", "fixed")
 NEEDS_NO_HISTORY = ("peak", "patience", "plateau", "fixed")
 """Criteria whose peak is the current evaluation or the previous peak: no other models are kept."""
 SCORE = "score"
+Rank = Literal["none", "discriminator_output", "discriminator_loss"]
 Growth = Literal["none", "linear", "quadratic", "root", "exponential", "logarithmic", "step"]
 
 
@@ -32,6 +33,10 @@ class StageSettings(Settings):
     rewind: bool = True
     """true (the paper's): the next stage starts from the model at the peak; false: from the last
     model of the stage."""
+    rank: Rank = "none"
+    """`none` (the paper's): the groups stay. Else, before each further stage, images are ordered
+    by what D, as it is then, gives for them: `discriminator_output`, or `discriminator_loss`. For
+    modes `ascending` and `descending`; with `add` the images not used yet, with `replace` all."""
 
     @property
     def looks_back(self) -> int:

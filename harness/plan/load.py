@@ -96,6 +96,9 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
                 "pacing.grow: is for mode conventional with training.epoch_steps, so that all arms "
                 f"train for as many steps, not for mode {cell.mode} with epoch_steps {steps}"
             )
+        ordered = cell.mode in ("ascending", "descending") and cell.method.pacing.by == "none"
+        if cell.method.stages.rank != "none" and not ordered:
+            raise UserError("stages.rank: is for modes ascending and descending, without pacing")
     if sweep.pilot is None:
         return
     comparable = {(cell.data, cell.method.score.model_dump_json()) for cell in cells}

@@ -59,6 +59,8 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
         if section in settings:
             model = type(getattr(method, section))
             settings[section][name] = model.model_fields[name].default
+    if settings["stages"]["rank"] == "none":  # hashed only where it is used
+        del settings["stages"]["rank"]
     published = recipe(method.gan)
     for field in fields(published.optimizer):
         if settings["training"][field.name] == getattr(published.optimizer, field.name):

@@ -92,9 +92,10 @@ def run_table(block: Block) -> Table:
     runs = block.runs
     peaks = [
         {
-            f"stage {number}, {what}": value
+            f"stage {number}, {what.removesuffix('_epoch')}": getattr(stage, what)
             for number, stage in enumerate(run.stages, 1)
-            for what, value in (("peak", stage.peak_epoch), ("epochs", stage.epochs))
+            for what in ("peak_epoch", "epochs", "moved")
+            if what != "moved" or stage.moved is not None
         }
         for run in runs["record"]
     ]

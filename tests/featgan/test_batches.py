@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from featgan.batches import Batches, shuffled_if_random
+from featgan.batches import Batches, regrouped, shuffled_if_random
 from featgan.settings import TrainingSettings
 from featgan.staging.stages import Stage
 
@@ -155,3 +155,25 @@ def test_random_groups_keep_sizes_and_ignore_images():
 def test_other_modes_keep_their_groups():
     groups = np.array([1, 3, 2])
     assert shuffled_if_random(groups, "descending", seed=0) is groups
+
+
+def test_images_are_dealt_out_to_their_groups_by_value():
+    groups = np.array([2, 1, 3, 2, 0, 3, 1], np.int8)
+    values = np.array([5.0, 9.0, 5.0, 1.0])  # of rows 0, 2, 3 and 5
+    up, down = regrouped(groups, values, [2, 3]), regrouped(groups, -values, [3, 2])
+    assert up.tolist() == [2, 1, 3, 3, 0, 2, 1]  # of equal values the first row
+    assert down.tolist() == [3, 1, 3, 2, 0, 2, 1]
+    assert up.dtype == groups.dtype
+    assert groups.tolist() == [2, 1, 3, 2, 0, 3, 1]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_images_in_order_are_those_of_the_groups_as_they_are(resident, monkeypatch):
+    if not resident:
+        monkeypatch.setattr("featgan.batches.RESIDENT_BYTES", 0)
+    of = batches(flip=True, epoch_steps=1)
+    of.groups = np.array([3, 1, 2, 2, 0, 1, 2, 1, 3, 2])
+    parts = [*of.in_order([2, 1])]
+    assert numbers(parts) == [[1, 2, 3, 5], [6, 7, 9]]
+    assert [rows.tolist() for _, rows in parts] == numbers(parts)
+    assert not of.seen.any()

@@ -113,6 +113,13 @@ BEYOND = [
     {"staging": {"criterion": "plateau", "window": 1}},
     {"staging": {"criterion": "fixed", "change": "replace"}},
     {"staging": {"rewind": False, "watch": "fid"}, "metrics": ["fid"]},
+    {"staging": {"rank": "discriminator_output"}},
+    {"staging": {"rank": "discriminator_loss", "rewind": False}, "mode": "descending"},
+    {"staging": {"rank": "discriminator_output", "change": "replace"}, "mode": "descending"},
+    {
+        "staging": {"rank": "discriminator_loss", "change": "replace"},
+        "gan": {"network": "sngan", "conditional": True},
+    },
     {"pacing": {"by": "sampling"}, "mode": "conventional"},
     {"pacing": {"by": "loss", "first": "high"}, "mode": "conventional"},
     {"pacing": {"grow": "linear", "order": "random"}, "mode": "conventional", "epoch_steps": 1},
@@ -225,6 +232,85 @@ def test_growing_data_join_in_their_order(make_trainer, monkeypatch, order, firs
     assert [len(rows) for rows in met] == seen == sizes
     assert [stage.images for stage in trainer.stage_records()] == [20]
     assert trainer.gan.steps == 12 * 5
+
+
+@pytest.fixture
+def ranked(make_trainer, monkeypatch):
+    """Images by stage and counts of moved ones, where D gives image n of 9 the n-th value."""
+
+    def trained(mode, values, **staging):
+        trainer = make_trainer(mode, count=9, stage_epochs=1, staging=staging)
+        trainer.batches._resident[:, 0, 0, 0] = torch.tensor(values, dtype=torch.uint8)
+        monkeypatch.setattr(trainer.gan, "rate", lambda real, classes: real[:, 0, 0, 0] - 1)
+        found = [trainer.batches.rows(trainer.progress.stage).tolist()]
+        for _ in trainer.run():
+            found.append(trainer.batches.rows(trainer.progress.stage).tolist())
+        records = trainer.stage_records()
+        assert [record.images for record in records] == [len(rows) for rows in found[:3]]
+        return found[:3], [record.moved for record in records]
+
+    return trained
+
+
+VALUES = [10, 90, 20, 30, 80, 70, 40, 50, 60]
+"""Of images in groups 1, 2, 3, 1, 2, 3, 1, 2, 3."""
+
+
+def test_stages_take_the_unused_images_that_d_finds_next(ranked):
+    everything = [*range(9)]
+    up, moved = ranked("ascending", VALUES, rank="discriminator_output")
+    assert up == [[0, 3, 6], [0, 2, 3, 6, 7, 8], everything]  # 20, 50, 60 of group 2 or 3
+    assert moved == [None, 2, 0]
+    down, moved = ranked("descending", VALUES, rank="discriminator_output")
+    assert down == [[2, 5, 8], [1, 2, 4, 5, 7, 8], everything]  # 90, 80, 50
+    assert moved == [None, 0, 0]
+    loss, _ = ranked("ascending", VALUES, rank="discriminator_loss")  # lowest where D is sure
+    assert loss[1] == [0, 1, 3, 4, 5, 6]  # 90, 80, 70
+    fixed, moved = ranked("ascending", VALUES)
+    assert fixed[1] == [0, 1, 3, 4, 6, 7]
+    assert moved == [None, None, None]
+
+
+def test_replacing_stages_take_what_d_finds_first_of_all(ranked):
+    staging = {"rank": "discriminator_output", "change": "replace"}
+    up, moved = ranked("ascending", VALUES, **staging)
+    assert up == [[0, 3, 6], [0, 2, 3], [0, 2, 3]]
+    assert moved == [None, 3, 2]
+    down, moved = ranked("descending", VALUES, **staging)
+    assert down == [[2, 5, 8], [1, 4, 5], [1, 4, 5]]
+    assert moved == [None, 1, 3]
+
+
+def test_images_are_ranked_by_the_model_at_the_peak(make_trainer, monkeypatch, same):
+    trainer = make_trainer("ascending", stage_epochs=3, staging={"rank": "discriminator_output"})
+    scores = iter([1.0, 3.0, 2.0])
+    measure = lambda generate: Measurement(next(scores), 0.0, {})  # noqa: E731
+    monkeypatch.setattr(trainer.score, "evaluate", measure)
+    models, rate, evaluate = [], trainer.gan.rate, trainer.evaluate
+    monkeypatch.setattr(
+        trainer.gan, "rate", lambda *args: models.append(trainer.gan.state()) or rate(*args)
+    )
+    measured = []
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda: measured.append(trainer.gan.state()) or evaluate()
+    )
+    run = trainer.run()
+    for _ in range(3):
+        next(run)
+    assert len(models) == 2  # 13 images in batches of 8
+    assert all(same(model, measured[1]) for model in models)
+
+
+def test_two_ranked_runs_are_equal_and_unlike_a_fixed_one(make_trainer, same, outcome):
+    staging = {"rank": "discriminator_output", "change": "replace"}
+    first, again = make_trainer(staging=staging), make_trainer(staging=staging)
+    for trainer in (first, again):
+        list(trainer.run())
+    assert same(outcome(first), outcome(again))
+    fixed = make_trainer(staging={"change": "replace"})
+    list(fixed.run())
+    assert not same(fixed.state()["model"], first.state()["model"])
+    assert "groups" not in fixed.state()
 
 
 def test_images_seen_are_different_ones_of_all_stages(make_trainer):

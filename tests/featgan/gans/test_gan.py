@@ -283,3 +283,31 @@ def test_neither_network_is_shown_an_unchanged_image(make_gan, monkeypatch, kind
         assert not torch.equal(batch, unchanged)
     assert not torch.equal(seen[1], seen[2])  # drawn again to update G
     assert not torch.equal(weights_of(gan.trained), before)  # its gradient came through
+
+
+@pytest.mark.parametrize("network", ["dcgan", "sngan", "wgan-gp", "r3gan"])
+def test_to_rate_images_changes_nothing_and_each_counts_alone(make_gan, network):
+    settings = {"network": network, "width": 16, "r1": 1.0}
+    plain, rated = make_gan(**settings), make_gan(**settings)
+    for gan in (plain, rated):
+        gan.step(real_images(), noise())
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    logits = rated.rate(real_images())
+    alone = torch.cat([rated.rate(image[None]) for image in real_images()])
+    assert torch.allclose(logits, alone, rtol=1e-4, atol=1e-5)
+    assert len(logits.unique()) == 6
+    assert torch.equal(torch.get_rng_state(), before)
+    for gan in (plain, rated):
+        gan.step(real_images(), noise())
+    for name, value in plain.state()["discriminator"].items():
+        assert torch.equal(value, rated.state()["discriminator"][name]), name
+
+
+def test_images_are_rated_as_those_of_their_classes(make_gan):
+    gan = make_gan(network="sngan", conditional=True, classes={"a": 3, "b": 3})
+    gan.discriminator.eval()
+    one, other = torch.eye(2)[[0] * 6], torch.eye(2)[[1] * 6]
+    expected = gan.discriminator(real_images(), classes=other)
+    assert torch.equal(gan.rate(real_images(), other), expected)
+    assert not torch.equal(gan.rate(real_images(), one), expected)

@@ -60,6 +60,25 @@ def test_a_deviation_is_not_watched(read):
         read("stages: {watch: kid_sd}\n", *kid)
 
 
+PACED = "\npacing: {by: loss}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [
+        ("conventional", ""),
+        ("random", ""),
+        ("middle_out", ""),
+        ("ascending", PACED),
+    ],
+)
+def test_images_are_ranked_in_the_papers_orders_alone(read, mode, more):
+    rank = "stages: {rank: discriminator_loss}\ngrid: {mode: [%s]}"
+    assert read(rank % "ascending, descending").stages.rank == "discriminator_loss"
+    with pytest.raises(UserError, match=r"stages\.rank: is for modes .*, without pacing$"):
+        read(rank % mode + more)
+
+
 PILOT = "pilot: {grace: 5}\n"
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from harness.plan.grid import expand
-from harness.plan.signature import signature
+from harness.plan.signature import _effective_settings, signature
 
 
 def test_the_source_of_a_user_function_is_in_the_signature(read, tmp_path, monkeypatch):
@@ -58,6 +58,7 @@ def test_a_setting_that_a_run_ignores_repeats_no_run(read, kind):
     assert signed(extra) == signed("")
 
 
+RANKS = "none", "discriminator_output"
 READ = {
     "patience": ("stages: {criterion: patience}", "stages: {criterion: patience, patience: 3}"),
     "window": ("stages: {criterion: plateau}", "stages: {criterion: plateau, window: 7}"),
@@ -65,6 +66,7 @@ READ = {
     "tolerance": ("groups: {method: balanced}", "groups: {method: balanced, tolerance: 0.3}"),
     "cut": ("groups: {method: kmeans}", "groups: {method: quantile}"),
     "change": ("stages: {change: add}", "stages: {change: replace}"),
+    "rank": ("", "stages: {rank: discriminator_output}\ngrid: {mode: [descending]}"),
     "rewind": ("stages: {rewind: true}", "stages: {rewind: false}"),
     "rate": ("grid: {training.beta1: [0.5]}", "grid: {training.beta1: [0.4]}"),
     "other network": ("gan: {network: sngan}", "gan: {network: sngan, loss: non-saturating}"),
@@ -86,3 +88,9 @@ def test_a_conventional_run_depends_on_values_only_if_paced(read):
     assert len(signatures("", "conventional")) == 1
     assert len(signatures("pacing: {by: loss}", "conventional")) == 3
     assert len(signatures("", "descending")) == 3
+
+
+def test_a_run_with_fixed_groups_is_signed_without_their_rank(read):
+    fixed, ranked = (f"stages: {{rank: {by}}}\ngrid: {{mode: [descending]}}" for by in RANKS)
+    assert "rank" not in _effective_settings(expand(read(fixed))[0])["stages"]
+    assert _effective_settings(expand(read(ranked))[0])["stages"]["rank"] == RANKS[1]

@@ -1,6 +1,7 @@
 """The paper's tables, from runs whose numbers are known by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from harness.records.sweep_results import SweepResults
 from harness.report.paper_tables import group_tables, run_table, score_table
 
 GROUPS = [[3], [3, 2]]
+SCORES, MOVED = [[1.0, 2.0], [3.0]], [None, 7]
 IMAGES = [100, 200]
 
 
@@ -116,6 +118,17 @@ def test_every_run_is_listed(tmp_path, make_run, save_run):
             115.0,
         ],
     ]
+
+
+def test_images_that_were_ranked_into_a_stage_are_counted(tmp_path, make_run, save_run):
+    run = make_run({"data": "a", "mode": "descending", "seed": 0}, SCORES, GROUPS, images=IMAGES)
+    stages = [replace(stage, moved=moved) for stage, moved in zip(run.stages, MOVED, strict=True)]
+    save_run(tmp_path, run.model_copy(update={"stages": stages}))
+    (runs,) = map(run_table, SweepResults.read(tmp_path).blocks())
+    assert [name for name in runs.frame if "stage" in name] == [
+        *("stage 1, peak", "stage 1, epochs", "stage 2, peak", "stage 2, epochs", "stage 2, moved")
+    ]
+    assert runs.frame["stage 2, moved"].tolist() == [7]
 
 
 def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
