@@ -56,6 +56,8 @@ def count_images(sweep: Sweep, cells: list[Cell]) -> dict[str, int]:
     """Return the number of images found for each data set; none of them is opened."""
     images = {}
     for name in dict.fromkeys(cell.data for cell in cells):
-        rows = sweep.data[name].find(sweep.image_size).rows
-        images[name] = sum(1 for row in rows if row.problem is None)
+        source = sweep.data[name]
+        rows = source.find(sweep.image_size).rows
+        mixed = source.corrupt.mixed if source.corrupt else ()  # they replace others
+        images[name] = sum(1 for row in rows if row.problem is None and row.origin not in mixed)
     return images

@@ -99,6 +99,9 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
         ordered = cell.mode in ("ascending", "descending") and cell.method.pacing.by == "none"
         if cell.method.stages.rank != "none" and not ordered:
             raise UserError("stages.rank: is for modes ascending and descending, without pacing")
+        corrupt = sweep.data[cell.data].corrupt
+        if corrupt and corrupt.labels and not cell.method.gan.conditional:
+            raise UserError(f"data.{cell.data}.corrupt.labels: needs gan.conditional: true")
     if sweep.pilot is None:
         return
     comparable = {(cell.data, cell.method.score.model_dump_json()) for cell in cells}

@@ -77,14 +77,14 @@ def load_table(store: Store, key: str, columns: list[str] | None = None) -> pd.D
 
 
 def load_labels(store: Store, data: DataSet) -> np.ndarray:
-    """Load the label of each image, as text [n]; UserError if an image has none."""
-    labels = load_table(store, data.key)["label"]
-    if missing := int(labels.isna().sum()):
+    """Load the label of each image for a GAN, as text [n]; UserError if an image has none."""
+    table = load_table(store, data.key)
+    if missing := int(table["label"].isna().sum()):
         raise UserError(
             f"gan.conditional: {missing:,} of the {data.images:,} images of data.{data.name} have "
             "no label; give every image one, or leave the data set out"
         )
-    return labels.to_numpy(str)
+    return table.get("noisy_label", table["label"]).to_numpy(str)
 
 
 def check(store: Store, data: DataSet) -> None:

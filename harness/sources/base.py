@@ -75,9 +75,11 @@ class Source(Settings):
     """Corruption of shares of the images, such as `{duplicate: 0.3}`; null: none."""
 
     @model_validator(mode="after")
-    def _duplicates_stay(self) -> Self:
+    def _possible_corruption(self) -> Self:
         if self.remove_duplicates and self.corrupt and self.corrupt.duplicate:
             raise ValueError("remove_duplicates would undo corrupt.duplicate: drop one of them")
+        if self.corrupt and not {*self.corrupt.mixed} <= {*getattr(self, "sources", ())}:
+            raise ValueError("corrupt.mixed: names one of the `sources` of a union, and its share")
         return self
 
     @abstractmethod

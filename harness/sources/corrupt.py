@@ -1,7 +1,8 @@
-"""Corruption of a data set: shares of its images that become copies, blurred or compressed."""
+"""Corruption of a data set: images that are others' copies, blurred or compressed; wrong labels."""
 
 import io
 from collections.abc import Callable
+from typing import Annotated
 
 from PIL import ImageFilter
 from pydantic import Field
@@ -13,6 +14,9 @@ from featgan.settings import Settings
 class Corruption(Settings):
     """Shares of the images that are corrupted, each drawn independently by `seed`."""
 
+    mixed: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field({}, max_length=1)
+    """For a `union`: one of its `sources`, and the share of the others' images that are replaced by
+    images of it."""
     duplicate: float = Field(0.0, ge=0, lt=1)
     """Share of the images that are replaced by copies of others."""
     blur: float = Field(0.0, ge=0, le=1)
@@ -23,6 +27,9 @@ class Corruption(Settings):
     """Share of the images that are compressed as JPEG, after any blur."""
     jpeg_quality: int = Field(10, ge=1, le=95)
     """Pillow's quality of these JPEGs."""
+    labels: float = Field(0.0, ge=0, le=1)
+    """For conditional GANs: share of the labels that are replaced by another one of the data set.
+    The scoring classifier is trained on the clean ones."""
     seed: int = Field(0, ge=0)
     """Draws the images that are corrupted."""
 

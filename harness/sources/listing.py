@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featgan.errors import UserError
 from harness.sources.base import Found, Row
 from harness.sources.corrupt import Corruption
 
@@ -69,24 +70,42 @@ class Listing:
     def corrupted(self, how: Corruption) -> Listing:
         """Return the listing with shares of its images corrupted; `how.reader` reads them.
 
-        A copy takes all but its `image_id` from its original.
+        A copy takes all but its `image_id` from its original. Wrong labels are in a column
+        `noisy_label`. Raises UserError where there are too few images or labels.
         """
+        clean = self.images
+        for name, share in how.mixed.items():
+            random, is_other = np.random.default_rng((how.seed, 4)), clean["origin"] == name
+            own, other = (random.permutation(np.flatnonzero(of)) for of in (~is_other, is_other))
+            count = round(share * len(own))
+            if count > len(other):
+                raise UserError(f"corrupt.mixed: {name} has {len(other):,} images, not {count:,}")
+            rows = np.sort(np.concatenate((own[count:], other[:count])))
+            clean = clean.iloc[rows].reset_index(drop=True)
 
         def drawn(number: int, share: float) -> np.ndarray:
-            order = np.random.default_rng((how.seed, number)).permutation(len(self.images))
+            order = np.random.default_rng((how.seed, number)).permutation(len(clean))
             return order[: round(share * len(order))]
 
-        copies, originals = drawn(0, how.duplicate), np.arange(len(self.images))
+        copies, originals = drawn(0, how.duplicate), np.arange(len(clean))
         rest = np.setdiff1d(originals, copies)
         originals[copies] = np.random.default_rng((how.seed, 1)).choice(rest, len(copies))
-        ids = self.images["image_id"]
+        ids = clean["image_id"]
         kinds = np.full(len(ids), "", object)
         kinds[drawn(2, how.blur)] += "blur"
         kinds[drawn(3, how.jpeg)] += "jpeg"
-        images = self.images.iloc[originals].set_axis(ids.index)
+        images = clean.iloc[originals].set_axis(ids.index)
         places = [
             kind.encode() + b":" + at for kind, at in zip(kinds, images["location"], strict=True)
         ]
+        if how.labels:
+            codes, labels = pd.factorize(images["label"], sort=True)
+            if len(labels) < 2:
+                raise UserError("corrupt.labels: there are fewer than two labels")
+            wrong, random = drawn(5, how.labels), np.random.default_rng((how.seed, 6))
+            codes[wrong] += random.integers(1, len(labels), len(wrong))
+            noisy = pd.Series(labels[codes % len(labels)], ids.index)
+            images = images.assign(noisy_label=noisy.where(images["label"].notna()))
         of = images["image_id"] + f" {how.blur_radius} {how.jpeg_quality} " + kinds
         return replace(
             self,

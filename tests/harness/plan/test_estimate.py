@@ -1,7 +1,7 @@
 import pytest
 
-from harness.plan.estimate import estimate
-from harness.plan.grid import Cell
+from harness.plan.estimate import count_images, estimate
+from harness.plan.grid import Cell, expand
 from harness.plan.settings import Method
 
 METHOD = {
@@ -26,3 +26,12 @@ def test_steps_and_images_are_those_of_the_stages(mode, steps, evaluations):
 def test_fixed_steps_an_epoch_need_no_images():
     method = Method.model_validate(METHOD | {"training": METHOD["training"] | {"epoch_steps": 5}})
     assert estimate(Cell("a", "ascending", 0, method), images=45).steps == 12 * 5
+
+
+def test_images_that_are_mixed_in_are_not_counted_twice(read):
+    digits = "{source: builtin, set: digits, count: 30}"
+    union = (
+        f"{{source: union, sources: {{x: {digits}, y: {digits}}}, corrupt: {{mixed: {{y: 0.3}}}}}}"
+    )
+    sweep = read(old="{source: builtin, set: digits}", new=union)
+    assert count_images(sweep, expand(sweep)) == {"a": 60, "b": 30}

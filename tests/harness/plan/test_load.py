@@ -269,3 +269,16 @@ def test_a_conditional_gan_needs_labels_of_its_own_data(read, tmp_path):
         gan + "grid: {data: [a]}", "b: {source: builtin, set: digits", folder
     )  # its runs have labels
     assert elsewhere.gan.conditional
+
+
+def test_wrong_labels_are_for_conditional_runs(read):
+    wrong = "b: {source: builtin, set: digits, corrupt: {labels: 0.2}"
+    gan = "gan: {network: sngan, conditional: true}\n"
+    assert read(gan, "b: {source: builtin, set: digits", wrong).data["b"].corrupt.labels == 0.2
+    elsewhere = "grid: {data: [a]}\n"
+    assert read(elsewhere, "b: {source: builtin, set: digits", wrong)
+    line = r"data\.b\.corrupt\.labels: needs gan\.conditional: true$"
+    axis = "gan: {network: sngan}\ngrid: {gan.conditional: [true, false]}\n"
+    for extra in ("", axis):
+        with pytest.raises(UserError, match=line):
+            read(extra, "b: {source: builtin, set: digits", wrong)

@@ -5,13 +5,17 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from featgan.errors import UserError
 from featgan.images.decode import decode
-from harness.sources import UnionSource
+from harness.sources import SourceSettings, UnionSource
+from harness.sources.base import Found, Row
 from harness.sources.builtin import BuiltinSource
 from harness.sources.corrupt import Corruption
 from harness.sources.listing import Listing
+
+SETTINGS = TypeAdapter(SourceSettings)
 
 
 def source(**corrupt):
@@ -63,6 +67,56 @@ def test_a_share_is_blurred_and_another_compressed():
     assert [form == "JPEG" for form in forms] == [b"jpeg" in kind for kind in kinds]
 
 
+def test_a_share_of_the_labels_are_other_ones_beside_the_clean():
+    of = source(labels=0.2)
+    clean, corrupted = listed(of)
+    wrong = corrupted.images["noisy_label"] != corrupted.images["label"]
+    assert wrong.sum() == 40
+    assert corrupted.images["label"].tolist() == clean.images["label"].tolist()
+    shifts = (corrupted.images["noisy_label"].astype(int) - clean.images["label"].astype(int)) % 10
+    assert {*shifts[wrong]} == {*range(1, 10)}  # any of the other nine
+    assert "noisy_label" not in listed(source(blur=0.2))[1].images
+    everything = listed(source(labels=1.0))[1].images
+    assert (everything["noisy_label"] != everything["label"]).all()
+
+
+def rows(labels, origins=None):
+    """Return a listing of images with these labels."""
+    images = [
+        Row(f"{n}", f"{n}".encode(), label, "", origin=origins[n] if origins else None)
+        for n, label in enumerate(labels)
+    ]
+    return Listing.of(Found(images))
+
+
+def test_wrong_labels_of_a_small_listing():
+    listing = rows(["a", "b", None, "a"])
+    noisy = listing.corrupted(Corruption(labels=1.0)).images["noisy_label"]
+    assert noisy.fillna("").tolist() == ["b", "a", "", "b"]  # of two labels the other
+    for few in (["a", "a"], [None, None]):
+        with pytest.raises(UserError, match=r"^corrupt\.labels: there are fewer than two labels$"):
+            rows(few).corrupted(Corruption(labels=0.5))
+
+
+def test_a_share_of_the_images_is_replaced_by_another_sources():
+    listing = rows("xxxxyyyyy", origins="aaaabbbbb")
+
+    def mixed(share, **more):
+        images = listing.corrupted(Corruption(mixed={"b": share}, **more)).images
+        return images["origin"].tolist(), images["image_id"].tolist()
+
+    assert mixed(0.5)[0] == ["a", "a", "b", "b"]
+    assert mixed(1.0)[0] == ["b"] * 4
+    assert mixed(0.1)[0] == ["a"] * 4  # round(0.4) is 0: the others have no place of their own
+    assert mixed(0.5) == mixed(0.5)
+    assert len({str(mixed(0.5, seed=seed)) for seed in range(9)}) > 3
+    with pytest.raises(UserError, match=r"^corrupt\.mixed: a has 4 images, not 5$"):
+        listing.corrupted(Corruption(mixed={"a": 1.0}))
+    copied = listing.corrupted(Corruption(mixed={"b": 0.5}, duplicate=0.5)).images
+    assert len(copied) == 4
+    assert copied["location"].nunique() == 2
+
+
 def test_every_corruption_is_another_data_set():
     ways = [
         {},
@@ -72,6 +126,8 @@ def test_every_corruption_is_another_data_set():
         {"blur": 0.3, "blur_radius": 0.1},
         {"jpeg": 0.3},
         {"jpeg": 0.3, "jpeg_quality": 20},
+        {"labels": 0.3},
+        {"labels": 0.3, "seed": 1},
     ]
     digests = [listed(source(**how))[1].digest() for how in ways]
     assert len({*digests, listed(source())[0].digest()}) == len(ways) + 1
@@ -84,5 +140,12 @@ def test_contradictions_are_refused():
         BuiltinSource.model_validate(settings | {"remove_duplicates": True})
     with pytest.raises(ValidationError, match="set corrupt next to `sources`, not in a"):
         UnionSource.model_validate({"source": "union", "sources": {"a": settings}})
+    mixed = {"source": "builtin", "set": "digits"}
+    union = {"source": "union", "sources": {"a": mixed}}
+    for of, name in ((mixed, "a"), (union, "b")):
+        with pytest.raises(ValidationError, match=r"corrupt\.mixed: names one of the `sources`"):
+            SETTINGS.validate_python(of | {"corrupt": {"mixed": {name: 0.3}}})
+    with pytest.raises(ValidationError, match="at most 1 item"):
+        Corruption(mixed={"a": 0.1, "b": 0.1})
     with pytest.raises(ValidationError, match="duplicate"):
         Corruption(duplicate=1.0)
