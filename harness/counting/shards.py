@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from harness.counting.cache import Makers
 from harness.records.data_set import Shard
 from harness.sources.listing import SLICE
-from harness.storage.sealed import Sealed, unseal
+from harness.storage.sealed import Sealed
 from harness.storage.store import Store
 
 SMALLEST = 32
@@ -77,8 +77,8 @@ class Blocks:
         packed = set(store.list(f"{key}/pack"))
         for _, content in store.get_all(store.list(f"{key}/blocks")):
             try:
-                block = Block.model_validate(unseal(content or b""))
-            except ValueError:  # damaged: its images are counted again
+                block = Block.model_validate_json(content or b"")
+            except ValidationError:  # damaged: its images are counted again
                 continue
             there = block.shard is None or f"{key}/pack/{block.shard.file}" in packed
             fits = len(block.counts) == len(self.counts[self.rows(block.number)])

@@ -20,35 +20,17 @@ class Sealed(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the file: all fields and the hash of them."""
-        return seal(self.model_dump(mode="json"))
+        content = self.model_dump(mode="json")
+        return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
 
     @model_validator(mode="before")
     @classmethod
     def _check_seal(cls, content: Any) -> Any:
-        return _opened(content) if isinstance(content, dict) and SEAL in content else content
-
-
-def seal(content: dict[str, Any]) -> bytes:
-    """Return a JSON file of `content` with its hash."""
-    return json.dumps(content | {SEAL: _digest(content)}, indent=1).encode() + b"\n"
-
-
-def unseal(data: bytes) -> dict[str, Any]:
-    """Return what `seal` was given; raise ValueError, in one line, for a cut or altered file."""
-    try:
-        content = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(content, dict) or SEAL not in content:
-        raise ValueError("not sealed with its SHA-256")
-    return _opened(content)
-
-
-def _opened(content: dict[str, Any]) -> dict[str, Any]:
-    content = dict(content)
-    if content.pop(SEAL) != _digest(content):
-        raise ValueError("damaged or edited: the SHA-256 differs")
-    return content
+        if isinstance(content, dict) and SEAL in content:
+            content = dict(content)
+            if content.pop(SEAL) != _digest(content):
+                raise ValueError("damaged or edited: the SHA-256 differs")
+        return content
 
 
 def is_of_other_format(error: ValidationError) -> bool:
