@@ -23,10 +23,6 @@ from pydantic import BaseModel, Field, ValidationError
 from featgan.errors import UserError
 from harness.storage.store import Store
 
-BEAT_SECONDS = 5.0
-"""Time between two heartbeats."""
-PATIENCE_SECONDS = 45.0
-"""A holder without a heartbeat for so long is dead."""
 SETTLE_SECONDS = 0.5
 """How long a lease that was taken over must stay, before it counts."""
 
@@ -62,8 +58,10 @@ class SweepLock:
     lost: Callable[[str], None] = print
     waits: bool = False
     """Whether to wait for another driver that is alive, instead of raising an error."""
-    beat: float = BEAT_SECONDS
-    patience: float = PATIENCE_SECONDS
+    beat: float = 5.0
+    """Seconds between two heartbeats."""
+    patience: float = 45.0
+    """A holder without a heartbeat for so many seconds is dead."""
 
     def __post_init__(self) -> None:
         self._key = f"{self.sweep}/lock.json"
@@ -108,16 +106,15 @@ class SweepLock:
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             time.sleep(self.beat)
-            now = self._read()
-            if now is None:
+            if (now := self._read()) is None:
                 return False
-            if now != holder and self.waits:
-                holder, deadline = now, time.monotonic() + self.patience
-            elif now != holder:
+            if now != holder and not self.waits:
                 raise UserError(
                     f"sweep {self.sweep} is being run by {now}: wait for it to finish, or stop it "
                     "there"
                 )
+            if now != holder:
+                holder, deadline = now, time.monotonic() + self.patience
         return True
 
     def _take_over(self, dead: Holder) -> None:
