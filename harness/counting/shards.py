@@ -8,7 +8,7 @@ shards of each image kept, in an order that depends on the images alone.
 
 import hashlib
 import io
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,6 @@ def block_length(total: int, side: int) -> int:
 class Block(Sealed):
     """The record of a finished block; its images are in the order of the listing."""
 
-    format: Literal[1] = 1
     key: str
     """The folder of the data set."""
     number: int

@@ -3,9 +3,10 @@
 A trial writes it; the sweep reads from it which runs are done.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.storage.sealed import Sealed
@@ -15,10 +16,9 @@ FINAL: tuple[Status, ...] = ("finished", "diverged")
 """Runs of any other status are continued by the next sweep, `stopped` ones not by a pilot."""
 
 
-class Seconds(BaseModel):
+@dataclass(frozen=True)
+class Seconds:
     """Time that a run has spent, in seconds, over all its continuations."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: float = 0.0
     score: float = 0.0
@@ -43,7 +43,6 @@ class RunRecord(Sealed):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1] = 1
     run: str
     """Name of the run and of its directory: `<data set>-<mode>-seed<n>[-<axis>…]-<signature>`."""
     signature: str

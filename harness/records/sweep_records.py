@@ -4,10 +4,11 @@ Unknown keys are ignored, so that tables can be made from the files of a later v
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from featgan.features.groups import FeatureGroups, Group
 from featgan.scores.image_quality import Qualities
@@ -15,14 +16,10 @@ from harness.records.run_record import CellRecord
 from harness.storage.sealed import Sealed
 
 
-class _Record(Sealed):
-    format: Literal[1] = 1
-
-
 class GroupsRecord(Sealed):
     """The feature groups of one data set, and the number of images of each value."""
 
-    format: Literal[2] = 2
+    format: Literal[2] = 2  # type: ignore[assignment]
     data: str
     by: str
     """The value that images are grouped by, as in `groups.by`."""
@@ -54,7 +51,7 @@ class GroupsRecord(Sealed):
         return max(1, 3 - math.ceil(math.log10(span))) if span > 0 else 1
 
 
-class SweepRecord(_Record):
+class SweepRecord(Sealed):
     """The grid of a sweep; `sweep.json` is this model as sealed JSON."""
 
     name: str
@@ -73,7 +70,7 @@ class SweepRecord(_Record):
     """Sentences on looks that were not planned: seeds added after a report was made."""
 
 
-class DataRecord(_Record):
+class DataRecord(Sealed):
     """How one data set of the sweep was made."""
 
     name: str
@@ -96,10 +93,9 @@ class DataRecord(_Record):
     rejections: list[dict[str, Any]] = Field([])
 
 
-class CountStatistics(BaseModel):
+@dataclass(frozen=True)
+class CountStatistics:
     """Feature counts of a sample of images."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     images: int
     mean: float
@@ -111,7 +107,7 @@ class CountStatistics(BaseModel):
         return cls(images=len(counts), mean=float(counts.mean()), sd=float(counts.std()))
 
 
-class Rescored(_Record):
+class Rescored(Sealed):
     """A trained generator measured again, with noise that its training never saw."""
 
     generator_sha256: str
@@ -138,7 +134,7 @@ class Rescored(_Record):
     seconds: float
 
 
-class RealRecord(_Record):
+class RealRecord(Sealed):
     """Real images of a data set, at the size they are trained at, measured as generated ones."""
 
     name: str

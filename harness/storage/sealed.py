@@ -6,7 +6,7 @@ read as it is: people may write one by hand.
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -14,9 +14,11 @@ SEAL = "sha256"
 
 
 class Sealed(BaseModel):
-    """Base of such files; a subclass has a field `format`, a Literal."""
+    """Base of such files; those of another `format` were written by another version of featgan."""
 
     model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
 
     def to_json(self) -> bytes:
         """Return the file: all fields and the hash of them."""

@@ -1,7 +1,6 @@
 """What is no sealed JSON file is refused in one line."""
 
 import json
-from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -10,7 +9,6 @@ from harness.storage.sealed import Sealed, first_problem
 
 
 class Numbers(Sealed):
-    format: Literal[1] = 1
     numbers: dict[int, float]
 
 
