@@ -5,12 +5,11 @@ functions. Instead of a built-in name, a sweep file may give `module:function`. 
 imported by name, and only `resolve` imports.
 """
 
-import importlib
 import importlib.util
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -101,12 +100,9 @@ def source_digest(name: str) -> str | None:
     Modules that this file imports are not included. Returns None for a built-in name, and if
     there is no such file.
     """
-    if not USER_DEFINED.fullmatch(name):
-        return None
-    try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-    except ModuleNotFoundError:  # of the package around it
-        return None
-    if spec is None or spec.origin is None or not spec.has_location:
-        return None
-    return sha256_of_file(spec.origin)
+    if USER_DEFINED.fullmatch(name):
+        with suppress(ModuleNotFoundError):  # of the package around it
+            spec = importlib.util.find_spec(name.partition(":")[0])
+            if spec and spec.origin and spec.has_location:
+                return sha256_of_file(spec.origin)
+    return None
