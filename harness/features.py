@@ -48,7 +48,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
             check_cluster(store, files=checks.image_files(sweep))
             prepare_groups(sweep, store, gpus > 0, screen.features)
         with mirrored(store, sweep.name) as folder:
-            results = SweepResults.read(folder)
+            results = SweepResults(folder)
             figures.draw(results, folder / "figures")
             print(*(table.text() for table in group_tables(results)), sep="\n")
     print(f"figure 9: {store.join(f'{sweep.name}/figures/feature-counts.png')}", flush=True)

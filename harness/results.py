@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         from harness.records.sweep_results import SweepResults
         from harness.report.comparison import comparison
 
-        for table in comparison(*map(SweepResults.read, options.results)):
+        for table in comparison(*map(SweepResults, options.results)):
             print(table.text())
         return 0
     if options.rescore:

@@ -6,10 +6,10 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -92,60 +92,95 @@ class Block:
         return runs.pivot(index="pattern", columns="seed", values=column)
 
 
-@dataclass(frozen=True, eq=False)
 class SweepResults:
     """Everything below one sweep's folder that tables and figures are made from."""
 
-    folder: Path
-    plan: SweepRecord
-    """What the sweep asks for; without `sweep.json`, the runs that are there."""
-    runs: list[RunRecord]
-    data: dict[str, DataRecord]
-    """Data records by the names of their files: data sets, or variants of them."""
-    groups: dict[str, GroupsRecord]
-    """Groups by the names of their files."""
-    rescored: dict[str, Rescored]
-    """Measurements with fresh noise, by run."""
-    real: list[RealRecord]
-    """Real images, by data record and score protocol."""
-    problems: list[str]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
+    def __init__(self, folder: Path) -> None:
         """Read a sweep's folder, finished or not; raise UserError where there is none."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give the folder of a sweep")
-        files = _Files(folder)
-        plan = files.read("sweep.json", SweepRecord).get("sweep")
-        runs = files.runs(plan.runs if plan else None)
-        groups = files.read("groups/*.json", GroupsRecord)
-        plan = plan or SweepRecord(name=folder.resolve().name, cells=[run.cell for run in runs])
-        if not (runs or groups or plan.cells):
+        self.folder, self.problems = folder, list[str]()
+        plan = self._read("sweep.json", SweepRecord).get("sweep")
+        self.runs = self._read_runs(plan.runs if plan else None)
+        self.groups = self._read("groups/*.json", GroupsRecord)
+        """Groups by the names of their files."""
+        cells = [run.cell for run in self.runs]
+        self.plan = plan or SweepRecord(name=folder.resolve().name, cells=cells)
+        """What the sweep asks for; without `sweep.json`, the runs that are there."""
+        if not (self.runs or self.groups or self.plan.cells):
             raise UserError(f"{folder}: holds no runs; give the folder of a sweep")
-        hashes = {run.run: run.generator_sha256 for run in runs}
-        rescored = files.read(
+        hashes = {run.run: run.generator_sha256 for run in self.runs}
+        rescored = self._read(
             "runs/*/rescored.json",
             Rescored,
             lambda name, record: hashes.get(name) in (None, record.generator_sha256),
             "measured of another generator than the run's",
         )
-        data = files.read("data/*.json", DataRecord)
-        real = files.read(
+        self.rescored = {name: record for name, record in rescored.items() if name in hashes}
+        """Measurements with fresh noise, by run."""
+        self.data = data = self._read("data/*.json", DataRecord)
+        """Data records by the names of their files: data sets, or variants of them."""
+        real = self._read(
             "real/*.json",
             RealRecord,
             lambda _, record: record.name not in data or record.digest == data[record.name].digest,
             "measured of other images than the sweep's; run the sweep again",
         )
-        return cls(
-            folder=folder,
-            plan=plan,
-            runs=runs,
-            data=data,
-            groups=groups,
-            rescored={name: record for name, record in rescored.items() if name in hashes},
-            real=[*real.values()],
-            problems=files.problems,
-        )
+        self.real = [*real.values()]
+        """Real images, by data record and score protocol."""
+
+    def _read(
+        self,
+        pattern: str,
+        model: type[Model],
+        belongs: Callable[[str, Model], bool] = lambda name, record: True,
+        flaw: str = "",
+    ) -> dict[str, Model]:
+        """Return the records in the files of a pattern, by name: that of the file or of the run.
+
+        `flaw` is the problem with one for which `belongs(name, record)` is False.
+        """
+        records = {}
+        for path in sorted(self.folder.glob(pattern)):
+            name = path.parent.name if pattern.startswith("runs/") else path.stem
+            try:
+                record = model.model_validate_json(path.read_bytes())
+                problem = None if belongs(name, record) else f"left out: {flaw}"
+            except ValidationError as error:
+                problem = f"cannot be read: {first_problem(error)}"
+            except OSError as error:
+                problem = f"cannot be read: {error.strerror}"
+            if problem:
+                self.problems.append(f"{path}: {problem}")
+            else:
+                records[name] = record
+        return records
+
+    def _read_runs(self, wanted: list[str] | None) -> list[RunRecord]:
+        """Return the sweep's own runs, of each cell the one written last.
+
+        Name in `problems` the records that are left out, and the runs that failed before they
+        could write a record. Without a list of names, all runs in the folder are wanted.
+        """
+        found = self._read(
+            "runs/*/run.json",
+            RunRecord,
+            lambda name, run: run.run == name,
+            "the record of another run",
+        ).values()
+        own = [run for run in found if wanted is None or run.run in wanted]
+        latest = {_key(run.cell): run for run in sorted(own, key=lambda run: run.updated)}
+        left = [run.run for run in found if latest.get(_key(run.cell)) is not run]
+        if left:
+            names = ", ".join(left)
+            self.problems.append(f"left out, of other settings than the sweep's: {names}")
+        for log in sorted(self.folder.glob("runs/*/failures.txt")):
+            name, reasons = log.parent.name, ["no reason given"]
+            if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
+                with suppress(OSError):
+                    reasons += log.read_text(errors="replace").splitlines()
+                self.problems.append(f"{name} failed before its training began: {reasons[-1]}")
+        return [run for run in found if latest.get(_key(run.cell)) is run]
 
     @cached_property
     def _cells(self) -> list[Cell]:
@@ -318,64 +353,3 @@ def _key(cell: Cell, without: str = "") -> str:
 def count_columns(counts: CountStatistics) -> dict[str, float]:
     """Return feature counts as columns of the frame."""
     return {"feature_count": counts.mean, "feature_count_sd": counts.sd}
-
-
-@dataclass
-class _Files:
-    """The JSON files of a sweep; those that are left out are named in `problems`."""
-
-    folder: Path
-    problems: list[str] = field(default_factory=list)
-
-    def read(
-        self,
-        pattern: str,
-        model: type[Model],
-        belongs: Callable[[str, Model], bool] = lambda name, record: True,
-        flaw: str = "",
-    ) -> dict[str, Model]:
-        """Return the records in the files of a pattern, by name: that of the file or of the run.
-
-        `flaw` is the problem with one for which `belongs(name, record)` is False.
-        """
-        records = {}
-        for path in sorted(self.folder.glob(pattern)):
-            name = path.parent.name if pattern.startswith("runs/") else path.stem
-            try:
-                record = model.model_validate_json(path.read_bytes())
-            except ValidationError as error:
-                self.problems.append(f"{path}: cannot be read: {first_problem(error)}")
-            except OSError as error:
-                self.problems.append(f"{path}: cannot be read: {error.strerror}")
-            else:
-                if belongs(name, record):
-                    records[name] = record
-                else:
-                    self.problems.append(f"{path}: left out: {flaw}")
-        return records
-
-    def runs(self, wanted: list[str] | None) -> list[RunRecord]:
-        """Return the sweep's own runs, of each cell the one written last.
-
-        Name in `problems` the records that are left out, and the runs that failed before they
-        could write a record. Without a list of names, all runs in the folder are wanted.
-        """
-        found = self.read(
-            "runs/*/run.json",
-            RunRecord,
-            lambda name, run: run.run == name,
-            "the record of another run",
-        ).values()
-        own = [run for run in found if wanted is None or run.run in wanted]
-        latest = {_key(run.cell): run for run in sorted(own, key=lambda run: run.updated)}
-        left = [run.run for run in found if latest.get(_key(run.cell)) is not run]
-        if left:
-            names = ", ".join(left)
-            self.problems.append(f"left out, of other settings than the sweep's: {names}")
-        for log in sorted(self.folder.glob("runs/*/failures.txt")):
-            name, reasons = log.parent.name, ["no reason given"]
-            if not log.with_name("run.json").exists() and (wanted is None or name in wanted):
-                with suppress(OSError):
-                    reasons += log.read_text(errors="replace").splitlines()
-                self.problems.append(f"{name} failed before its training began: {reasons[-1]}")
-        return [run for run in found if latest.get(_key(run.cell)) is run]

@@ -20,7 +20,7 @@ def make(folder: Path, reach: float | None = None) -> SweepResults:
     `reach` is the score to which epochs and seconds are counted. Tables and figures that an
     earlier call wrote and this one did not are removed: among the new ones they would be wrong.
     """
-    results = SweepResults.read(folder)
+    results = SweepResults(folder)
     sections = all_sections(results, reach)
     tables = [table for section in sections for table in section.tables]
     files = {f"{figures.file_name(table.key)}.csv": table.csv() for table in tables}

@@ -49,7 +49,7 @@ def rescore(folder: Path, count: int | None = None, networks: Collection[str] = 
     Raises UserError where images, generators or weights are missing or damaged, `count` is too
     small for a run's score, or a run has a user-defined network that is not in `networks`.
     """
-    results, home = SweepResults.read(folder), folder.resolve()
+    results, home = SweepResults(folder), folder.resolve()
     store, device = Store(str(home.parent)), "cuda" if torch.cuda.is_available() else "cpu"
     rescoring = Rescoring(store, home.name, device, networks, count)
     missing = rescoring.missing(results)

@@ -34,7 +34,7 @@ def find_unscored(
 ) -> tuple[Rescoring, SweepResults, list[RunRecord]]:
     """Return how runs are measured, the results so far, and the finished runs without a measure."""
     with mirrored(store, sweep.name) as folder:
-        results = SweepResults.read(folder)
+        results = SweepResults(folder)
     networks = {cell.method.gan.network for cell in expand(sweep)}
     rescoring = Rescoring(store, sweep.name, "cuda" if gpu else "cpu", networks)
     return rescoring, results, rescoring.missing(results)

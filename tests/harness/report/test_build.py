@@ -54,7 +54,7 @@ def test_the_printed_command_shows_all_sample_grids(sweep_folder):
     with SummaryWriter(str(folder / "runs/a")) as writer:
         for step in range(12):
             writer.add_image("samples", np.zeros((3, 8, 8), np.uint8), step)
-    command = build.summary(SweepResults.read(folder), folder).splitlines()[-1]
+    command = build.summary(SweepResults(folder), folder).splitlines()[-1]
     board = TensorBoard(get_plugins())
     board.configure(argv=["tensorboard", *shlex.split(command)[4:]])
     events = LocalDataIngester(board.flags).deprecated_multiplexer
@@ -183,13 +183,13 @@ def test_mistakes_of_the_command_are_one_line_without_secrets(tmp_path, capsys):
 
 def test_runs_that_changed_their_kind_of_machine_are_named(sweep_folder):
     folder = sweep_folder(data_sets=("a",), seeds=2, length=2)
-    runs = {run.cell["seed"]: run for run in SweepResults.read(folder).runs if "asc" in run.run}
+    runs = {run.cell["seed"]: run for run in SweepResults(folder).runs if "asc" in run.run}
     kinds = ["n1: cpu (x), torch 2.14", "n2: cpu (x), torch 2.14", "n2: cpu (x), torch 2.15"]
     for seed, machines in ((0, kinds[:2]), (1, kinds)):
         (folder / "runs" / runs[seed].run / "run.json").unlink()
         record = runs[seed].model_copy(update={"machines": tuple(machines)})
         (folder / "runs" / runs[seed].run / "run.json").write_bytes(record.to_json())
-    lines = build.state(SweepResults.read(folder))
+    lines = build.state(SweepResults(folder))
     found = [line for line in lines if line.startswith("Continued on another device or PyTorch")]
     assert len(found) == 1
     assert found[0].endswith(": a-ascending-seed1.")

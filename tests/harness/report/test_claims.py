@@ -43,7 +43,7 @@ def study(tmp_path, make_run, save_run, save_rescored):
                     save_rescored(tmp_path, run, **draws, **own)
         record = {"name": "a", "cells": cells, "claims": PAPER, **(plan or {})}
         (tmp_path / "sweep.json").write_text(json.dumps(record))
-        return SweepResults.read(tmp_path)
+        return SweepResults(tmp_path)
 
     return write
 
@@ -169,7 +169,7 @@ def test_grey_images_have_no_verdict_on_colour(study, tmp_path, save_real):
     text = "conventional training has stronger colours than descending"
     assert by_claim(results)[text].verdict == "supported"
     save_real(tmp_path, "a", colour=1.0)
-    grey = by_claim(SweepResults.read(tmp_path))[text]
+    grey = by_claim(SweepResults(tmp_path))[text]
     assert grey.verdict == "no verdict: the real images have no colour"
 
 
@@ -209,7 +209,7 @@ def test_middle_group_and_wider_counts(sweep_folder, save_real):
     folder = sweep_folder(seeds=1, length=2)
     save_real(folder, "apples", diversity=60.0)
     save_real(folder, "digits", diversity=40.0)
-    found = by_claim(SweepResults.read(folder))
+    found = by_claim(SweepResults(folder))
     middle = found["k-means makes the middle group over 1.5 times as large as each other one"]
     assert (middle.data, middle.verdict) == ("digits", "no")
     assert middle.remarks == ("1.50 times the larger one",)

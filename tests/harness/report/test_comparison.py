@@ -11,7 +11,7 @@ def sweep(folder, make_run, save_run, scores, protocol, width):
         cell = {"data": "a", "mode": "ascending", "seed": seed}
         run = make_run(cell, [[score]], [[1]], images=[9], protocol=protocol)
         save_run(folder, run.model_copy(update={"settings": {"gan": {"width": width}}}))
-    return SweepResults.read(folder)
+    return SweepResults(folder)
 
 
 def test_means_differences_and_settings(tmp_path, make_run, save_run):

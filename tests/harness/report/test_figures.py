@@ -36,7 +36,7 @@ def test_equal_values_have_a_bin():
 
 
 def test_histogram_counts_every_image_once(sweep_folder):
-    outcome = SweepResults.read(sweep_folder(seeds=1, length=2))
+    outcome = SweepResults(sweep_folder(seeds=1, length=2))
     figure = figures.histograms([*outcome.groups.values()])
     assert figure.get_axes()[1].get_xlabel() == "feature count (positive outputs of VGG16 fc1)"
     for panel in figure.get_axes():
@@ -50,7 +50,7 @@ def test_curve_is_pale_after_the_peak_and_marked_at_it(tmp_path, make_run, save_
     cell = {"data": "a", "mode": "descending", "seed": 0}
     run = make_run(cell, [[1.0, 3.0, 2.0], [2.5, 2.0]], GROUPS, images=[1, 2])
     save_run(tmp_path, run)
-    outcome = SweepResults.read(tmp_path)
+    outcome = SweepResults(tmp_path)
     panel = figures.curves(outcome, *outcome.blocks()).get_axes()[0]
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in panel.get_lines()]
     assert lines[0] == ([10, 20], [1.0, 3.0])
@@ -68,21 +68,21 @@ def test_only_curves_with_rewinds_speak_of_them(tmp_path, make_run, save_run):
     settings = run.settings | {"stages": {"rewind": False}}
     for folder, record in (("a", run), ("b", run.model_copy(update={"settings": settings}))):
         save_run(tmp_path / folder, record)
-        outcome = SweepResults.read(tmp_path / folder)
+        outcome = SweepResults(tmp_path / folder)
         title = figures.curves(outcome, *outcome.blocks()).get_suptitle()
         assert ("dashed: rewind" in title) == (folder == "a")
 
 
 def test_a_mode_has_one_colour_and_no_two_share_it(sweep_folder):
     modes = ("descending", "ascending", "conventional", "random", "mirrored", "shuffled")
-    outcome = SweepResults.read(sweep_folder(data_sets=("a",), modes=modes, seeds=1, length=2))
+    outcome = SweepResults(sweep_folder(data_sets=("a",), modes=modes, seeds=1, length=2))
     assert len({figures.mode_colour(outcome, mode) for mode in modes}) == len(modes)
 
 
 def test_samples_say_where_a_pattern_has_none_yet(sweep_folder):
     folder = sweep_folder(data_sets=("a",), seeds=1, length=2)
     next(folder.glob("runs/a-ascending-*/samples/stage3.png")).unlink()
-    outcome = SweepResults.read(folder)
+    outcome = SweepResults(folder)
     panels = figures.samples(outcome, "a", outcome.frame).get_axes()
     assert [len(panel.images) for panel in panels] == [1, 0, 1]
     assert panels[1].get_xlabel() == "no samples yet"
@@ -93,7 +93,7 @@ def test_titles_of_many_axes_do_not_run_into_each_other(tmp_path, make_run, save
     for mode in ("ascending", "descending", "conventional"):
         cell = {"data": "a", "mode": mode, "seed": 0} | axes
         save_run(tmp_path, make_run(cell, [[1.0, 3.0]], GROUPS[:1], images=[1]))
-    outcome = SweepResults.read(tmp_path)
+    outcome = SweepResults(tmp_path)
     figure = figures.samples(outcome, "a", outcome.frame)
     figure.draw_without_rendering()
     boxes = [panel.title.get_window_extent() for panel in figure.get_axes()]
@@ -107,7 +107,7 @@ def test_every_seed_with_mean_and_students_interval(tmp_path, make_run, save_run
             run = make_run({"data": "a", "mode": mode, "seed": seed}, [[9.0]], [[1]], images=[1])
             save_run(tmp_path, run)
             save_rescored(tmp_path, run, fresh_scores=(score,))
-    outcome = SweepResults.read(tmp_path)
+    outcome = SweepResults(tmp_path)
     kept = figures.seeds(outcome, *outcome.blocks()).get_axes()[0]
     assert [label.get_text() for label in kept.get_yticklabels()] == ["descending", "conventional"]
     assert kept.get_xlabel() == "fresh score of the model kept"
@@ -119,6 +119,6 @@ def test_every_seed_with_mean_and_students_interval(tmp_path, make_run, save_run
 
 
 def test_seeds_without_fresh_scores_show_final_ones(sweep_folder):
-    outcome = SweepResults.read(sweep_folder(data_sets=("a",), seeds=1, length=2))
+    outcome = SweepResults(sweep_folder(data_sets=("a",), seeds=1, length=2))
     (panel,) = figures.seeds(outcome, *outcome.blocks()).get_axes()
     assert panel.get_xlabel() == "final score (not re-scored)"

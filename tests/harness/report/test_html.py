@@ -131,7 +131,7 @@ def test_settings_come_last_and_changed_ones_first(sweep_folder):
             "score": {"trained_on": ["apples", "digits"]},
         }
         path.write_text(json.dumps(record))
-    settings, data = html._set_up(SweepResults.read(folder))
+    settings, data = html._set_up(SweepResults(folder))
     assert settings.rows == [
         ["data", "apples", None],
         ["mode", "descending / ascending / conventional", None],

@@ -13,7 +13,7 @@ def test_generated_images_stand_next_to_real_ones(
             save_run(tmp_path, run)
             save_rescored(tmp_path, run, outlines=value)
     save_real(tmp_path, "a", outlines=20.0)
-    (table,) = quality_tables(SweepResults.read(tmp_path))
+    (table,) = quality_tables(SweepResults(tmp_path))
     assert [row[:3] for row in table.rows] == [
         ["real images", None, 20.0],
         ["real images of group 1", None, None],
@@ -30,10 +30,10 @@ def test_a_mean_leaves_out_no_run_silently(tmp_path, make_run, save_run, save_re
         save_rescored(tmp_path, run, outlines=12.0)
     path = tmp_path / "runs" / run.run / "rescored.json"
     path.write_text(path.read_text().replace('"outlines":12.0', '"outlines":NaN'))
-    (table,) = quality_tables(SweepResults.read(tmp_path))
+    (table,) = quality_tables(SweepResults(tmp_path))
     assert "| m | 2 | \u2013 | 40.0 |" in table.markdown()
 
 
 def test_without_measurements_its_table_is_empty(sweep_folder):
-    tables = quality_tables(SweepResults.read(sweep_folder(seeds=1, length=2)))
+    tables = quality_tables(SweepResults(sweep_folder(seeds=1, length=2)))
     assert [table.rows for table in tables] == [[], []]

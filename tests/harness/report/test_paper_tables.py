@@ -25,7 +25,7 @@ def test_epochs_and_scores_of_the_best_run(tmp_path, make_run, save_run):
         save_run(tmp_path, make_run(cell, values, GROUPS, images=IMAGES))
     cell = {"data": "a", "mode": "conventional", "seed": 0}
     save_run(tmp_path, make_run(cell, [[3.0, 1.0]], [[1]], images=[9], status="diverged"))
-    (table,) = map(score_table, SweepResults.read(tmp_path).blocks())
+    (table,) = map(score_table, SweepResults(tmp_path).blocks())
     assert [*table.frame] == ["", "descending", "conventional"]
     assert table.rows == [
         ["epochs to peak", 30, None],
@@ -39,7 +39,7 @@ def test_modes_not_begun_have_a_column(tmp_path, make_run, save_run):
     cells = [{"data": "a", "mode": mode, "seed": 0} for mode in ("ascending", "descending")]
     save_run(tmp_path, make_run(cells[0], [[2.0]], [[1]], images=IMAGES))
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
-    (table,) = map(score_table, SweepResults.read(tmp_path).blocks())
+    (table,) = map(score_table, SweepResults(tmp_path).blocks())
     assert [*table.frame] == ["", "descending", "ascending"]
     assert [table.rows[1], *table.rows[3:]] == [
         ["final score", None, 2.0],
@@ -51,7 +51,7 @@ def test_further_axes_get_rows_of_their_own(sweep_folder):
     folder = sweep_folder(
         data_sets=("a",), axes=({"groups.k": 2}, {"groups.k": 3}), seeds=1, length=2
     )
-    (table,) = map(score_table, SweepResults.read(folder).blocks())
+    (table,) = map(score_table, SweepResults(folder).blocks())
     assert [*table.frame][:2] == ["groups.k", ""]
     assert [row[0] for row in table.rows] == ["2"] * 4 + ["3"] * 4
 
@@ -62,7 +62,7 @@ def test_an_axis_shows_its_values_as_in_the_file(sweep_folder):
         {"training.learning_rate": 0.999},
     )
     folder = sweep_folder(data_sets=("a",), axes=axes, seeds=1, length=2)
-    (table,) = map(score_table, SweepResults.read(folder).blocks())
+    (table,) = map(score_table, SweepResults(folder).blocks())
     assert "| 0.0001 | False | final score |" in table.markdown()
     assert [row[:2] for row in table.rows[4:]] == [["0.999", None]] * 4
 
@@ -71,13 +71,13 @@ def test_two_protocols_stand_in_two_tables(tmp_path, make_run, save_run):
     for seed, protocol in enumerate(["IS n=10", "IS n=20"]):
         cell = {"data": "a", "mode": "ascending", "seed": seed}
         save_run(tmp_path, make_run(cell, [[2.0]], GROUPS, images=IMAGES, protocol=protocol))
-    tables = [*map(score_table, SweepResults.read(tmp_path).blocks())]
+    tables = [*map(score_table, SweepResults(tmp_path).blocks())]
     assert [table.key for table in tables] == ["scores-a-protocol1", "scores-a-protocol2"]
     assert [table.notes[0] for table in tables] == ["Score: IS n=10.", "Score: IS n=20."]
 
 
 def test_groups_show_centroids_and_sizes(sweep_folder):
-    results = SweepResults.read(sweep_folder(seeds=1, length=2))
+    results = SweepResults(sweep_folder(seeds=1, length=2))
     table = group_tables(results)[0]
     assert table.rows[0][0] == "centroid, positive features"
     assert [row[-1] for row in table.rows[1:3]] == [table.rows[1][1], table.rows[2][3]]
@@ -99,7 +99,7 @@ def test_every_run_is_listed(tmp_path, make_run, save_run):
     failed = make_run(cells[1], [[1.0]], GROUPS, images=IMAGES, status="failed", reason="no disk")
     save_run(tmp_path, failed)
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "s", "cells": cells}))
-    (runs,) = map(run_table, SweepResults.read(tmp_path).blocks())
+    (runs,) = map(run_table, SweepResults(tmp_path).blocks())
     assert runs.rows == [
         ["a-descending-seed0 ★", "finished", 20, 20, 10, 10, 30, 30, 4000, 0, 3.0, 3.0, 115.0],
         [
@@ -136,7 +136,7 @@ def test_real_images_stand_beside_the_modes(sweep_folder, save_real):
     save_real(folder, "a", 4.5)
     save_real(folder, "a", 9.0, protocol="IS of another classifier")
     save_real(folder, "b", 9.0)
-    (table,) = map(score_table, SweepResults.read(folder).blocks())
+    (table,) = map(score_table, SweepResults(folder).blocks())
     assert [*table.frame][-2:] == ["conventional", "real images"]
     assert [row[-1] for row in table.rows] == [None, None, None, 4.5, None]
     assert table.rows[3] == ["score of 400 images", None, None, None, 4.5]
@@ -150,7 +150,7 @@ def test_groups_by_another_value_have_its_unit_and_decimals(tmp_path):
     label = "edge density (share of the pixels)"
     record = GroupsRecord(data="a", label=label, **vars(groups))
     (tmp_path / "groups" / "a-edge_density-kmeans-k2.json").write_bytes(record.to_json())
-    (table,) = group_tables(SweepResults.read(tmp_path))
+    (table,) = group_tables(SweepResults(tmp_path))
     assert table.key == "groups-a-edge_density-kmeans-k2"
     assert table.title == "a: feature groups by edge_density, kmeans, k = 2"
     assert table.rows == [

@@ -27,7 +27,7 @@ def folder(tmp_path, make_run, save_run, save_rescored):
 
 
 def table(folder, key, **options):
-    return next(t for t in seed_tables(SweepResults.read(folder), **options) if t.key == key)
+    return next(t for t in seed_tables(SweepResults(folder), **options) if t.key == key)
 
 
 def test_every_seed_mean_deviation_and_selection_bias(folder):
@@ -225,9 +225,9 @@ def test_images_to_peak_are_of_the_stages_epochs(tmp_path, make_run, save_run):
     cell = {"data": "a", "mode": "x", "seed": 0}
     run = make_run(cell, [[1.0, 2.0], [3.0, 1.0]], [[1], [1, 2]], images=[100, 300])
     save_run(tmp_path, run)
-    frame = SweepResults.read(tmp_path).frame
+    frame = SweepResults(tmp_path).frame
     assert frame["images_to_peak"].tolist() == [20 * 100 + 10 * 300]
     run.settings["training"]["epoch_steps"] = 3
     (tmp_path / "runs" / run.run / "run.json").write_text(run.model_dump_json())
-    frame = SweepResults.read(tmp_path).frame
+    frame = SweepResults(tmp_path).frame
     assert frame["images_to_peak"].tolist() == [30 * 3 * 64]

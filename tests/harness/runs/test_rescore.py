@@ -40,7 +40,7 @@ def folder(finished_sweep, monkeypatch):
 def test_scores_qualities_and_counts_are_measured_once(folder, monkeypatch, capsys):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 10)
     rescore.rescore(folder, count=50)
-    outcome = SweepResults.read(folder)
+    outcome = SweepResults(folder)
     (again,) = outcome.rescored.values()
     assert again.protocol == outcome.runs[0].score_protocol.replace("n=20", "n=50")
     assert again.same_protocol == outcome.runs[0].score_protocol
@@ -121,7 +121,7 @@ def test_damaged_images_are_reported_before_anything_is_measured(folder, name, c
 def test_fewer_images_than_in_an_evaluation_give_no_fresh_score(folder, count, fresh, monkeypatch):
     monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
     rescore.rescore(folder, count=count)
-    (again,) = SweepResults.read(folder).rescored.values()
+    (again,) = SweepResults(folder).rescored.values()
     assert len(again.fresh_scores) == fresh
 
 

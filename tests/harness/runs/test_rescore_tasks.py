@@ -66,7 +66,7 @@ def test_a_stopped_rescore_continues_and_measures_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = finished_sweep(4, 5, 6, 7)
-    runs = SweepResults.read(folder).runs
+    runs = SweepResults(folder).runs
     save_rescored(folder, runs[0])
     (path,) = folder.glob("runs/*/rescored.json")
     record = path.read_bytes()  # the runs of this sweep have equal generators
