@@ -32,7 +32,7 @@ from harness.counting.shards import (
     find_duplicates,
     in_order,
 )
-from harness.records.data_set import DataSet, load_rejected, put_data_set, read_data_set
+from harness.records.data_set import DataSet, load_rejected, read_data_set
 from harness.sources import SourceSettings
 from harness.sources.base import describe
 from harness.sources.listing import Listing
@@ -224,7 +224,7 @@ class DataSetBuilder:
         store.put(f"{key}/rejected.csv", rejections)
         store.put(f"{key}/duplicates.csv", _csv(duplicates.sort_values("image_id")))
         store.put(f"{key}/features.parquet", table)
-        put_data_set(store, data_set)
+        store.put(f"{key}/dataset.json", data_set.to_json())
         listed = {f"{key}/pack/{shard.file}" for shard in blocks.shards}
         for file in {*store.list(f"{key}/pack")} - listed:  # of images that could not be read then
             store.delete(file)

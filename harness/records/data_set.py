@@ -1,7 +1,8 @@
-"""A data set in the store that is counted and packed: record, table, images and rejections."""
+"""A data set in the store: record, feature table, images, rejections; values to group it by."""
 
 import hashlib
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from featgan.errors import UserError, first_line
 from featgan.images.pack import ImagePack
 from harness.records.sweep_records import DataRecord
 from harness.sources import SourceSettings
-from harness.storage.sealed import first_problem
+from harness.storage.sealed import SEAL, first_problem
 from harness.storage.store import Store
 
 AT_ONCE = 16
@@ -56,11 +57,6 @@ def read_data_set(store: Store, key: str) -> DataSet:
     if data.key != key:
         raise _damaged(store, key, f"dataset.json is that of {data.key}")
     return data
-
-
-def put_data_set(store: Store, data: DataSet) -> None:
-    """Write the record that makes a data set a finished one."""
-    store.put(f"{data.key}/dataset.json", data.to_json())
 
 
 def load_table(store: Store, key: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -133,3 +129,39 @@ def data_record(store: Store, data: DataSet, source: SourceSettings) -> DataReco
     """Return how a data set was made, for the folder of a sweep."""
     rejections = load_rejected(store, data).head(100).to_dict("records")
     return DataRecord(**dict(data) | {"source": source.model_dump(), "rejections": rejections})
+
+
+def dump_values(key: str, image_ids: pd.Series, values: np.ndarray) -> bytes:
+    """Return the Parquet file of `image_id` and `value` that belongs at the store key `key`."""
+    table = pd.DataFrame({"image_id": image_ids, "value": values})
+    table.attrs[SEAL] = _digest_of_values(key, table)
+    return table.to_parquet(index=False)
+
+
+def load_values(store: Store, data_key: str, values_key: str | None) -> np.ndarray:
+    """Return the values [n] of a data set's images in the order of its pack.
+
+    Without a `values_key` these are the feature counts. Raises UserError for a file that is
+    damaged, or that belongs to another key.
+    """
+    if values_key is None:
+        return load_table(store, data_key)["feature_count"].to_numpy()
+    content = store.get(values_key)
+    try:
+        table = pd.read_parquet(io.BytesIO(content))
+        intact = table.attrs[SEAL] == _digest_of_values(values_key, table)
+    except Exception:  # pyarrow has no common error for damaged files
+        intact = False
+    if not intact:
+        raise UserError(
+            f"{store.join(values_key)}: damaged, or the content of another file; remove it, and "
+            "the sweep recreates it"
+        )
+    return table["value"].to_numpy(np.float64)
+
+
+def _digest_of_values(key: str, table: pd.DataFrame) -> str:
+    """Return the SHA-256 of images and values and of their key, so that a swapped file is found."""
+    content = hashlib.sha256(json.dumps([key, *table["image_id"]]).encode())
+    content.update(table["value"].to_numpy("<f8").tobytes())
+    return content.hexdigest()

@@ -21,8 +21,7 @@ from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run
-from harness.records.data_set import load_labels, open_pack, read_data_set
-from harness.records.image_values import load_values
+from harness.records.data_set import load_labels, load_values, open_pack, read_data_set
 from harness.records.run_record import FINAL, RunRecord
 from harness.records.sweep_records import GroupsRecord
 from harness.runs.run_folder import RunFolder, TrialOptions

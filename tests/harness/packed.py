@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from featgan.images.pack import shard_bytes
-from harness.records.data_set import DataSet, Shard, put_data_set
+from harness.records.data_set import DataSet, Shard
 from harness.storage.store import Store
 
 NO_REJECTIONS = b'"image_id","reason"\n'
@@ -45,5 +45,5 @@ def put_counted(
         shards=(Shard("00000.npy", len(images), hashlib.sha256(shard).hexdigest()),),
         **fields,
     )
-    put_data_set(store, data)
+    store.put(f"{key}/dataset.json", data.to_json())
     return data

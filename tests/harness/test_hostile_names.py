@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from packed import put_counted
 
-from harness.records.data_set import open_pack, put_data_set
+from harness.records.data_set import open_pack
 from harness.records.run_record import RunRecord
 from harness.report import build
 from harness.storage.store import Store
@@ -128,7 +128,8 @@ def test_a_pack_in_a_bucket_cannot_write_outside_of_its_copy(
     store = Store("memory://hostile")
     data = put_counted(store, "features/a-0", np.zeros((1, 3, 8, 8), np.uint8), [1])
     shards = (replace(data.shards[0], file=name),)
-    put_data_set(store, data.model_copy(update={"shards": shards}))
+    hostile = data.model_copy(update={"shards": shards})
+    store.put(f"{data.key}/dataset.json", hostile.to_json())
     with pytest.raises(ValueError, match="is not a valid key"):
         open_pack(store, "features/a-0")
     assert not Path("/tmp/outside").exists()

@@ -25,9 +25,15 @@ from harness.counting import build, workers
 from harness.counting.build import DataSetBuilder
 from harness.counting.cache import EarlierCounts
 from harness.counting.shards import Block
-from harness.preparation import image_values
-from harness.records.data_set import DataSet, check, load_rejected, load_table, open_pack
-from harness.records.image_values import load_values
+from harness.preparation.image_values import ImageValues
+from harness.records.data_set import (
+    DataSet,
+    check,
+    load_rejected,
+    load_table,
+    load_values,
+    open_pack,
+)
 from harness.sources import FolderSource
 from harness.sources import folder as folders
 from harness.storage.lock import SweepLock
@@ -120,7 +126,7 @@ def test_an_unreadable_image_costs_no_other_a_second_count(
     assert counted(photos, store) == (first, content)
     assert (here.read, here.seen) == (["02.png"], 0)  # the block is read again, and not counted
 
-    before = image_values.make(first, AT_RANDOM, FEATURES, store, False, nothing)
+    before = ImageValues(first, AT_RANDOM, FEATURES, store, False, nothing).make()
     here.closed.clear()
     fixed, _ = counted(photos, store)
     assert (fixed.key, fixed.images, fixed.unreadable) == (first.key, IMAGES - 1, 0)
@@ -128,7 +134,7 @@ def test_an_unreadable_image_costs_no_other_a_second_count(
     assert {key.rpartition("/")[2] for key in store.list(f"{fixed.key}/pack")} == {
         shard.file for shard in fixed.shards
     }
-    after = image_values.make(fixed, AT_RANDOM, FEATURES, store, False, nothing)
+    after = ImageValues(fixed, AT_RANDOM, FEATURES, store, False, nothing).make()
     lengths = [len(load_values(store, first.key, key)) for key in (before, after)]
     assert lengths == [IMAGES - 2, IMAGES - 1]
     here.forget()

@@ -25,8 +25,7 @@ from harness.cluster import connect
 from harness.plan.settings import Sweep
 from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
-from harness.records.data_set import DataSet
-from harness.records.image_values import load_values
+from harness.records.data_set import DataSet, load_values
 from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
 from harness.storage.store import Store
@@ -98,7 +97,7 @@ def test_every_grouping_has_a_file_and_only_this_grids_remain(
     found = load_values(store, DATA.key, runs[2].values_key)
     assert np.array_equal(found, image_scores.edge_density(images))
 
-    outcome = SweepResults.read(Path(store.join("s")))
+    outcome = SweepResults(Path(store.join("s")))
     assert outcome.problems == []
     (real,) = outcome.real
     assert (real.name, real.images) == ("a", 6)  # held out
@@ -153,7 +152,7 @@ def test_each_way_of_scoring_measures_real_images(store: Store) -> None:
     torch.set_num_threads(threads)
 
     assert all(run.real_key and store.exists(run.real_key) for run in runs)
-    records = SweepResults.read(Path(store.join("s"))).real
+    records = SweepResults(Path(store.join("s"))).real
     assert len({record.protocol for record in records}) == 2
     assert [record.metrics_images for record in records] == [(6, 34)] * 2
     assert all(record.metrics["fid"] >= 0 for record in records)
