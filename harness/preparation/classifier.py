@@ -40,12 +40,13 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
 
     Their names would make it another classifier wherever a data set is called otherwise.
     """
-    images, labels = zip(*(_labelled(store, data) for data in sets), strict=True)
-    names = np.concatenate([[f"{i}/{name}" for name in of] for i, of in enumerate(labels)])
-    classes = sorted(set(names))
-    return train_classifier(
-        np.concatenate(images), np.searchsorted(classes, names), classes, seed=SEED
-    )
+    images, names = [], []
+    for number, data in enumerate(sets):
+        labels = load_table(store, data.key)["label"].dropna()
+        images.append(open_pack(store, data.key).rows(labels.index.to_numpy()))
+        names += [f"{number}/{label}" for label in labels]
+    classes, numbers = np.unique(names, return_inverse=True)
+    return train_classifier(np.concatenate(images), numbers, classes.tolist(), seed=SEED)
 
 
 def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
@@ -58,11 +59,3 @@ def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
         own = fitted.numpy()[keys[fitted] == data.key]
         found[np.concatenate(rows)[own]] = False
     return found
-
-
-def _labelled(store: Store, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [n, 3, S, S] that have a label, and the label of each."""
-    table = load_table(store, data.key)
-    rows = np.flatnonzero(table["label"].notna())
-    labels = table["label"].iloc[rows].to_numpy(str)
-    return open_pack(store, data.key).rows(rows), labels

@@ -5,6 +5,9 @@ They are one Parquet file of `image_id` and `value` next to the feature table.
 
 import hashlib
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,7 @@ from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.cluster import connect
 from harness.cluster.connect import Progress
 from harness.counting.workers import counter, shared_weights
-from harness.records.data_set import DataSet, load_table, open_pack
-from harness.records.image_values import dump_values
+from harness.records.data_set import DataSet, dump_values, load_table, open_pack
 from harness.storage.store import Store
 
 PART_BYTES = 2**26
@@ -43,59 +45,157 @@ LARGEST = 1e150
 """Largest absolute value: k-means adds up squares."""
 
 
-def make(
-    data: DataSet,
-    settings: ValueSettings,
-    features: FeatureSettings,
-    store: Store,
-    gpu: bool,
-    progress: Progress,
-) -> str:
-    """Return the store key of the values that `settings.by` names; compute them if missing.
+@dataclass(frozen=True)
+class ImageValues:
+    """The values that `settings.by` names, of the images of a data set."""
 
-    Raises UserError where a table lacks an image, a label has too few, or a function cannot be
-    imported or returns anything but one finite number an image.
-    """
-    by = settings.by
-    made_from: list[object] = [VERSION, by]
-    if by == "table":
-        made_from += [settings.column, hashlib.sha256(_read_table(settings)).hexdigest()]
-    elif by == "random":
-        made_from.append(settings.seed)
-    elif by in OF_FEATURES:
-        of = {
-            "features": features.model_dump(mode="json"),
-            "labels": digest(label_numbers(store, data)),
-        }
-        made_from += [of, settings.seed, settings.clusters]
-    else:
-        made_from.append(source_digest(by))
+    data: DataSet
+    settings: ValueSettings
+    features: FeatureSettings
+    store: Store
+    gpu: bool
+    progress: Progress
 
-    def compute() -> bytes:
-        ids = load_table(store, data.key)["image_id"]
-        if by not in ("table", "random"):
-            kind = "GPU" if gpu and by in OF_FEATURES else "CPU"
-            connect.await_room({kind: 1}, progress)
+    def make(self) -> str:
+        """Return the store key of the values; compute them if missing.
+
+        Raises UserError where a table lacks an image, a label has too few, or a function cannot be
+        imported or returns anything but one finite number an image.
+        """
+        settings, by = self.settings, self.settings.by
+        compute: Callable[[], np.ndarray]
         if by == "table":
-            values = _column(settings, data, ids)
+            content = self._read_table()
+            made_from: list[Any] = [settings.column, hashlib.sha256(content).hexdigest()]
+            compute = partial(self._column, content)
         elif by == "random":
-            values = np.random.default_rng(settings.seed).random(len(ids))
+            made_from, compute = [settings.seed], self._at_random
         elif by in OF_FEATURES:
-            values = _of_features(data, settings, features, store, gpu, progress)
+            features = self.features.model_dump(mode="json")
+            labels = digest(label_numbers(self.store, self.data))
+            of = {"features": features, "labels": labels}
+            made_from, compute = [of, settings.seed, settings.clusters], self._of_features
         else:
-            values = _of_pixels(data, settings, store, progress)
+            made_from, compute = [source_digest(by)], self._of_pixels
+        # images that become readable change the digest
+        name = short_hash(self.data.digest, VERSION, by, *made_from)
+        key = f"{self.data.key}/scores/{by.replace(':', '.')}-{name}.parquet"
+        return self.store.once(key, lambda: self._file(key, compute()))
+
+    def _file(self, key: str, values: np.ndarray) -> bytes:
+        """Return the file of values [n]; UserError if one is too large, or not a number."""
+        ids = load_table(self.store, self.data.key)["image_id"]
         bad = np.flatnonzero(~(np.abs(values) <= LARGEST))
         if len(bad):
             raise UserError(
-                f"{settings.section}.by: {by} gives {values[bad[0]]} for {ids[bad[0]]!r} of "
-                f"data.{data.name}, and {len(bad)} such values in all; each image needs a "
-                f"number within {LARGEST:g} of 0"
+                f"{self.settings.section}.by: {self.settings.by} gives {values[bad[0]]} for "
+                f"{ids[bad[0]]!r} of data.{self.data.name}, and {len(bad)} such values in all; "
+                f"each image needs a number within {LARGEST:g} of 0"
             )
         return dump_values(key, ids, values)
 
-    name = short_hash(data.digest, *made_from)  # images that become readable change the digest
-    key = f"{data.key}/scores/{by.replace(':', '.')}-{name}.parquet"
-    return store.once(key, compute)
+    def _at_random(self) -> np.ndarray:
+        return np.random.default_rng(self.settings.seed).random(self.data.images)
+
+    def _of_pixels(self) -> np.ndarray:
+        """Return a function's values [n] of all images, from tasks on the whole cluster."""
+        connect.await_room({"CPU": 1}, self.progress)
+        key = self.data.key
+        image_bytes = 3 * open_pack(self.store, key).size ** 2
+        parts = self._parts(max(1, PART_BYTES // image_bytes))
+        tasks = [_values.remote(self.store, key, self.settings, part) for part in parts]
+        return np.concatenate(self._results(tasks))
+
+    def _of_features(self) -> np.ndarray:
+        """Return values [n] in the space of a network's features; these stay in Ray's memory.
+
+        Centrality is the distance of an image's features to their mean.
+        """
+        store, data, gpu = self.store, self.data, self.gpu
+        kind = "GPU" if gpu else "CPU"
+        connect.await_room({kind: 1}, self.progress)
+        parts, weights = self._parts(FEATURE_IMAGES), shared_weights(self.features)
+        amount = int(ray.cluster_resources().get(kind, 1))
+        actor: Any = ray.remote(num_cpus=int(not gpu), num_gpus=int(gpu))(_Features)
+        actors = [
+            actor.remote(store, data.key, self.features, weights, gpu)
+            for _ in range(min(max(amount, 1), len(parts)))
+        ]
+        found = [actors[number % len(actors)].of.remote(part) for number, part in enumerate(parts)]
+        sums = self._results([total for _, total in found])
+        del actors  # ends them: the tasks need their processors
+        if self.settings.by != "centrality":
+            labels = label_numbers(store, data)
+            features = (part for part, _ in found)
+            return ray.get(_within_labels.remote(self.settings, labels, *features))
+        mean = ray.put(np.sum(sums, axis=0) / data.images)
+        return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
+
+    def _parts(self, length: int) -> list[range]:
+        rows = range(self.data.images)
+        return [rows[start : start + length] for start in rows[::length]]
+
+    def _results(self, tasks: list[ray.ObjectRef]) -> list[np.ndarray]:
+        """Return the results of the tasks in order, and report the progress."""
+        results, total = list[np.ndarray](), self.data.images
+        what = f"{self.data.name}: computing {self.settings.by}, to group the images by it"
+        for task in tasks:
+            self.progress(what, total * len(results) // len(tasks), total)
+            results.append(ray.get(task))
+        return results
+
+    @property
+    def _table(self) -> str:
+        """The setting that names the table, for errors."""
+        return f"{self.settings.section}.table: {self.settings.table}"
+
+    def _read_table(self) -> bytes:
+        """Return the content of the file of `table`."""
+        path = str(self.settings.table).removeprefix("file://")
+        if "://" not in path and not Path(path).expanduser().is_file():
+            raise UserError(f"{self._table}: not a file; give a CSV or Parquet file")
+        try:
+            with fsspec.open(path, "rb") as file:
+                return bytes(file.read())
+        except Exception as error:  # a bucket's client raises errors of its own
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise UserError(f"{self._table} cannot be read ({reason})") from error
+
+    def _column(self, content: bytes) -> np.ndarray:
+        """Return the numbers of the table's column in the order of the feature table."""
+        file, wanted = io.BytesIO(content), str(self.settings.column)
+        try:
+            if str(self.settings.table).endswith(".parquet"):
+                table = parquet.read_table(file)
+            else:
+                as_text = csv.ConvertOptions(column_types={"image_id": pa.string()})
+                lines = csv.ParseOptions(newlines_in_values=True)
+                table = csv.read_csv(file, parse_options=lines, convert_options=as_text)
+        except Exception as error:  # Arrow raises its own errors and Python's
+            raise UserError(f"{self._table} is not CSV or Parquet ({first_line(error)})") from error
+        for column in ("image_id", wanted):
+            if (number := table.column_names.count(column)) != 1:
+                names = ", ".join(table.column_names[:20])
+                raise UserError(
+                    f"{self._table} has {number} columns {column!r}, not one; it has {names}"
+                )
+        try:
+            numbers = table[wanted].cast("float64", safe=False)
+        except pa.ArrowException as error:
+            raise UserError(
+                f"{self._table}: column {wanted!r} does not hold numbers only"
+            ) from error
+        values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
+        ids = load_table(self.store, self.data.key)["image_id"]
+        rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
+        wrong = np.flatnonzero(rows != 1)
+        if len(wrong):
+            raise UserError(
+                f"{self._table} needs one row for each image, but {len(wrong)} of the {len(ids)} "
+                f"images of data.{self.data.name} have another number, first {ids[wrong[0]]!r} "
+                f"with {rows[wrong[0]]}"
+            )
+        return values[ids].to_numpy()
 
 
 def select(data: DataSet, settings: SelectSettings, values: np.ndarray, store: Store) -> str:
@@ -128,16 +228,6 @@ def digest(values: np.ndarray) -> str:
     return hashlib.sha256(values.astype("<f8").tobytes()).hexdigest()[:12]
 
 
-def _of_pixels(
-    data: DataSet, settings: ValueSettings, store: Store, progress: Progress
-) -> np.ndarray:
-    """Return a function's values [n] of all images, from tasks on the whole cluster."""
-    image_bytes = 3 * open_pack(store, data.key).size ** 2
-    parts = _parts(data, max(1, PART_BYTES // image_bytes))
-    tasks = [_values.remote(store, data.key, settings, part) for part in parts]
-    return np.concatenate(_results(tasks, data, settings.by, progress))
-
-
 @ray.remote(num_cpus=1)
 def _values(store: Store, key: str, settings: ValueSettings, part: range) -> np.ndarray:
     images, by = open_pack(store, key).rows(np.array(part)), settings.by
@@ -149,35 +239,6 @@ def _values(store: Store, key: str, settings: ValueSettings, part: range) -> np.
             f"{len(images)} images; it must return one number an image"
         )
     return values.astype(np.float64)
-
-
-def _of_features(
-    data: DataSet,
-    settings: ValueSettings,
-    features: FeatureSettings,
-    store: Store,
-    gpu: bool,
-    progress: Progress,
-) -> np.ndarray:
-    """Return values [n] in the space of a network's features; these stay in Ray's memory.
-
-    Centrality is the distance of an image's features to their mean.
-    """
-    parts, weights = _parts(data, FEATURE_IMAGES), shared_weights(features)
-    amount = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    actor: Any = ray.remote(num_cpus=int(not gpu), num_gpus=int(gpu))(_Features)
-    actors = [
-        actor.remote(store, data.key, features, weights, gpu)
-        for _ in range(min(max(amount, 1), len(parts)))
-    ]
-    found = [actors[number % len(actors)].of.remote(part) for number, part in enumerate(parts)]
-    sums = _results([total for _, total in found], data, settings.by, progress)
-    del actors  # ends them: the tasks need their processors
-    if settings.by != "centrality":
-        labels = label_numbers(store, data)
-        return ray.get(_within_labels.remote(settings, labels, *(part for part, _ in found)))
-    mean = ray.put(np.sum(sums, axis=0) / data.images)
-    return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
 
 
 class _Features:
@@ -215,68 +276,3 @@ def _within_labels(
     from featgan.features.selection import values_by_label  # scikit-learn takes a second to load
 
     return values_by_label(np.concatenate(features), labels, settings)
-
-
-def _parts(data: DataSet, length: int) -> list[range]:
-    rows = range(data.images)
-    return [rows[start : start + length] for start in rows[::length]]
-
-
-def _results(
-    tasks: list[ray.ObjectRef], data: DataSet, by: str, progress: Progress
-) -> list[np.ndarray]:
-    """Return the results of the tasks in order, and report the progress."""
-    results: list[np.ndarray] = []
-    what = f"{data.name}: computing {by}, to group the images by it"
-    for task in tasks:
-        progress(what, data.images * len(results) // len(tasks), data.images)
-        results.append(ray.get(task))
-    return results
-
-
-def _read_table(settings: ValueSettings) -> bytes:
-    """Return the content of the file of `table`."""
-    where = f"{settings.section}.table: {settings.table}"
-    path = str(settings.table).removeprefix("file://")
-    if "://" not in path and not Path(path).expanduser().is_file():
-        raise UserError(f"{where}: not a file; give a CSV or Parquet file")
-    try:
-        with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
-    except Exception as error:  # a bucket's client raises errors of its own
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{where} cannot be read ({reason})") from error
-
-
-def _column(settings: ValueSettings, data: DataSet, ids: pd.Series) -> np.ndarray:
-    """Return the numbers of the table's column in the order of `ids`."""
-    file = io.BytesIO(_read_table(settings))
-    where = f"{settings.section}.table: {settings.table}"
-    try:
-        if str(settings.table).endswith(".parquet"):
-            table = parquet.read_table(file)
-        else:
-            as_text = csv.ConvertOptions(column_types={"image_id": pa.string()})
-            lines = csv.ParseOptions(newlines_in_values=True)
-            table = csv.read_csv(file, parse_options=lines, convert_options=as_text)
-    except Exception as error:  # Arrow raises its own errors and Python's
-        raise UserError(f"{where} is not CSV or Parquet ({first_line(error)})") from error
-    for column in ("image_id", settings.column):
-        if (number := table.column_names.count(column)) != 1:
-            names = ", ".join(table.column_names[:20])
-            raise UserError(f"{where} has {number} columns {column!r}, not one; it has {names}")
-    try:
-        numbers = table[settings.column].cast("float64", safe=False)
-    except pa.ArrowException as error:
-        raise UserError(
-            f"{where}: column {settings.column!r} does not hold numbers only"
-        ) from error
-    values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
-    rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
-    wrong = np.flatnonzero(rows != 1)
-    if len(wrong):
-        raise UserError(
-            f"{where} needs one row for each image, but {len(wrong)} of the {len(ids)} images of "
-            f"data.{data.name} have another number, first {ids[wrong[0]]!r} with {rows[wrong[0]]}"
-        )
-    return values[ids].to_numpy()

@@ -7,11 +7,11 @@ and kept in the store.
 import json
 import re
 from functools import cache
-from pathlib import Path
 
+import numpy as np
 import ray
 
-from featgan.digests import sha256_of_file, short_hash
+from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.features.groups import FeatureGroups
 from featgan.features.settings import (
@@ -23,6 +23,7 @@ from featgan.features.settings import (
 )
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import read_trained
+from featgan.weights import weights_file
 from harness.cluster import connect
 from harness.cluster.connect import Progress
 from harness.counting.build import DataSetBuilder
@@ -32,9 +33,16 @@ from harness.plan.settings import Sweep
 from harness.plan.signature import signature
 from harness.preparation import classifier, image_values
 from harness.preparation.histogram import EVENT_FILE, event_file
+from harness.preparation.image_values import ImageValues
 from harness.preparation.real_images import ChosenClassifier, RealImages
-from harness.records.data_set import DataSet, check, data_record, load_labels, load_table
-from harness.records.image_values import load_values
+from harness.records.data_set import (
+    DataSet,
+    check,
+    data_record,
+    load_labels,
+    load_table,
+    load_values,
+)
 from harness.records.sweep_records import GroupsRecord
 from harness.storage.store import Store
 
@@ -83,8 +91,8 @@ class _Preparation:
         method, data = cell.method, self._count_as(cell, cell.data)
         trained_on = [self._count_as(cell, name) for name in method.score.trained_on or ()]
         chosen = self._classifier(method.score.files, *trained_on)
-        values_key, values_digest = self._values(data, method.groups, method.features)
-        selected_key, selected_digest = self._selected(data, method.select, method.features)
+        values_key, values_digest, _ = self._values(data, method.groups, method.features)
+        selected_key, selected_digest, _ = self._selected(data, method.select, method.features)
         digest = self._labelled_digest(data) if method.gan.conditional else data.digest
         return Run(
             sweep=self._sweep.name,
@@ -105,7 +113,7 @@ class _Preparation:
     def groups(self, cell: Cell) -> str:
         """Return the store key of a cell's groups."""
         method, data = cell.method, self._count_as(cell, cell.data)
-        return self._group(data, *_grouped(cell), method.features)
+        return self._group(data, *_grouped(cell), method.features)[0]
 
     def delete_stale(self, *kinds: str) -> None:
         """Delete files of earlier settings, which tables would show as this sweep's."""
@@ -145,34 +153,35 @@ class _Preparation:
     @cache
     def _values(
         self, data: DataSet, settings: ValueSettings, features: FeatureSettings
-    ) -> tuple[str | None, str | None]:
-        """Return store key and digest of the values that `settings.by` names.
+    ) -> tuple[str | None, str | None, np.ndarray]:
+        """Return store key and digest of the values that `settings.by` names, and the values [n].
 
-        Both are None for feature counts: these are a part of the data set and of its digest.
+        Key and digest are None for feature counts, a part of the data set and of its digest.
         """
-        if settings.by == "feature_count":
-            return None, None
-        key = image_values.make(data, settings, features, self._store, self._gpu, self._progress)
-        return key, image_values.digest(load_values(self._store, data.key, key))
+        key = None
+        if settings.by != "feature_count":
+            of = ImageValues(data, settings, features, self._store, self._gpu, self._progress)
+            key = of.make()
+        values = load_values(self._store, data.key, key)
+        return key, key and image_values.digest(values), values
 
     @cache
     def _selected(
         self, data: DataSet, settings: SelectSettings, features: FeatureSettings
-    ) -> tuple[str | None, str | None]:
-        """Return store key and digest of the list of images to train on; both None for all.
+    ) -> tuple[str | None, str | None, np.ndarray]:
+        """Return store key and digest of the list of images to train on, None for all; bool [n].
 
         Images that are left out are listed in the sweep's folder, with their values.
         """
         if settings.by == NONE:
-            return None, None
-        values_key, _ = self._values(data, settings, features)
-        values = load_values(self._store, data.key, values_key)
+            return None, None, np.ones(data.images, bool)
+        *_, values = self._values(data, settings, features)
         key = image_values.select(data, settings, values, self._store)
         kept = load_values(self._store, data.key, key)
         out = load_table(self._store, data.key)[["image_id"]].assign(value=values)[kept == 0]
         name = f"{self._label(data)}-{re.sub(NO_NAME, '.', settings.by)}-{short_hash(key)[:6]}"
         self._put(f"left-out/{name}.csv", out.to_csv(index=False).encode())
-        return key, image_values.digest(kept)
+        return key, image_values.digest(kept), kept > 0
 
     @cache
     def _group(
@@ -181,15 +190,12 @@ class _Preparation:
         settings: GroupSettings,
         select: SelectSettings,
         features: FeatureSettings,
-    ) -> str:
-        """Return the store key of the groups of the images that are selected."""
-        values_key, _ = self._values(data, settings, features)
-        selected_key, _ = self._selected(data, select, features)
+    ) -> tuple[str, FeatureGroups]:
+        """Return the store key of the groups of the images that are selected, and the groups."""
+        *_, values = self._values(data, settings, features)
+        *_, selected = self._selected(data, select, features)
         try:
-            values = load_values(self._store, data.key, values_key)
-            if selected_key:
-                values = values[load_values(self._store, data.key, selected_key) > 0]
-            groups = FeatureGroups.fit(values, settings)
+            groups = FeatureGroups.fit(values[selected], settings)
         except UserError as error:
             raise UserError(f"data.{data.name}: {error}") from error
         record = GroupsRecord(
@@ -200,7 +206,7 @@ class _Preparation:
         )
         name = f"groups/{self._label(data)}-{self._group_label(settings, select)}"
         self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
-        return self._put(f"{name}.json", record.to_json())
+        return self._put(f"{name}.json", record.to_json()), groups
 
     @cache
     def _classifier(self, files: tuple[str, ...], *trained_on: DataSet) -> ChosenClassifier:
@@ -208,10 +214,7 @@ class _Preparation:
 
         One is trained on the same data sets for all runs, so that their scores compare.
         """
-        for path in map(Path, files):
-            if not path.expanduser().is_file():
-                raise UserError(f"score: {path} is not a file; give a file of weights")
-        digests = [sha256_of_file(Path(file).expanduser()) for file in files]
+        digests = [weights_file(file, "", "score")[1] for file in files]
         if not trained_on:
             return ChosenClassifier(None, " ".join(digests) or None)
 
@@ -238,10 +241,7 @@ class _Preparation:
         score, label = ScoreSettings.model_validate_json(settings), self._label(data)
         of_data = (_grouped(cell) for cell in self.cells if cell.data == data.name)
         by_count = next((pair for pair in of_data if pair[0].by == "feature_count"), None)
-        groups = None
-        if by_count:
-            key = self._group(data, *by_count, features)
-            groups = GroupsRecord.model_validate_json(self._store.get(key)).split
+        groups = self._group(data, *by_count, features)[1] if by_count else None
         real = RealImages(label, data, score, chosen, features, groups, self._gpu)
         record = real.measure(self._store, self._sweep.resources.cpus_per_run, self._progress)
         self._put(f"real/{label}-{short_hash(record.protocol)[:6]}.json", record.to_json())

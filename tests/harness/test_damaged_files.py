@@ -28,14 +28,14 @@ from featgan.gans.settings import GanSettings
 from featgan.scores import feature_file
 from featgan.scores.small_cnn import KIND, load_trained, train_classifier
 from harness.counting.shards import Block, Blocks
-from harness.preparation import image_values
+from harness.preparation.image_values import ImageValues
 from harness.records.data_set import (
     Shard,
     check,
     load_rejected,
+    load_values,
     read_data_set,
 )
-from harness.records.image_values import load_values
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     CountStatistics,
@@ -97,7 +97,7 @@ def features(folder: Path) -> dict[str, Kind]:
         return "whole"
 
     groups, about = GroupSettings(by="random"), FeatureSettings()
-    values = image_values.make(counted, groups, about, store, False, lambda *_: None)
+    values = ImageValues(counted, groups, about, store, False, lambda *_: None).make()
 
     @refusing
     def scores() -> list[float]:
@@ -158,7 +158,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
 
     @refusing
     def read() -> Any:
-        found = SweepResults.read(home)
+        found = SweepResults(home)
         if found.problems:
             raise Refused("; ".join(found.problems))
         return vars(found) | {"folder": None}

@@ -21,8 +21,8 @@ from featgan.features.selection import values_by_label
 from featgan.features.settings import FeatureSettings, GroupSettings
 from featgan.images.decode import resized
 from harness.preparation import image_values
-from harness.records.data_set import DataSet
-from harness.records.image_values import load_values
+from harness.preparation.image_values import ImageValues
+from harness.records.data_set import DataSet, load_values
 from harness.storage.store import Store
 
 FEATURES = FeatureSettings(weights="random", input_size=32)
@@ -45,7 +45,8 @@ def store(tmp_path: Path, images: np.ndarray) -> Store:
 
 def values(store: Store, **options: Any) -> np.ndarray:
     data = DataSet(name="a", key="features/a-0", digest="0", images=IMAGES)
-    key = image_values.make(data, GroupSettings(**options), FEATURES, store, False, lambda *_: None)
+    settings = GroupSettings(**options)
+    key = ImageValues(data, settings, FEATURES, store, False, lambda *_: None).make()
     return load_values(store, data.key, key)
 
 
@@ -60,7 +61,7 @@ def test_values_of_pixels_follow_the_packs_order_and_are_kept(
     (key,) = store.list("features/a-0/scores")
     table = pd.read_parquet(store.local(key))
     assert table["image_id"].tolist() == IDS
-    monkeypatch.setattr(image_values, "_of_pixels", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(ImageValues, "_of_pixels", lambda *_: pytest.fail("computed again"))
     assert np.array_equal(values(store, by="entropy"), found)
     assert image_values.digest(found) != image_values.digest(found[::-1])
 
@@ -128,7 +129,7 @@ def test_a_user_defined_function(
     (tmp_path / "ownscores.py").write_text(OWN.replace("0].mean", "1].mean"))
     data = DataSet(name="a", key="features/a-0", digest="0", images=IMAGES)
     settings = GroupSettings(by="ownscores:red")
-    key = image_values.make(data, settings, FEATURES, store, False, lambda *_: None)
+    key = ImageValues(data, settings, FEATURES, store, False, lambda *_: None).make()
     assert key != first
 
 
