@@ -78,7 +78,7 @@ def main() -> None:
         seconds = time.perf_counter() - started
         memory.done.set()
         connect.shutdown()
-        done = len(classify_runs(store, grid, False).done)
+        done = classify_runs(store, grid, False).done
         reports = done * 3 * (options.evaluations // 3)
         print(
             f"{done} of {len(grid)} runs, {reports:,} reports, {seconds:.0f} s on {options.slots}"

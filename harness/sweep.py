@@ -118,7 +118,7 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                     # run
                     progress = classify_runs(store, runs, pilot)
                     screen.say(
-                        f"runs: {len(progress.done)} done, {len(progress.unfinished)} half done, "
+                        f"runs: {progress.done} done, {len(progress.unfinished)} half done, "
                         f"{len(progress.missing)} missing"
                     )
                     screen.begin()
@@ -180,7 +180,7 @@ def all_decided(sweep: Sweep, store: Store, screen: Screen) -> bool:
     from harness.storage.local_copy import mirrored
 
     with mirrored(store, sweep.name) as folder:
-        found = answers(SweepResults.read(folder))
+        found = answers(SweepResults(folder))
     undecided = sum(answer.verdict == "undecided" for answer in found)
     decided = [a.sentence for a in found if a.verdict.startswith(("supported", "contradicted"))]
     screen.say("\n".join([*decided, f"{undecided} claims are undecided"]))
@@ -199,7 +199,7 @@ def seeds_needed(sweep: Sweep) -> str:
     root, _, name = (earlier or f"{sweep.results}/{sweep.name}").rstrip("/").rpartition("/")
     try:
         with mirrored(Store(root or "."), name) as folder:
-            known = deviations(SweepResults.read(folder), sweep.claims)
+            known = deviations(SweepResults(folder), sweep.claims)
     except UserError:
         if earlier:
             raise

@@ -41,11 +41,6 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
-def kind(device: torch.device) -> str:
-    """Return device and PyTorch version: two of one kind compute the same bytes."""
-    return f"{device_name(device)}, torch {torch.__version__}"
-
-
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, featgan and the libraries that can change a number."""

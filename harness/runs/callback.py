@@ -25,12 +25,11 @@ class ProgressCallback(tune.Callback, Stopper):
     def __init__(
         self, progress: SweepProgress, store: Store, screen: Screen, pilot: bool = False
     ) -> None:
+        self._sweep, self._store, self._screen, self._pilot = progress, store, screen, pilot
         self._runs = {run.name: run for run in progress.pending}
-        self._lengths = {run.name: run.planned_images for run in progress.pending}
-        self._counts, self._store, self._screen = progress.counts, store, screen
-        self._shares = {name: progress.shares.get(name, 0.0) for name in self._runs}
+        self._lengths = {name: run.planned_images for name, run in self._runs.items()}
+        self._shares = dict.fromkeys(self._runs, 0.0) | progress.shares
         self._todo = self._left()
-        self._pilot = pilot
         self.stopped = False
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
@@ -40,8 +39,7 @@ class ProgressCallback(tune.Callback, Stopper):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Count the run as running."""
-        name = trial_name(trial)
-        self._counts.running[self._label(trial)] = Progress(self._shares[name])
+        self._sweep.running[self._label(trial)] = Progress(self._shares[trial_name(trial)])
         self._show()
 
     def on_trial_result(
@@ -52,9 +50,9 @@ class ProgressCallback(tune.Callback, Stopper):
             return
         label, share, best_score = self._label(trial), result["share"], result["best_score"]
         self._shares[trial_name(trial)] = share
-        self._counts.add_score(best_score, label, result.get("protocol", ""))
-        if label in self._counts.running:
-            self._counts.running[label] = Progress(share, best_score, result["hostname"])
+        self._sweep.add_score(best_score, label, result.get("protocol", ""))
+        if label in self._sweep.running:
+            self._sweep.running[label] = Progress(share, best_score, result["hostname"])
         self._show()
 
     def on_trial_complete(
@@ -62,7 +60,7 @@ class ProgressCallback(tune.Callback, Stopper):
     ) -> None:
         """Count the run as done if it has ended; mark it if a pilot stopped it."""
         name, label, ended = trial_name(trial), self._label(trial), ""
-        self._counts.running.pop(label, None)
+        self._sweep.running.pop(label, None)
         if self._shares[name] >= 1:
             ended = trial.last_result["outcome"]
         elif self._pilot and not self.stopped:
@@ -72,8 +70,8 @@ class ProgressCallback(tune.Callback, Stopper):
             with self.report_storage_errors(f"{label}: cannot be marked as stopped"):
                 set_status(self._store, self._runs[name], "stopped", ended)
         if ended:  # of a sweep that stops, hundreds end at once without an outcome
-            self._counts.done += 1
-            self._screen.say(f"{label}: {ended} ({self._counts.done} of {self._counts.total} runs)")
+            self._sweep.done += 1
+            self._screen.say(f"{label}: {ended} ({self._sweep.done} of {self._sweep.total} runs)")
         self._show(last=bool(ended))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -82,7 +80,7 @@ class ProgressCallback(tune.Callback, Stopper):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Report a failure."""
-        self._counts.failed += 1
+        self._sweep.failed += 1
         self._failed(trial, "")
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -91,7 +89,7 @@ class ProgressCallback(tune.Callback, Stopper):
 
     def stop_all(self) -> bool:
         """Return whether nothing more is to be started, and everything that ran has stopped."""
-        return self.stopped and not self._counts.running
+        return self.stopped and not self._sweep.running
 
     @contextmanager
     def report_storage_errors(self, what: str) -> Iterator[None]:
@@ -104,15 +102,15 @@ class ProgressCallback(tune.Callback, Stopper):
     def _failed(self, trial: Trial, then: str) -> None:
         """Show the reason, and record it for a process that could not do so itself."""
         label, reason = self._label(trial), _reason(trial)
-        self._counts.running.pop(label, None)
+        self._sweep.running.pop(label, None)
         self._screen.say(f"{label}: {reason}{then}")
         with self.report_storage_errors(f"{label}: the reason cannot be recorded"):
             record_failure(self._store, self._runs[trial_name(trial)], reason)
         self._show(last=True)
 
     def _show(self, last: bool = False) -> None:
-        self._counts.share = 1 - self._left() / self._todo
-        self._screen.runs(self._counts, last)
+        self._sweep.share = 1 - self._left() / self._todo
+        self._screen.runs(self._sweep, last)
 
     def _label(self, trial: Trial) -> str:
         """Return the name of a trial's run without its signature."""

@@ -80,8 +80,7 @@ class RunFolder:
         self._history = _History()
         self._generators: dict[str, str] = {}
         """SHA-256 of the generators' files, by name."""
-        state = self._checkpoints.load()
-        if state is not None:
+        if state := self._checkpoints.load():
             if state["numerics"] != self._numerics():
                 raise UserError(
                     f"this run started with {state['numerics']!r} and would continue with "
@@ -92,7 +91,10 @@ class RunFolder:
             trainer.restore(state["trainer"])
             self._history = _History(**state["history"])
             self._history.continued += 1
-        self._history.machines.append(f"{platform.node()}: {machine.kind(trainer.device)}")
+        self._device = machine.device_name(trainer.device)
+        # two of the same device and version compute the same bytes
+        kind = f"{self._device}, torch {torch.__version__}"
+        self._history.machines.append(f"{platform.node()}: {kind}")
         self._events = EventWriter(
             store, run.folder, trainer.score.protocol, trainer.progress.epochs_spent
         )
@@ -104,7 +106,7 @@ class RunFolder:
         """Write what is due after an evaluation; return the record."""
         started = time.perf_counter()
         record = self._record("running")
-        self._events.add_evaluation(record.evaluations[-1], record.stages[evaluation.stage - 1])
+        self._events.add_evaluation(evaluation, record.stages[evaluation.stage - 1])
         stage_ended = self.trainer.progress.index >= evaluation.stage
         if stage_ended or len(record.evaluations) % self._options.sample_every == 0:
             self._events.add_samples(self._images(), evaluation.epochs_spent)
@@ -190,7 +192,7 @@ class RunFolder:
             generator_sha256=self._generators.get(GENERATOR),
             last_generator_sha256=self._generators.get(LAST_GENERATOR),
             seconds=Seconds(**trainer.seconds, io=history.io, wait=history.wait),
-            device=machine.device_name(trainer.device),
+            device=self._device,
             machines=tuple(history.machines),
             precision=precision.name(trainer.gan.precision),
             versions=machine.versions(),

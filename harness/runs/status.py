@@ -16,11 +16,9 @@ from harness.storage.store import Store
 
 
 @dataclass
-class SweepProgress:
-    """How far the runs of a sweep are."""
+class SweepProgress(Counts):
+    """How far the runs of a sweep are, and those that are not done."""
 
-    counts: Counts
-    done: list[Run] = field(default_factory=list)
     unfinished: list[Run] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
@@ -34,18 +32,17 @@ class SweepProgress:
 
 def classify_runs(store: Store, runs: list[Run], pilot: bool) -> SweepProgress:
     """Classify runs by their records; a run that a pilot stopped counts as done for a pilot."""
-    progress = SweepProgress(Counts(total=len(runs)))
+    progress = SweepProgress(total=len(runs))
     for run, record in read_records(store, runs):
         if record is None:
             progress.missing.append(run)
             continue
-        progress.counts.add_score(record.best_score, run.cell.label, record.score_protocol)
+        progress.add_score(record.best_score, run.cell.label, record.score_protocol)
         if record.status in FINAL or (pilot and record.status == "stopped"):
-            progress.done.append(run)
+            progress.done += 1
         else:
             progress.unfinished.append(run)
             progress.shares[run.name] = min(record.epochs_spent / run.planned_epochs, 0.999)
-    progress.counts.done = len(progress.done)
     return progress
 
 

@@ -30,9 +30,6 @@ from harness.runs.status import SweepProgress, classify_runs
 from harness.runs.trial import trainable
 from harness.storage.store import Store
 
-KEYS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-"""Variables that Tune would pass from the driver to its trials, and Ray write into its logs."""
-
 
 def run_pending(
     sweep: Sweep, progress: SweepProgress, store: Store, gpus_per_run: float, screen: Screen
@@ -48,11 +45,13 @@ def run_pending(
     # Tune ends its trials at Ctrl-C; ours are asked to checkpoint first.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the callback reports failures
-    class_cache.ENV_VARS_TO_PROPAGATE -= KEYS  # nodes have them: preflight has checked it
-    stop_key, counts = pending[0].stop_key, progress.counts
-    store.delete(stop_key)
+    # Tune would pass keys from the driver to its trials, and Ray write them into its logs; nodes
+    # have their own: preflight has checked it.
+    passed = class_cache.ENV_VARS_TO_PROPAGATE
+    passed -= {name for name in passed if name.startswith("AWS_")}
+    store.delete(stop_key := pending[0].stop_key)
     request = {"CPU": sweep.resources.cpus_per_run, "GPU": gpus_per_run}
-    counts.waiting = partial(what_is_missing, request)
+    progress.waiting = partial(what_is_missing, request)
     callback = ProgressCallback(progress, store, screen, sweep.pilot is not None)
     with stop_on_signals(partial(_ask_to_stop, store, stop_key, callback, screen)):
         # Tune itself fails when the memory monitor of a cluster's node kills a trial.
@@ -63,8 +62,8 @@ def run_pending(
             except (RuntimeError, TuneError) as error:
                 screen.say(f"Tune stopped: {first_line(error)}")
                 pending = classify_runs(store, pending, sweep.pilot is not None).pending
-                counts.running.clear()
-                counts.done, counts.failed = counts.total - len(pending), 0
+                progress.running.clear()
+                progress.done, progress.failed = progress.total - len(pending), 0
                 if not pending:
                     break
     store.delete(stop_key)

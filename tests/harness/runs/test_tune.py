@@ -52,7 +52,7 @@ def run_pending(
     todo: list[Run], store: Store, out: io.StringIO | None = None, **resources: Any
 ) -> tuple[bool, Counts, str]:
     resources.setdefault("max_concurrent", 1)
-    screen, progress = Screen(out := out or io.StringIO()), SweepProgress(Counts(len(todo)))
+    screen, progress = Screen(out := out or io.StringIO()), SweepProgress(len(todo))
     progress.missing += todo
     if out.isatty():
         screen.features("a", 1, 2)  # what is live before the first run
@@ -60,7 +60,7 @@ def run_pending(
         {"name": "s", "data": {"a": {"source": "builtin", "set": "digits"}}, "resources": resources}
     )
     completed = module.run_pending(sweep, progress, store, 0, screen)
-    return completed, progress.counts, out.getvalue()
+    return completed, progress, out.getvalue()
 
 
 def test_longest_first_in_one_process_and_failures_are_reported(
@@ -176,7 +176,7 @@ def test_ctrl_c_with_failing_storage_is_reported(
         raise OSError(122, "Disk quota exceeded")
 
     screen = Screen(out := io.StringIO())
-    watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
+    watch = ProgressCallback(SweepProgress(0), store, screen)
     monkeypatch.setattr(store, "put", full)
     with module.stop_on_signals(partial(module._ask_to_stop, store, "s/stop", watch, screen)):
         signal.raise_signal(signal.SIGINT)
@@ -199,7 +199,7 @@ def test_a_closed_terminal_asks_once_and_under_nohup_not_at_all(store: Store) ->
             signal.signal(signal.SIGHUP, handler)
             install_signal_handlers()
             store.delete("s/stop")
-            watch = ProgressCallback(SweepProgress(Counts(0)), store, screen)
+            watch = ProgressCallback(SweepProgress(0), store, screen)
             ask = partial(module._ask_to_stop, store, "s/stop", watch, screen)
             with module.stop_on_signals(ask):
                 for _ in range(2):
@@ -244,13 +244,13 @@ def test_a_conventional_run_is_longer_than_a_staged_one() -> None:
 def test_time_left_of_continued_runs_is_from_where_they_continue(store: Store) -> None:
     todo = [a_run("conventional", seed) for seed in (0, 1)]
     first, second = (SimpleNamespace(config={"run": run.name}) for run in todo)
-    progress = SweepProgress(Counts(2), [], todo[:1], todo[1:], {todo[0].name: 0.9})
+    progress = SweepProgress(2, unfinished=todo[:1], missing=todo[1:], shares={todo[0].name: 0.9})
     watch = ProgressCallback(progress, store, Screen(io.StringIO()))
 
     def reported(trial: Any, share: float) -> float:
         result = {"share": share, "best_score": 1.5, "protocol": "IS"}
         watch.on_trial_result(0, [], trial, result)
-        return progress.counts.share
+        return progress.share
 
     # 0.1 and 1 of a run are left
     assert reported(first, 0.95) == pytest.approx(0.05 / 1.1)
