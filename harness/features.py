@@ -45,7 +45,7 @@ def count_and_group(sweep: Sweep, screen: Screen) -> int:
     with sweep_lock(store, sweep.name, screen):
         with connect.session(screen) as engine:
             gpus = connect.gpus_per_run(engine, sweep.resources.gpus_per_run)
-            check_cluster(store, files=checks.image_files(sweep))
+            check_cluster(store, {"CPU": 1, "GPU": 0}, files=checks.image_files(sweep))
             prepare_groups(sweep, store, gpus > 0, screen.features)
         with mirrored(store, sweep.name) as folder:
             results = SweepResults(folder)

@@ -106,9 +106,8 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                 screen.say(f"each run: {sweep.resources.cpus_per_run} CPU, {gpus_per_run:g} GPU")
                 check_cluster(
                     store,
+                    {"CPU": sweep.resources.cpus_per_run, "GPU": gpus_per_run},
                     files=checks.required_files(sweep),
-                    cpus_per_run=sweep.resources.cpus_per_run,
-                    gpus_per_run=gpus_per_run,
                     joining=connect.nodes_to_join(engine),
                 )
                 everything = prepare_runs(sweep, store, gpus_per_run > 0, screen.features)

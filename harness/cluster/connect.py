@@ -256,11 +256,11 @@ def _answers(where: str) -> bool:
 def _silence() -> Iterator[None]:
     """Keep what Ray's C++ core writes to standard error, its log level say, off the screen."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)

@@ -35,20 +35,14 @@ UNFIT_SECONDS = 300.0
 
 
 def check_cluster(
-    store: Store,
-    *,
-    files: Sequence[str] = (),
-    joining: Offers = (),
-    cpus_per_run: float = 1,
-    gpus_per_run: float = 0,
+    store: Store, request: Mapping[str, float], *, files: Sequence[str], joining: Offers = ()
 ) -> None:
     """Raise a UserError that names every node unfit for the sweep, and why.
 
-    `files` are paths that every node must see; `joining` the resources of nodes that may still
-    join, empty where not known. Ray is connected already.
+    `request` are the resources of a run, `files` paths that every node must see; `joining` the
+    resources of nodes that may still join, empty where not known. Ray is connected already.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    request = {"CPU": cpus_per_run, "GPU": gpus_per_run}
     _check_request(request, [node["Resources"] for node in nodes], joining)
     key = f"preflight-{uuid.uuid4().hex}"
     store.put(key, b"")
@@ -57,7 +51,7 @@ def check_cluster(
     answers = []
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        gpu = gpus_per_run > 0 and node["Resources"].get("GPU", 0) > 0
+        gpu = request["GPU"] > 0 and node["Resources"].get("GPU", 0) > 0
         asked = task.options(scheduling_strategy=here)
         answers.append(asked.remote(store, key, versions(), files, gpu))
     try:

@@ -158,12 +158,11 @@ class _Preparation:
 
         Key and digest are None for feature counts, a part of the data set and of its digest.
         """
-        key = None
-        if settings.by != "feature_count":
-            of = ImageValues(data, settings, features, self._store, self._gpu, self._progress)
-            key = of.make()
+        if settings.by == "feature_count":
+            return None, None, load_values(self._store, data.key, None)
+        key = ImageValues(data, settings, features, self._store, self._gpu, self._progress).make()
         values = load_values(self._store, data.key, key)
-        return key, key and image_values.digest(values), values
+        return key, image_values.digest(values), values
 
     @cache
     def _selected(

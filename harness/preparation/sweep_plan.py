@@ -4,7 +4,6 @@ Tables are made from files alone, and a test is honest only if its question was 
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -53,13 +52,11 @@ def write_plan(sweep: Sweep, store: Store, runs: Sequence[Run]) -> None:
 def _added_seeds(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> list[str]:
     """Return a sentence on the seeds that patterns of an earlier grid have got since, if any."""
 
-    def pattern(cell: dict[str, Any]) -> str:
-        return json.dumps(cell | {"seed": None}, sort_keys=True)
+    def runs(of: list[dict[str, Any]]) -> set[tuple[str, int]]:
+        return {(json.dumps(cell | {"seed": None}, sort_keys=True), cell["seed"]) for cell in of}
 
-    earlier = defaultdict[str, set[int]](set)
-    for cell in before:
-        earlier[pattern(cell)].add(cell["seed"])
-    added = {c["seed"] for c in cells if c["seed"] not in earlier.get(pattern(c), {c["seed"]})}
+    patterns = {pattern for pattern, _ in runs(before)}
+    added = {seed for pattern, seed in runs(cells) - runs(before) if pattern in patterns}
     if not added:
         return []
     return [

@@ -123,15 +123,15 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
     # the first steps are slower; on a GPU, until a graph of each kind is captured
     trainer.train(math.ceil(4 * d_steps / steps) if on_gpu else 2)
     trainer.evaluate()
-    warm_train, warm_score = trainer.seconds["train"], trainer.seconds["score"]
+    trainer.seconds = {"train": 0.0, "score": 0.0}
     started, warm_steps, taken = time.perf_counter(), trainer.gan.steps, 0
     while taken < max(3, d_steps) or time.perf_counter() - started < seconds:
         trainer.train(1)
         taken = trainer.gan.steps - warm_steps
     trainer.evaluate()
     return Pace(
-        (trainer.seconds["train"] - warm_train) / taken,
-        trainer.seconds["score"] - warm_score,
+        trainer.seconds["train"] / taken,
+        trainer.seconds["score"],
         torch.cuda.max_memory_reserved(device)
         if on_gpu
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

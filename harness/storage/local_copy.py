@@ -31,9 +31,8 @@ def mirrored(store: Store, name: str) -> Iterator[Path]:
         before = _digests(folder)
         yield folder
         after = _digests(folder)
-        for path in after:
-            if after[path] != before.get(path):
-                store.put(path.relative_to(scratch).as_posix(), path.read_bytes())
+        for path, _ in after.items() - before.items():
+            store.put(path.relative_to(scratch).as_posix(), path.read_bytes())
         for path in before.keys() - after.keys():
             store.delete(path.relative_to(scratch).as_posix())
 

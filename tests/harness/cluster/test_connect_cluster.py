@@ -169,8 +169,9 @@ def test_an_environment_without_this_codes_packages_is_one_line(head, tmp_path: 
     )
     where = head(PYTHONPATH=str(tmp_path / "packages"))
     connect.connect()
+    store = Store(str(tmp_path / "results"))
     with pytest.raises(UserError) as refused:
-        preflight.check_cluster(Store(str(tmp_path / "results")))
+        preflight.check_cluster(store, {"CPU": 1, "GPU": 0}, files=[])
     assert "No module named 'pydantic'" in str(refused.value)
     assert "environment" in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -181,5 +181,5 @@ def test_a_node_that_leaves_while_it_is_asked_is_ignored(
     wait = ray.wait
     monkeypatch.setattr(preflight.ray, "wait", wait_while_it_leaves)
     with pytest.raises(UserError, match=r"^preflight: node [^;]* is asked$"):
-        preflight.check_cluster(store)
+        preflight.check_cluster(store, {"CPU": 1, "GPU": 0}, files=[])
     assert store.list() == ["paper/groups/a.json"]
