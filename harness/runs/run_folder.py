@@ -6,8 +6,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
 import torch
+from PIL import Image
 
 from featgan import precision
 from featgan.errors import UserError
@@ -109,9 +109,9 @@ class RunFolder:
         self._events.add_evaluation(evaluation, record.stages[evaluation.stage - 1])
         stage_ended = self.trainer.progress.index >= evaluation.stage
         if stage_ended or len(record.evaluations) % self._options.sample_every == 0:
-            self._events.add_samples(self._images(), evaluation.epochs_spent)
-        if stage_ended:  # the trainer is at the stage's peak if it rewinds, else at its end
-            self._put(f"samples/stage{evaluation.stage}.png", png(grid(self._images())))
+            self._events.add_samples(picture := self._picture(), evaluation.epochs_spent)
+            if stage_ended:  # the trainer is at the stage's peak if it rewinds, else at its end
+                self._put(f"samples/stage{evaluation.stage}.png", png(picture))
         now = time.monotonic()
         if now - self._saved >= 60 * self._options.checkpoint_minutes:
             self._save()
@@ -140,7 +140,7 @@ class RunFolder:
             self._put_generator(GENERATOR, trainer.gan.generator_file())
             if trainer.last_generator:
                 self._put_generator(LAST_GENERATOR, trainer.last_generator)
-            self._put("samples/last.png", png(grid(self._images())))
+            self._put("samples/last.png", png(self._picture()))
         self._save()
         self._history.io += time.perf_counter() - started
         status: Status = "diverged" if trainer.diverged else "finished"
@@ -214,10 +214,10 @@ class RunFolder:
     def _put(self, name: str, data: bytes) -> None:
         self._store.put(f"{self._run.folder}/{name}", data)
 
-    def _images(self) -> np.ndarray:
-        """Return the generator's images for a grid."""
+    def _picture(self) -> Image.Image:
+        """Return a grid of the generator's images."""
         count = min(GRID_IMAGES, self._run.cell.method.score.count)
-        return self.trainer.samples(count).cpu().numpy()
+        return grid(self.trainer.samples(count).cpu().numpy())
 
 
 def _now() -> str:

@@ -7,10 +7,9 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from featgan.sample import grid
 from featgan.staging.progress import Evaluation, StageRecord
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import dotted
@@ -60,9 +59,9 @@ class EventWriter:
         for tag, value in points.items():
             self._writer.add_scalar(tag, value, evaluation.epochs_spent)
 
-    def add_samples(self, images: NDArray[np.uint8], epochs_spent: int) -> None:
-        """Add images uint8 [n, 3, S, S] as one picture."""
-        self._writer.add_image("samples", np.asarray(grid(images)), epochs_spent, dataformats="HWC")
+    def add_samples(self, picture: Image.Image, epochs_spent: int) -> None:
+        """Add a grid of samples."""
+        self._writer.add_image("samples", np.asarray(picture), epochs_spent, dataformats="HWC")
 
     def flush(self) -> None:
         """Write all events to the store."""

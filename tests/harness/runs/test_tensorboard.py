@@ -15,6 +15,7 @@ from polling import await_
 from processes import LOOPBACK, MARK, listening, marked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from featgan.sample import grid
 from harness.runs.tensorboard import EventWriter
 from harness.storage.store import Store
 
@@ -50,7 +51,7 @@ def write(store, run, start, stop):
     for evaluation in run.evaluations[start:stop]:
         events.add_evaluation(evaluation, run.stages[evaluation.stage - 1])
         spent = evaluation.epochs_spent
-        events.add_samples(np.full((4, 3, 8, 8), spent, np.uint8), spent)
+        events.add_samples(grid(np.full((4, 3, 8, 8), spent, np.uint8)), spent)
     return events
 
 
