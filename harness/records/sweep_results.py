@@ -128,6 +128,18 @@ class SweepResults:
         )
         self.real = [*real.values()]
         """Real images, by data record and score protocol."""
+        self.real_by_name = {record.name: record for record in self.real}
+        """Measurements of real images by the name of the data record, of any protocol."""
+        self.count_groups = [of for of in self.groups.values() if of.by == "feature_count"]
+        """The groups that were made by feature counts, not by another value."""
+        cells, of_groups = [*self.plan.cells, *cells], self.groups.values()
+        names = [cell["data"] for cell in cells] + [record.data for record in of_groups]
+        self.data_sets = list(dict.fromkeys(names))
+        """Names of the data sets in the order of the sweep."""
+        modes = dict.fromkeys(cell["mode"] for cell in cells)
+        paper = [mode for mode in PAPER_MODES if mode in modes]
+        self.modes = list(dict.fromkeys([*paper, *modes]))
+        """The paper's modes in the paper's order, then the others."""
 
     def _read(
         self,
@@ -181,28 +193,6 @@ class SweepResults:
                     reasons += log.read_text(errors="replace").splitlines()
                 self.problems.append(f"{name} failed before its training began: {reasons[-1]}")
         return [run for run in found if latest.get(_key(run.cell)) is run]
-
-    @cached_property
-    def _cells(self) -> list[Cell]:
-        """Those that the sweep asks for, then those of the runs."""
-        return [*self.plan.cells, *(run.cell for run in self.runs)]
-
-    @cached_property
-    def data_sets(self) -> list[str]:
-        """Names of the data sets in the order of the sweep."""
-        known = [cell["data"] for cell in self._cells]
-        return list(dict.fromkeys([*known, *(record.data for record in self.groups.values())]))
-
-    @cached_property
-    def count_groups(self) -> list[GroupsRecord]:
-        """The groups that were made by feature counts, not by another value."""
-        return [record for record in self.groups.values() if record.by == "feature_count"]
-
-    @cached_property
-    def modes(self) -> list[str]:
-        """The paper's modes in the paper's order, then the others."""
-        known = dict.fromkeys(cell["mode"] for cell in self._cells)
-        return [m for m in PAPER_MODES if m in known] + [m for m in known if m not in PAPER_MODES]
 
     @cached_property
     def missing(self) -> list[Cell]:
@@ -286,11 +276,6 @@ class SweepResults:
         """Return the measurements of a run's real images under its protocol."""
         wanted = self.variant(run), run.score_protocol
         return next((r for r in self.real if (r.name, r.protocol) == wanted), None)
-
-    @cached_property
-    def real_by_name(self) -> dict[str, RealRecord]:
-        """Measurements of real images by the name of the data record, of any protocol."""
-        return {record.name: record for record in self.real}
 
     def blocks(self) -> Iterator[Block]:
         """Yield the runs by data set and score protocol; scores of two protocols never mix."""
