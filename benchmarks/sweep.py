@@ -26,7 +26,6 @@ from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.preparation.prepare import prepare_runs
 from harness.records.run_record import RunRecord
-from harness.runs.run_folder import TrialOptions
 from harness.runs.status import classify_runs
 from harness.runs.trial import run_trial
 from harness.runs.tune import run_pending
@@ -102,9 +101,7 @@ def _pool(sweep: Sweep, runs: list[Run], slots: int) -> tuple[Took, list[float]]
 def _carry(sweep: Sweep, run: Run) -> float:
     """Carry out a run in a process of the pool; return its seconds."""
     started = time.perf_counter()
-    resources = sweep.resources
-    options = TrialOptions(1, resources.checkpoint_minutes, sweep.sample_every)
-    run_trial(run, Store(sweep.results), options, lambda _: None)
+    run_trial(run, Store(sweep.results), sweep, lambda _: None)
     return time.perf_counter() - started
 
 

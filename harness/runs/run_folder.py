@@ -16,6 +16,7 @@ from featgan.staging.progress import Evaluation
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine
 from harness.plan.run import Run
+from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord, Seconds, Status
 from harness.runs.checkpoint_store import CheckpointStore
 from harness.runs.tensorboard import EventWriter
@@ -26,20 +27,6 @@ RECORD_SECONDS = 10.0
 """Least time between two writings of `run.json`, which a run does not continue from."""
 STOP_SECONDS = 1.0
 """Least time between two checks of the request to stop."""
-
-
-@dataclass(frozen=True)
-class TrialOptions:
-    """Execution options of a trial; they do not affect its result or signature."""
-
-    threads: int
-    checkpoint_minutes: float
-    sample_every: int
-    """Evaluations between two sample grids in TensorBoard."""
-    pilot: bool = False
-    """Whether Tune may end the run at any report."""
-    runs_per_gpu: int = 1
-    gpu: bool = False
 
 
 @dataclass
@@ -67,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(
-        self, run: Run, store: Store, options: TrialOptions, trainer: StagedTrainer, since: float
+        self, run: Run, store: Store, sweep: Sweep, trainer: StagedTrainer, since: float
     ) -> None:
         """Continue from the newest checkpoint, if there is one.
 
@@ -75,7 +62,7 @@ class RunFolder:
         where the checkpoint is of a machine whose numbers are not the same.
         """
         self.trainer = trainer
-        self._run, self._store, self._options = run, store, options
+        self._run, self._store, self._sweep = run, store, sweep
         self._checkpoints = CheckpointStore(store, run.folder, run.signature)
         self._history = _History()
         self._generators: dict[str, str] = {}
@@ -108,14 +95,14 @@ class RunFolder:
         record = self._record("running")
         self._events.add_evaluation(evaluation, record.stages[evaluation.stage - 1])
         stage_ended = self.trainer.progress.index >= evaluation.stage
-        if stage_ended or len(record.evaluations) % self._options.sample_every == 0:
+        if stage_ended or len(record.evaluations) % self._sweep.sample_every == 0:
             self._events.add_samples(picture := self._picture(), evaluation.epochs_spent)
             if stage_ended:  # the trainer is at the stage's peak if it rewinds, else at its end
                 self._put(f"samples/stage{evaluation.stage}.png", png(picture))
         now = time.monotonic()
-        if now - self._saved >= 60 * self._options.checkpoint_minutes:
+        if now - self._saved >= 60 * self._sweep.resources.checkpoint_minutes:
             self._save()
-        elif stage_ended or self._options.pilot or now - self._recorded >= RECORD_SECONDS:
+        elif stage_ended or self._sweep.pilot or now - self._recorded >= RECORD_SECONDS:
             self._put_record("running")
         self._history.io += time.perf_counter() - started
         return record

@@ -21,10 +21,11 @@ from featgan.scores.score import Score, load_classifier
 from featgan.trainer import StagedTrainer
 from harness.cluster import machine, preflight
 from harness.plan.run import Run
+from harness.plan.settings import Resources, Sweep
 from harness.records.data_set import load_labels, load_values, open_pack, read_data_set
 from harness.records.run_record import FINAL, RunRecord
 from harness.records.sweep_records import GroupsRecord
-from harness.runs.run_folder import RunFolder, TrialOptions
+from harness.runs.run_folder import RunFolder
 from harness.storage.store import Store
 
 REPORT_SECONDS = 1.0
@@ -35,18 +36,17 @@ def trainable(
     config: dict[str, Any],
     runs: dict[str, Run],
     store: Store,
-    options: TrialOptions,
+    sweep: Sweep,
     versions: dict[str, str],
 ) -> None:
     """Tune's function trainable: run one trial on a node that is fit for it."""
-    run = runs[config["run"]]
+    run, gpu, reported = runs[config["run"]], bool(sweep.resources.gpus_per_run), -math.inf
     files = run.cell.method.score.files
-    preflight.check_this_node(store, run.groups_key, versions, files, options.gpu)
-    reported = -math.inf
+    preflight.check_this_node(store, run.groups_key, versions, files, gpu)
 
     def report(record: RunRecord) -> None:
         nonlocal reported
-        due = options.pilot or time.monotonic() - reported >= REPORT_SECONDS
+        due = sweep.pilot or time.monotonic() - reported >= REPORT_SECONDS
         if record.status == "running" and not due:
             return
         reported = time.monotonic()
@@ -61,7 +61,7 @@ def trainable(
             }
         )
 
-    if run_trial(run, store, options, report) is None:
+    if run_trial(run, store, sweep, report) is None:
         tune.report({"epochs": 0, "share": 0.0, "best_score": -math.inf})
 
 
@@ -73,19 +73,20 @@ def outcome(record: RunRecord) -> str:
 
 
 def run_trial(
-    run: Run, store: Store, options: TrialOptions, report: Callable[[RunRecord], None]
+    run: Run, store: Store, sweep: Sweep, report: Callable[[RunRecord], None]
 ) -> RunRecord | None:
     """Train a run to its end, or until the sweep is asked to stop; return its last record.
 
-    `report` receives the record after every evaluation and at the end. Returns None where the
-    sweep was asked to stop before the run began.
+    `sweep` says how runs are executed, which does not affect their results: the resources of a run,
+    its GPUs among them, and when files are written. `report` receives the record after every
+    evaluation and at the end. Returns None where the sweep was asked to stop before the run began.
     """
     if store.exists(run.stop_key):  # Tune starts waiting runs while others are stopping
         return None
     started = time.perf_counter()
     try:
-        trainer = make_trainer(run, store, options)
-        folder = RunFolder(run, store, options, trainer, started)
+        trainer = make_trainer(run, store, sweep.resources)
+        folder = RunFolder(run, store, sweep, trainer, started)
         for evaluation in trainer.run():
             report(folder.observe(evaluation))
             if folder.stop_requested():
@@ -95,23 +96,24 @@ def run_trial(
             record = folder.finish()
     except torch.OutOfMemoryError as error:
         batch_size = run.cell.method.training.batch_size
+        runs_per_gpu = max(1, int(1 / (sweep.resources.gpus_per_run or 1)))
         raise UserError(
             f"the GPU's memory is full: lower training.batch_size ({batch_size}), or let fewer "
-            f"runs share a GPU than {options.runs_per_gpu} (raise resources.gpus_per_run)"
+            f"runs share a GPU than {runs_per_gpu} (raise resources.gpus_per_run)"
         ) from error
     report(record)
     return record
 
 
-def make_trainer(run: Run, store: Store, options: TrialOptions) -> StagedTrainer:
+def make_trainer(run: Run, store: Store, resources: Resources) -> StagedTrainer:
     """Return a run's trainer with its images, groups and classifier.
 
     Raises UserError where the data set is not the one that the run was planned with, or a file
     is damaged.
     """
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(resources.cpus_per_run)
     cell, method = run.cell, run.cell.method
-    device = machine.device(options.gpu)
+    device = machine.device(bool(resources.gpus_per_run))
     data = read_data_set(store, run.data_key)
     if run.data_digest and data.digest != run.data_digest:
         raise UserError(

@@ -25,7 +25,6 @@ from harness.display import Screen
 from harness.plan.run import Run
 from harness.plan.settings import Pilot, Sweep
 from harness.runs.callback import ProgressCallback, trial_name
-from harness.runs.run_folder import TrialOptions
 from harness.runs.status import SweepProgress, classify_runs
 from harness.runs.trial import trainable
 from harness.storage.store import Store
@@ -74,16 +73,8 @@ def _fit(
     sweep: Sweep, runs: list[Run], store: Store, gpus_per_run: float, callback: ProgressCallback
 ) -> None:
     """Run one Tune experiment."""
-    resources = sweep.resources
+    resources = sweep.resources.model_copy(update={"gpus_per_run": gpus_per_run})
     runs = sorted(runs, key=lambda run: run.planned_images, reverse=True)
-    options = TrialOptions(
-        threads=resources.cpus_per_run,
-        checkpoint_minutes=resources.checkpoint_minutes,
-        sample_every=sweep.sample_every,
-        pilot=sweep.pilot is not None,
-        runs_per_gpu=max(1, int(1 / gpus_per_run)) if gpus_per_run else 1,
-        gpu=gpus_per_run > 0,
-    )
     names = {name for run in runs for name in run.cell.functions}
     names -= {run.cell.method.groups.method for run in runs}  # the driver groups the images
     with tempfile.TemporaryDirectory(prefix="featgan-tune-") as scratch:
@@ -93,7 +84,7 @@ def _fit(
                     trainable,
                     runs={run.name: run for run in runs},
                     store=store,
-                    options=options,
+                    sweep=sweep.model_copy(update={"resources": resources}),
                     versions=versions() | functions(names),
                 ),
                 {"cpu": resources.cpus_per_run, "gpu": gpus_per_run},

@@ -14,7 +14,7 @@ from featgan.features.settings import GroupSettings
 from featgan.scores.small_cnn import train_classifier
 from harness.plan.grid import Cell
 from harness.plan.run import Run
-from harness.plan.settings import Method
+from harness.plan.settings import Method, Sweep
 from harness.plan.signature import signature
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import GroupsRecord
@@ -72,6 +72,16 @@ def small_run(
     )
     cell = Cell("a", mode, seed, method)
     return Run(sweep, cell, signature(cell, "d", "c"), f"features/{size}", GROUPS, CLASSIFIER)
+
+
+def options(*, pilot: bool = False, sample_every: int = 100, **resources: Any) -> Sweep:
+    """Return a sweep that says how its runs are executed."""
+    how = {
+        "pilot": {"grace": 1} if pilot else None,
+        "sample_every": sample_every,
+        "resources": resources,
+    }
+    return Sweep.model_validate(SWEEP | how)
 
 
 def read(store: Store, run: Run) -> RunRecord:

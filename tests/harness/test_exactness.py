@@ -14,12 +14,12 @@ import signal
 import pytest
 import torch
 from small_run import left_by as files_left_by
-from small_run import put_shared, read, small_run
+from small_run import options, put_shared, read, small_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness.storage.store
 from featgan import checkpoint
-from harness.runs.run_folder import RunFolder, TrialOptions
+from harness.runs.run_folder import RunFolder
 from harness.runs.trial import run_trial
 from harness.storage.store import Store
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.guarantee(
     "and generators",
 )
 
-EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=100)
+EVERY_EVALUATION = options(checkpoint_minutes=0)
 LATEST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = 6
 PROCESSES = multiprocessing.get_context("forkserver")

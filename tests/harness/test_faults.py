@@ -13,20 +13,19 @@ from typing import Any
 import pytest
 import torch
 from faults import EndpointConnectionError, check_every_write
-from small_run import left_by, put_shared, small_run
+from small_run import left_by, options, put_shared, small_run
 
 from featgan import checkpoint
 from featgan.errors import UserError
 from harness.plan.run import Run
 from harness.records.run_record import RunRecord
 from harness.runs import trial
-from harness.runs.run_folder import TrialOptions
 from harness.runs.trial import run_trial
 from harness.storage import retry
 from harness.storage.lock import SweepLock
 from harness.storage.store import Store
 
-OPTIONS = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2, runs_per_gpu=4)
+OPTIONS = options(checkpoint_minutes=0, sample_every=2)
 
 
 def nothing(_: RunRecord) -> None:
@@ -178,8 +177,9 @@ def test_a_full_gpu_is_reported_with_what_to_lower(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     monkeypatch.setattr(trial.RunFolder, "observe", full)
+    monkeypatch.setattr(trial.machine, "device", lambda gpu: torch.device("cpu"))
     with pytest.raises(UserError) as caught:
-        run_trial(run, Store(str(root)), OPTIONS, nothing)
+        run_trial(run, Store(str(root)), options(gpus_per_run=0.25), nothing)
     assert "training.batch_size (4)" in str(caught.value)
     assert "than 4 (raise resources.gpus_per_run)" in str(caught.value)
     assert "\n" not in str(caught.value)

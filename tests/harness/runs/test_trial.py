@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_run import left_by, put_shared, read, small_run
+from small_run import left_by, options, put_shared, read, small_run
 
 from featgan import precision
 from featgan.errors import UserError
@@ -21,11 +21,11 @@ from harness.records.data_set import dump_values, load_table, open_pack
 from harness.records.run_record import RunRecord
 from harness.runs import run_folder
 from harness.runs import trial as module
-from harness.runs.run_folder import RunFolder, TrialOptions
+from harness.runs.run_folder import RunFolder
 from harness.runs.trial import run_trial
 from harness.storage.store import Store
 
-EVERY_EVALUATION = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=1)
+EVERY_EVALUATION = options(checkpoint_minutes=0, sample_every=1)
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +196,7 @@ def test_a_run_is_not_continued_on_other_threads(store, run):
     with pytest.raises(
         UserError, match=r"(fp32|bf16) cpu threads=1; .*(fp32|bf16) cpu threads=2; .*cpus_per_run"
     ):
-        run_trial(run, store, replace(EVERY_EVALUATION, threads=2), lambda record: None)
+        run_trial(run, store, options(checkpoint_minutes=0, cpus_per_run=2), lambda record: None)
     torch.set_num_threads(threads)
     assert run_trial(run, store, EVERY_EVALUATION, lambda record: None).status == "finished"
 
@@ -208,7 +208,7 @@ def test_a_run_uses_as_many_threads_as_its_options_say(store, run):
         run_trial(
             run,
             store,
-            TrialOptions(threads=3, checkpoint_minutes=60, sample_every=100),
+            options(cpus_per_run=3, checkpoint_minutes=60),
             lambda record: seen.add(torch.get_num_threads()),
         )
     finally:
@@ -225,34 +225,32 @@ def test_a_run_takes_the_gpu_it_was_given_and_no_other(store, run, monkeypatch):
 
     monkeypatch.setattr(module.machine, "device", device)
     run_trial(run, store, EVERY_EVALUATION, lambda record: None)
-    run_trial(run, store, replace(EVERY_EVALUATION, gpu=True), lambda record: None)
+    run_trial(run, store, options(gpus_per_run=1.0), lambda record: None)
     assert asked == [False, True]
 
 
 def test_checkpoints_are_written_by_time(store, run):
-    rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=100)
+    rarely = options(checkpoint_minutes=60)
     with pytest.raises(Died):
         run_trial(run, store, rarely, dying_after(5))
     assert not store.exists(f"{run.folder}/checkpoint.pt")
 
 
 def test_the_record_of_a_pilots_run_is_never_behind(store, run):
-    rarely = replace(EVERY_EVALUATION, checkpoint_minutes=60)
-
-    def behind(options):
+    def behind(how):
         found = []
 
         def report(record):
             written = RunRecord.model_validate_json(store.get(f"{run.folder}/run.json"))
             found.append(len(record.evaluations) - len(written.evaluations))
 
-        run_trial(run, store, options, report)
+        run_trial(run, store, how, report)
         return max(found)
 
-    assert behind(replace(rarely, pilot=True)) == 0
+    assert behind(options(checkpoint_minutes=60, pilot=True)) == 0
     store.delete(f"{run.folder}/checkpoint.pt")
     store.delete(f"{run.folder}/run.json")
-    assert behind(rarely) > 0
+    assert behind(options(checkpoint_minutes=60)) > 0
 
 
 def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
@@ -260,7 +258,7 @@ def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
     expected = left_by(store, run)
     shutil.rmtree(store.join(run.folder))
     monkeypatch.setattr(run_folder, "STOP_SECONDS", 0)
-    rarely = TrialOptions(threads=1, checkpoint_minutes=60, sample_every=1)
+    rarely = options(checkpoint_minutes=60, sample_every=1)
 
     def ask(record):
         if len(record.evaluations) == 3:
@@ -279,7 +277,7 @@ def test_a_run_asked_to_stop_checkpoints_and_continues(store, run, monkeypatch):
 def test_curves_of_a_continued_run_have_no_gap_or_double_point(store, run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    rarely = TrialOptions(threads=1, checkpoint_minutes=0, sample_every=2)
+    rarely = options(checkpoint_minutes=0, sample_every=2)
     for n in (2, 4):
         with pytest.raises(Died):
             run_trial(run, store, rarely, dying_after(n))
