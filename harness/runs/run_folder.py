@@ -3,13 +3,15 @@
 import hashlib
 import platform
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from PIL import Image
 
-from featgan import precision
+from featgan import checkpoint, precision
 from featgan.errors import UserError
 from featgan.sample import GENERATOR, LAST_GENERATOR, grid, png
 from featgan.staging.progress import Evaluation
@@ -18,10 +20,10 @@ from harness.cluster import machine
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord, Seconds, Status
-from harness.runs.checkpoint_store import CheckpointStore
 from harness.runs.tensorboard import EventWriter
 from harness.storage.store import Store
 
+LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 GRID_IMAGES = 64
 RECORD_SECONDS = 10.0
 """Least time between two writings of `run.json`, which a run does not continue from."""
@@ -46,7 +48,8 @@ class RunFolder:
 
     `run.json`: the record; at the start and the end, with each checkpoint, at the end of a stage
     and else every 10 seconds (of a pilot: at every evaluation).
-    `checkpoint.pt`: every `checkpoint_minutes` and at the end; the one before is kept.
+    `checkpoint.pt`: every `checkpoint_minutes` and at the end; the one before is kept, for
+    the case that it is damaged.
     `samples/`: a grid of images at the end of each stage and of the run.
     TensorBoard's event files: a point at every evaluation, on disk before each checkpoint.
     `generator.safetensors`, `last_generator.safetensors`: at the end; of the peak, and of the last
@@ -63,11 +66,11 @@ class RunFolder:
         """
         self.trainer = trainer
         self._run, self._store, self._sweep = run, store, sweep
-        self._checkpoints = CheckpointStore(store, run.folder, run.signature)
+        self._latest_is_whole = False
         self._history = _History()
         self._generators: dict[str, str] = {}
         """SHA-256 of the generators' files, by name."""
-        if state := self._checkpoints.load():
+        if state := self._load():
             if state["numerics"] != self._numerics():
                 raise UserError(
                     f"this run started with {state['numerics']!r} and would continue with "
@@ -135,16 +138,30 @@ class RunFolder:
         self._events.close()
         return self._put_record(status, trainer.diverged)
 
+    def _load(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint of this run that is undamaged, None without any."""
+        for name in (LATEST, PREVIOUS):
+            with suppress(FileNotFoundError, checkpoint.Damaged):
+                state = checkpoint.load(self._store.get(f"{self._run.folder}/{name}"))
+                if state.get("signature") == self._run.signature:
+                    self._latest_is_whole = name == LATEST
+                    return state
+        return None
+
     def _save(self) -> None:
         """Write a checkpoint, and the events and the record that go with it."""
         self._events.flush()
-        self._checkpoints.save(
-            {
-                "numerics": self._numerics(),
-                "trainer": self.trainer.state(),
-                "history": asdict(self._history),
-            }
-        )
+        state = {
+            "signature": self._run.signature,
+            "numerics": self._numerics(),
+            "trainer": self.trainer.state(),
+            "history": asdict(self._history),
+        }
+        data, folder = checkpoint.dump(state), self._run.folder
+        if self._latest_is_whole:  # a damaged one must not replace an undamaged one
+            self._store.move(f"{folder}/{LATEST}", f"{folder}/{PREVIOUS}")
+        self._put(LATEST, data)
+        self._latest_is_whole = True
         self._put_record("running")
         self._saved = time.monotonic()
 

@@ -157,8 +157,13 @@ def test_a_damaged_checkpoint_costs_time_but_no_bytes(store, run, damage):
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         store.put(key, {"cut": data[:middle], "flip": flipped, "empty": b""}[damage])
+    whole = store.get(f"{run.folder}/checkpoint.previous.pt")
+    with pytest.raises(Died):
+        run_trial(run, store, EVERY_EVALUATION, dying_after(4))
+    kept = store.get(f"{run.folder}/checkpoint.previous.pt")
+    assert kept == whole, "a damaged one must not replace an undamaged one"
     record = run_trial(run, store, EVERY_EVALUATION, lambda record: None)
-    assert record.continued == 1
+    assert record.continued == 2
     assert left_by(store, run) == expected
 
 
