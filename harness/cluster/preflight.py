@@ -68,11 +68,7 @@ def check_cluster(
 
 
 def check_node(
-    store: Store,
-    key: str,
-    expected: Mapping[str, str],
-    files: Sequence[str] = (),
-    gpu: bool = False,
+    store: Store, key: str, expected: Mapping[str, str], files: Sequence[str], gpu: bool
 ) -> list[str]:
     """Return what makes this node unfit; empty where it is fit.
 

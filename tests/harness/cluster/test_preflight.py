@@ -50,7 +50,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def _problems(store: Store, key: str = "paper/groups/a.json", **more: Any) -> list[str]:
-    return preflight.check_node(store, key, **{"expected": preflight.versions()} | more)
+    wanted = {"expected": preflight.versions(), "files": [], "gpu": False}
+    return preflight.check_node(store, key, **wanted | more)
 
 
 def test_a_fit_node_has_no_problems_and_keeps_no_probe(store: Store) -> None:

@@ -174,5 +174,5 @@ def test_the_lock_works_on_s3(store: Store) -> None:
 
 def test_a_bucket_that_is_not_there_is_named_by_the_node(store: Store) -> None:
     elsewhere = Store("s3://nobody-made-this/results")
-    (problem,) = check_node(elsewhere, "token", {})
+    (problem,) = check_node(elsewhere, "token", {}, [], False)
     assert "s3://nobody-made-this/results" in problem
