@@ -87,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("generator", type=Path, help=f"folder of a run, or its {GENERATOR}")
     add("--network", metavar="MODULE:FUNCTION", help="the user-defined networks of the file")
-    add("--count", type=_positive, default=64, help="number of images (64)")
+    add("--count", type=int, default=64, help="number of images (64)")
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--out", type=Path, default=Path("samples.png"), help="the picture (samples.png)")
     options = parser.parse_args(arguments)
+    if options.count < 1:
+        parser.error(f"argument --count: {options.count} is not 1 or more")
     try:
         write_grid(options)
     except UserError as error:
@@ -98,12 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(options.out)
     return 0
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":
