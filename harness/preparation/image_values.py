@@ -144,25 +144,22 @@ class ImageValues:
             results.append(ray.get(task))
         return results
 
-    @property
-    def _table(self) -> str:
-        """The setting that names the table, for errors."""
-        return f"{self.settings.section}.table: {self.settings.table}"
-
     def _read_table(self) -> bytes:
         """Return the content of the file of `table`."""
+        where = f"{self.settings.section}.table: {self.settings.table}"
         path = str(self.settings.table).removeprefix("file://")
         if "://" not in path and not Path(path).expanduser().is_file():
-            raise UserError(f"{self._table}: not a file; give a CSV or Parquet file")
+            raise UserError(f"{where}: not a file; give a CSV or Parquet file")
         try:
             with fsspec.open(path, "rb") as file:
                 return bytes(file.read())
         except Exception as error:  # a bucket's client raises errors of its own
             reason = getattr(error, "strerror", None) or first_line(error)
-            raise UserError(f"{self._table} cannot be read ({reason})") from error
+            raise UserError(f"{where} cannot be read ({reason})") from error
 
     def _column(self, content: bytes) -> np.ndarray:
         """Return the numbers of the table's column in the order of the feature table."""
+        where = f"{self.settings.section}.table: {self.settings.table}"
         file, wanted = io.BytesIO(content), str(self.settings.column)
         try:
             if str(self.settings.table).endswith(".parquet"):
@@ -172,26 +169,22 @@ class ImageValues:
                 lines = csv.ParseOptions(newlines_in_values=True)
                 table = csv.read_csv(file, parse_options=lines, convert_options=as_text)
         except Exception as error:  # Arrow raises its own errors and Python's
-            raise UserError(f"{self._table} is not CSV or Parquet ({first_line(error)})") from error
+            raise UserError(f"{where} is not CSV or Parquet ({first_line(error)})") from error
         for column in ("image_id", wanted):
             if (number := table.column_names.count(column)) != 1:
                 names = ", ".join(table.column_names[:20])
-                raise UserError(
-                    f"{self._table} has {number} columns {column!r}, not one; it has {names}"
-                )
+                raise UserError(f"{where} has {number} columns {column!r}, not one; it has {names}")
         try:
             numbers = table[wanted].cast("float64", safe=False)
         except pa.ArrowException as error:
-            raise UserError(
-                f"{self._table}: column {wanted!r} does not hold numbers only"
-            ) from error
+            raise UserError(f"{where}: column {wanted!r} does not hold numbers only") from error
         values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
         ids = load_table(self.store, self.data.key)["image_id"]
         rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
         wrong = np.flatnonzero(rows != 1)
         if len(wrong):
             raise UserError(
-                f"{self._table} needs one row for each image, but {len(wrong)} of the {len(ids)} "
+                f"{where} needs one row for each image, but {len(wrong)} of the {len(ids)} "
                 f"images of data.{self.data.name} have another number, first {ids[wrong[0]]!r} "
                 f"with {rows[wrong[0]]}"
             )
