@@ -4,6 +4,7 @@ A trial writes it; the sweep reads from it which runs are done.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict
@@ -25,6 +26,11 @@ class Seconds:
     io: float = 0.0
     wait: float = 0.0
     """Start-up: loading libraries, images and classifier."""
+
+
+def timestamp() -> str:
+    """Return the time in ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _complete(cell: dict[str, Any]) -> dict[str, Any]:

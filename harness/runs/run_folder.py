@@ -5,7 +5,6 @@ import platform
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from featgan.trainer import StagedTrainer
 from harness.cluster import machine
 from harness.plan.run import Run
 from harness.plan.settings import Sweep
-from harness.records.run_record import RunRecord, Seconds, Status
+from harness.records.run_record import RunRecord, Seconds, Status, timestamp
 from harness.runs.tensorboard import EventWriter
 from harness.storage.store import Store
 
@@ -40,7 +39,7 @@ class _History:
     """Seconds, as in `Seconds`."""
     continued: int = 0
     machines: list[str] = field(default_factory=list)
-    started: str = field(default_factory=lambda: _now())
+    started: str = field(default_factory=timestamp)
 
 
 class RunFolder:
@@ -202,7 +201,7 @@ class RunFolder:
             versions=machine.versions(),
             continued=history.continued,
             started=history.started,
-            updated=_now(),
+            updated=timestamp(),
         )
 
     def _put_record(self, status: Status, reason: str | None = None) -> RunRecord:
@@ -222,7 +221,3 @@ class RunFolder:
         """Return a grid of the generator's images."""
         count = min(GRID_IMAGES, self._run.cell.method.score.count)
         return grid(self.trainer.samples(count).cpu().numpy())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from featgan.errors import UserError
 from harness.display import Counts
 from harness.plan.run import Run
-from harness.records.run_record import FINAL, RunRecord, Status
+from harness.records.run_record import FINAL, RunRecord, Status, timestamp
 from harness.storage.redaction import redacted
 from harness.storage.sealed import is_of_other_format
 from harness.storage.store import Store
@@ -51,8 +50,7 @@ def record_failure(store: Store, run: Run, reason: str) -> None:
     reason = redacted(reason)
     key = f"{run.folder}/failures.txt"
     before = store.get(key) if store.exists(key) else b""
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}\n"
-    store.put(key, before + line.encode())
+    store.put(key, before + f"{timestamp()} {reason}\n".encode())
     set_status(store, run, "failed", reason)
 
 
