@@ -63,7 +63,7 @@ def test_only_selected_images_are_trained_on(store, run, mode):
     ids = load_table(store, run.data_key)["image_id"]
     store.put(key, dump_values(key, ids, kept.astype(np.float64)))
     run = replace(run, cell=replace(run.cell, mode=mode), selected_key=key)
-    trainer = module.make_trainer(run, store, EVERY_EVALUATION)
+    trainer = module.make_trainer(run, store, EVERY_EVALUATION.resources)
     rows = [trainer.batches.rows(stage).tolist() for stage in trainer.progress.stages]
     assert rows[-1] == np.flatnonzero(kept).tolist()
     assert [len(of_stage) for of_stage in rows] == [5, 10, 16]  # of three groups of 8
