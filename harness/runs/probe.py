@@ -24,7 +24,6 @@ PROBE_SECONDS = 30.0
 """Seconds of training, divided among the kinds of runs."""
 MOST_STEPS = 50
 """Longest epoch of a probe on a GPU, in steps."""
-GIB = 2**30
 COSTS = {"image_size", "gan", "training", "pacing", "score"}
 """Settings on which the cost of steps and scores depends."""
 
@@ -80,7 +79,7 @@ def probe(sweep: Sweep) -> str:
         lines.append(
             f"  {len(runs)} runs of {method.gan.network} at {method.image_size} px, "
             f"width {method.gan.width}, {pace.precision}: {pace.step_seconds * 1e3:.1f} ms a step, "
-            f"{pace.score_seconds:.2f} s a score, {pace.memory / GIB:.1f} GiB"
+            f"{pace.score_seconds:.2f} s a score, {pace.memory / 2**30:.1f} GiB"
         )
     slots = gpus or max(1, (os.cpu_count() or 1) // sweep.resources.cpus_per_run)
     slots = min(slots, sweep.resources.max_concurrent or slots)
