@@ -124,7 +124,7 @@ def test_images_that_were_ranked_into_a_stage_are_counted(tmp_path, make_run, sa
     run = make_run({"data": "a", "mode": "descending", "seed": 0}, SCORES, GROUPS, images=IMAGES)
     stages = [replace(stage, moved=moved) for stage, moved in zip(run.stages, MOVED, strict=True)]
     save_run(tmp_path, run.model_copy(update={"stages": stages}))
-    (runs,) = map(run_table, SweepResults.read(tmp_path).blocks())
+    (runs,) = map(run_table, SweepResults(tmp_path).blocks())
     assert [name for name in runs.frame if "stage" in name] == [
         *("stage 1, peak", "stage 1, epochs", "stage 2, peak", "stage 2, epochs", "stage 2, moved")
     ]
