@@ -110,7 +110,7 @@ class Table:
 
 
 def show(value: Value, digits: int | None) -> str:
-    """Return a value as people read it: `1,834`, `3.74`, or a dash if there is none."""
+    """Return a value as people read it: `1,834`, `3.74`, `< 0.001`, or a dash if there is none."""
     if pd.isna(value):
         return MISSING
     if isinstance(value, str):
@@ -119,6 +119,9 @@ def show(value: Value, digits: int | None) -> str:
         return signed(value)
     if isinstance(value, int):
         return f"{value:,}"
+    least = 10**-digits
+    if 0 < value < least / 2:
+        return f"< {least:.{digits}f}"
     return f"{value:,.{digits}f}".replace("-", "\u2212")
 
 

@@ -22,6 +22,17 @@ def test_values_are_shown_as_people_read_them():
     assert shown == ["1,834", "3.15", "\u22120.5", "\u2013", "\u2013"]
 
 
+def test_a_positive_number_is_never_shown_as_zero():
+    assert [show(p, 4) for p in (0.0, 2**-15, 0.00005, -(2**-15))] == [
+        "0.0000", "< 0.0001", "0.0001", "\u22120.0000",
+    ]  # fmt: skip
+    table = Table("t", "T", pd.DataFrame({"p": [2**-15]}), digits={"p": 4})
+    assert "| &lt; 0.0001 |" in table.markdown()
+    assert r"\textless{} 0.0001 \\" in table.latex()
+    assert table.text().splitlines()[-1] == "< 0.0001"
+    assert table.csv() == "p\n3.0517578125e-05\n"
+
+
 def test_differences_have_a_sign_and_three_significant_digits():
     values = [0.66213, -33.333, 1204.0, -0.00012345, 0.0, 9.999]
     shown = ["+0.662", "\u221233.3", "+1,204", "\u22120.000123", "0", "+10.00"]
