@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,21 +99,15 @@ def ignored_settings(mode: str, method: Method) -> set[str]:
     return keys
 
 
-def _cells(sweep: Sweep, grid: Grid) -> list[Cell]:
-    kinds = []  # what the runs of a combination of the axes and a mode have in common
+def _cells(sweep: Sweep, grid: Grid) -> Iterator[Cell]:
     for combination in itertools.product(*grid.axes.values()):
         values = dict(zip(grid.axes, combination, strict=True))
         method = _method(sweep, values)
         for mode in grid.mode:
             ignored = ignored_settings(mode, method)
             axes = {key: value for key, value in values.items() if key not in ignored}
-            kinds.append((mode, method, axes))
-    return [
-        Cell(data, mode, seed, method, axes)
-        for data in grid.data or sweep.data
-        for mode, method, axes in kinds
-        for seed in grid.seeds
-    ]
+            for data, seed in itertools.product(grid.data or sweep.data, grid.seeds):
+                yield Cell(data, mode, seed, method, axes)
 
 
 def _method(sweep: Sweep, values: dict[str, Any]) -> Method:

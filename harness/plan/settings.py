@@ -165,8 +165,10 @@ class Grid(Settings):
         return self
 
 
-def _as_list(grid: Any) -> Any:
-    return [grid] if isinstance(grid, dict | Grid) else grid
+Grids = Annotated[
+    list[Grid], BeforeValidator(lambda grid: [grid] if isinstance(grid, dict | Grid) else grid)
+]
+DataName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=64)]
 
 
 class Sweep(Sections):
@@ -191,12 +193,9 @@ class Sweep(Sections):
     """Name of the sweep and of its folder under `results`."""
     results: str = Field("results", min_length=1)
     """Where everything is written: a folder, a shared mount, or `s3://`/`gs://`."""
-    data: dict[
-        Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=64)],
-        SourceSettings,
-    ] = Field(min_length=1)
+    data: dict[DataName, SourceSettings] = Field(min_length=1)
     """The data sets by name."""
-    grid: Annotated[list[Grid], BeforeValidator(_as_list)] = Field([Grid()], min_length=1)
+    grid: Grids = Field([Grid()], min_length=1)
     """The axes of the grid; or a list of grids, whose cells are joined."""
     max_rejected: float = Field(0.01, ge=0, le=1)
     """Share of a data set's images that may be unreadable before the sweep stops."""

@@ -45,15 +45,9 @@ def _effective_settings(cell: Cell) -> dict[str, Any]:
     A value that equals the published one of the network becomes null, which means the same.
     """
     method = cell.method
-    known_by_digest = {"weights", "features_weights", "trained_on"}
-    settings = method.model_dump(
-        exclude={
-            "features": True,
-            "select": True,
-            "groups": VALUE_SETTINGS,
-            "score": known_by_digest,
-        }
-    )
+    weights = {"weights", "features_weights", "trained_on"}
+    hashed: Any = {"features": True, "select": True, "groups": VALUE_SETTINGS, "score": weights}
+    settings = method.model_dump(exclude=hashed)  # by their digests
     for key in ignored_settings(cell.mode, method):
         section, name = key.split(".")
         if section in settings:
