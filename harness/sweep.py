@@ -123,7 +123,6 @@ def run_sweep(sweep: Sweep, screen: Screen) -> int:
                     screen.begin()
                     completed = run_pending(sweep, progress, store, gpus_per_run, screen)
                     unfinished = len(classify_runs(store, runs, pilot).pending)
-                    unscored = 0
                     if completed and sweep.rescore:
                         unscored = rescore_runs(sweep, store, gpus_per_run, screen)
                     if not completed or unfinished or unscored:
