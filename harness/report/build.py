@@ -103,10 +103,8 @@ def state(results: SweepResults) -> list[str]:
     finished = frame[frame["status"] == "finished"]
     uncounted = frame[~frame["counts"]].groupby("outcome")["name"]
     named = {f"Not in means or best of n ({why})": [*names] for why, names in uncounted}
-    collapsed = (
-        "Collapsed (over half of the images have a near duplicate, or the score is nearly 1)"
-    )
-    named[collapsed] = [*frame["name"][frame["collapsed"]]]
+    collapsed = "over half of the images have a near duplicate, or the score is nearly 1"
+    named[f"Collapsed ({collapsed})"] = [*frame["name"][frame["collapsed"]]]
     named["Continued on another device or PyTorch, so not exactly repeatable"] = [
         # an entry of `machines` is `host: device, PyTorch`
         name

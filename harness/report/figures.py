@@ -44,6 +44,11 @@ STYLE: Any = {
     "svg.hashsalt": "featgan",
     "text.parse_math": False,
 }
+FORMATS: dict[str, Any] = {
+    "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
+    "svg": {"metadata": {"Date": None}},
+}
+"""Options by format: without version and date, an equal figure has equal bytes."""
 
 
 def draw(results: SweepResults, folder: Path) -> list[Path]:
@@ -56,16 +61,10 @@ def draw(results: SweepResults, folder: Path) -> list[Path]:
         for name, figure in figures(results):
             ConstrainedLayoutEngine().execute(figure)  # once for all formats
             box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-            # Without version and date, an equal figure has equal bytes.
-            kinds: dict[str, Any] = {
-                "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
-                "svg": {"metadata": {"Date": None}},
-            }
-            if name.startswith("samples-"):
-                del kinds["svg"]  # pixels have no use for it
-            for kind, options in kinds.items():
-                drawn.append(folder / f"{name}.{kind}")
-                figure.savefig(drawn[-1], bbox_inches=box, **options)
+            for kind, options in FORMATS.items():
+                if kind == "png" or not name.startswith("samples-"):  # pixels, of no use as SVG
+                    drawn.append(folder / f"{name}.{kind}")
+                    figure.savefig(drawn[-1], bbox_inches=box, **options)
     return drawn
 
 
@@ -79,7 +78,7 @@ def figures(results: SweepResults) -> Iterator[tuple[str, Figure]]:
         for number, records in enumerate(labels.values(), 1):
             yield name if len(labels) == 1 else f"{name}-{number}", histograms(records)
     for data, runs in results.frame.groupby("data", sort=False):
-        if any(sample_path(results, run) for run in runs["record"][runs["best"]]):
+        if any(sample_path(results, run, len(run.stages)) for run in runs["record"][runs["best"]]):
             yield f"samples-{file_name(str(data))}", samples(results, str(data), runs)
     for block in results.blocks():
         if not block.finished.empty:
@@ -168,7 +167,7 @@ def samples(results: SweepResults, data: str, runs: pd.DataFrame) -> Figure:
         panel.set_title(title, color=mode_colour(results, mode), fontsize=10)
         panel.set_xlabel("no samples yet", fontsize=8)
         for best in pattern["record"][pattern["best"]]:
-            if path := sample_path(results, best):
+            if path := sample_path(results, best, len(best.stages)):
                 panel.imshow(Image.open(path).convert("RGB"), interpolation="nearest")
                 panel.set_xlabel(
                     f"seed {best.cell['seed']}, score {best.final_score:.2f}, "
@@ -254,9 +253,9 @@ def mode_colour(results: SweepResults, mode: str) -> str:
     return COLOURS[known.index(mode) % len(COLOURS)]
 
 
-def sample_path(results: SweepResults, run: RunRecord) -> Path | None:
-    """Return the sample grid of a run's last stage, at its peak; None if there is none yet."""
-    path = results.run_folder(run) / "samples" / f"stage{len(run.stages)}.png"
+def sample_path(results: SweepResults, run: RunRecord, stage: int) -> Path | None:
+    """Return the sample grid of a run's stage, at its peak; None if there is none yet."""
+    path = results.run_folder(run) / "samples" / f"stage{stage}.png"
     return path if path.is_file() else None
 
 

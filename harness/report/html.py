@@ -22,7 +22,7 @@ from featgan.staging.progress import StageRecord
 from harness.plan.settings import Method
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import SweepResults, dotted
-from harness.report.figures import rewinds
+from harness.report.figures import rewinds, sample_path
 from harness.report.paper_tables import readable
 from harness.report.table import Table
 
@@ -124,8 +124,8 @@ def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
     best = results.frame[results.frame["best"]]
     for run, data, label, name in best[["record", "data", "label", "name"]].to_numpy():
         for stage in run.stages:
-            path = results.run_folder(run) / "samples" / f"stage{stage.stage}.png"
-            if stage.peak_score is not None and path.is_file():
+            path = sample_path(results, run, stage.stage)
+            if stage.peak_score is not None and path:
                 pictures = galleries.setdefault(f"{data}, {label}: {name}", [])
                 pictures.append((_stage_caption(run, stage), path))
     return galleries

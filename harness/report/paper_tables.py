@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from harness.records.sweep_results import Block, SweepResults
-from harness.report.table import Table, Value
+from harness.records.sweep_results import Axes, Block, SweepResults
+from harness.report.table import Table
 from harness.sources.base import describe
 
 NEAR = 5
@@ -55,7 +55,6 @@ def score_table(block: Block) -> Table:
 
     A column for each mode, and rows of their own for each further axes.
     """
-    runs = block.runs.groupby("pattern", sort=False)
     names = {"epochs_to_peak": "epochs to peak", "final_score": "final score"}
     names |= {"score_sd": "sd over splits"}
     notes = [
@@ -68,23 +67,22 @@ def score_table(block: Block) -> Table:
             f"Real images: {block.real.images:,} that the classifier was not trained on. The score "
             "rises with the number of images, so compare it with that of as many generated ones."
         )
-    shown = block.best[[*names]].rename(columns=names).astype(object).reindex([*runs.groups])
-    shown["finished runs"] = runs["counts"].sum().astype(object)
+    shown = block.best[[*names]].rename(columns=names).astype(object).reindex(block.patterns.index)
+    shown["finished runs"] = block.runs.groupby("pattern")["counts"].sum().astype(object)
     keys = list(dict.fromkeys(key for axes in block.runs["axes"] for key, _ in axes))
-    rows: list[dict[str, Value]] = []
-    for axes, of_axes in block.by_axes():
-        by_mode = dict(zip(of_axes["mode"], of_axes["pattern"], strict=True))
+    parts = []
+    for axes, patterns in block.patterns.groupby("axes", sort=False):
+        part = shown.loc[patterns.index].set_axis(patterns["mode"]).T.reindex(columns=block.modes)
         # as text: no number of decimals suits 0.0001, true and 5,000 alike
-        values = {key: str(value) for key, value in axes if value is not None}
-        for what, cells in shown.items():
-            row: dict[str, Value] = {**dict.fromkeys(keys), **values} | {"": str(what)}
-            row |= {mode: cells.get(by_mode.get(mode)) for mode in block.modes}
-            if block.real:
-                is_score = what == names["score_as_real"]
-                row["real images"] = block.real.score if is_score else None
-            rows.append(row)
-    what = "epochs to peak and final score, best of n"
-    return block_table(block, "scores", what, pd.DataFrame(rows, dtype=object), notes)
+        values = {key: str(value) for key, value in cast(Axes, axes) if value is not None}
+        part.insert(0, "", part.index)
+        for place, key in enumerate(keys):
+            part.insert(place, key, values.get(key))
+        parts.append(part)
+    frame = pd.concat(parts)
+    if block.real:
+        frame.loc[frame[""] == names["score_as_real"], "real images"] = block.real.score
+    return block_table(block, "scores", "epochs to peak and final score, best of n", frame, notes)
 
 
 def run_table(block: Block) -> Table:
@@ -120,11 +118,11 @@ def block_table(
     what: str,
     frame: pd.DataFrame,
     notes: Sequence[str] = (),
-    digits: Mapping[str, int | None] = MappingProxyType({}),
+    digits: Mapping[str, int | None] | None = None,
 ) -> Table:
     """Return a table of a block's runs; its first note is what a score is."""
     key, title = f"{kind}-{block.data}{block.suffix}", f"{block.data}: {what}"
-    return Table(key, title, frame, [f"Score: {readable(block.protocol)}.", *notes], digits)
+    return Table(key, title, frame, [f"Score: {readable(block.protocol)}.", *notes], digits or {})
 
 
 def readable(protocol: str) -> str:

@@ -204,9 +204,8 @@ def metric_table(block: Block) -> Table:
 def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:
     """Return label, number of runs, and means of the metrics of each pattern that has them."""
     measured = runs[runs[column].str.len() > 0]
-    numbers = pd.DataFrame([*measured[column]], measured.index)
-    patterns = measured.groupby("pattern", sort=False)
-    means = numbers.groupby(measured["pattern"], sort=False).agg(pd.Series.mean, skipna=False)
-    means.insert(0, "pattern", patterns["label"].first() + ending)
-    means.insert(1, "runs", patterns.size().astype(object))
-    return means
+    names = measured["label"].rename("pattern") + ending
+    patterns = pd.DataFrame([*measured[column]], names.index).groupby(names, sort=False)
+    means = patterns.mean(skipna=False)
+    means.insert(0, "runs", patterns.size().astype(object))
+    return means.reset_index()

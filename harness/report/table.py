@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -88,10 +87,8 @@ class Table:
         cells = self.cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         sides = [">" if numeric else "<" for numeric in self.numeric()]
-        head, *body = [
-            "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip()
-            for row in cells
-        ]
+        forms = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
+        head, *body = ["  ".join(map(format, row, forms)).rstrip() for row in cells]
         rule = "  ".join("─" * width for width in widths)
         notes = [f"  {note}" for note in self.notes]
         return "\n".join([self.title, head, rule, *body, *notes]) + "\n"
@@ -101,12 +98,12 @@ class Table:
         columns = [*zip(*self.rows, strict=True)]
         return [any(isinstance(v, int | float) for v in values) for values in columns]
 
-    def cells(self, escapes: Mapping[int, str] = MappingProxyType({})) -> list[list[str]]:
+    def cells(self, escapes: Mapping[int, str] | None = None) -> list[list[str]]:
         """Return heading and rows as escaped text."""
         head = [*map(str, self.frame)]
         digits = [self.digits.get(name, 3) for name in head]
         rows = [head, *([*map(show, row, digits)] for row in self.rows)]
-        return [[text.translate(escapes) for text in row] for row in rows]
+        return [[text.translate(escapes or {}) for text in row] for row in rows]
 
 
 def show(value: Value, digits: int | None) -> str:
