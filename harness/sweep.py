@@ -179,7 +179,7 @@ def all_decided(sweep: Sweep, store: Store, screen: Screen) -> bool:
 
     with mirrored(store, sweep.name) as folder:
         found = answers(SweepResults(folder))
-    undecided = sum(answer.verdict == "undecided" for answer in found)
+    undecided = sum(answer.verdict.startswith(("undecided", "not decided")) for answer in found)
     decided = [a.sentence for a in found if a.verdict.startswith(("supported", "contradicted"))]
     screen.say("\n".join([*decided, f"{undecided} claims are undecided"]))
     return not undecided
@@ -188,6 +188,7 @@ def all_decided(sweep: Sweep, store: Store, screen: Screen) -> bool:
 def seeds_needed(sweep: Sweep) -> str:
     """Return how many seeds find `verdict.difference`, from the deviations of earlier runs."""
     # here, so that a dry run without this question does not wait for SciPy and pandas
+    from harness.plan.grid import family
     from harness.plan.power import seeds_text
     from harness.records.sweep_results import SweepResults
     from harness.report.claims import deviations
@@ -197,12 +198,13 @@ def seeds_needed(sweep: Sweep) -> str:
     root, _, name = (earlier or f"{sweep.results}/{sweep.name}").rstrip("/").rpartition("/")
     try:
         with mirrored(Store(root or "."), name) as folder:
-            known = deviations(SweepResults(folder), sweep.claims)
+            results = SweepResults(folder)
+        known, fixed = deviations(results, sweep.claims), [] if earlier else results.plan.tests
     except UserError:
         if earlier:
             raise
-        known = {}  # nothing has run yet
-    return seeds_text(sweep, known)
+        known, fixed = {}, []  # nothing has run yet
+    return seeds_text(sweep, len(fixed or family(sweep)), known)
 
 
 if __name__ == "__main__":

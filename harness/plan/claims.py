@@ -1,8 +1,11 @@
 """Claims on which a sweep gives a verdict, such as `conventional > descending in score`."""
 
+import itertools
+import json
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 MEASURES = {
     "kept_score": ("keeps a model of {} score than", "higher", "lower"),
@@ -28,6 +31,12 @@ PAPER_CLAIMS = (
     "descending > ascending in feature_count",
 )
 """The paper's claims; the authors judged outlines, colours and similarity by eye."""
+IGNORED = {
+    "conventional": frozenset(
+        ("groups.method", "groups.tolerance", "stages.change", "stages.rewind")
+    )
+}
+"""Keys that a mode does not read: one stage of all images has no groups, and ends at its peak."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,32 @@ class Claim:
         sentence, more, less = MEASURES[self.measure]
         return sentence.format(more if self.sign > 0 else less)
 
+    @property
+    def statement(self) -> str:
+        """The claim as a sentence without its end."""
+        return f"{self.first} training {self.verb} {self.second}"
+
+    def tests(
+        self, data: str, patterns: Mapping[str, tuple[str, Mapping[str, Any]]]
+    ) -> Iterator[tuple[str, str, str]]:
+        """Yield the name of each test of the claim, and the keys of the two patterns it compares.
+
+        `patterns` are modes and further axes of the runs of a data set. The two differ in their
+        mode alone; one may have axes that the other's mode ignores.
+        """
+        ignored = IGNORED.get(self.first, frozenset()) | IGNORED.get(self.second, frozenset())
+        keys: dict[str, dict[str, list[str]]] = {self.first: {}, self.second: {}}
+        for key, (mode, axes) in patterns.items():
+            if mode in keys:
+                read = json.dumps({name: axes[name] for name in sorted(axes.keys() - ignored)})
+                keys[mode].setdefault(read, []).append(key)
+        for read, firsts in keys[self.first].items():
+            for first, second in itertools.product(firsts, keys[self.second].get(read, [])):
+                both = {**patterns[first][1], **patterns[second][1]}
+                shown = (json.dumps(v) if isinstance(v, list | dict) else v for v in both.values())
+                where = [data, *(f"{k}={v}" for k, v in zip(both, shown, strict=True))]
+                yield f"{self.text} on {', '.join(where)}", first, second
+
 
 def parse_claim(text: str) -> tuple[Claim, ...]:
     """Return the claim of a text, two for `score`; raise ValueError with the right form."""
@@ -66,6 +101,13 @@ def parse_claim(text: str) -> tuple[Claim, ...]:
 
 
 def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
-    """Return the claims of texts (None: the paper's) whose modes are among `modes`, each once."""
+    """Return the claims of texts (None: the paper's) whose modes are among `modes`, each once.
+
+    A claim and its opposite are one question, asked as it stands first.
+    """
     found = [claim for text in texts or PAPER_CLAIMS for claim in parse_claim(text)]
-    return tuple(dict.fromkeys(c for c in found if {c.first, c.second} <= modes))
+    asked: dict[tuple[frozenset[str], str], Claim] = {}
+    for claim in found:
+        if {claim.first, claim.second} <= modes:
+            asked.setdefault((frozenset((claim.first, claim.second)), claim.measure), claim)
+    return tuple(asked.values())

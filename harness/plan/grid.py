@@ -11,6 +11,7 @@ from featgan.digests import short_hash
 from featgan.features.settings import GROUPINGS, NONE
 from featgan.staging.settings import CRITERION_NAMES
 from featgan.staging.stages import Stage, plan
+from harness.plan.claims import IGNORED
 from harness.plan.settings import Grid, Method, Mode, Sweep
 
 LONGEST_LABEL = 160
@@ -68,12 +69,14 @@ def expand(sweep: Sweep) -> list[Cell]:
     return sorted(distinct.values(), key=lambda cell: [*sweep.data].index(cell.data))
 
 
-def comparisons(sweep: Sweep) -> int:
-    """Return the number of tests: of each claim one for each data set and axes with both modes."""
-    modes: dict[str, set[str]] = {}
+def family(sweep: Sweep) -> list[str]:
+    """Return the names of the tests: of each claim one for each data set and axes of both modes."""
+    patterns: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
     for cell in expand(sweep):
-        modes.setdefault(json.dumps([cell.data, cell.axes]), set()).add(cell.mode)
-    return sum({c.first, c.second} <= found for found in modes.values() for c in sweep.claims)
+        key = json.dumps([cell.mode, cell.axes])
+        patterns.setdefault(cell.data, {})[key] = cell.mode, cell.axes
+    pairs = itertools.product(sweep.claims, patterns.items())
+    return [name for claim, (data, of) in pairs for name, *_ in claim.tests(data, of)]
 
 
 def ignored_settings(mode: str, method: Method) -> set[str]:
@@ -82,9 +85,7 @@ def ignored_settings(mode: str, method: Method) -> set[str]:
     A user-defined function may read every setting that it gets.
     """
     groups, stages = method.groups, method.stages
-    keys = set()
-    if mode == "conventional":  # one stage of all images, which always rewinds to its peak
-        keys |= {"groups.method", "groups.tolerance", "stages.change", "stages.rewind"}
+    keys = {*IGNORED.get(mode, ())}
     if groups.method in GROUPINGS and groups.method != "balanced":
         keys.add("groups.tolerance")
     if stages.criterion in CRITERION_NAMES:

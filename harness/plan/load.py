@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from featgan.errors import UserError
 from harness.plan.checks import check_results, check_user_functions
-from harness.plan.grid import Cell, expand
+from harness.plan.grid import Cell, expand, family
 from harness.plan.settings import Method, Sweep
 from harness.plan.yaml_file import explain, models_in, nearest, parse
 
@@ -36,6 +36,12 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
             _check(sweep, expand(sweep))
         except ValidationError as error:
             raise UserError(f"grid: {explain(error, None, Method)}") from None
+        tested = family(sweep) if sweep.verdict.claims else []
+        for claim in sweep.claims if sweep.verdict.claims else ():
+            if not any(test.startswith(f"{claim.text} on ") for test in tested):
+                raise UserError(
+                    f"verdict.claims: {claim.text}: no two runs of the grid differ in this alone"
+                )
         check_results(sweep)
         check_user_functions(sweep)
     except ValidationError as error:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from scipy.special import nctdtrinc, stdtrit
 
-from harness.plan.grid import comparisons
 from harness.plan.settings import FEWEST_SEEDS, Sweep
 
 LEVEL = 0.05
@@ -31,12 +30,12 @@ class Deviation(NamedTuple):
 def seeds_needed(difference: float, sd: float, power: float, level: float) -> int | None:
     """Return the fewest seeds that find a difference; None for more than `MOST_SEEDS`.
 
-    At least `FEWEST_SEEDS`: fewer pairs have no p under 0.05, however large the difference.
+    More than `FEWEST_SEEDS`: fewer pairs have no p under 0.05, and those only if all signs agree.
     """
     fewest = bisect_left(
         range(MOST_SEEDS + 1),
         -difference,
-        lo=FEWEST_SEEDS,
+        lo=FEWEST_SEEDS + 1,
         key=lambda seeds: -detectable(seeds, sd, power, level),
     )
     return fewest if fewest <= MOST_SEEDS else None
@@ -51,15 +50,18 @@ def detectable(seeds: int, sd: float, power: float, level: float) -> float:
     return float(nctdtrinc(seeds - 1, 1 - power, critical) * sd / math.sqrt(seeds))
 
 
-def seeds_text(sweep: Sweep, deviations: Mapping[str, Deviation]) -> str:
+def seeds_text(sweep: Sweep, tests: int, deviations: Mapping[str, Deviation]) -> str:
     """Return how many seeds the sweep's `verdict.difference` takes, and what its seeds find.
 
-    `deviations` are those of runs that are done, by a name of each comparison; the largest counts.
+    `tests` is the size of the family. `deviations` are those of runs that are done, by a name of
+    each comparison; the largest counts.
     """
-    difference, power, tests = sweep.verdict.difference, sweep.verdict.power, comparisons(sweep)
+    difference, power = sweep.verdict.difference, sweep.verdict.power
     assert difference is not None
     what = f"seeds: a difference of {difference:g} in fresh scores"
-    if not deviations or not tests:
+    if not tests:
+        return "seeds: no two runs of the grid differ as one of the claims says: see verdict.claims"
+    if not deviations:
         return (
             f"{what} takes a number that depends on the standard deviation of paired differences: "
             "run and re-score two seeds of each mode of a claim first, or name the folder of an "
@@ -71,6 +73,8 @@ def seeds_text(sweep: Sweep, deviations: Mapping[str, Deviation]) -> str:
     found = f"find one of {detectable(seeds, sd, power, level):.2g}"
     if seeds < FEWEST_SEEDS:
         found = f"find none: fewer than {FEWEST_SEEDS} have no p under {LEVEL:g}"
+    if seeds == FEWEST_SEEDS:
+        found = f"find one only if the sign is the same in all {FEWEST_SEEDS}"
     return (
         f"{what} takes {needed}, at power {power:g} and level {LEVEL:g} / {tests}, Bonferroni's "
         f"bound for {tests} tests\n  the grid's {seeds} {found}\n"

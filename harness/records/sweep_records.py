@@ -60,14 +60,14 @@ class SweepRecord(Sealed):
     """Folders of the runs of these cells; None for all that exist."""
     notes: list[str] = Field([])
     """Sentences that every table repeats."""
-    claims: list[str] = Field([])
-    """The claims that get a verdict; fixed when the first run has been scored."""
+    tests: list[str] = Field([])
+    """The family, such as `a > b in diversity on digits`; fixed when the first run has begun."""
     later: list[str] = Field([])
-    """Claims of the present file that were named too late for a verdict."""
+    """Tests that the present file asks for too late, without a verdict."""
     up_to: int | None = None
     """The largest number of seeds, where they are added until the claims are decided."""
     looks: list[str] = Field([])
-    """Sentences on looks that were not planned: seeds added after a report was made."""
+    """Sentences on looks that were not planned, such as seeds added after a report was made."""
 
 
 class DataRecord(Sealed):

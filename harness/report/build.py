@@ -93,7 +93,7 @@ def all_sections(results: SweepResults, reach: float | None = None) -> list[Sect
 def _verdicts(results: SweepResults) -> list[str]:
     """Return a sentence for each question of the sweep, by default each claim; and remarks."""
     found = answers(results)
-    said = [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.claims]
+    said = [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.tests]
     return [*said, *remarks(results)] if said else []
 
 

@@ -1,13 +1,14 @@
 """The claims of a sweep: a verdict on each, and the sentence that says it.
 
-The claims named before the first run was scored are one family: they are supported or contradicted
-at a p-value that is corrected for all of them. Other claims are exploratory, without a verdict.
+The claims named before the first run began are one family with a test for each data set and axes:
+they are supported or contradicted at a p-value that is corrected for all tests. Other claims, data
+sets and axes are exploratory, without a verdict.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from harness.report.table import Table, signed
 COLUMNS = {"kept_score": "fresh", "end_score": "fresh_last"}
 """Columns of the runs by measure; those of other measures have the measure's name."""
 DECISIONS = ("undecided", "supported", "contradicted")
+NO_COLOUR = "no verdict: the real images have no colour"
 POWER = 0.8
 """Power with which as many seeds as are named would decide a claim."""
 
@@ -50,20 +52,23 @@ class Answer:
             text += f"{signed(found.mean)}, "
             if found.pairs > 1:
                 text += f"95% interval {signed(found.low)} to {signed(found.high)}, "
-                corrected = f" ({self.corrected:.2g} corrected)" if self.corrected >= 0 else ""
-                text += f"p = {found.p:.2g}{corrected}, "
+                corrected = f" ({self.corrected:.3g} corrected)" if self.corrected >= 0 else ""
+                text += f"p = {found.p:.3g}{corrected}, "
             text += f"{found.pairs} seed{'s' * (found.pairs > 1)}: "
         return f"{text}{'; '.join([self.verdict, *self.remarks])}."
 
 
 @dataclass(frozen=True)
 class _Question:
-    """A claim on the runs of one data set and further axes."""
+    """A claim on the runs of one data set and further axes: a test, if it is of the family."""
 
     claim: Claim
+    test: str
+    """Its name in the family."""
     data: str
-    runs: pd.DataFrame
-    """Those of the two modes."""
+    """The data set and the axes; the protocol, where a data set has several."""
+    choices: Sequence[float]
+    """Evaluations that the kept models of both modes were chosen among, in the median."""
     difference: pd.Series
     """First minus second mode, by seed; NaN where one has no value."""
     untested: str
@@ -79,32 +84,40 @@ def answers(results: SweepResults) -> list[Answer]:
     verdicts = [*_verdicts(results, questions)]
     decided = {(q.claim, q.data): v for q, (v, *_) in zip(questions, verdicts, strict=True)}
     whole = [replace(q, difference=q.difference.mask(q.spoiled)) for q in questions]
-    without = [verdict for verdict, *_ in _verdicts(results, whole)]
+    without = _verdicts(results, whole) if any(q.spoiled.any() for q in questions) else verdicts
     given = []
-    for q, (verdict, corrected, look), cleaned in zip(questions, verdicts, without, strict=True):
-        claim, pairs, remarks = q.claim, q.difference.dropna(), []
-        found = compare(pairs) if pairs.size else None
+    for q, (verdict, corrected, look, found), cleaned in zip(
+        questions, verdicts, without, strict=True
+    ):
+        claim, remarks = q.claim, []
         if results.plan.up_to and look:
             remarks.append(f"decided at {look} seeds")
         if found and found.pairs > 1 and verdict == "undecided":
-            level = LEVEL / sum(not q.untested for q in questions)
+            level = LEVEL / len(results.plan.tests)
             needed = seeds_needed(abs(found.mean), found.sd, POWER, level)
             more = f"{max(needed, found.pairs + 1):,}" if needed else "over 10,000"
             remarks.append(f"{more} seeds would decide it" if found.mean else "no difference")
         if found and claim.measure == "kept_score":
-            choices = q.runs.groupby("mode")["choices"].median()
-            first, second = choices[[claim.first, claim.second]]
+            first, second = q.choices
             remarks.append(f"chosen among {first:.0f} evaluations against {second:.0f}")
+            end = decided.get((replace(claim, measure="end_score"), q.data), verdict)
+            if len({verdict, end} & {*DECISIONS}) == 2:
+                comes = "may come" if "undecided" in (verdict, end) else "comes"
+                chosen = f": the difference {comes} from choosing"
+                more_choices = verdict != "undecided" and found.mean * (first - second) > 0
+                remarks.append(f"the end of training is {end}{chosen if more_choices else ''}")
         if found and found.skewed:
-            remarks.append("the differences look skewed, so p may be too low")
+            remarks.append("the differences look skewed")
         if (seeds := q.spoiled.sum()) and not q.untested:
-            remarks.append(f"without seeds of collapsed or diverged runs ({seeds}): {cleaned}")
-        end = decided.get((replace(claim, measure="end_score"), q.data), verdict)
-        if claim.measure == "kept_score" and len({verdict, end} & {*DECISIONS}) == 2:
-            comes = "may come" if "undecided" in (verdict, end) else "comes"
-            remarks.append(f"the end of training is {end}: the difference {comes} from choosing")
-        text = f"{claim.first} training {claim.verb} {claim.second}"
-        given.append(Answer(text, q.data, verdict, tuple(remarks), found, corrected))
+            left = found.pairs - seeds if found else 0
+            words = cleaned[0] if left >= FEWEST_SEEDS else f"{left} are too few for a verdict"
+            remarks.append(f"without seeds of collapsed or diverged runs ({seeds}): {words}")
+        given.append(Answer(claim.statement, q.data, verdict, tuple(remarks), found, corrected))
+    begun = {q.test for q in questions}
+    for test in (test for test in results.plan.tests if test not in begun):
+        text, _, data = test.partition(" on ")
+        verdict = "not decided: no run of both modes has begun"
+        given.append(Answer(parse_claim(text)[0].statement, data, verdict))
     return [*given, *_middle_groups(results), *_wider_counts(results)]
 
 
@@ -130,7 +143,8 @@ def remarks(results: SweepResults) -> list[str]:
     if few := [a.found.pairs for a in given if a.found and a.found.pairs < FEWEST_SEEDS]:
         least = f"the smallest p-value of {max(few)} is {2 / 2 ** max(few):.2g}"
         found.append(f"No verdict is possible with fewer than {FEWEST_SEEDS} seeds: {least}.")
-    return [*found, *results.plan.looks]
+    looks = results.plan.looks
+    return [*found, *(f"An unplanned look: {of}; the level of 0.05 does not hold." for of in looks)]
 
 
 def claim_table(results: SweepResults) -> Table:
@@ -158,57 +172,70 @@ def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Devi
 
 def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> Iterator[_Question]:
     """Yield claims for all runs of both modes; None: the family's, then the exploratory ones."""
-    family = [claim for text in results.plan.claims for claim in parse_claim(text)]
-    others = [c for text in (*results.plan.later, *PAPER_CLAIMS) for c in parse_claim(text)]
-    blocks = [*results.blocks()]
-    for claim in dict.fromkeys([*family, *others]) if asked is None else asked:
+    texts = [test.partition(" on ")[0] for test in (*results.plan.tests, *results.plan.later)]
+    claims = dict.fromkeys(c for text in (*texts, *PAPER_CLAIMS) for c in parse_claim(text))
+    blocks = [
+        (block, {key: (of["mode"], dict(of["axes"])) for key, of in block.patterns.iterrows()})
+        for block in results.blocks()
+    ]
+    for claim, (block, patterns) in product(claims if asked is None else asked, blocks):
         column = COLUMNS.get(claim.measure, claim.measure)
-        for block in blocks:
-            by_seed = block.by_seed(column)
-            for axes, runs in block.by_axes():
-                runs = runs[runs["mode"].isin([claim.first, claim.second])]
-                patterns = dict(zip(runs["mode"], runs["pattern"], strict=True))
-                if len(patterns) < 2:
-                    continue
-                both = by_seed.reindex([patterns[claim.first], patterns[claim.second]])
-                difference = both.iloc[0] - both.iloc[1]
-                untested = "" if claim in family else "exploratory"
-                if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
-                    untested = untested or "no verdict: the real images have no colour"
-                elif runs[column][runs["counts"]].isna().any():
-                    untested = untested or "not decided: re-score first"
-                    difference *= np.nan
-                data = ", ".join([block.data, *(f"{key}={value}" for key, value in axes)])
-                data += f" ({readable(block.protocol)})" if block.suffix else ""
-                bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]
-                if untested or difference.notna().any():
-                    spoiled = difference.index.isin(bad)
-                    yield _Question(claim, data, runs, difference, untested, spoiled)
+        by_seed = block.by_seed(column)
+        for test, *both in claim.tests(block.data, patterns):
+            runs, values = block.runs[block.runs["pattern"].isin(both)], by_seed.reindex(both)
+            difference = values.iloc[0] - values.iloc[1]
+            untested = "" if test in results.plan.tests else "exploratory"
+            if claim.measure == "colour" and block.real and block.real.qualities.colour < GREY:
+                untested = untested or NO_COLOUR
+            elif runs[column][runs["counts"]].isna().any():
+                untested = untested or "not decided: re-score first"
+                difference *= np.nan
+            elif not difference.notna().any():
+                untested = untested or "not decided: no seed of both modes has finished"
+            data = test.partition(" on ")[2]
+            data += f" ({readable(block.protocol)})" if block.suffix else ""
+            bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]
+            spoiled = difference.index.isin(bad) & difference.notna().to_numpy()
+            choices = runs.groupby("pattern")["choices"].median()[both]
+            yield _Question(claim, test, data, choices, difference, untested, spoiled)
 
 
 def _verdicts(
     results: SweepResults, questions: Sequence[_Question]
-) -> Iterator[tuple[str, float, int]]:
-    """Yield verdict, corrected p-value and number of seeds that decided each question.
+) -> Iterator[tuple[str, float, int, Comparison | None]]:
+    """Yield verdict, corrected p-value, number of seeds that decided, and numbers of each question.
 
-    The questions that are tested are one family.
+    The family is corrected for as a whole, also while a part of it cannot be tested yet. A fixed
+    number of seeds has one look: when all runs have ended.
     """
     tested = [not question.untested for question in questions]
     frame = pd.DataFrame([question.difference for question in questions]).sort_index(axis=1)
+    rows = [row[np.isfinite(row)] for row in frame.to_numpy()]
+    found = [compare(row) if row.size else None for row in rows]
     table = frame.to_numpy()[tested]
     clear, corrected = np.zeros(len(tested), int), np.full(len(tested), np.nan)
+    family = len(results.plan.tests) - sum(q.untested == NO_COLOUR for q in questions)
+    ended = results.frame["status"].isin(["finished", "diverged", "failed"])
+    running = [*results.frame["seed"][~ended], *(cell["seed"] for cell in results.missing)]
+    undecided = DECISIONS[0]
     if up_to := results.plan.up_to:
-        ended = results.frame["status"].isin(["finished", "diverged", "failed"])
-        missing = [*results.frame["seed"][~ended], *(cell["seed"] for cell in results.missing)]
-        whole = np.searchsorted(frame.columns.to_numpy(), min(missing, default=np.inf))
-        clear[tested] = sequential(table[:, :whole], up_to)
-    else:
-        corrected[tested] = step_down(table)
-        clear[corrected < LEVEL] = table.shape[1]
-    for question, row, seeds, p in zip(questions, frame.to_numpy(), clear, corrected, strict=True):
+        whole = np.searchsorted(frame.columns.to_numpy(), min(running, default=np.inf))
+        if len(table) >= family:
+            clear[tested] = sequential(table[:, :whole], up_to)
+    elif any(tested):
+        alone = [one.p if one else np.nan for one in found]
+        share = max(family / len(table), 1)
+        corrected[tested] = np.clip(step_down(table) * share, np.array(alone)[tested], 1)
+        if running:
+            undecided = f"not decided: {len(running)} runs have not ended"
+        else:
+            clear[corrected < LEVEL] = table.shape[1]
+    for question, row, seeds, p, numbers in zip(
+        questions, frame.to_numpy(), clear, corrected, found, strict=True
+    ):
         agrees = np.nansum(row[:seeds]) * question.claim.sign > 0
-        verdict = DECISIONS[0 if not seeds else 1 if agrees else 2]
-        yield question.untested or verdict, p, int(seeds)
+        verdict = DECISIONS[1 if agrees else 2] if seeds else undecided
+        yield question.untested or verdict, p, int(seeds), numbers
 
 
 def _middle_groups(results: SweepResults) -> Iterator[Answer]:
@@ -217,9 +244,9 @@ def _middle_groups(results: SweepResults) -> Iterator[Answer]:
     for record in results.count_groups:
         if (record.method, record.k) == ("kmeans", 3):
             low, middle, high = (group.size for group in record.groups)
-            ratio = middle / max(low, high)
-            size = f"{ratio:.2f} times the larger one"
-            yield Answer(claim, record.data, "yes" if ratio > 1.5 else "no", (size,))
+            larger = max(low, high)
+            size = f"{middle:,} images against {larger:,}"
+            yield Answer(claim, record.data, "yes" if middle > 1.5 * larger else "no", (size,))
 
 
 def _wider_counts(results: SweepResults) -> Iterator[Answer]:

@@ -42,9 +42,15 @@ class Comparison:
     """True if the differences look skewed: more than twice the skewness' standard error."""
 
 
-def compare(differences: Values) -> Comparison:
-    """Compare two patterns by their differences [n], n > 0, over the seeds that both have."""
-    n, difference = len(differences), np.asarray(differences, float)
+def compare(a: Values, b: Values | None = None) -> Comparison:
+    """Compare values [n] with values [n] of the same seeds, or differences [n] with 0.
+
+    Raises ValueError if there are none, or one is missing.
+    """
+    n, others = len(a), np.zeros(len(a)) if b is None else np.asarray(b, float)
+    if n == 0 or n != len(others) or np.isnan([*a, *others]).any():
+        raise ValueError(f"pairs of {n} and {len(others)} values, or of missing values")
+    difference = np.asarray(a, float) - others
     mean, sd = float(difference.mean()), float(difference.std(ddof=1)) if n > 1 else np.nan
     half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     rest = difference - mean
@@ -66,6 +72,12 @@ def improvement(a: Values, b: Values) -> tuple[float, float, float]:
     variance = p * (1 - p) * (1 + weight * ((1 - p) / (2 - p) + p / (1 + p))) / difference.size
     low, *_, high = p[(found - p) ** 2 <= 1.96**2 * variance + ROUNDING]
     return found, float(low), float(high)
+
+
+def holm(ps: Values) -> np.ndarray:
+    """Return p-values [n] corrected for n tests by Holm's step-down."""
+    p = pd.Series(np.asarray(ps, float)).sort_values()
+    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
 
 
 def step_down(differences: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-from harness.plan.grid import comparisons, expand
+import pytest
+
+from featgan.errors import UserError
+from harness.plan.grid import expand, family
 from harness.plan.signature import signature
 
 
@@ -73,13 +76,28 @@ def test_seeds_up_to_a_limit_are_the_first_ones(read):
 
 
 def test_tests_are_claims_by_data_sets_and_axes_with_both_modes(read):
-    assert comparisons(read()) == 2 * 11
-    assert comparisons(read("grid: {mode: [descending, conventional], data: [b]}")) == 4
+    assert len(family(read())) == 2 * 11
+    assert len(family(read("grid: {mode: [descending, conventional], data: [b]}"))) == 4
     claim = "verdict: {claims: [descending > random in diversity]}\n"
     axes = "grid: {mode: [descending, random], data: [a], groups.k: [2, 3]}"
-    assert comparisons(read(claim + axes)) == 2
+    name = "descending > random in diversity on a, groups.k="
+    assert family(read(claim + axes)) == [f"{name}2", f"{name}3"]
+
+
+def test_conventional_training_is_compared_whatever_it_ignores(read):
+    claim = "verdict: {claims: [conventional > descending in end_score]}\n"
+    axes = "grid: {mode: [conventional, descending], data: [a], groups.method: [kmeans, quantile]}"
+    name = "conventional > descending in end_score on a, groups.method="
+    assert family(read(claim + axes)) == [f"{name}kmeans", f"{name}quantile"]
+    replaced = "[{mode: [conventional]}, {mode: [descending], stages.change: [replace]}]"
+    assert len(family(read(claim + f"grid: {replaced}"))) == 2
+
+
+def test_a_claim_that_no_two_runs_can_answer_is_refused(read):
+    claim = "verdict: {claims: [descending > random in diversity]}\n"
     apart = "grid: [{mode: [descending], groups.k: [2]}, {mode: [random], groups.k: [3]}]"
-    assert comparisons(read(claim + apart)) == 0
+    with pytest.raises(UserError, match=r"descending > random in diversity: no two runs of the"):
+        read(claim + apart)
 
 
 def test_a_user_defined_mode_gives_a_safe_label(read):

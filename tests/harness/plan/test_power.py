@@ -25,7 +25,7 @@ def test_seeds_needed_are_those_of_published_tables(effect, power, level, pairs)
 
 
 def test_few_seeds_have_no_p_under_the_level():
-    assert seeds_needed(100, 1, 0.8, 0.05) == 6
+    assert seeds_needed(100, 1, 0.8, 0.05) == 7
     assert seeds_needed(1e-5, 1, 0.8, 0.05) is None
 
 
@@ -51,20 +51,24 @@ verdict: {claims: [conventional > descending in score], difference: 0.1}
 def test_the_text_names_seeds_level_and_deviation(read):
     sweep = read(VERDICT + SEEDS.format(""))
     found = {"a": Deviation(0.05, 3), "end_score, b": Deviation(0.1, 4)}
-    text = seeds_text(sweep, found)
+    text = seeds_text(sweep, 4, found)
     # two claims on two data sets; an effect of 1 at level 0.0125
     assert text.startswith("seeds: a difference of 0.1 in fresh scores takes 15, at power 0.8")
     assert "level 0.05 / 4, Bonferroni's bound for 4 tests\n" in text
-    assert "\n  the grid's 6 find one of 0.2" in text
+    assert "\n  the grid's 6 find one only if the sign is the same in all 6\n" in text
+    assert "the grid's 7 find one of 0.1" in seeds_text(
+        read(VERDICT + SEEDS.format(", 6")), 4, found
+    )
     assert text.endswith("is 0.1, the largest of 2: end_score, b, 4 seeds")
 
 
 def test_without_a_deviation_the_text_says_what_is_missing(read):
-    text = seeds_text(read(VERDICT), {})
+    text = seeds_text(read(VERDICT), 4, {})
     assert "run and re-score two seeds of each mode" in text
     assert "verdict.sd_from" in text
+    assert "no two runs of the grid differ" in seeds_text(read(VERDICT), 0, {"a": Deviation(1, 3)})
     assert "the grid's 3 find none: fewer than 6" in seeds_text(
-        read(VERDICT), {"a": Deviation(1, 3)}
+        read(VERDICT), 4, {"a": Deviation(1, 3)}
     )
 
 

@@ -13,6 +13,7 @@ from harness.records.sweep_records import SweepRecord
 from harness.storage.store import Store
 
 END = "conventional > descending in end_score"
+LIMIT = "the limit `up_to` was changed after runs had begun"
 FEWER = "descending < conventional in epochs_to_peak"
 
 
@@ -21,11 +22,13 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
 
 
-def written(store: Store, seed: object, *claims: str, modes: tuple[str, ...] = ()) -> SweepRecord:
+def written(
+    store: Store, seed: object, *claims: str, modes: tuple[str, ...] = (), data: str = "a"
+) -> SweepRecord:
     grid = {"mode": ["conventional", "descending", *modes], "seed": seed}
     content = {
         "name": "s",
-        "data": {"a": {"source": "builtin", "set": "digits"}},
+        "data": {name: {"source": "builtin", "set": "digits"} for name in data},
         "grid": grid,
         "verdict": {"claims": list(claims) or None},
     }
@@ -41,35 +44,44 @@ def begin(store: Store, plan: SweepRecord) -> None:
 
 
 def test_the_family_is_fixed_once_a_run_has_begun(store: Store) -> None:
-    assert len(written(store, [0, 1]).claims) == 4  # the paper's on these two modes
+    assert len(written(store, [0, 1]).tests) == 4  # the paper's on these two modes
     before = written(store, [0, 1], END)
-    assert (before.claims, before.later) == ([END], [])
+    assert (before.tests, before.later) == ([f"{END} on a"], [])
     begin(store, before)
     after = written(store, [0, 1], FEWER, END)
-    assert (after.claims, after.later) == ([END], [FEWER])
-    assert written(store, [0, 1], FEWER).claims == [END]
+    assert (after.tests, after.later) == ([f"{END} on a"], [f"{FEWER} on a"])
+    assert written(store, [0, 1], FEWER).tests == [f"{END} on a"]
 
 
-def test_seeds_added_after_a_report_are_an_unplanned_look(store: Store) -> None:
+def test_data_sets_added_once_a_run_has_begun_are_not_of_the_family(store: Store) -> None:
+    begin(store, written(store, [0, 1], END))
+    plan = written(store, [0, 1], END, data="ab")
+    assert (plan.tests, plan.later) == ([f"{END} on a"], [f"{END} on b"])
+    assert written(store, [0, 1], END, data="b").tests == [f"{END} on a"]
+
+
+def test_seeds_changed_after_a_report_are_an_unplanned_look(store: Store) -> None:
     begin(store, written(store, [0, 1]))
     assert written(store, [0, 1, 2]).looks == []  # nobody has seen a result
     store.put("s/report.html", b"")
     assert written(store, [0, 1, 2], modes=("random",)).looks == []  # no seeds, but a mode
     (look,) = written(store, [0, 1, 2, 5, 7], modes=("random",)).looks
-    assert "seeds 5 to 7 were added after a report" in look
+    assert look == "seeds were added or taken out after a report had been made: 5, 7"
     assert written(store, [0, 1, 2, 5, 7]).looks == [look]
-    assert len(written(store, {"up_to": 12}).looks) == 2
+    assert written(store, [1, 2, 5, 7]).looks[1].endswith("made: 0")
+    assert len(written(store, {"up_to": 12}).looks) == 3
 
 
-def test_seeds_that_up_to_adds_are_planned_but_not_a_higher_limit(store: Store) -> None:
-    begin(store, written(store, {"up_to": 6}))
-    store.put("s/report.html", b"")
-    plan = written(store, {"up_to": 6})
-    assert (plan.up_to, plan.looks) == (6, [])
-    assert "seeds 6 to 7 were added" in written(store, {"up_to": 8}).looks[0]
+def test_seeds_that_up_to_adds_are_planned_but_not_another_limit(store: Store) -> None:
+    begin(store, written(store, {"up_to": 8}))
+    plan = written(store, {"up_to": 8})
+    assert (plan.up_to, plan.looks) == (8, [])
+    assert written(store, [*range(8)]).looks == [LIMIT]
+    begin(store, written(store, {"up_to": 8}))
+    assert written(store, {"up_to": 10}).looks[-1] == LIMIT
 
 
 def test_a_damaged_plan_is_written_again(store: Store) -> None:
     plan = written(store, [0])
-    store.put("s/sweep.json", json.dumps({"claims": 3}).encode())
+    store.put("s/sweep.json", json.dumps({"tests": 3}).encode())
     assert written(store, [0]) == plan

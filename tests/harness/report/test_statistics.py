@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from harness.report import statistics
-from harness.report.statistics import compare, improvement, sequential, sign_flips, step_down
+from harness.report.statistics import compare, holm, improvement, sequential, sign_flips, step_down
 
 
 def test_probability_of_improvement_counts_ties_as_half():
@@ -28,40 +28,53 @@ def test_the_interval_of_a_probability_is_newcombes():
 
 def test_the_interval_is_students():
     # Mean 3, deviation sqrt(7); t(2, 0.975) = 4.303, so half of it is 4.303 sqrt(7 / 3).
-    found = compare([1.0, 2.0, 6.0])
+    found = compare([1.0, 2.0, 6.0], [0.0, 0.0, 0.0])
     assert (found.low, found.high) == pytest.approx((3 - 6.572, 3 + 6.572), abs=0.001)
     assert found.sd == pytest.approx(7**0.5)
 
 
 def test_p_is_the_share_of_sign_flips_as_far_from_zero():
     # Sums of +-1 +-2 +-4: 7, 5, 3, 1 and their opposites.
-    assert compare([1.0, 2.0, 4.0]).p == 2 / 8
-    assert compare([1.0, 2.0, -4.0]).p == 1
-    assert compare([-1.0, 2.0, 4.0]).p == 4 / 8
+    assert compare([1.0, 2.0, 4.0], [0.0] * 3).p == 2 / 8
+    assert compare([1.0, 2.0, -4.0], [0.0] * 3).p == 1
+    assert compare([-1.0, 2.0, 4.0], [0.0] * 3).p == 4 / 8
     # All seeds agree: 2 / 2^n. Ties count as reached.
-    assert compare([0.1] * 6).p == 2 / 64
-    assert compare([0.0] * 6).p == 1
+    assert compare([0.1] * 6, [0.0] * 6).p == 2 / 64
+    assert compare([0.0] * 6, [0.0] * 6).p == 1
 
 
 def test_twenty_pairs_are_exact_and_more_are_drawn():
-    assert compare(np.arange(1.0, 21)).p == 2 / 2**20
-    assert compare(np.arange(1.0, 31)).p <= 2 / 2**19
+    assert compare(np.arange(1.0, 21), np.zeros(20)).p == 2 / 2**20
+    assert compare(np.arange(1.0, 31), np.zeros(30)).p <= 2 / 2**19
 
 
-def test_equal_differences_have_an_interval_of_no_width():
-    found = compare(pd.Series([1.0, 1.0, 1.0], index=[5, 6, 9]))
+def test_comparison_pairs_by_position():
+    # Unpaired these overlap; paired, a is above b by 1 each time.
+    found = compare([2.0, 4.0, 6.0], [1.0, 3.0, 5.0])
     assert (found.pairs, found.mean, found.low, found.high) == (3, 1.0, 1.0, 1.0)
+    assert compare([1.0, 1.0, 1.0]) == found
+    shifted = compare(pd.Series([2.0, 4.0]), pd.Series([1.0, 3.0], index=[5, 6]))
+    assert (shifted.pairs, shifted.mean) == (2, 1.0)
 
 
-def test_one_pair_has_no_interval():
-    found = compare([1.0])
+def test_one_pair_has_no_interval_and_none_no_comparison():
+    found = compare([2.0], [1.0])
     assert (found.mean, found.p) == (1.0, 1.0)
     assert np.isnan([found.low, found.high, found.sd]).all()
+    with pytest.raises(ValueError, match="pairs of 2 and 1"):
+        compare([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="missing"):
+        compare([1.0, np.nan], [1.0, 2.0])
 
 
 def test_differences_with_one_long_tail_look_skewed():
-    assert compare([0.0, 0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 5.0]).skewed
-    assert not compare([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]).skewed
+    assert compare([0.0, 0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 5.0], np.zeros(8)).skewed
+    assert not compare([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0], np.zeros(7)).skewed
+
+
+def test_holm_multiplies_by_the_tests_that_are_left():
+    assert holm([0.01, 0.04, 0.03, 0.5]).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
 
 
 def test_flips_are_a_group_and_all_of_few_seeds():
@@ -78,24 +91,23 @@ def test_step_down_corrects_claims_of_the_same_seeds_together():
     # The first two are clearest in the same 2 of 64 flips; Holm's would be 2 * 2 / 64.
     assert step_down(rows[:2]).tolist() == [2 / 64] * 2
     # The third is as clear as the first in 2 other flips, and less clear than the second.
-    assert step_down(rows).tolist() == [4 / 64, 2 / 64, compare(rows[2]).p]
+    assert step_down(rows).tolist() == [4 / 64, 2 / 64, compare(rows[2], np.zeros(6)).p]
 
 
 def test_step_down_corrects_less_than_holm():
     rng, lower = np.random.default_rng(0), []
     for _ in range(50):
         rows = rng.normal(0.4, 1, (5, 9))
-        order = np.argsort(single := np.array([compare(row).p for row in rows]))
+        single = np.array([compare(row, np.zeros(9)).p for row in rows])
         corrected = step_down(rows)
         assert (corrected >= single).all()
-        holm = np.maximum.accumulate(single[order] * [5, 4, 3, 2, 1]).clip(max=1)
-        lower.append((corrected[order] <= holm).mean())
+        lower.append((corrected <= holm(single)).mean())
     assert np.mean(lower) > 0.9
 
 
 def test_two_differences_are_never_skewed():
     rng = np.random.default_rng(6)
-    assert not any(compare(rng.normal(size=2)).skewed for _ in range(100))
+    assert not any(compare(*rng.normal(size=(2, 2))).skewed for _ in range(100))
 
 
 def test_a_missing_pair_leaves_the_other_claims_their_power():
