@@ -94,7 +94,9 @@ def _verdicts(results: SweepResults) -> list[str]:
     """Return a sentence for each question of the sweep, by default each claim; and remarks."""
     found = answers(results)
     said = [a.sentence for a in found if a.verdict != "exploratory" or not results.plan.tests]
-    return [*said, *remarks(results)] if said else []
+    if not results.plan.tests:
+        said.append("No claim is tested here: tables of paired differences compare the runs.")
+    return [*said, *remarks(results)]
 
 
 def state(results: SweepResults) -> list[str]:
