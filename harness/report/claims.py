@@ -239,10 +239,10 @@ def _verdicts(
 
 
 def _middle_groups(results: SweepResults) -> Iterator[Answer]:
-    """Yield, for three k-means groups, if the middle one is over 1.5 times as large as each."""
+    """Yield, for three k-means groups of all images, if the middle one is over 1.5 times as large."""
     claim = "k-means makes the middle group over 1.5 times as large as each other one"
     for record in results.count_groups:
-        if (record.method, record.k) == ("kmeans", 3):
+        if (record.method, record.k, record.selected) == ("kmeans", 3, ""):
             low, middle, high = (group.size for group in record.groups)
             larger = max(low, high)
             size = f"{middle:,} images against {larger:,}"
