@@ -239,7 +239,7 @@ def _verdicts(
 
 
 def _middle_groups(results: SweepResults) -> Iterator[Answer]:
-    """Yield, for three k-means groups of all images, if the middle one is over 1.5 times as large."""
+    """Yield, for three k-means groups of all images, if the middle one is far the largest."""
     claim = "k-means makes the middle group over 1.5 times as large as each other one"
     for record in results.count_groups:
         if (record.method, record.k, record.selected) == ("kmeans", 3, ""):
