@@ -91,7 +91,7 @@ def answers(results: SweepResults) -> list[Answer]:
     ):
         claim, remarks = q.claim, []
         if results.plan.up_to and look:
-            remarks.append(f"decided at {look} seeds")
+            remarks.append(f"decided at {look} seeds, the numbers are of all")
         if found and found.pairs > 1 and verdict == "undecided":
             level = LEVEL / len(results.plan.tests)
             needed = seeds_needed(abs(found.mean), found.sd, POWER, level)

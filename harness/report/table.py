@@ -24,6 +24,7 @@ _LATEX = str.maketrans(
         ">": r"\textgreater{}",
         "\u2212": "$-$",
         "★": r"$\star$",
+        "[": "{[}",  # after the end of a row it would begin an argument
         "\n": " ",
     }
 )
@@ -119,11 +120,12 @@ def show(value: Value, digits: int | None) -> str:
     least = 10**-digits
     if 0 < value < least / 2:
         return f"< {least:.{digits}f}"
-    return f"{value:,.{digits}f}".replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\u2212")  # no -0
 
 
 def signed(value: float) -> str:
     """Return a difference with its sign and three significant digits: `+0.662`, `-33.3`."""
+    value = round(value, 12) + 0.0  # no -0, no rest of a rounding
     decimals = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:{'+' * bool(value)},.{max(decimals, 0)}f}".replace("-", "\u2212")
 

@@ -188,7 +188,7 @@ def test_a_sequence_of_seeds_decides_at_one_of_its_looks(study):
     results = study([*HIGH, 0.1], [*LOW, 30.0], plan=plan)
     # Seven equal signs are the first clear look; what comes later changes nothing.
     assert by_claim(results)[END].verdict == "supported"
-    assert by_claim(results)[END].remarks[0] == "decided at 7 seeds"
+    assert by_claim(results)[END].remarks[0] == "decided at 7 seeds, the numbers are of all"
 
 
 def test_a_seed_that_is_not_complete_is_not_looked_at(study, tmp_path):

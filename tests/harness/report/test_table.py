@@ -5,7 +5,7 @@ import io
 
 import pandas as pd
 
-from harness.report.table import Table, show
+from harness.report.table import Table, show, signed
 
 LABEL = "a|b_c <i>&</i> 50%"
 TABLE = Table(
@@ -24,7 +24,7 @@ def test_values_are_shown_as_people_read_them():
 
 def test_a_positive_number_is_never_shown_as_zero():
     assert [show(p, 4) for p in (0.0, 2**-15, 0.00005, -(2**-15))] == [
-        "0.0000", "< 0.0001", "0.0001", "\u22120.0000",
+        "0.0000", "< 0.0001", "0.0001", "0.0000",
     ]  # fmt: skip
     table = Table("t", "T", pd.DataFrame({"p": [2**-15]}), digits={"p": 4})
     assert "| &lt; 0.0001 |" in table.markdown()
@@ -67,3 +67,12 @@ def test_latex_escapes_what_would_not_compile():
 def test_text_aligns_numbers_to_the_right():
     lines = Table("t", "T", pd.DataFrame({"n": [5, 1234]})).text().splitlines()
     assert lines == ["T", "    n", "\u2500" * 5, "    5", "1,234"]
+
+
+def test_nothing_is_shown_as_minus_zero_or_as_a_rest_of_rounding():
+    assert [signed(-0.0), signed(-5.6e-17), signed(0.1 + 0.2 - 0.3)] == ["0", "0", "0"]
+
+
+def test_a_row_of_latex_does_not_begin_with_an_argument():
+    table = Table("k", "t", pd.DataFrame({"a": ['["color"]']}))
+    assert '{[}"color"]' in table.latex()
