@@ -23,15 +23,8 @@ from featgan.features.settings import NAMED_WEIGHTS, FeatureSettings
 from featgan.images.decode import DECODING, FORMATS, RESIZE
 from harness.cluster import connect, machine
 from harness.cluster.connect import Progress
-from harness.counting import workers
+from harness.counting import shards, workers
 from harness.counting.cache import load_counts, save_counts
-from harness.counting.shards import (
-    Blocks,
-    block_length,
-    feature_table,
-    find_duplicates,
-    in_order,
-)
 from harness.records.data_set import DataSet, load_rejected, read_data_set
 from harness.sources import SourceSettings
 from harness.sources.base import describe
@@ -122,7 +115,7 @@ class DataSetBuilder:
         A data set that is there already stays as it is until the new one can take its place.
         """
         side, total = max(self.image_size, self.features.input_size), len(self.listing.images)
-        blocks = Blocks(self.store, self.key, total, block_length(total, side))
+        blocks = shards.Blocks(self.store, self.key, total, shards.block_length(total, side))
         so_far = f"{self.key}/rejected-so-far.csv"
         self._count(blocks)
         ids = self.listing.images["image_id"]
@@ -158,7 +151,7 @@ class DataSetBuilder:
         found = self.listing.found
         return rejected > int(self.max_rejected * found + 1e-6) or rejected == found
 
-    def _count(self, blocks: Blocks) -> None:
+    def _count(self, blocks: shards.Blocks) -> None:
         """Count the missing blocks, until too many images turn out bad."""
 
         def is_over() -> bool:
@@ -188,19 +181,19 @@ class DataSetBuilder:
         finally:  # of an interrupted count as well, whose source may change
             good = blocks.counts >= 0
             if good.any():
-                counts = earlier.merged(blocks.sha256[good], blocks.counts[good], blocks.makers)
+                counts = earlier.merged(blocks.sha256, blocks.counts, blocks.makers)
                 save_counts(self.store, self.kind, counts)
 
-    def _put(self, blocks: Blocks, rejected: pd.DataFrame) -> None:
+    def _put(self, blocks: shards.Blocks, rejected: pd.DataFrame) -> None:
         """Write the tables and, last, `dataset.json`, which makes the data set a finished one."""
         store, key, images = self.store, self.key, self.listing.images
-        kept = in_order(images["label"], blocks)
-        duplicates = find_duplicates(images["image_id"].iloc[kept], blocks.sha256[kept])
+        kept = shards.in_order(images["label"], blocks)
+        duplicates = shards.find_duplicates(images["image_id"], kept, blocks.sha256)
         if self.source.remove_duplicates:
             kept = np.delete(kept, duplicates.index)
         else:
             duplicates = duplicates.iloc[:0]
-        table, content = feature_table(images, blocks, kept, count_type(self.features))
+        table, content = shards.feature_table(images, blocks, kept, count_type(self.features))
         rejections = _csv(rejected)
         made = {"weights": self.features.weights, "versions": machine.versions()}
         data_set = DataSet(
@@ -234,7 +227,8 @@ def _table_of(locations: pd.Series, length: int) -> pa.Table:
     """Return a table with the number (`block`) and the image `locations` of each block."""
     starts = np.arange(0, len(locations), length)
     offsets = pa.array([*starts, len(locations)], pa.int64())
-    lists = pa.LargeListArray.from_arrays(offsets, pa.array(locations))
+    places = pa.chunked_array(pa.array(locations)).combine_chunks()
+    lists = pa.LargeListArray.from_arrays(offsets, places)
     return pa.table({"block": np.arange(len(starts)), "locations": lists})
 
 

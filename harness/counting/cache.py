@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 from dataclasses import dataclass, field
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,11 +37,22 @@ class EarlierCounts:
         return int(self.counts[place]) if found else NOT_COUNTED
 
     def merged(self, sha256: np.ndarray, counts: np.ndarray, makers: Makers) -> EarlierCounts:
-        """Return these counts and others, by their digests S32 [n]."""
-        digests, first = np.unique(np.concatenate([self.sha256, sha256]), return_index=True)
-        merged = np.concatenate([self.counts, counts])[first].astype(np.int32)
+        """Return these counts and others, by their digests S32 [n]; NOT_COUNTED are left out."""
+        if len(self.sha256):  # of a million digests a copy counts
+            sha256 = np.concatenate([self.sha256, sha256])
+            counts = np.concatenate([self.counts, counts])
+        order = digest_order(sha256)
+        order = order[counts[order] != NOT_COUNTED]
+        digests, merged = sha256[order], counts[order].astype(np.int32)
+        if len(again := 1 + np.flatnonzero(digests[1:] == digests[:-1])):
+            digests, merged = np.delete(digests, again), np.delete(merged, again)
         new = [maker for maker in makers if maker not in self.makers]
         return EarlierCounts(digests, merged, [*self.makers, *new])
+
+
+def digest_order(sha256: np.ndarray, *then: np.ndarray) -> np.ndarray:
+    """Return the places [n] of digests S32 [n] in their order; of equal ones, in that of `then`."""
+    return np.lexsort((*then, *sha256.view(">u8").reshape(-1, 4).T[::-1]))
 
 
 def load_counts(store: Store, kind: dict[str, Any]) -> EarlierCounts:
@@ -55,11 +68,17 @@ def load_counts(store: Store, kind: dict[str, Any]) -> EarlierCounts:
 
 def save_counts(store: Store, kind: dict[str, Any], counts: EarlierCounts) -> None:
     """Save the counts; where two sweeps do at once, one of them may have to count again."""
-    file = io.BytesIO()
-    makers = json.dumps(counts.makers)
-    np.savez(file, sha256=counts.sha256, counts=counts.counts, makers=makers)
-    store.put(_key(kind), file.getvalue())
+    with TemporaryFile() as file:
+        makers = json.dumps(counts.makers)
+        np.savez(file, sha256=counts.sha256, counts=counts.counts, makers=makers)
+        store.put(_key(kind), content_of(file))
 
 
 def _key(kind: dict[str, Any]) -> str:
     return f"features/counts/{short_hash(kind)}.npz"
+
+
+def content_of(file: IO[bytes]) -> mmap.mmap:
+    """Return the content of a temporary file, mapped: it takes no memory of the process."""
+    file.flush()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -7,7 +7,8 @@ shards of each image kept, in an order that depends on the images alone.
 """
 
 import hashlib
-import io
+import mmap
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from harness.counting.cache import Makers
+from harness.counting.cache import Makers, content_of, digest_order
 from harness.records.data_set import Shard
 from harness.sources.listing import SLICE
 from harness.storage.sealed import Sealed
@@ -115,27 +116,28 @@ def in_order(labels: pd.Series, blocks: Blocks) -> np.ndarray:
     It is that of digests and labels, so that the same images in other files have the same order.
     Of equal images, those with a label come first, else those first in the listing.
     """
-    good = np.flatnonzero(blocks.counts >= 0)
-    codes, names = pd.factorize(labels.iloc[good], sort=True)
+    codes, names = pd.factorize(labels, sort=True)
     codes[codes < 0] = len(names)
-    return good[np.lexsort((codes, blocks.sha256[good]))]
+    order = digest_order(blocks.sha256, codes)
+    return order[blocks.counts[order] >= 0]
 
 
-def find_duplicates(image_ids: pd.Series, sha256: np.ndarray) -> pd.DataFrame:
+def find_duplicates(image_ids: pd.Series, kept: np.ndarray, sha256: np.ndarray) -> pd.DataFrame:
     """Return the images whose pixels an image before them has: `image_id`, `same_as`.
 
-    `sha256` S32 [n] is sorted; the index of the result are places in it.
+    `kept` are images in the order of their `sha256`; the index of the result are places in it.
     """
-    again = np.append(False, sha256[1:] == sha256[:-1])
-    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(sha256))))
-    places = np.flatnonzero(again)
-    ids = image_ids.to_numpy()
-    return pd.DataFrame({"image_id": ids[places], "same_as": ids[first[places]]}, places)
+    digests = sha256[kept]
+    first = np.append(True, digests[1:] != digests[:-1])
+    places, firsts = np.flatnonzero(~first), np.flatnonzero(first)
+    same = firsts[np.searchsorted(firsts, places) - 1]
+    ids = (image_ids.iloc[kept[of]].to_numpy() for of in (places, same))
+    return pd.DataFrame(dict(zip(("image_id", "same_as"), ids, strict=True)), places)
 
 
 def feature_table(
     images: pd.DataFrame, blocks: Blocks, kept: np.ndarray, counts: type[np.integer[Any]]
-) -> tuple[bytes, str]:
+) -> tuple[mmap.mmap, str]:
     """Return a Parquet file of the images `kept`, in this order, and the hash of their content.
 
     The hash is of digests and counts. `counts` is the type of a count. Built in slices: a whole
@@ -146,9 +148,10 @@ def feature_table(
     numbers = [("feature_count", pa.from_numpy_dtype(counts)), ("pack_row", pa.int64())]
     schema = pa.schema([*types.items(), *numbers])
     pack_rows = np.cumsum(blocks.counts >= 0) - 1
-    file, content = io.BytesIO(), hashlib.sha256()
-    repeated = [name for name in columns if name != "image_id"]
-    with pq.ParquetWriter(file, schema, use_dictionary=repeated, compression="zstd") as writer:
+    content, repeated = hashlib.sha256(), [name for name in columns if name != "image_id"]
+    options = {"use_dictionary": repeated, "compression": "zstd"}
+    with TemporaryFile() as file:
+        writer = pq.ParquetWriter(file, schema, **options)
         for start in range(0, len(kept), SLICE):
             rows = kept[start : start + SLICE]
             table = images[columns].iloc[rows].set_axis(range(start, start + len(rows)))
@@ -159,4 +162,5 @@ def feature_table(
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
             hashed = table[["sha256", "feature_count"]]
             content.update(hashed.to_csv(header=start == 0).encode())
-    return file.getvalue(), content.hexdigest()
+        writer.close()
+        return content_of(file), content.hexdigest()

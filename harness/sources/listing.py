@@ -1,8 +1,9 @@
-"""A table of all images of a source, in Arrow's columns: about 140 bytes an image."""
+"""A table of all images of a source, about 120 bytes an image, in a file that is memory-mapped."""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -54,17 +55,17 @@ class Listing:
         """Read all rows of a source."""
         tables, problems = [SCHEMA.empty_table()], dict[str, str]()
         for _, rows in groupby(found.rows, key=lambda row: row.origin):
-            part = pa.concat_tables([SCHEMA.empty_table(), *_slices(rows, problems)])
+            part = _mapped(_slices(rows, problems))
             places = part["location"]
             if pc.any(pc.less(places[1:], places[:-1])).as_py():  # to sort takes a copy
-                part = part.take(pc.sort_indices(places))
+                part = _mapped([part.take(pc.sort_indices(places))])
             tables.append(part)
         images = pa.concat_tables(tables)
         if images["origin"].null_count == len(images):
             images = images.drop_columns("origin")
         # pandas has compact columns for text, but not yet for bytes
         kinds = {pa.large_binary(): pd.ArrowDtype(pa.large_binary())}
-        frame = images.combine_chunks().to_pandas(types_mapper=kinds.get)
+        frame = images.to_pandas(types_mapper=kinds.get)
         return cls(frame, problems, found.matched, dict(+found.skipped))
 
     def corrupted(self, how: Corruption) -> Listing:
@@ -124,6 +125,16 @@ class Listing:
             values = pd.util.hash_pandas_object(rows.fillna("").astype(str), index=False)
             hashed.update(values.to_numpy().tobytes())
         return hashed.hexdigest()
+
+
+def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return the tables as one, mapped from a temporary file that has no name any more."""
+    with tempfile.NamedTemporaryFile() as file:
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            for table in tables:
+                writer.write_table(table)
+        file.flush()
+        return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
 
 
 def _slices(rows: Iterable[Row], problems: dict[str, str]) -> Iterator[pa.Table]:

@@ -8,6 +8,7 @@ the content of the files.
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +58,7 @@ class Store:
         return f"{self.root.rstrip('/')}/{_check_key(key)}" if key else self.root
 
     @retry_while_unreachable
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | mmap.mmap) -> None:
         """Write a file: readers see the old bytes or the new ones, and a crash loses neither."""
         self._write(key, data, "overwrite")
 
@@ -174,10 +175,12 @@ class Store:
                     self._fs.get_file(path, str(temporary))
         return copy
 
-    def _write(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> None:
+    def _write(
+        self, key: str, data: bytes | mmap.mmap, mode: Literal["create", "overwrite"]
+    ) -> None:
         path = self._path(key)
         if not self.is_local:
-            self._fs.pipe_file(path, data, mode=mode)
+            self._fs.pipe_file(path, bytes(data), mode=mode)
             return
         # unlike a rename, a link fails where the file exists; on NFS too
         place = os.link if mode == "create" else os.replace

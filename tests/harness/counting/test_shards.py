@@ -104,7 +104,7 @@ def test_the_order_is_that_of_digests_and_labels(store: Store) -> None:
     rows = in_order(pd.Series([None, "b", "b", "c", "a", "b"]), blocks)
     assert rows.tolist() == [4, 1, 2, 5, 0]
 
-    found = find_duplicates(pd.Series([*"ABCDEF"]).iloc[rows], blocks.sha256[rows])
+    found = find_duplicates(pd.Series([*"ABCDEF"]), rows, blocks.sha256)
     assert found.to_dict("split") == {
         "index": [1, 3, 4],
         "columns": ["image_id", "same_as"],
