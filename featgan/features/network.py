@@ -39,8 +39,27 @@ def empty(settings: FeatureSettings) -> GraphModule:
 
     Raises `UserError` if there is no such network or layer.
     """
-    if settings not in EMPTY:
-        EMPTY[settings] = _cut(settings)
+    if settings in EMPTY:
+        return EMPTY[settings]
+    from torchvision.models import feature_extraction
+
+    with torch.device("meta"):
+        network = _whole(settings).eval()
+    layer = settings.layer
+    # training differs, by dropout for instance, and is not used
+    names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
+    if not any(f"{name}.".startswith(f"{layer}.") for name in names):
+        near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
+        raise UserError(
+            f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
+        )
+    found = feature_extraction.create_feature_extractor(
+        network, [layer], suppress_diff_warning=True
+    )
+    output = next(reversed(found.graph.nodes))
+    output.args = (*output.args[0].values(),)  # not a dictionary of them
+    found.graph._tracer_cls = None  # torchvision's, which would be loaded with the network
+    EMPTY[settings] = GraphModule(found, found.graph)
     return EMPTY[settings]
 
 
@@ -103,29 +122,6 @@ def output_count(settings: FeatureSettings) -> int:
     if not isinstance(found, Tensor) or len(found) != 2:
         raise UserError(f"features.layer: {settings.layer} does not have outputs for each image")
     return found[0].numel()
-
-
-def _cut(settings: FeatureSettings) -> GraphModule:
-    """Return the network up to the layer, of PyTorch's modules alone where it has no others."""
-    from torchvision.models import feature_extraction
-
-    with torch.device("meta"):
-        network = _whole(settings).eval()
-    layer = settings.layer
-    # training differs, by dropout for instance, and is not used
-    names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
-    if not any(f"{name}.".startswith(f"{layer}.") for name in names):
-        near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
-        raise UserError(
-            f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
-        )
-    found = feature_extraction.create_feature_extractor(
-        network, [layer], suppress_diff_warning=True
-    )
-    output = next(reversed(found.graph.nodes))
-    output.args = (*output.args[0].values(),)  # not a dictionary of them
-    found.graph._tracer_cls = None  # torchvision's, which would be loaded with the network
-    return GraphModule(found, found.graph)
 
 
 def _whole(settings: FeatureSettings) -> nn.Module:

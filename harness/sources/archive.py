@@ -20,21 +20,15 @@ from typing import IO, Literal, NamedTuple
 from pydantic import Field
 
 from featgan.errors import UserError, first_line
+from harness.sources import containers
 from harness.sources.base import Found, Read, Row, describe
-from harness.sources.containers import (
-    ContainerFile,
-    ContainerSource,
-    find_files,
-    kept_open,
-    open_file,
-)
 from harness.sources.folder import MAGIC, MOST_BYTES, kind_of, oversize, readable
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 Stream = IO[bytes] | gzip.GzipFile
 
 
-class ArchiveSource(ContainerSource):
+class ArchiveSource(containers.ContainerSource):
     """Images in zip and tar files (`.zip`, `.tar`, `.tar.gz`, `.tgz`)."""
 
     source: Literal["archive"]
@@ -48,7 +42,7 @@ class ArchiveSource(ContainerSource):
     def find(self, image_size: int) -> Found:
         """Find all images; an `image_id` is the path in the archive, after that of the archive."""
         skipped = Counter[str]()
-        files = find_files(self.path, ENDINGS)
+        files = containers.find_files(self.path, ENDINGS)
         return Found(self.draw(self._rows(files, skipped)), skipped=skipped)
 
     @property
@@ -60,7 +54,7 @@ class ArchiveSource(ContainerSource):
         """Return the function that reads an image in an archive."""
         return read
 
-    def _rows(self, files: list[ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
+    def _rows(self, files: list[containers.ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
         for file in files:
             prefix = f"{file.name}/" if len(files) > 1 else ""
             last, seen, listed = "its beginning", set[str](), dict[str, object]()
@@ -93,7 +87,7 @@ class ArchiveSource(ContainerSource):
                 held = describe(skipped) or "nothing"
                 raise UserError(f"data: no images in {file.name}; skipped: {held}")
 
-    def _label(self, file: ContainerFile, sample: list["_Member"]) -> object:
+    def _label(self, file: containers.ContainerFile, sample: list["_Member"]) -> object:
         """Return the label of members whose names begin alike."""
         if self.labels == "folder":
             folder = posixpath.dirname(sample[0].name)
@@ -137,7 +131,9 @@ def _sample_of(member: _Member) -> tuple[str, str]:
     return folder, name.partition(".")[0]
 
 
-def _members(file: ContainerFile, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+def _members(
+    file: containers.ContainerFile, bytes_wanted: Callable[[str], int]
+) -> Iterator[_Member]:
     """Yield the files in an archive, of zip files sorted by name: `dataset.json` comes first."""
     with _open(file.place) as opened:
         if file.name.lower().endswith(".zip"):
@@ -183,23 +179,16 @@ def _tar_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_
             raise ValueError("what follows is neither a file nor the end of the archive")
 
 
-class _Unzipped(gzip.GzipFile):
-    """A gzip file that closes the file below it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(fileobj=file)
-        self._below = file
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
 def _open(place: bytes) -> Stream:
-    return _Unzipped(open_file(place)) if place.lower().endswith(b"gz") else open_file(place)
+    file = containers.open_file(place)
+    if not place.lower().endswith(b"gz"):
+        return file
+    unzipped = gzip.GzipFile(fileobj=file)
+    unzipped.myfileobj = file  # which it then closes
+    return unzipped
 
 
-_opened = kept_open(_open)
+_opened = containers.kept_open(_open)
 
 
 def read(location: bytes) -> bytes:

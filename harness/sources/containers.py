@@ -3,19 +3,11 @@
 import os
 import re
 from collections.abc import Callable
-from typing import IO, NamedTuple, Protocol, TypeVar
+from typing import IO, Any, NamedTuple
 
 from featgan.errors import UserError, first_line
+from harness.sources import folder as folders
 from harness.sources.base import LimitedSource, Places
-from harness.sources.folder import (
-    absolute,
-    as_list,
-    connect,
-    is_hidden,
-    local,
-    remote_stamp,
-    state_of,
-)
 
 
 class ContainerFile(NamedTuple):
@@ -38,8 +30,10 @@ class ContainerSource(LimitedSource):
 
     def files(self) -> list[str]:
         """Return the local files and folders; of a glob the folder above it."""
-        paths = (each for path in as_list(self.path) for each in expand_braces(path))
-        return local(*(path if os.path.exists(path) else _above_glob(path) for path in paths))
+        paths = (each for path in folders.as_list(self.path) for each in expand_braces(path))
+        return folders.local(
+            *(path if os.path.exists(path) else _above_glob(path) for path in paths)
+        )
 
 
 def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[ContainerFile]:
@@ -48,16 +42,19 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
     Raises UserError for a path at which there is none.
     """
     found = dict[str, str]()
-    for path in (part for each in as_list(paths) for part in expand_braces(absolute(each))):
+    for path in (
+        part for each in folders.as_list(paths) for part in expand_braces(folders.absolute(each))
+    ):
         scheme = path[: path.find("://") + 3] if "://" in path else ""
-        system, top = connect(path)
+        system, top = folders.connect(path)
         try:
             if system.isdir(top):
                 names = system.find(top, detail=True)
                 infos = {
                     name: info
                     for name, info in names.items()
-                    if name.lower().endswith(endings) and not is_hidden(name[len(top) :].strip("/"))
+                    if name.lower().endswith(endings)
+                    and not folders.is_hidden(name[len(top) :].strip("/"))
                 }
             elif system.exists(top):
                 infos = {top: system.info(top)}
@@ -71,7 +68,9 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
             raise UserError(f"data: {path} is no file, nor are there {' or '.join(endings)} files")
         for name, info in files.items():
             place = scheme + name.lstrip("/") if scheme else name
-            found[place] = remote_stamp(info) if scheme else state_of(os.fsencode(name))[0]
+            found[place] = (
+                folders.remote_stamp(info) if scheme else folders.state_of(os.fsencode(name))[0]
+            )
     # of letters: commonpath would take the // out of a URI
     common = os.path.commonprefix([*found]).rfind("/") + 1  # noqa: RUF071
     return [
@@ -98,31 +97,24 @@ def _above_glob(path: str) -> str:
 
 def open_file(place: bytes) -> IO[bytes]:
     """Open a local or remote file for reading."""
-    system, path = connect(os.fsdecode(place))
+    system, path = folders.connect(os.fsdecode(place))
     file: IO[bytes] = system.open(path, "rb")
     return file
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-T = TypeVar("T", bound=_Closable)
-
-
-def kept_open(opener: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def kept_open(opener: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """Return a function that opens a file and keeps it until another, or a newer, is wanted.
 
     The images of a file are read one after another, also from one block to the next.
     """
-    kept: list[tuple[tuple[bytes, str], T]] = []
+    kept = dict[tuple[bytes, str], Any]()
 
-    def opened(place: bytes) -> T:
-        key = place, state_of(place)[0]
-        if kept and kept[0][0] != key:
-            kept.pop()[1].close()
-        if not kept:
-            kept.append((key, opener(place)))
-        return kept[0][1]
+    def opened(place: bytes) -> Any:
+        key = place, folders.state_of(place)[0]
+        if key not in kept:
+            while kept:
+                kept.popitem()[1].close()
+            kept[key] = opener(place)
+        return kept[key]
 
     return opened

@@ -9,14 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from featgan.errors import UserError, first_line
+from harness.sources import containers
 from harness.sources.base import Found, Read, Row
-from harness.sources.containers import (
-    ContainerFile,
-    ContainerSource,
-    find_files,
-    kept_open,
-    open_file,
-)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +21,7 @@ LABELS = 10_000
 """Labels that are read at a time."""
 
 
-class ParquetSource(ContainerSource):
+class ParquetSource(containers.ContainerSource):
     """Parquet files with a column of images."""
 
     source: Literal["parquet"]
@@ -38,9 +32,9 @@ class ParquetSource(ContainerSource):
 
     def find(self, image_size: int) -> Found:
         """Find the rows of all files; an `image_id` is the file's path and the row's number."""
-        return Found(self.draw(self._rows(find_files(self.path, (".parquet",)))))
+        return Found(self.draw(self._rows(containers.find_files(self.path, (".parquet",)))))
 
-    def _rows(self, files: list[ContainerFile]) -> Iterator[Row]:
+    def _rows(self, files: list[containers.ContainerFile]) -> Iterator[Row]:
         import pyarrow as pa  # here, so that --help and a refused file do not wait for it
 
         for file in files:
@@ -52,11 +46,11 @@ class ParquetSource(ContainerSource):
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"data: {file.name} cannot be read: {first_line(error)}") from error
 
-    def _labels(self, file: ContainerFile) -> Iterator[str | None]:
+    def _labels(self, file: containers.ContainerFile) -> Iterator[str | None]:
         """Yield the label of each row; UserError if a column is missing or holds something else."""
         import pyarrow.parquet as pq
 
-        with open_file(file.place) as opened, pq.ParquetFile(opened) as table:
+        with containers.open_file(file.place) as opened, pq.ParquetFile(opened) as table:
             schema = table.schema_arrow
             for column in filter(None, (self.image, self.label)):
                 if column not in schema.names:
@@ -115,7 +109,7 @@ class _Images:
         import pyarrow.parquet as pq
 
         # in pages: a group of rows may not fit into memory
-        self._table: pq.ParquetFile = pq.ParquetFile(open_file(place), buffer_size=2**20)
+        self._table: pq.ParquetFile = pq.ParquetFile(containers.open_file(place), buffer_size=2**20)
         metadata = self._table.metadata
         lengths = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
         self._starts = np.cumsum([0, *lengths])
@@ -142,4 +136,4 @@ class _Images:
         self._table.close(force=True)
 
 
-_opened = kept_open(_Images)
+_opened = containers.kept_open(_Images)
