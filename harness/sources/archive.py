@@ -184,7 +184,7 @@ def _open(place: bytes) -> Stream:
     if not place.lower().endswith(b"gz"):
         return file
     unzipped = gzip.GzipFile(fileobj=file)
-    unzipped.myfileobj = file  # which it then closes
+    unzipped.myfileobj = file  # type: ignore[assignment]  # which it then closes
     return unzipped
 
 
