@@ -61,9 +61,8 @@ def decode_block(batch: pa.Table, job: Job, earlier: list[ray.ObjectRef]) -> pa.
 
     Returns `block` as JSON, without new counts, and the `inputs` of the network for these.
     """
-    read, known = job.source.reader(), ray.get(earlier[0])
-    if job.source.corrupt:
-        read = job.source.corrupt.reader(read)
+    source, known = job.source, ray.get(earlier[0])
+    read = source.corrupt.reader(source.read) if source.corrupt else source.read
     sizes = job.image_size, job.features.input_size
     block = Block(key=job.key, number=batch["block"][0].as_py(), digests=[], counts=[])
     pixels, inputs = list[np.ndarray](), list[np.ndarray]()

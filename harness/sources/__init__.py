@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from harness.sources.archive import ArchiveSource
-from harness.sources.base import Found, Read, Row, Source
+from harness.sources.base import Found, Row, Source
 from harness.sources.builtin import BuiltinSource
 from harness.sources.celeba import CelebASource
 from harness.sources.folder import FolderSource
@@ -50,15 +50,10 @@ class UnionSource(Source):
         """Return whether one of the sources may give labels."""
         return any(part.has_labels for part in self.sources.values())
 
-    def reader(self) -> Read:
-        """Return a function that asks the reader of the image's source."""
-        readers = {name.encode(): part.reader() for name, part in self.sources.items()}
-
-        def read(location: bytes) -> bytes:
-            name, _, place = location.partition(b":")
-            return readers[name](place)
-
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the encoded bytes of an image of the source that its location begins with."""
+        name, _, place = location.partition(b":")
+        return self.sources[name.decode()].read(place)
 
     def files(self) -> list[str]:
         """Return the files of all sources."""

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from featgan.errors import UserError, first_line
 from harness.sources import containers
-from harness.sources.base import Found, Read, Row, describe
+from harness.sources.base import Found, Row, describe
 from harness.sources.folder import MAGIC, MOST_BYTES, kind_of, oversize, readable
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -50,9 +50,9 @@ class ArchiveSource(containers.ContainerSource):
         """Return whether images have labels."""
         return self.labels is not None
 
-    def reader(self) -> Read:
-        """Return the function that reads an image in an archive."""
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the bytes of an image in an archive."""
+        return read(location)
 
     def _rows(self, files: list[containers.ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
         for file in files:

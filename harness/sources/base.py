@@ -1,13 +1,13 @@
 """The interface of an image source, torch-free and light: sweep files are checked with it.
 
-A source finds its images (`find`) and its reader fetches one of them by location, on any machine
-that sees the same files. Decoding, counting and copying are not its business.
+A source finds its images (`find`) and reads one of them by its location, on any machine that sees
+the same files. Decoding, counting and copying are not its business.
 """
 
 import heapq
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Self
 
@@ -16,9 +16,6 @@ from pydantic import AfterValidator, Field, model_validator
 from featgan.digests import short_hash
 from featgan.settings import Settings
 from harness.sources.corrupt import Corruption
-
-Read = Callable[[bytes], bytes]
-"""Return the encoded bytes of the image at a location; raises OSError if they cannot be read."""
 
 Place = Annotated[str, Field(min_length=1)]
 """A path or a URI; an empty one would mean the current folder."""
@@ -40,7 +37,7 @@ class Row(NamedTuple):
     image_id: str
     """Unique in its source, UTF-8."""
     location: bytes
-    """The argument of the source's reader."""
+    """The argument of the source's `read`."""
     label: str | None
     stamp: str
     """Changes whenever the image changes."""
@@ -92,11 +89,11 @@ class Source(Settings):
         return True
 
     @abstractmethod
-    def reader(self) -> Read:
-        """Return the function that reads an image; made once in each process."""
+    def read(self, location: bytes) -> bytes:
+        """Return the encoded bytes of an image; raises OSError if they cannot be read."""
 
     def files(self) -> list[str]:
-        """Return the absolute paths of local files and folders that every reader needs."""
+        """Return the absolute paths of local files and folders that it reads."""
         return []
 
 

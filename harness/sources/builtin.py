@@ -12,7 +12,7 @@ from pydantic import Field
 
 from featgan.errors import UserError
 from harness.sources import apples
-from harness.sources.base import Found, Read, Row, Source
+from harness.sources.base import Found, Row, Source
 
 VERSION = "2"
 """Raise it whenever the same seed gives other pictures."""
@@ -33,12 +33,14 @@ class BuiltinSource(Source):
     def find(self, image_size: int) -> Found:
         """Find the images; apples are drawn twice as large as the sweep trains at."""
         if self.set == "apples":
-            return Found(_apples(600 if self.count is None else self.count, self.seed, image_size))
+            return Found(_apples(self.count or 600, self.seed, image_size))
         return Found(_digits(self.count, self.seed))
 
-    def reader(self) -> Read:
-        """Return the function that draws an apple or looks up a digit."""
-        return read_apple if self.set == "apples" else read_digit
+    def read(self, location: bytes) -> bytes:
+        """Draw the apple at `seed index size`, or look up the digit at an index: a PPM or PGM."""
+        if self.set == "apples":
+            return encoded(apples.draw(*map(int, location.split())))
+        return encoded(Image.fromarray(_digit_images()[0][int(location)]))
 
 
 def _apples(count: int, seed: int, image_size: int) -> Iterator[Row]:
@@ -49,22 +51,11 @@ def _apples(count: int, seed: int, image_size: int) -> Iterator[Row]:
 
 def _digits(count: int | None, seed: int) -> list[Row]:
     _, labels = _digit_images()
-    count = len(labels) if count is None else count
+    count = count or len(labels)
     if count > len(labels):
         raise UserError(f"data: digits: count is {count}, but there are {len(labels)} digits")
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
     return [Row(f"{i:06d}", f"{i:06d}".encode(), str(labels[i]), VERSION) for i in sorted(chosen)]
-
-
-def read_apple(location: bytes) -> bytes:
-    """Draw the apple at `seed index size` and return it as a PPM file."""
-    seed, index, size = (int(part) for part in location.split())
-    return encoded(apples.draw(seed, index, size))
-
-
-def read_digit(location: bytes) -> bytes:
-    """Return the digit with this index as a PGM file."""
-    return encoded(Image.fromarray(_digit_images()[0][int(location)]))
 
 
 def encoded(image: Image.Image) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, LimitedSource, Place, Read, Row
+from harness.sources.base import Found, LimitedSource, Place, Row
 from harness.sources.folder import absolute, check_folder, connect, find_images, local, read
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class CelebASource(LimitedSource):
         """Return False: attributes are no classes."""
         return False
 
-    def reader(self) -> Read:
-        """Return the function that reads a local or remote file."""
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the bytes of a local or remote file."""
+        return read(location)
 
     def files(self) -> list[str]:
         """Return the folder, unless it is in a bucket."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, LimitedSource, Places, Read, Row, describe
+from harness.sources.base import Found, LimitedSource, Places, Row, describe
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -57,9 +57,9 @@ class FolderSource(LimitedSource):
         """Return whether the names of folders are labels."""
         return self.labels is not None
 
-    def reader(self) -> Read:
-        """Return the function that reads a local or remote file."""
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the bytes of a local or remote file."""
+        return read(location)
 
     def files(self) -> list[str]:
         """Return the local folders."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from featgan.errors import UserError, first_line
 from harness.sources import containers
-from harness.sources.base import Found, Read, Row
+from harness.sources.base import Found, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,14 +74,10 @@ class ParquetSource(containers.ContainerSource):
         """Return whether a column is named."""
         return self.label is not None
 
-    def reader(self) -> Read:
-        """Return the function that reads an image."""
-
-        def read(location: bytes) -> bytes:
-            place, _, row = location.rpartition(b"/")
-            return _opened(place).read(self.image, int(row))
-
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the bytes of an image; empty where the row has none."""
+        place, _, row = location.rpartition(b"/")
+        return _opened(place).read(self.image, int(row))
 
 
 def _bytes_in(schema: "pa.Schema", column: str) -> str | None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
 from harness.sources import folder as folders
-from harness.sources.base import Found, LimitedSource, Place, Read, Row
+from harness.sources.base import Found, LimitedSource, Place, Row
 from harness.sources.builtin import encoded
 
 SPLITS = {"train", "val", "valid", "validation", "test"}
@@ -62,21 +62,16 @@ class TorchvisionSource(LimitedSource):
             raise UserError(f"data: torchvision's {self.set} in {folder}: {why}") from error
         return Found(self.draw(_rows(data, labels, folder, key, skipped)), skipped=skipped)
 
-    def reader(self) -> Read:
-        """Return the function that reads an image's file, or encodes an image of the set."""
-        return read
+    def read(self, location: bytes) -> bytes:
+        """Return the bytes of a file, or the pixels of the image at `index set`."""
+        if location.startswith(b"/"):
+            return folders.read(location)
+        index, _, key = location.decode().partition(" ")
+        return encoded(_open(key)[int(index)][0])
 
     def files(self) -> list[str]:
         """Return the folder, unless a download may still have to make it."""
         return [] if self.download else folders.local(self.path)
-
-
-def read(location: bytes) -> bytes:
-    """Return the bytes of a file, or the pixels of the image at `index set`."""
-    if location.startswith(b"/"):
-        return folders.read(location)
-    index, _, key = location.decode().partition(" ")
-    return encoded(_open(key)[int(index)][0])
 
 
 def _class_folders(folder: str, skipped: Counter[str]) -> Iterator[Row]:
@@ -152,7 +147,7 @@ def _state(folder: str) -> str:
 def _open(key: str) -> Any:
     """Return the set of (class, folder, options).
 
-    Kept, since Ray unpickles a reader for each of its tasks and a set takes seconds to open.
+    Kept, since Ray unpickles a source for each of its tasks and a set takes seconds to open.
     """
     from torchvision import datasets
 

@@ -35,7 +35,7 @@ def ids(found: Source, size: int = 32) -> list[str]:
 
 def pixel(found: Source, row: int) -> tuple[int, int, int]:
     """Return the middle pixel of an image, read by its location and decoded."""
-    image = decode(found.reader()(Listing.of(found.find(32)).images["location"].iloc[row]))
+    image = decode(found.read(Listing.of(found.find(32)).images["location"].iloc[row]))
     return image.getpixel((image.width // 2, image.height // 2))
 
 

@@ -258,13 +258,10 @@ class Full(Store):
 class Killing(FolderSource):
     """A folder one of whose images ends the process that reads it, as a full memory would."""
 
-    def reader(self) -> Any:
-        def read(location: bytes) -> bytes:
-            if location.endswith(b"07.png"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return Path(os.fsdecode(location)).read_bytes()
-
-        return read
+    def read(self, location: bytes) -> bytes:
+        if location.endswith(b"07.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Path(os.fsdecode(location)).read_bytes()
 
 
 @pytest.mark.guarantee(

@@ -122,7 +122,7 @@ def test_a_file_without_permission_is_listed_but_not_read(as_nobody: Path) -> No
     (location,) = Listing.of(found.find(32)).images["location"]
 
     with pytest.raises(PermissionError) as caught:
-        found.reader()(location)
+        found.read(location)
     assert why_unreadable(caught.value, location) == "no permission to read it"
 
 
@@ -253,7 +253,7 @@ def test_the_digest_shows_every_change(tmp_path: Path) -> None:
 def test_apples_are_a_function_of_their_seed() -> None:
     first = source("builtin", set="apples", count=12)
     other = source("builtin", set="apples", count=12, seed=1)
-    read = first.reader()
+    read = first.read
     places = Listing.of(first.find(32)).images["location"]
     bytes_of = [read(place) for place in places]
 
@@ -277,7 +277,7 @@ def test_an_apple_is_the_same_picture_at_any_size() -> None:
     found = source("builtin", set="apples", count=3)
     small, large = (
         np.asarray(
-            decode(found.reader()(Listing.of(found.find(size)).images["location"].iloc[2])).resize(
+            decode(found.read(Listing.of(found.find(size)).images["location"].iloc[2])).resize(
                 (8, 8)
             )
         )
@@ -294,7 +294,7 @@ def test_digits_are_scikit_learns() -> None:
     assert len(set(rows["image_id"])) == 200
     assert set(rows["label"]) == set("0123456789")
     assert len(ids(source("builtin", set="digits"))) == 1797
-    assert np.asarray(decode(found.reader()(b"0"))).max() == 239  # 15 of 16
+    assert np.asarray(decode(found.read(b"0"))).max() == 239  # 15 of 16
     with pytest.raises(UserError, match="1797 digits"):
         Listing.of(source("builtin", set="digits", count=1798).find(32))
 
@@ -316,7 +316,7 @@ def test_union_keeps_origins(tmp_path: Path) -> None:
     assert listing.images["image_id"][0] == "search/1.png"
     assert listing.problems == {"search/2.png": "link to a file that does not exist"}
     assert pixel(found, 0) == (255, 0, 0)
-    assert decode(found.reader()(listing.images["location"][1])).size == (8, 8)
+    assert decode(found.read(listing.images["location"][1])).size == (8, 8)
 
 
 def test_union_removes_duplicates_as_a_whole_only() -> None:

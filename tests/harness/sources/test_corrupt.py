@@ -28,7 +28,7 @@ def listed(source):
 
 
 def pixels(source, listing):
-    read = source.corrupt.reader(source.reader())
+    read = source.corrupt.reader(source.read)
     return [np.asarray(decode(read(location))) for location in listing.images["location"]]
 
 
@@ -61,7 +61,7 @@ def test_a_share_is_blurred_and_another_compressed():
         assert np.array_equal(a, b) == (kind == b"")
         if kind == b"blur":
             assert b.std() < a.std()
-    read = of.corrupt.reader(of.reader())
+    read = of.corrupt.reader(of.read)
     locations = corrupted.images["location"]
     forms = [Image.open(io.BytesIO(read(location))).format for location in locations]
     assert [form == "JPEG" for form in forms] == [b"jpeg" in kind for kind in kinds]

@@ -18,7 +18,7 @@ IMAGES = [png(number) for number in range(10)]
 def contents(path: object, **settings: Any) -> tuple[list[str], list[bytes], list[str | None]]:
     """Return ids, image files and labels of a source, in the order of its listing."""
     found = source("parquet", path=path, **settings)
-    images, read = Listing.of(found.find(32)).images, found.reader()
+    images, read = Listing.of(found.find(32)).images, found.read
     labels = [label if isinstance(label, str) else None for label in images["label"]]
     return images["image_id"].tolist(), [*map(read, images["location"])], labels
 
@@ -65,7 +65,7 @@ def test_images_are_read_in_any_order_and_from_a_bucket(tmp_path: Path) -> None:
     bucket.pipe("/bucket/a.parquet", path.read_bytes())
     for place in (str(path), "memory://bucket/a.parquet", "memory://bucket/*.parquet"):
         found = source("parquet", path=place)
-        read, rows = found.reader(), Listing.of(found.find(32)).images["location"]
+        read, rows = found.read, Listing.of(found.find(32)).images["location"]
         order = np.random.default_rng(0).permutation(30) % 10
         assert [read(rows[row]) for row in order] == [IMAGES[row] for row in order]
     bucket.rm("/bucket", recursive=True)
@@ -79,7 +79,7 @@ def test_a_row_without_an_image_is_empty(tmp_path: Path) -> None:
 def test_a_changed_file_is_another_listing_and_read_again(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", IMAGES[:2])
     found = source("parquet", path=str(path))
-    before, read = Listing.of(found.find(32)), found.reader()
+    before, read = Listing.of(found.find(32)), found.read
     assert read(before.images["location"][0]) == IMAGES[0]
     write_parquet(path, IMAGES[2:5])
     after = Listing.of(found.find(32))

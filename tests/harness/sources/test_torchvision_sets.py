@@ -71,7 +71,7 @@ def test_bad_images_of_a_set_are_not_unreadable_ones(
     save(tmp_path / "all/2.png")
     save(tmp_path / "all/3.png")
     found = image_folder(tmp_path)
-    read, places = found.reader(), Listing.of(found.find(32)).images["location"]
+    read, places = found.read, Listing.of(found.find(32)).images["location"]
     (tmp_path / "all/3.png").unlink()
 
     with pytest.raises(BadImage):
