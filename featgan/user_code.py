@@ -10,14 +10,13 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import AfterValidator
 
 from featgan.digests import sha256_of_file
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError, did_you_mean, first_line
 
 T = TypeVar("T")
 
@@ -34,9 +33,8 @@ def choice(registry: Iterable[str]) -> AfterValidator:
     def check(name: str) -> str:
         if name in registry or USER_DEFINED.fullmatch(name):
             return name
-        close = get_close_matches(name, registry, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name!r} is none of {', '.join(registry)}, nor module:function{hint}")
+        known = f"{', '.join(registry)}, nor module:function"
+        raise ValueError(f"{name!r} is none of {known}{did_you_mean(name, registry)}")
 
     return AfterValidator(check)
 

@@ -3,7 +3,6 @@
 Knows YAML and pydantic's errors, but none of the keys.
 """
 
-import difflib
 import re
 import typing
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError, did_you_mean, first_line
 from harness.storage.redaction import redacted
 
 LARGEST_FILE = 2**18
@@ -109,8 +108,7 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> str
 
 def nearest(key: str, keys: list[str]) -> str:
     """Return `; did you mean …?`, or all the keys where none is similar."""
-    close = difflib.get_close_matches(key[:LONGEST_SHOWN], keys, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid here: {', '.join(keys)}"
+    return did_you_mean(key, keys) or f"; valid here: {', '.join(keys)}"
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

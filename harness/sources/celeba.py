@@ -4,7 +4,6 @@ Needs only the list of attributes and the aligned images: torchvision's class ne
 files, and one layout.
 """
 
-import difflib
 import io
 import os
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError, did_you_mean, first_line
 from harness.sources.base import Found, LimitedSource, Place, Row
 from harness.sources.folder import absolute, check_folder, connect, find_images, local, read
 
@@ -43,8 +42,9 @@ class CelebASource(LimitedSource):
         table = table[there]
         for name, wanted in self.attributes.items():
             if name not in table:
-                near = [*difflib.get_close_matches(name, map(str, table), 1), *table]
-                raise UserError(f"data: CelebA has no attribute {name}; did you mean {near[0]}?")
+                names = [*map(str, table)]
+                hint = did_you_mean(name, names) or f"; it has {', '.join(names)}"
+                raise UserError(f"data: CelebA has no attribute {name}{hint}")
             table = table[(table[name] == 1) == wanted]
         if not len(table):
             raise UserError(f"data: no image in {path} has the attributes {self.attributes}")

@@ -1,6 +1,5 @@
 """Labelled image sets of `torchvision.datasets`, on disk or downloaded by torchvision."""
 
-import difflib
 import json
 import os
 from collections import Counter
@@ -12,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from featgan.digests import short_hash
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError, did_you_mean, first_line
 from harness.sources import folder as folders
 from harness.sources.base import Found, LimitedSource, Place, Row
 from harness.sources.builtin import encoded
@@ -44,9 +43,7 @@ class TorchvisionSource(LimitedSource):
         from torchvision import datasets  # takes seconds, and only this source needs it
 
         if self.set not in datasets.__all__:
-            names = {name.lower(): name for name in datasets.__all__}
-            near = difflib.get_close_matches(self.set.lower(), names, 1)
-            hint = f"; did you mean {names[near[0]]}?" if near else ""
+            hint = did_you_mean(self.set, datasets.__all__)
             raise UserError(f"data: torchvision.datasets has no {self.set}{hint}")
         key = json.dumps([self.set, folder, self.options])
         try:

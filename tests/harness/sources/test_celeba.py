@@ -64,8 +64,10 @@ def test_celeba_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     ):
         Listing.of(source("celeba", path=str(tmp_path)).find(32))
     path = str(celeba(tmp_path))
-    with pytest.raises(UserError, match="no attribute Smile; did you mean Smiling"):
+    with pytest.raises(UserError, match="no attribute Smile; did you mean 'Smiling'"):
         Listing.of(source("celeba", path=path, attributes={"Smile": True}).find(32))
+    with pytest.raises(UserError, match="no attribute Wings; it has Male"):
+        Listing.of(source("celeba", path=path, attributes={"Wings": True}).find(32))
     wanted = {"Male": False, "Smiling": False, "Young": True}
     with pytest.raises(UserError, match="no image in"):
         Listing.of(source("celeba", path=path, attributes=wanted).find(32))

@@ -148,9 +148,9 @@ def test_a_pipe_in_a_set_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_torchvision_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     for name, says in (
-        ("CIFAR11", "did you mean CIFAR10"),
-        ("cifar10", "did you mean CIFAR10"),
-        ("fashion_mnist", "did you mean FashionMNIST"),
+        ("CIFAR11", "did you mean 'CIFAR10'"),
+        ("cifar10", "did you mean 'CIFAR10'"),
+        ("fashion_mnist", "did you mean 'FashionMNIST'"),
         ("CIFAR10", "torchvision's CIFAR10 in .*not found.*download: true"),
         ("VOCDetection", "VOCDetection"),
     ):
