@@ -40,7 +40,7 @@ def sweep_file(folders: list[str], template: Path) -> tuple[Path, list[str]]:
     file = Path("sweeps", f"{stem}.yaml" if stem != FEATURES_FOLDER else f"{stem}-images.yaml")
     if file.exists():
         known = {path for source in load(file).data.values() for path in source.files()}
-        for path in local(*folders):
+        for path in local(folders):
             if path not in known:
                 raise UserError(
                     f"{file} exists, and its images are not those of {path}: rename it, or run "

@@ -104,7 +104,7 @@ def _read_attributes(path: str) -> "pd.DataFrame":
 def _aligned_images(path: str) -> dict[str, Row]:
     """Return the aligned images, by name without ending; JPEG before PNG where both are there."""
     rows, folders = dict[str, Row](), set[str]()
-    found = find_images([path], label=False, skipped=Counter())
+    found = find_images(path, label=False, skipped=Counter())
     for row in sorted(found, key=lambda row: row.image_id, reverse=True):
         folder, name = os.path.split(row.image_id)
         folders.add(folder or path)

@@ -32,7 +32,7 @@ class ContainerSource(LimitedSource):
         """Return the local files and folders; of a glob the folder above it."""
         paths = (each for path in folders.as_list(self.path) for each in expand_braces(path))
         return folders.local(
-            *(path if os.path.exists(path) else _above_glob(path) for path in paths)
+            [path if os.path.exists(path) else _above_glob(path) for path in paths]
         )
 
 

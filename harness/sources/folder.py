@@ -49,7 +49,7 @@ class FolderSource(LimitedSource):
     def find(self, image_size: int) -> Found:
         """Find every file that is an image by its ending or, where that says nothing, content."""
         skipped = Counter[str]()
-        rows = find_images(as_list(self.path), self.has_labels, skipped)
+        rows = find_images(self.path, self.has_labels, skipped)
         return Found(self.draw(rows), skipped=skipped)
 
     @property
@@ -63,7 +63,7 @@ class FolderSource(LimitedSource):
 
     def files(self) -> list[str]:
         """Return the local folders."""
-        return local(*as_list(self.path))
+        return local(self.path)
 
 
 def as_list(path: str | list[str]) -> list[str]:
@@ -71,7 +71,7 @@ def as_list(path: str | list[str]) -> list[str]:
     return [path] if isinstance(path, str) else path
 
 
-def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterator[Row]:
+def find_images(path: str | list[str], label: bool, skipped: Counter[str]) -> Iterator[Row]:
     """Yield all image files below folders, and what only looks like one, in any order.
 
     An `image_id` is the path below its folder; with several folders, their names come first.
@@ -79,7 +79,7 @@ def find_images(paths: list[str], label: bool, skipped: Counter[str]) -> Iterato
     folder that is missing or holds nothing that looks like an image, and for labels of which all
     folders have the same.
     """
-    paths = [absolute(path) for path in paths]
+    paths = [absolute(each) for each in as_list(path)]
     prefixes, empty = _prefixes(paths), set(range(len(paths)))
     synsets = [synset_names(path) if label else {} for path in paths]
     labels, inner = set[str | None](), set[bytes]()
@@ -161,9 +161,9 @@ def check_folder(path: str) -> None:
         raise UserError(f"data: there is no folder {path}{hint}")
 
 
-def local(*paths: str) -> list[str]:
-    """Return the absolute paths of those that are not URIs."""
-    return [path for path in map(absolute, paths) if "://" not in path]
+def local(path: str | list[str]) -> list[str]:
+    """Return the absolute path of one or several, without those that are URIs."""
+    return [each for each in map(absolute, as_list(path)) if "://" not in each]
 
 
 def read(location: bytes) -> bytes:

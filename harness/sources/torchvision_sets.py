@@ -74,7 +74,7 @@ class TorchvisionSource(LimitedSource):
 def _class_folders(folder: str, skipped: Counter[str]) -> Iterator[Row]:
     """Yield the images of an ImageFolder: its upper folders are the classes."""
     names, found = folders.synset_names(folder), set[str]()
-    for row in folders.find_images([folder], label=False, skipped=skipped):
+    for row in folders.find_images(folder, label=False, skipped=skipped):
         label, inside, _ = row.image_id.partition("/")
         if inside:
             found.add(label)
