@@ -95,7 +95,6 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
             raise UserError(
                 "score.trained_on: name the data sets whose labels train the classifier"
             )
-    for cell in cells:
         steps = cell.method.training.epoch_steps
         if cell.method.pacing.grow != "none" and not (cell.mode == "conventional" and steps):
             raise UserError(
