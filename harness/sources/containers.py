@@ -30,10 +30,8 @@ class ContainerSource(LimitedSource):
 
     def files(self) -> list[str]:
         """Return the local files and folders; of a glob the folder above it."""
-        paths = (each for path in folders.as_list(self.path) for each in expand_braces(path))
-        return folders.local(
-            [path if os.path.exists(path) else _above_glob(path) for path in paths]
-        )
+        paths = [each for path in folders.as_list(self.path) for each in expand_braces(path)]
+        return folders.local([_above_glob(path) for path in paths])
 
 
 def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[ContainerFile]:
@@ -92,7 +90,9 @@ def expand_braces(path: str) -> list[str]:
 
 
 def _above_glob(path: str) -> str:
-    return os.path.dirname(re.split(r"[*?\[]", path)[0]) if re.search(r"[*?\[]", path) else path
+    """Return the folder above a glob; a path that exists, or is no glob, as it is."""
+    before, *rest = re.split(r"[*?\[]", path)
+    return os.path.dirname(before) if rest and not os.path.exists(path) else path
 
 
 def open_file(place: bytes) -> IO[bytes]:
