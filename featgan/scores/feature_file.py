@@ -16,15 +16,15 @@ KIND = "featgan real features 4"
 ADVICE = "delete it; the next sweep recreates it"
 
 
-def dump(features: Tensor, classifier: Classifier, name: str) -> bytes:
+def dump(features: Tensor, classifier: Classifier, name: str, held_out: int = 0) -> bytes:
     """Return the bytes of a file `<name>.safetensors` of features [n, width].
 
     They are in the order in which real images are measured: those that the classifier was not
-    fitted to come first.
+    fitted to come first, or the `held_out` ones where there are any.
     """
-    return tensor_file.dump(
-        KIND, {"name": name, "classifier": classifier.digest}, {"features": features}
-    )
+    header = {"name": name, "classifier": classifier.digest}
+    more = {"held_out": held_out} if held_out else {}
+    return tensor_file.dump(KIND, header | more, {"features": features})
 
 
 def read(path: str, classifier: Classifier) -> FeatureStatistics:
@@ -33,6 +33,7 @@ def read(path: str, classifier: Classifier) -> FeatureStatistics:
     Raises `UserError` if the file is damaged, or made by another classifier or for another name.
     """
     header, tensors, _ = tensor_file.read(path, KIND, ADVICE)
+    held_out = header.pop("held_out", 0)
     if header != {"name": Path(path).stem, "classifier": classifier.digest}:
         raise UserError(f"{path} does not hold features of {classifier.name}; {ADVICE}")
-    return FeatureStatistics(tensors["features"].to(classifier.device))
+    return FeatureStatistics(tensors["features"].to(classifier.device), held_out)

@@ -87,17 +87,20 @@ class Score:
         count, splits, score, deviation = self.settings.count, self.settings.splits, nan, nan
         if min(unseen, count) >= 2 * splits:
             score, deviation = inception_score(logits[: min(unseen, count)], splits)
-        part, _ = self.parts(len(features), unseen)
+        part, others = self.parts(len(features), unseen)
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
             with suppress(TooFew):
-                metrics = self._metrics(features[:part], FeatureStatistics(features[part:]))
+                metrics = self._metrics(features[:part], FeatureStatistics(features[-others:]))
         return Measurement(score, deviation, metrics)
 
     def parts(self, images: int, unseen: int) -> tuple[int, int]:
-        """Return the sizes of the two parts of real images that the metrics compare."""
+        """Return the sizes of the two parts of real images that the metrics compare.
+
+        The first is of the first images, the second of the last, none of which is held out.
+        """
         part = min(self.settings.count, unseen, images // 2)
-        return part, images - part
+        return part, images - max(part, len(self.real.held_out) if self.real else 0)
 
     def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -92,7 +92,8 @@ class DataSetBuilder:
                 if not self._is_finished():  # another sweep may just have done it
                     self._count_and_pack()
         skipped = self.listing.skipped
-        data = read_data_set(self.store, self.key).model_copy(update={"skipped": skipped})
+        asked = {"skipped": skipped, "held_out": self.source.held_out}
+        data = read_data_set(self.store, self.key).model_copy(update=asked)
         rejected, found = load_rejected(self.store, data), self.listing.found
         listed = self.store.join(f"{self.key}/rejected.csv")
         self._check(rejected, found, listed)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import ray
 import torch
 
 from featgan.digests import short_hash
 from featgan.errors import UserError
 from featgan.scores.small_cnn import split, train_classifier
-from harness.records.data_set import DataSet, load_table, open_pack
+from harness.records.data_set import DataSet, held_out, load_table, open_pack
 from harness.storage.store import Store
 
 SEED = 0
@@ -30,7 +31,7 @@ def classifier_name(store: Store, sets: Sequence[DataSet]) -> str:
             f"but {where} has {found}; name data sets that have, or choose the classifier "
             "`inception`"
         )
-    labels = [load_table(store, data.key)["label"].to_json() for data in sets]
+    labels = [_labels(store, data).to_json() for data in sets]
     return f"{short_hash([data.digest for data in sets], labels)}.safetensors"
 
 
@@ -42,7 +43,7 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
     """
     images, names = [], []
     for number, data in enumerate(sets):
-        labels = load_table(store, data.key)["label"].dropna()
+        labels = _labels(store, data).dropna()
         images.append(open_pack(store, data.key).rows(labels.index.to_numpy()))
         names += [f"{number}/{label}" for label in labels]
     classes, numbers = np.unique(names, return_inverse=True)
@@ -52,10 +53,15 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
 def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
     """Return, bool [n], which images of a data set the classifier of `sets` was not fitted to."""
     found = np.ones(data.images, bool)
-    rows = [np.flatnonzero(load_table(store, each.key)["label"].notna()) for each in sets]
+    rows = [np.flatnonzero(_labels(store, each).notna()) for each in sets]
     if sets:
         keys = np.repeat([each.key for each in sets], [*map(len, rows)])
         _, fitted = split(len(keys), torch.Generator().manual_seed(SEED))
         own = fitted.numpy()[keys[fitted] == data.key]
         found[np.concatenate(rows)[own]] = False
     return found
+
+
+def _labels(store: Store, data: DataSet) -> pd.Series:
+    """Return the label of each image that a classifier may be fitted to, of others none."""
+    return load_table(store, data.key)["label"].mask(held_out(store, data))

@@ -24,6 +24,7 @@ from featgan.errors import UserError, first_line
 from featgan.features.image_values import PIXEL_VALUES, VERSION, highest
 from featgan.features.settings import (
     IMAGE_VALUES,
+    NONE,
     OF_FEATURES,
     FeatureSettings,
     SelectSettings,
@@ -34,7 +35,7 @@ from featgan.user_code import resolve, source_digest, user_code_errors
 from harness.cluster import connect
 from harness.cluster.connect import Progress
 from harness.counting.workers import counter, shared_weights
-from harness.records.data_set import DataSet, dump_values, load_table, open_pack
+from harness.records.data_set import DataSet, dump_values, held_out, load_table, open_pack
 from harness.storage.store import Store
 
 PART_BYTES = 2**26
@@ -192,10 +193,16 @@ class ImageValues:
 
 
 def select(data: DataSet, settings: SelectSettings, values: np.ndarray, store: Store) -> str:
-    """Return the store key of a file of 1 for each image that is kept, and 0 for the others."""
+    """Return the store key of a file of 1 for each image that is kept, and 0 for the others.
+
+    None that is held out is kept; without `settings.by`, all others are.
+    """
     labels = label_numbers(store, data) if settings.within == "label" else np.zeros(len(values))
     high = values if settings.end == "high" else -values.astype(np.float64)
-    kept = highest(high, labels, settings.keep).astype(np.float64)
+    allowed = ~held_out(store, data)
+    kept = allowed.astype(np.float64)
+    if settings.by != NONE:
+        kept[allowed] = highest(high[allowed], labels[allowed], settings.keep)
     name = short_hash(data.digest, digest(kept))
     key = f"{data.key}/selected/{settings.by.replace(':', '.')}-{name}.parquet"
     ids = load_table(store, data.key)["image_id"]

@@ -158,7 +158,7 @@ class _Preparation:
 
         Key and digest are None for feature counts, a part of the data set and of its digest.
         """
-        if settings.by == "feature_count":
+        if settings.by in ("feature_count", NONE):
             return None, None, load_values(self._store, data.key, None)
         key = ImageValues(data, settings, features, self._store, self._gpu, self._progress).make()
         values = load_values(self._store, data.key, key)
@@ -170,9 +170,10 @@ class _Preparation:
     ) -> tuple[str | None, str | None, np.ndarray]:
         """Return store key and digest of the list of images to train on, None for all; bool [n].
 
-        Images that are left out are listed in the sweep's folder, with their values.
+        Images that are left out are listed in the sweep's folder, with their values (of those that
+        are only held out, the feature counts).
         """
-        if settings.by == NONE:
+        if settings.by == NONE and not data.held_out:
             return None, None, np.ones(data.images, bool)
         *_, values = self._values(data, settings, features)
         key = image_values.select(data, settings, values, self._store)
@@ -200,7 +201,7 @@ class _Preparation:
         record = GroupsRecord(
             data=self._label(data),
             label=image_values.label(settings, features),
-            selected=select.label,
+            selected=select.label or ("the images not held out" if data.held_out else ""),
             **vars(groups),
         )
         name = f"groups/{self._label(data)}-{self._group_label(settings, select)}"

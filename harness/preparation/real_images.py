@@ -25,7 +25,7 @@ from featgan.user_code import source_digest
 from harness.cluster import connect, machine
 from harness.cluster.connect import Progress
 from harness.preparation.classifier import unseen
-from harness.records.data_set import DataSet, load_table, open_pack
+from harness.records.data_set import DataSet, held_out, load_table, open_pack
 from harness.records.sweep_records import CountStatistics, RealRecord
 from harness.runs.rescore import QUALITY_IMAGES, TRAINING_IMAGES, count_features
 from harness.storage.store import Store
@@ -68,7 +68,8 @@ class RealImages:
     def _key(self, suffix: str, *more: Any) -> str:
         chosen = self.settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
         made_from = [self.data.digest, chosen, self.classifier.digest, self.gpu]
-        return f"{self.data.key}/real/{short_hash(made_from, *more)}.{suffix}"
+        split = (self.data.held_out,) if self.data.held_out else ()
+        return f"{self.data.key}/real/{short_hash(made_from, *more, *split)}.{suffix}"
 
     def measure(self, store: Store, cpus: int, progress: Progress) -> RealRecord:
         """Return the measurements; write the features if metrics need them.
@@ -76,12 +77,14 @@ class RealImages:
         Raises UserError where the classifier is missing, or the images are too few for a metric.
         """
         settings, features_key, images = self.settings, self.features_key, self.data.images
+        held = int(held_out(store, self.data).sum())
+        smaller, apart = min(images - held, held or images), f", {held} held out" if held else ""
         for metric in settings.metrics:  # else each run would fail, hours later
-            if metric in METRICS and images < (fewest := METRICS[metric].fewest_real):
+            if metric in METRICS and smaller < (fewest := METRICS[metric].fewest_real):
                 raise UserError(
-                    f"data.{self.data.name}: its images, {images} in all, are too few for the "
-                    f"metric {metric}: it takes {fewest} or more; leave it out of score.metrics, "
-                    "or add images"
+                    f"data.{self.data.name}: its images, {images} in all{apart}, are too few for "
+                    f"the metric {metric}: it takes {fewest} or more; leave it out of "
+                    "score.metrics, or add images"
                 )
         user_code = [source_digest(metric) for metric in settings.metrics]
         of_score = settings.count, settings.splits, settings.metrics, user_code
@@ -107,8 +110,11 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
     classifier = load_classifier(settings, device, store.local(trained) if trained else None)
     pack = open_pack(store, of.data.key)
     order = np.random.RandomState(2020).permutation(len(pack))
-    is_unseen = unseen(store, of.classifier.trained_on, of.data)[order]
-    order, images = np.concatenate((order[is_unseen], order[~is_unseen])), int(is_unseen.sum())
+    held = held_out(store, of.data)
+    first = held if held.any() else unseen(store, of.classifier.trained_on, of.data)
+    ours, rest, images = order[first[order]], order[~first[order]], int(first.sum())
+    order = np.concatenate((ours, rest))
+    ours, training = (ours, rest) if held.any() else (order, order)
     wanted = features_key is not None and not store.exists(features_key)
     rows = order if wanted else order[: settings.count]
     features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
@@ -116,13 +122,15 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
     if features_key:
         if wanted:
             name = Path(features_key).stem
-            store.put(features_key, feature_file.dump(features, classifier, name))
+            store.put(
+                features_key, feature_file.dump(features, classifier, name, held.sum().item())
+            )
         real = feature_file.read(str(store.local(features_key)), classifier)
-        features = real.features
+        features = torch.cat((real.held_out, real.features))
     score = Score(classifier, settings, real)
     found = score.measure_real(features, logits, images)
-    sample = pack.rows(order[:TRAINING_IMAGES])
-    counts = count_features(of.features, sample[:QUALITY_IMAGES], device.type)
+    sample, others = pack.rows(ours[:QUALITY_IMAGES]), pack.rows(training[:TRAINING_IMAGES])
+    counts = count_features(of.features, sample, device.type)
     group_counts = {}
     if of.groups:
         of_originals = load_table(store, of.data.key)["feature_count"].to_numpy()
@@ -135,7 +143,8 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
         images=min(images, settings.count),
         metrics_images=score.parts(len(features), images) if found.metrics else None,
         features_key=features_key,
-        qualities=image_quality.measure(sample[:QUALITY_IMAGES], sample, same=True),
+        qualities=image_quality.measure(sample, others, same=not held.any()),
+        held_out=of.data.held_out,
         feature_counts=CountStatistics.of(counts),
         group_counts=group_counts,
         **vars(found),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from featgan.digests import sha256_of_file
 from featgan.errors import UserError, first_line
@@ -19,6 +19,8 @@ from harness.sources import SourceSettings
 from harness.storage.sealed import SEAL, first_problem
 from harness.storage.store import Store
 
+DRAW = "featgan held out"
+"""Key, of 16 bytes, of the hash that draws images to hold out."""
 AT_ONCE = 16
 """Shards fetched from a bucket at the same time."""
 
@@ -43,6 +45,8 @@ class DataSet(DataRecord):
     """Rejected images that could not be read, which the next sweep tries again."""
     shards: tuple[Shard, ...] = ()
     """The files of its pack; the table has the place of each image in them."""
+    held_out: float = Field(0.0, exclude=True)
+    """Share of the images that a sweep never trains on; sweeps may differ in it."""
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -81,6 +85,28 @@ def load_labels(store: Store, data: DataSet) -> np.ndarray:
             "no label; give every image one, or leave the data set out"
         )
     return table.get("noisy_label", table["label"]).to_numpy(str)
+
+
+def held_out(store: Store, data: DataSet) -> np.ndarray:
+    """Return, bool [n], which images of a data set are never trained on.
+
+    They are drawn within each label, by a hash of their pixels' digests: the same in every
+    container. Equal images stay together. Raises UserError where they are fewer than two.
+    """
+    if not data.held_out:
+        return np.zeros(data.images, bool)
+    table = load_table(store, data.key, ["sha256", "label"])
+    first = table.drop_duplicates("sha256")
+    hashes = pd.util.hash_array(first["sha256"].to_numpy(object), hash_key=DRAW, categorize=False)
+    of_label = pd.Series(hashes).groupby(first["label"].fillna("").to_numpy(object))
+    drawn = of_label.rank() <= (data.held_out * of_label.transform("size")).round()
+    found = table["sha256"].isin(first["sha256"][drawn.to_numpy()]).to_numpy()
+    if found.sum() < 2:
+        raise UserError(
+            f"data.{data.name}.held_out: {data.held_out:g} of each label of {data.images} images "
+            f"is {found.sum()} in all; metrics take 2 or more: raise it, or add images"
+        )
+    return found
 
 
 def check(store: Store, data: DataSet) -> None:

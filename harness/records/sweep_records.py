@@ -151,6 +151,8 @@ class RealRecord(Sealed):
     """Metrics of a part of the images against the others."""
     metrics_images: tuple[int, int] | None = None
     """Numbers of images of that part, at most half of all, and of the others."""
+    held_out: float = 0.0
+    """Share of the images that are never trained on, of which that part then is."""
     features_key: str | None = None
     """Store key of the features of all, that part first."""
     qualities: Qualities

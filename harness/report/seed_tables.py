@@ -184,10 +184,11 @@ def metric_table(block: Block) -> Table:
         part, others = real.metrics_images
         parts.append(_metric_means(runs, "metrics_as_real", f", {part:,} images"))
         parts.append(pd.DataFrame([{"pattern": "real images", **real.metrics}]))
+        kinds = ("held out", "training images") if real.held_out else ("of them", "others")
         notes.append(
-            f"Real images: {part:,} of them against the {others:,} others, as in the rows of "
-            f"{part:,} images. FID, density and coverage depend on how many images are compared, "
-            "KID does not in expectation."
+            f"Real images: {part:,} {kinds[0]} against the {others:,} {kinds[1]}, as in the rows "
+            f"of {part:,} images. FID, density and coverage depend on how many images are "
+            "compared, KID does not in expectation."
         )
     for n, width in re.findall(r"FID .*n=(\d+) .*width=(\d+)", how):
         if int(n) < int(width):

@@ -30,7 +30,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
-from harness.records.data_set import check, open_pack, read_data_set
+from harness.records.data_set import check, held_out, open_pack, read_data_set
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
 from harness.records.sweep_results import SweepResults, cell_name
@@ -121,6 +121,8 @@ class Rescoring:
             score_as_real = _score_as_real(real, logits, splits)
             metrics_as_real = self._metrics_as_real(run, real, classifier, features)
         network = FeatureSettings.model_validate(run.settings["features"])
+        share = real.held_out if real else 0.0
+        training = training_images(self.store.root, run.data_key, share)
         record = Rescored(
             generator_sha256=run.generator_sha256 or "",
             images=count,
@@ -132,7 +134,7 @@ class Rescoring:
             last_fresh_scores=_scores(last_logits, settings.count, splits),
             score_as_real=score_as_real,
             metrics_as_real=metrics_as_real,
-            qualities=image_quality.measure(images, training_images(self.store.root, run.data_key)),
+            qualities=image_quality.measure(images, training),
             feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
             seconds=time.perf_counter() - started,
@@ -144,11 +146,11 @@ class Rescoring:
         self, run: RunRecord, real: RealRecord, classifier: Classifier, features: torch.Tensor
     ) -> dict[str, float]:
         """Return metrics of as many images, and against the same others, as those of `real`."""
-        key, (part, _) = real.features_key, real.metrics_images or (0, 0)
+        key, (part, count) = real.features_key, real.metrics_images or (0, 0)
         if not key or not 0 < part <= len(features) or not self.store.exists(key):
             return {}
         of_real = feature_file.read(str(self.store.local(key)), classifier).features
-        others, found = FeatureStatistics(of_real[part:]), dict[str, float]()
+        others, found = FeatureStatistics(of_real[-count:]), dict[str, float]()
         for metric in run.settings["score"]["metrics"]:
             if metric in METRICS:  # a file does not decide which code is imported
                 found |= measure(metric, others, features[:part])
@@ -178,10 +180,16 @@ def _score_as_real(real: RealRecord, logits: torch.Tensor, splits: int) -> float
 
 
 @lru_cache(1)
-def training_images(root: str, data_key: str) -> np.ndarray:
-    """Return a sample of a data set's images: uint8 [n, 3, S, S], in random order."""
-    pack = open_pack(Store(root), data_key)
-    return pack.rows(np.random.default_rng(0).permutation(len(pack))[:TRAINING_IMAGES])
+def training_images(root: str, data_key: str, share: float = 0.0) -> np.ndarray:
+    """Return a sample of a data set's images: uint8 [n, 3, S, S], in random order.
+
+    `share` of the data set is held out, and not among them.
+    """
+    store = Store(root)
+    data = read_data_set(store, data_key).model_copy(update={"held_out": share})
+    rows = np.flatnonzero(~held_out(store, data))
+    some = np.random.default_rng(0).permutation(len(rows))[:TRAINING_IMAGES]
+    return open_pack(store, data_key).rows(rows[some])
 
 
 @lru_cache(1)

@@ -33,7 +33,7 @@ class UnionSource(Source):
     @classmethod
     def _one_place_for_changes(cls, sources: dict[str, Single]) -> dict[str, Single]:
         for name, part in sources.items():
-            for key in ("remove_duplicates", "corrupt"):
+            for key in ("remove_duplicates", "corrupt", "held_out"):
                 if getattr(part, key):
                     raise ValueError(f"set {key} next to `sources`, not in {name}")
         return sources

@@ -70,6 +70,9 @@ class Source(Settings):
     """Keep only one of images whose pixels are equal; `duplicates.csv` lists the others."""
     corrupt: Corruption | None = None
     """Corruption of shares of the images, such as `{duplicate: 0.3}`; null: none."""
+    held_out: float = Field(0.0, ge=0, le=0.5)
+    """Share of the images of each label that is never trained on or grouped, but is what metrics
+    compare with the others as real images; drawn once, by pixels. 0: none."""
 
     @model_validator(mode="after")
     def _possible_corruption(self) -> Self:

@@ -19,8 +19,9 @@ class TooFew(ValueError):
 class FeatureStatistics:
     """Features [n, d] of the real images in float64, and a cache of what follows from them."""
 
-    def __init__(self, features: Tensor) -> None:
-        self.features = features.double()
+    def __init__(self, features: Tensor, held_out: int = 0) -> None:
+        """Take the features of images, of which the first `held_out` are kept apart."""
+        self.held_out, self.features = features[:held_out].double(), features[held_out:].double()
         self._derived: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:

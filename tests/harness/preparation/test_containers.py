@@ -20,7 +20,7 @@ from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 from harness.plan.signature import signature
 from harness.preparation.classifier import classifier_name
-from harness.records.data_set import DataSet, load_table, open_pack
+from harness.records.data_set import DataSet, held_out, load_table, open_pack
 from harness.storage.store import Store
 
 __all__ = ["here"]
@@ -94,12 +94,15 @@ def test_five_containers_are_one_data_set(tmp_path: Path, here: Any) -> None:
         counts = table["feature_count"].to_numpy()
         groups = FeatureGroups.fit(counts, GroupSettings(k=3))
         classifier = classifier_name(store, [data])
+        split = held_out(store, data.model_copy(update={"held_out": 0.5}))
+        assert split.sum() == 4  # one of each label's two
         found.append(
             (
                 table.drop(columns=["image_id", "pack_row"]).to_dict("list"),
                 groups.assign(counts).tolist(),
                 pack.rows(np.arange(len(pack))).tolist(),
                 classifier,
+                split.tolist(),
                 signature(cell, data.digest, classifier),
             )
         )

@@ -21,13 +21,19 @@ from packed import put_counted
 
 from featgan.errors import UserError
 from featgan.features import image_values as image_scores
+from featgan.features.settings import SelectSettings
+from featgan.scores import feature_file, image_quality
+from featgan.scores.metrics.registry import measure
+from featgan.scores.score import load_classifier
+from featgan.scores.settings import ScoreSettings
 from harness.cluster import connect
 from harness.plan.settings import Sweep
 from harness.preparation import classifier, image_values, real_images
 from harness.preparation import prepare as preparation
-from harness.records.data_set import DataSet, load_values
+from harness.records.data_set import DataSet, held_out, load_values
 from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
+from harness.runs import rescore
 from harness.storage.store import Store
 
 DATA = DataSet(name="a", key="features/a-0", digest="0a1b", images=40, classes=("x", "y"))
@@ -162,7 +168,7 @@ def test_new_labels_are_of_another_classifier(store: Store) -> None:
     def named(labels: str) -> str:
         table = pd.DataFrame({"feature_count": [1, 2, 3, 4], "label": list(labels)})
         store.put("features/a-0/features.parquet", table.to_parquet(index=False))
-        return classifier.classifier_name(store, [DATA])
+        return classifier.classifier_name(store, [DATA.model_copy(update={"images": 4})])
 
     assert named("xyxy") == named("xyxy") != named("xxyy")
 
@@ -231,3 +237,62 @@ def test_labels_are_in_the_signature_of_a_conditional_run(
     assert len({signed(one, False), signed(one, True), signed(other, True)}) == 3
     with pytest.raises(UserError, match=r"gan\.conditional: 1 of the 40 images of data\.a have no"):
         signed([None, *one[1:]], True)
+
+
+def test_held_out_images_are_trained_on_by_nothing(
+    store: Store, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = {"classifier": "trained", "trained_on": ["a"], "count": 20, "splits": 2}
+    score |= {"metrics": ["fid", "authpct"]}
+
+    def prepared(share: float) -> Any:
+        data = preparation.DataSetBuilder.build(None).model_copy(update={"held_out": share})
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation.DataSetBuilder, "build", lambda _: data)
+            grid = {"mode": ["ascending"], "seed": [0]}
+            threads = torch.get_num_threads()
+            content = sweep(grid=grid, score=score)
+            (run,) = preparation.prepare_runs(content, store, False, lambda *_: None)
+            torch.set_num_threads(threads)
+        (real,) = SweepResults.read(Path(store.join("s"))).real
+        return run, json.loads(store.get(run.groups_key)), real, data
+
+    plain, all_groups, usual, _ = prepared(0.0)
+    run, groups, real, data = prepared(0.25)
+    split = held_out(store, data)
+    assert (split.sum(), plain.selected_key) == (10, None)
+    assert np.array_equal(load_values(store, DATA.key, run.selected_key) > 0, ~split)
+    counts = np.arange(40)[~split]
+    for record, grouped in ((groups, counts), (all_groups, np.arange(40))):
+        assert sum(group["size"] for group in record["groups"]) == len(grouped)
+        assert [*map(int, record["histogram"])] == grouped.tolist()
+    assert groups["selected"] == "the images not held out"
+    assert run.signature != plain.signature
+    assert run.signature == prepared(0.25)[0].signature
+    assert classifier.unseen(store, [data], data)[split].all()
+    assert run.classifier_key != plain.classifier_key
+
+    # held out against all others, at the same number as the rows of generated images
+    assert (real.images, real.metrics_images, real.held_out) == (10, (10, 30), 0.25)
+    assert usual.metrics_images == (6, 34)  # that the classifier was not fitted to
+    settings = ScoreSettings.model_validate(score)
+    network = load_classifier(settings, torch.device("cpu"), store.local(run.classifier_key))
+    training = feature_file.read(str(store.local(run.real_key)), network)
+    features, _ = network.features_and_logits(torch.from_numpy(images[~split]))
+    assert len(training) == 30
+    assert training.features.sum().item() == pytest.approx(features.sum().item(), rel=1e-4)
+    assert real.metrics == measure("fid", training, training.held_out) | measure(
+        "authpct", training, training.held_out
+    )
+    nearest = image_quality.nearest(images[split], images[~split]).mean()
+    assert real.qualities.nearest_training == pytest.approx(nearest)
+    copied = rescore.training_images(store.root, DATA.key, 0.25)
+    assert sorted(copied.sum((1, 2, 3))) == sorted(images[~split].sum((1, 2, 3)))
+
+
+def test_a_selection_is_made_of_the_images_that_are_not_held_out(store: Store) -> None:
+    data = preparation.DataSetBuilder.build(None).model_copy(update={"held_out": 0.25})
+    settings = SelectSettings(by="feature_count", keep=0.5)
+    key = image_values.select(data, settings, np.arange(40.0), store)
+    kept, split = load_values(store, DATA.key, key) > 0, held_out(store, data)
+    assert (kept.sum(), (kept & split).sum()) == (16, 0)  # the 8 highest of 15 of each label
