@@ -74,7 +74,7 @@ class Score:
         settings = self.settings
         features, logits = classify(self.classifier, generate, settings.count, settings.batch_size)
         score, deviation = inception_score(logits, settings.splits)
-        return Measurement(score, deviation, self._metrics(features, self.real))
+        return Measurement(score, deviation, self.metrics_of(features, self.real))
 
     def measure_real(self, features: Tensor, logits: Tensor, unseen: int) -> Measurement:
         """Measure real images as if they were generated.
@@ -91,7 +91,7 @@ class Score:
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
             with suppress(TooFew):
-                metrics = self._metrics(features[:part], FeatureStatistics(features[-others:]))
+                metrics = self.metrics_of(features[:part], FeatureStatistics(features[-others:]))
         return Measurement(score, deviation, metrics)
 
     def parts(self, images: int, unseen: int) -> tuple[int, int]:
@@ -102,7 +102,8 @@ class Score:
         part = min(self.settings.count, unseen, images // 2)
         return part, images - max(part, len(self.real.held_out) if self.real else 0)
 
-    def _metrics(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
+    def metrics_of(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
+        """Return the metrics of features [n, width] against those of real images, if any."""
         found: dict[str, float] = {}
         if real is not None:
             for name in self.settings.metrics:

@@ -1,6 +1,5 @@
 """Features of vision transformers through timm: DINOv2's class token, CLIP's image embedding."""
 
-from math import isqrt
 from typing import Any
 
 import torch
@@ -32,9 +31,7 @@ def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNet
         import timm
         from timm.models.vision_transformer import checkpoint_filter_fn
     except ImportError as error:
-        raise UserError(
-            f"score.features: {name} needs timm: {INSTALL.format('timm')}, or choose vgg16"
-        ) from error
+        raise UserError(f"score.features: {name} needs timm: {INSTALL.format('timm')}") from error
     model, size = NETWORKS[name]
     with torch.device("meta"):
         network: Any = timm.create_model(model)
@@ -48,21 +45,24 @@ def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNet
         # the hub's client raises errors of its own, of the network and of the file system
         except Exception as error:
             raise UserError(
-                f"{SETTING}: the weights of {name} cannot be downloaded ({first_line(error)}); "
-                f"fetch model.safetensors of {published['hf_hub_id']} from the Hugging Face hub on "
-                f"a machine with access, and set {SETTING} to its path"
+                f"{SETTING}: the weights of {name} cannot be downloaded ({first_line(error)}); set "
+                f"it to a local file, model.safetensors of {published['hf_hub_id']} on the HF hub"
             ) from error
     try:
-        positions = [tensor.numel() for key, tensor in state.items() if "pos" in key]
-        if network.pos_embed.numel() not in positions:  # timm would resize them
+        # timm would resize those of another size
+        if network.pos_embed.numel() not in [state[key].numel() for key in state if "pos" in key]:
             raise ValueError("it has no positions, or those of images of another size")
         network.load_state_dict(checkpoint_filter_fn(state, network), assign=True)
     except Exception as error:  # timm tells layouts apart by names alone
         raise UserError(f"{SETTING}: {weights} is not {name}'s: {first_line(error)}") from error
     if size != network.patch_embed.img_size[0]:
-        trained = network.pos_embed.detach()
+        positions, side = network.pos_embed.detach().float(), network.patch_embed.grid_size[0]
         network.set_input_size(size)
-        network.pos_embed = nn.Parameter(_resize_positions(trained, network.patch_embed.grid_size))
+        # DINOv2's code does not antialias, as timm does, and adds 0.1 to the size
+        scale = (network.patch_embed.grid_size[0] + 0.1) / side
+        grid = positions[:, 1:].mT.unflatten(2, (side, side))
+        grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+        network.pos_embed = nn.Parameter(torch.cat((positions[:, :1], grid.flatten(2).mT), dim=1))
     network.to(device, torch.float32).eval().requires_grad_(False)
 
     def features(images: Tensor) -> Tensor:
@@ -71,15 +71,3 @@ def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNet
         return nn.functional.normalize(found) if name.startswith("clip") else found
 
     return FeatureNetwork(f"{name}{suffix}", features)
-
-
-def _resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize position embeddings [1, 1 + n², d] to a grid as DINOv2's code does.
-
-    It does not antialias, as timm does, and adds 0.1 to the size that scales the coordinates.
-    """
-    side = isqrt(positions.shape[1])
-    patches = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    scale = [(length + 0.1) / side for length in grid]
-    patches = nn.functional.interpolate(patches.float(), scale_factor=scale, mode="bicubic")
-    return torch.cat((positions[:, :1].float(), patches.flatten(2).mT), dim=1)

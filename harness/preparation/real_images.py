@@ -111,20 +111,17 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
     pack = open_pack(store, of.data.key)
     order = np.random.RandomState(2020).permutation(len(pack))
     held = held_out(store, of.data)
-    first = held if held.any() else unseen(store, of.classifier.trained_on, of.data)
-    ours, rest, images = order[first[order]], order[~first[order]], int(first.sum())
-    order = np.concatenate((ours, rest))
-    ours, training = (ours, rest) if held.any() else (order, order)
+    first = (held if held.any() else unseen(store, of.classifier.trained_on, of.data))[order]
+    order, images = np.concatenate((order[first], order[~first])), int(first.sum())
+    ours, training = (order[:images], order[images:]) if held.any() else (order, order)
     wanted = features_key is not None and not store.exists(features_key)
     rows = order if wanted else order[: settings.count]
     features, logits = classify(classifier, drawn(pack.rows, rows), len(rows), BATCH)
     real = None
     if features_key:
         if wanted:
-            name = Path(features_key).stem
-            store.put(
-                features_key, feature_file.dump(features, classifier, name, held.sum().item())
-            )
+            name, count = Path(features_key).stem, int(held.sum())
+            store.put(features_key, feature_file.dump(features, classifier, name, count))
         real = feature_file.read(str(store.local(features_key)), classifier)
         features = torch.cat((real.held_out, real.features))
     score = Score(classifier, settings, real)

@@ -103,8 +103,8 @@ def held_out(store: Store, data: DataSet) -> np.ndarray:
     found = table["sha256"].isin(first["sha256"][drawn.to_numpy()]).to_numpy()
     if found.sum() < 2:
         raise UserError(
-            f"data.{data.name}.held_out: {data.held_out:g} of each label of {data.images} images "
-            f"is {found.sum()} in all; metrics take 2 or more: raise it, or add images"
+            f"data.{data.name}.held_out: {found.sum()} of {data.images} images, and metrics take 2 "
+            "or more: raise it, or add images"
         )
     return found
 

@@ -127,6 +127,8 @@ class Rescored(Sealed):
     """Mean score of sets of as many images as the score of the real images has."""
     metrics_as_real: dict[str, float]
     """Metrics of as many images, and against the same others, as those of the real images."""
+    further: dict[str, dict[str, float]] = Field({})
+    """Metrics that were asked for later: by a hash of the request, and `<number>: <protocol>`."""
     qualities: Qualities
     feature_counts: CountStatistics
     """Feature counts of generated images."""

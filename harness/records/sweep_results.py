@@ -4,6 +4,7 @@ A file that cannot be read, or that belongs to other runs, is left out and named
 """
 
 import json
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -43,7 +44,7 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("final_score", "score_sd", "best_score", "spread", "seconds"), float),
     **dict.fromkeys(("fresh", "fresh_sd", "fresh_last", "fresh_last_sd"), float),
     **{"rescore": float, "rescore_protocol": object, "images_seen": float},
-    **{"score_as_real": float, "metrics_as_real": object},
+    **{"score_as_real": float, "metrics_as_real": object, "further": object},
     **dict.fromkeys((*QUALITIES, "feature_count", "feature_count_sd"), float),
 }
 """Columns of the frame; a missing float is NaN."""
@@ -218,6 +219,7 @@ class SweepResults:
         | rescore, rescore_protocol | the score with many images, and its protocol |
         | fresh, fresh_last; with _sd | fresh scores of its protocol: peak, last evaluation |
         | score_as_real, metrics_as_real | of as many images as real ones were measured |
+        | further | metrics that were measured later, by number and protocol |
         | outlines, ..., feature_count, feature_count_sd | of its generated images |
         | record | the RunRecord |
         """
@@ -250,6 +252,7 @@ class SweepResults:
             "pattern": _key(run.cell, without="seed"),
             "label": ", ".join([run.cell["mode"], *(f"{key}={value}" for key, value in axes)]),
             "metrics": {},
+            "further": dict(ChainMap(*again.further.values())) if again else {},
             "images_to_peak": run.images_to_peak,
             "choices": run.choices,
             "seconds": sum(vars(run.seconds).values()),

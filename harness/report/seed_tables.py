@@ -43,7 +43,7 @@ def seed_tables(results: SweepResults, reach: float | None = None) -> list[Table
     for block in results.blocks():
         if not block.finished.empty:
             tables += [seed_table(block), reach_table(block, reach)]
-            tables += [pair_table(block), metric_table(block)]
+            tables += [pair_table(block), metric_table(block), further_table(block)]
     return tables
 
 
@@ -184,11 +184,10 @@ def metric_table(block: Block) -> Table:
         part, others = real.metrics_images
         parts.append(_metric_means(runs, "metrics_as_real", f", {part:,} images"))
         parts.append(pd.DataFrame([{"pattern": "real images", **real.metrics}]))
-        kinds = ("held out", "training images") if real.held_out else ("of them", "others")
         notes.append(
-            f"Real images: {part:,} {kinds[0]} against the {others:,} {kinds[1]}, as in the rows "
-            f"of {part:,} images. FID, density and coverage depend on how many images are "
-            "compared, KID does not in expectation."
+            f"Real images: {part:,} {'held out' if real.held_out else 'of them'} against the "
+            f"{others:,} others, as in the rows of {part:,} images. FID, density and coverage "
+            "depend on how many images are compared, KID does not in expectation."
         )
     for n, width in re.findall(r"FID .*n=(\d+) .*width=(\d+)", how):
         if int(n) < int(width):
@@ -200,6 +199,14 @@ def metric_table(block: Block) -> Table:
     frame = pd.concat(parts, ignore_index=True)[[*parts[0]]]
     frame[[*frame.columns.intersection([*KID])]] *= 1000
     return block_table(block, "metrics", what, frame.rename(columns=KID), notes)
+
+
+def further_table(block: Block) -> Table:
+    """Return the metrics that were measured later: a column for each number and protocol."""
+    without = ", ".join(block.finished["name"][~block.finished["further"].astype(bool)])
+    notes = [f"KID as it is, not times 1,000. Not measured: {without or 'none'}."]
+    frame = _metric_means(block.finished, "further", "")
+    return block_table(block, "further", "metrics measured later", frame, notes)
 
 
 def _metric_means(runs: pd.DataFrame, column: str, ending: str) -> pd.DataFrame:

@@ -7,27 +7,30 @@ nor the choice of the peak ever saw. Needs no Ray.
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from featgan.digests import sha256_of_file
+from featgan.digests import sha256_of_file, short_hash
 from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.gans.classes import draw
 from featgan.gans.generator_file import SavedGenerator, load_generator
 from featgan.images.decode import resized
+from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, LAST_GENERATOR, generate
 from featgan.scores import feature_file, image_quality
 from featgan.scores.classifiers import Classifier
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
-from featgan.scores.metrics.statistics import FeatureStatistics
-from featgan.scores.score import Score, classify, drawn, load_classifier
+from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
+from featgan.scores.score import Generate, Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
 from harness.records.data_set import check, held_out, open_pack, read_data_set
@@ -43,16 +46,20 @@ FEATURE_IMAGES = {"cpu": 96, "cuda": 1024}
 """VGG16 takes seconds for a dozen images on a CPU."""
 
 
-def rescore(folder: Path, count: int | None = None, networks: Collection[str] = ()) -> None:
-    """Measure the runs of a sweep's folder in this process, as `Rescoring` does.
+def rescore(folder: Path, count: int | None = None, **how: Any) -> None:
+    """Measure the runs of a sweep's folder in this process, as `Rescoring` does with `how`.
 
+    With its `further` metrics, runs whose generator is gone are named, and the others measured.
     Raises UserError where images, generators or weights are missing or damaged, `count` is too
     small for a run's score, or a run has a user-defined network that is not in `networks`.
     """
     results, home = SweepResults(folder), folder.resolve()
     store, device = Store(str(home.parent)), "cuda" if torch.cuda.is_available() else "cpu"
-    rescoring = Rescoring(store, home.name, device, networks, count)
-    missing = rescoring.missing(results)
+    rescoring = Rescoring(store, home.name, device, count=count, **how)
+    missing, needs = rescoring.missing(results), rescoring.further and GENERATOR
+    for run in [run for run in missing if needs and not store.exists(rescoring.file(run, needs))]:
+        print(f"{cell_name(run.cell)}: not measured, as its generator is gone", flush=True)
+        missing.remove(run)
     try:
         for key in sorted({run.data_key for run in missing}):
             check(store, read_data_set(store, key))
@@ -61,7 +68,7 @@ def rescore(folder: Path, count: int | None = None, networks: Collection[str] = 
             f"{error.filename}: missing; measuring needs the folder `features/` next to the sweep's"
         ) from None
     for number, run in enumerate(missing, 1):
-        score = rescoring.measure(run, results.real_of(run))
+        score = rescoring.measure(run, results.real_of(run), results.rescored.get(run.run))
         print(f"{number} of {len(missing)}: {cell_name(run.cell)}: {score:.3f}", flush=True)
 
 
@@ -72,25 +79,38 @@ class Rescoring:
     store: Store
     sweep: str
     device: str
-    networks: Collection[str]
+    networks: Collection[str] = ()
     """User-defined networks that may be imported."""
     count: int | None = None
     """Number of images of a run; None: five evaluations' worth, and 50,000 or more on a GPU."""
+    further: ScoreSettings | None = None
+    """Further metrics to measure, and the features for them."""
+
+    @property
+    def _request(self) -> str:
+        return short_hash(self.further.model_dump(), self.count) if self.further else ""
+
+    def file(self, run: RunRecord, name: str) -> str:
+        """Return the store key of a file of a run."""
+        return f"{self.sweep}/runs/{run.run}/{name}"
+
+    def _is_measured(self, record: Rescored) -> bool:
+        """Return whether a record has all that is asked for; with `further`, these metrics."""
+        if self.further:
+            return self._request in record.further
+        return bool(record.fresh_scores) if self.count is None else record.images == self.count
 
     def missing(self, results: SweepResults) -> list[RunRecord]:
         """Return the finished runs that are still to be measured."""
-        measured = {
-            name
-            for name, record in results.rescored.items()
-            if (record.fresh_scores if self.count is None else record.images == self.count)
-        }
+        measured = {name for name, of in results.rescored.items() if self._is_measured(of)}
         runs = (run for run in results.runs if run.run not in measured)
         return [run for run in runs if run.status == "finished"]
 
-    def measure(self, run: RunRecord, real: RealRecord | None) -> float:
+    def measure(self, run: RunRecord, real: RealRecord | None, before: Rescored | None) -> float:
         """Measure the generators of a run: of its peak, also in the way of `real`, and of its end.
 
-        Returns the score of the first.
+        Returns the score of the first. The record keeps further metrics that it had `before`;
+        where `further` ones are asked for, they are added to it, and all else stays.
         """
         started = time.perf_counter()
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
@@ -114,6 +134,9 @@ class Rescoring:
             features, logits = classify(classifier, of_peak, count, settings.batch_size)
             _, last_logits = classify(classifier, of_end, count, settings.batch_size)
             images = of_peak(0, QUALITY_IMAGES).numpy()
+            share, further = real.held_out if real else 0.0, dict(before.further) if before else {}
+            if self.further:
+                further[self._request] = self._measure(self.further, run, share, of_peak, count)
         score, score_std = inception_score(logits, splits)
         same_protocol = Score(classifier, settings).protocol
         score_as_real, metrics_as_real = None, dict[str, float]()
@@ -121,7 +144,6 @@ class Rescoring:
             score_as_real = _score_as_real(real, logits, splits)
             metrics_as_real = self._metrics_as_real(run, real, classifier, features)
         network = FeatureSettings.model_validate(run.settings["features"])
-        share = real.held_out if real else 0.0
         training = training_images(self.store.root, run.data_key, share)
         record = Rescored(
             generator_sha256=run.generator_sha256 or "",
@@ -134,13 +156,38 @@ class Rescoring:
             last_fresh_scores=_scores(last_logits, settings.count, splits),
             score_as_real=score_as_real,
             metrics_as_real=metrics_as_real,
+            further=further,
             qualities=image_quality.measure(images, training),
             feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
             seconds=time.perf_counter() - started,
         )
-        self.store.put(f"{self.sweep}/runs/{run.run}/rescored.json", record.to_json())
-        return score
+        if before and self.further:
+            record = before.model_copy(update={"further": further})
+        self.store.put(self.file(run, "rescored.json"), record.to_json())
+        return record.score
+
+    def _measure(
+        self, further: ScoreSettings, run: RunRecord, share: float, of_peak: Generate, count: int
+    ) -> dict[str, float]:
+        """Return further metrics of a generator's images, by number and protocol.
+
+        Where a share of the images is held out, also of those, and of as many generated images.
+        """
+        asked = further.model_dump(include={"metrics", "features", "features_weights"})
+        settings = ScoreSettings.model_validate({**run.settings["score"], **asked})
+        where = self.store.root, self.sweep, self.device
+        classifier = _classifier(*where, settings.model_dump_json(), run.score_protocol)
+        training = _real_features(self.store.root, run.data_key, share, classifier)
+        features, _ = classify(classifier, of_peak, count, settings.batch_size)
+        held_out, numbers = training.held_out[:count], dict[str, float]()
+        same = [("", features[: len(held_out)]), (" of held-out images", held_out)]
+        for of, images in [("", features), *(same if share else [])]:
+            score = Score(classifier, settings.model_copy(update={"count": len(images)}), training)
+            with suppress(TooFew):
+                for name, value in score.metrics_of(images, training).items():
+                    numbers[f"{name}{of}: {score.metrics_protocol}"] = value
+        return numbers
 
     def _metrics_as_real(
         self, run: RunRecord, real: RealRecord, classifier: Classifier, features: torch.Tensor
@@ -158,7 +205,7 @@ class Rescoring:
 
     def _generator(self, run: RunRecord, name: str, digest: str | None) -> SavedGenerator:
         """Load a generator of a run; UserError if it is missing or another one."""
-        key = f"{self.sweep}/runs/{run.run}/{name}"
+        key = self.file(run, name)
         if not self.store.exists(key) or sha256_of_file(path := self.store.local(key)) != digest:
             raise UserError(
                 f"{self.store.join(key)}: missing, or not the generator with which the run ended; "
@@ -185,14 +232,27 @@ def training_images(root: str, data_key: str, share: float = 0.0) -> np.ndarray:
 
     `share` of the data set is held out, and not among them.
     """
-    store = Store(root)
-    data = read_data_set(store, data_key).model_copy(update={"held_out": share})
-    rows = np.flatnonzero(~held_out(store, data))
-    some = np.random.default_rng(0).permutation(len(rows))[:TRAINING_IMAGES]
-    return open_pack(store, data_key).rows(rows[some])
+    pack, rows, held = _in_order(root, data_key, share)
+    return pack.rows(rows[held:][:TRAINING_IMAGES])
 
 
 @lru_cache(1)
+def _real_features(root: str, key: str, share: float, classifier: Classifier) -> FeatureStatistics:
+    """Return the features of a data set's images, of which a share is held out and kept apart."""
+    pack, rows, held = _in_order(root, key, share)
+    features, _ = classify(classifier, drawn(pack.rows, rows), len(rows), 50)
+    return FeatureStatistics(features, held)
+
+
+def _in_order(root: str, data_key: str, share: float) -> tuple[ImagePack, np.ndarray, int]:
+    """Return a data set's pack, its rows in random order, held-out ones first, and their number."""
+    data = read_data_set(Store(root), data_key).model_copy(update={"held_out": share})
+    held, rows = held_out(Store(root), data), np.random.default_rng(0).permutation(data.images)
+    rows = rows[np.argsort(~held[rows], kind="stable")]
+    return open_pack(Store(root), data_key), rows, int(held.sum())
+
+
+@lru_cache(2)
 def _classifier(root: str, sweep: str, device: str, settings: str, protocol: str) -> Classifier:
     """Return the classifier of a score protocol; find a trained one by its name in it."""
     chosen, store = ScoreSettings.model_validate_json(settings), Store(root)

@@ -17,7 +17,7 @@ from harness.display import Screen
 from harness.plan.grid import expand
 from harness.plan.settings import Sweep
 from harness.records.run_record import RunRecord
-from harness.records.sweep_records import RealRecord
+from harness.records.sweep_records import RealRecord, Rescored
 from harness.records.sweep_results import SweepResults, cell_name
 from harness.runs.rescore import Rescoring
 from harness.runs.tune import stop_on_signals
@@ -61,8 +61,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     with stop_on_signals(say) as stopped:
         while not stopped.is_set():
             for run in islice(waiting, at_once - len(running)):
-                real = results.real_of(run)
-                running[task.remote(rescoring, run, real, threads, preflight.versions())] = run
+                of = run, results.real_of(run), results.rescored.get(run.run)
+                running[task.remote(rescoring, of, threads, preflight.versions())] = run
             if not running:
                 break
             for reference in ray.wait([*running], timeout=1.0)[0]:
@@ -81,13 +81,12 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
 
 def _measure(
     rescoring: Rescoring,
-    run: RunRecord,
-    real: RealRecord | None,
+    of: tuple[RunRecord, RealRecord | None, Rescored | None],
     threads: int,
     versions: Mapping[str, str],
 ) -> float:
     """Measure a run on a node that is fit for it, as its trial was."""
-    key, gpu = f"{rescoring.sweep}/runs/{run.run}/run.json", rescoring.device == "cuda"
+    key, gpu = rescoring.file(of[0], "run.json"), rescoring.device == "cuda"
     preflight.check_this_node(rescoring.store, key, versions, [], gpu)
     torch.set_num_threads(threads)
-    return rescoring.measure(run, real)
+    return rescoring.measure(*of)

@@ -174,8 +174,8 @@ def test_a_failed_download_names_the_setting(monkeypatch: pytest.MonkeyPatch) ->
         load_vit(DINO, None, torch.device("cpu"))
     assert str(caught.value) == (
         "score.features_weights: the weights of dinov2-vit-l-14 cannot be downloaded (no route); "
-        "fetch model.safetensors of timm/vit_large_patch14_dinov2.lvd142m from the Hugging Face "
-        "hub on a machine with access, and set score.features_weights to its path"
+        "set it to a local file, model.safetensors of timm/vit_large_patch14_dinov2.lvd142m on the "
+        "HF hub"
     )
 
 

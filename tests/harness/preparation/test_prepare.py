@@ -254,7 +254,7 @@ def test_held_out_images_are_trained_on_by_nothing(
             content = sweep(grid=grid, score=score)
             (run,) = preparation.prepare_runs(content, store, False, lambda *_: None)
             torch.set_num_threads(threads)
-        (real,) = SweepResults.read(Path(store.join("s"))).real
+        (real,) = SweepResults(Path(store.join("s"))).real
         return run, json.loads(store.get(run.groups_key)), real, data
 
     plain, all_groups, usual, _ = prepared(0.0)

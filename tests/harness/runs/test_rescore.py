@@ -2,19 +2,32 @@
 
 import hashlib
 import json
+import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from featgan import sample
 from featgan.errors import UserError
+from featgan.gans.classes import draw
 from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
+from featgan.scores import vit
+from featgan.scores.classifiers import FeatureNetwork
+from featgan.scores.metrics.fid import frechet_distance
+from featgan.scores.metrics.statistics import FeatureStatistics
+from featgan.scores.settings import ScoreSettings
+from featgan.seeds import stream
 from harness import results
+from harness.records.data_set import open_pack
 from harness.records.sweep_results import SweepResults
 from harness.runs import rescore
+from harness.storage.store import Store
 
 
 class Brightness:
@@ -146,3 +159,95 @@ def test_generators_make_their_images_without_tf32(folder, monkeypatch):
     rescore.rescore(folder, count=20)
     assert seen == {False}
     assert cudnn.allow_tf32
+
+
+@pytest.fixture
+def several(finished_sweep, monkeypatch):
+    """Three finished runs, whose features by another network are those of coloured squares."""
+    monkeypatch.setattr(rescore, "FeatureCounter", Brightness)
+    monkeypatch.setitem(rescore.FEATURE_IMAGES, "cpu", 4)
+    for cached in (rescore._counter, rescore._classifier, rescore._real_features):
+        cached.cache_clear()
+
+    def load(name, weights, device):
+        return FeatureNetwork(f"{name}-{weights}", lambda images: images.float().mean((2, 3)))
+
+    monkeypatch.setattr(vit, "load_vit", load)
+    yield finished_sweep(4, 5, 6)
+    rescore._counter.cache_clear()
+
+
+DINO = ["--rescore", "--count", "20", "--features", "dinov2-vit-l-14", "--metrics"]
+
+
+def columns_of(folder, table="further-apples.csv"):
+    return pd.read_csv(folder / "tables" / table)
+
+
+def test_metrics_are_measured_later_once(several, capsys):
+    lost = next(several.glob("runs/*seed5*/generator.safetensors"))
+    lost.rename(lost.with_name("moved"))
+    assert results.main([str(several), *DINO, "fid,authpct"]) == 0
+    out = capsys.readouterr().out
+    assert "apples-ascending-seed5: not measured, as its generator is gone\n" in out
+    assert "2 of 2: apples-ascending-seed6" in out
+    how = "FID AUTHPCT dinov2-vit-l-14-None n=20 real=30 width=3 fp32"
+    table = columns_of(several)
+    names = ["pattern", "runs", f"fid: {how}", f"authpct: {how}"]
+    assert [*table] == names
+    assert table["runs"].tolist() == [2]
+    assert "Not measured: apples-ascending-seed5." in (several / "tables/tables.md").read_text()
+
+    outcome = SweepResults(several)
+    images = open_pack(Store(str(several.parent)), "features/apples-0a1b").rows(np.arange(30))
+    training = FeatureStatistics(torch.from_numpy(images).float().mean((2, 3)))
+    found = []
+    for run in outcome.runs:
+        if run.cell["seed"] != 5:
+            kept = sample.load_generator(several / "runs" / run.run / sample.GENERATOR)
+            noise = draw(8, kept.classes, 256, stream(run.cell["seed"], "rescore"))
+            made = torch.from_numpy(sample.generate(kept, noise)[:20]).float().mean((2, 3))
+            found.append(frechet_distance(training, made))
+    assert table[f"fid: {how}"][0] == pytest.approx(np.mean(found), rel=1e-3)
+
+    before = {path: path.read_bytes() for path in several.rglob("rescored.json")}
+    assert results.main([str(several), *DINO, "fid,authpct"]) == 0
+    assert {path: path.read_bytes() for path in several.rglob("rescored.json")} == before
+    assert " of 2: " not in capsys.readouterr().out
+    scores = [of.fresh_scores for of in SweepResults(several).rescored.values()]
+    kid = [*DINO[:2], "40", *DINO[3:], "kid"]
+    assert results.main([str(several), *kid]) == 0  # the others stay, in their columns
+    assert [of.fresh_scores for of in SweepResults(several).rescored.values()] == scores
+    more = columns_of(several)
+    assert [*more][:2] == names[:2]
+    assert {*more} > {*names}
+    assert all(column.count(": ") == 1 for column in {*more} - {*names[:2]})
+
+
+def test_later_metrics_have_the_held_out_images_beside(several, monkeypatch):
+    real = SimpleNamespace(held_out=0.2, protocol="of another score")
+    monkeypatch.setattr(SweepResults, "real_of", lambda *_: real)
+    further = ScoreSettings(metrics=["fid"], features="dinov2-vit-l-14")
+    rescore.rescore(several, count=20, further=further)
+    monkeypatch.undo()
+    how = "FID dinov2-vit-l-14-None n={} real=24 width=3 fp32".format
+    names = [f"fid: {how(20)}", f"fid: {how(6)}", f"fid of held-out images: {how(6)}"]
+    for again in SweepResults(several).rescored.values():
+        (numbers,) = again.further.values()
+        assert [*numbers] == names
+        assert numbers[names[2]] < numbers[names[1]]  # noise looks like noise
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--rescore", "--metrics", "cmmd"], "--metrics: .*cmmd is defined for features: clip"),
+        (["--rescore", "--metrics", "fidd"], r"--metrics: metrics\.0: 'fidd' is none of fid, "),
+        (["--rescore", "--metrics", "fid", "--features", "vit"], "--metrics: features: "),
+    ],
+)
+def test_metrics_that_contradict_are_refused(tmp_path, options, line, capsys):
+    assert results.main([str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"featgan: {line}", error)
+    assert error.count("\n") == 1
