@@ -29,33 +29,20 @@ class Loss:
     """Weight of the function `gradient_penalty` in D's loss."""
 
 
+def _cross_entropy(logits: Tensor) -> Tensor:
+    """Return -log sigmoid(logits), the cross-entropy of images that should be rated as real."""
+    return softplus(-logits)
+
+
 LOSSES = {
     # Two cross-entropies (Goodfellow et al. 2014, section 3).
-    "non-saturating": Loss(
-        real=lambda logits: softplus(-logits),
-        fake=softplus,
-        generator=lambda logits: softplus(-logits),
-    ),
+    "non-saturating": Loss(real=_cross_entropy, fake=softplus, generator=_cross_entropy),
     # Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17.
-    "hinge": Loss(
-        real=lambda logits: relu(1 - logits),
-        fake=lambda logits: relu(1 + logits),
-        generator=torch.neg,
-    ),
+    "hinge": Loss(real=lambda x: relu(1 - x), fake=lambda x: relu(1 + x), generator=torch.neg),
     # Gulrajani et al. 2017, equation 3.
-    "wasserstein": Loss(
-        real=torch.neg,
-        fake=lambda logits: logits,
-        generator=torch.neg,
-        gradient_penalty=10.0,
-    ),
+    "wasserstein": Loss(torch.neg, torch.positive, torch.neg, gradient_penalty=10.0),
     # Jolicoeur-Martineau 2019; Huang et al. 2024, equation 2: one term for each pair.
-    "relativistic": Loss(
-        real=lambda logits: softplus(-logits),
-        fake=torch.zeros_like,
-        generator=lambda logits: softplus(-logits),
-        paired=True,
-    ),
+    "relativistic": Loss(_cross_entropy, torch.zeros_like, _cross_entropy, paired=True),
 }
 
 Discriminator = Callable[..., Any]
