@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
 
 from featgan.gans.settings import GanSettings
 
@@ -42,15 +41,13 @@ class Generator(nn.Module):
     def __init__(self, latent: int, channels: list[int], classes: int = 0) -> None:
         super().__init__()
         blocks, self.latent = BLOCKS * len(channels), latent
-        self.embedding: nn.Linear | None = None
-        if classes:
-            self.embedding = _scaled(nn.Linear(classes, latent, bias=False))
+        self.embedding = _scaled(nn.Linear(classes, latent, bias=False)) if classes else None
         self.basis = nn.Parameter(torch.randn(channels[0], 4, 4))
         length = 2 * latent if classes else latent
         self.dense = _scaled(nn.Linear(length, channels[0], bias=False))
         layers = _residuals(channels[0], blocks)
         for inputs, outputs in pairwise(channels):
-            layers += [*_change(inputs, outputs), Up(), *_residuals(outputs, blocks)]
+            layers += [*_change(inputs, outputs), up(), *_residuals(outputs, blocks)]
         self.layers = nn.Sequential(*layers, _pointwise(channels[-1], 3))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -76,7 +73,7 @@ class Discriminator(nn.Module):
             self.embedding = _scaled(embedding, 1 / math.sqrt(features))
         layers = [_pointwise(3, channels[0]), *_residuals(channels[0], blocks)]
         for inputs, outputs in pairwise(channels):
-            layers += [Down(), *_change(inputs, outputs), *_residuals(outputs, blocks)]
+            layers += [down(), *_change(inputs, outputs), *_residuals(outputs, blocks)]
         self.layers = nn.Sequential(*layers)
         self.basis = nn.Parameter(torch.randn(channels[-1], 4, 4) / 4)
         self.dense = _scaled(nn.Linear(channels[-1], features, bias=False))
@@ -119,27 +116,18 @@ class Residual(nn.Module):
         return values + self.layers(values)
 
 
-class Up(nn.Upsample):
-    """Double the size, bilinearly, with zeros around: [n, c, s, s] -> [n, c, 2s, 2s].
+def up() -> nn.Sequential:
+    """Return layers that double the size, bilinearly, with zeros around.
 
     Nearest neighbours, then two box filters, are the published filter [1, 3, 3, 1]; PyTorch's
     bilinear interpolation has no deterministic gradient on a GPU.
     """
-
-    def __init__(self) -> None:
-        super().__init__(scale_factor=2)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the enlarged values."""
-        return avg_pool2d(avg_pool2d(super().forward(values), 2, 1, padding=1), 2, 1)
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.AvgPool2d(2, 1, 1), nn.AvgPool2d(2, 1))
 
 
-class Down(nn.Module):
-    """Halve the size by the filter [1, 3, 3, 1]: [n, c, s, s] -> [n, c, s/2, s/2]."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the reduced values: two box filters, and a third that halves."""
-        return avg_pool2d(avg_pool2d(avg_pool2d(values, 2, 1, padding=1), 2, 1), 2)
+def down() -> nn.Sequential:
+    """Return layers that halve the size by the filter [1, 3, 3, 1]: three box filters."""
+    return nn.Sequential(nn.AvgPool2d(2, 1, 1), nn.AvgPool2d(2, 1), nn.AvgPool2d(2))
 
 
 def _residuals(channels: int, blocks: int) -> list[nn.Module]:

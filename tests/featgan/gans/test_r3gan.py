@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from featgan.gans.r3gan import Discriminator, Down, Generator, Residual, Up
+from featgan.gans.r3gan import Discriminator, Generator, Residual, down, up
 from featgan.gans.registry import build, untrained_networks
 from featgan.gans.settings import GanSettings
 
@@ -76,9 +76,9 @@ def test_sizes_change_by_the_published_filter():
     """As the authors have it: zeros around, so that borders are darker."""
     values = torch.randn(2, 1, 6, 6)
     larger = conv_transpose2d(values, FILTER / 16, stride=2, padding=1)
-    torch.testing.assert_close(Up()(values), larger)
-    torch.testing.assert_close(Down()(values), conv2d(values, FILTER / 64, stride=2, padding=1))
-    assert Up()(torch.ones(1, 1, 2, 2))[0, 0, 0].tolist() == pytest.approx(
+    torch.testing.assert_close(up()(values), larger)
+    torch.testing.assert_close(down()(values), conv2d(values, FILTER / 64, stride=2, padding=1))
+    assert up()(torch.ones(1, 1, 2, 2))[0, 0, 0].tolist() == pytest.approx(
         [9 / 16, *[3 / 4] * 2, 9 / 16]
     )
 
