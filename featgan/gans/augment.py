@@ -4,7 +4,7 @@ D never sees an unchanged image, so it cannot memorise a small data set; G's gra
 through the same changes. Written from the paper's description (section 3, appendix A).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -71,8 +71,4 @@ def _integers(low: int, high: int, images: Tensor, random: torch.Generator) -> T
     return torch.randint(low, high + 1, shape, generator=random, device=images.device)
 
 
-_CHANGES: dict[Augmentation, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "color": color,
-    "translation": translation,
-    "cutout": cutout,
-}
+_CHANGES = {change.__name__: change for change in (color, translation, cutout)}

@@ -6,7 +6,7 @@ generators to draw from.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from featgan.gans.generator_file import generator_bytes
 from featgan.gans.losses import LOSSES, gradient_penalty, top_k_mean, zero_centred_penalty
 from featgan.gans.registry import NETWORKS, build, to_uint8
 from featgan.gans.schedules import BurnIn, RunLength, ScheduledAdam, top_k
-from featgan.gans.settings import GanSettings, Optimizer, recipe
+from featgan.gans.settings import GanSettings, recipe
 from featgan.precision import resolve
 from featgan.settings import TrainingSettings
 
@@ -50,8 +50,7 @@ class Gan:
         self.precision = resolve(training.precision, device)
         published = recipe(settings)
         self.loss = LOSSES[settings.loss or published.loss]
-        names = {field.name for field in fields(Optimizer)}
-        chosen = training.model_dump(include=names, exclude_none=True)
+        chosen = training.model_dump(include={*vars(published.optimizer)}, exclude_none=True)
         self.optimizer = replace(published.optimizer, **chosen)
         self.classes = dict(classes or {})
         generator, discriminator = build(settings, image_size, seed, len(self.classes))

@@ -155,10 +155,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: list[int], halved: int, pool: Pool, classes: int = 0) -> None:
         super().__init__()
-        self.embedding: nn.Linear | None = None
-        if classes:
-            self.embedding = nn.Linear(classes, channels[-1], bias=False)
-            nn.init.xavier_uniform_(self.embedding.weight)
+        embedding = _glorot(nn.Linear(classes, channels[-1], bias=False)) if classes else None
+        self.embedding = embedding
         self.layers = nn.Sequential(
             *(
                 Down(inputs, outputs, halve=number < halved, first=number == 0)
@@ -205,6 +203,6 @@ def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:
 def _glorot(layer: Layer, gain: float = 1.0) -> Layer:
     """Initialise as both papers' code: uniform, with variance 2 gain² / (fan in + fan out)."""
     nn.init.xavier_uniform_(layer.weight, gain)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
