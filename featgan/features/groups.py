@@ -98,14 +98,10 @@ class FeatureGroups:
 
         A value is beyond a boundary if it exceeds the highest value of the group before.
         """
-        return [
-            sum(
-                images
-                for value, images in self.histogram.items()
-                if before.highest - within < value <= before.highest + within
-            )
-            for before in self.groups[:-1]
-        ]
+        values, images = np.array([*self.histogram]), np.array([*self.histogram.values()])
+        tops = [group.highest for group in self.groups[:-1]]
+        near = [(values > top - within) & (values <= top + within) for top in tops]
+        return [int(images[of].sum()) for of in near]
 
 
 def _bins(ordered: np.ndarray) -> np.ndarray:
@@ -171,10 +167,7 @@ def _quantile(values: np.ndarray, weights: np.ndarray, settings: GroupSettings) 
     for group in range(1, k):
         fewer = best.copy()
         add_group(group, range(group + 1, len(images)), group, len(images))
-    ends = [len(images) - 1]
-    for group in range(k - 1, 0, -1):
-        ends.append(starts[group, ends[-1]])
-    return tried[ends[:0:-1]].tolist()
+    return tried[_boundaries(starts)].tolist()
 
 
 _METHODS: dict[str, Callable[[np.ndarray, np.ndarray, GroupSettings], list[int]]] = dict(
@@ -217,9 +210,17 @@ def _best_intervals(
         best[1:, end] = cost.min(axis=1)
     if not np.isfinite(best[k, -1]):
         raise ValueError("no such intervals")
-    ends = [len(values)]
-    for interval in range(k - 1, 0, -1):
-        ends.append(int(starts[interval, ends[-1]]))
+    return _boundaries(starts)
+
+
+def _boundaries(starts: np.ndarray) -> list[int]:
+    """Return the rising boundaries of the best split of all values.
+
+    `starts` [k, n] has, for each number of further groups, the best start of the last by its end.
+    """
+    ends = [starts.shape[1] - 1]
+    for row in starts[:0:-1]:
+        ends.append(int(row[ends[-1]]))
     return ends[:0:-1]
 
 
