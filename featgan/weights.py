@@ -74,8 +74,6 @@ def read_weights(file: Path, setting: str, read: Callable[[Path], State] | None 
     except Exception as error:
         why = first_line(error)
         if "weights_only" in str(error):  # torch advises to run the file's code
-            why = (
-                "it is not PyTorch's or holds more than tensors, such as a whole model, whose code "
-            )
-            why += "is not run: save model.state_dict() alone"
+            why = "it is not PyTorch's or holds more than tensors, such as a whole model, whose "
+            why += "code is not run: save model.state_dict() alone"
         raise UserError(f"{setting}: {file} cannot be read as weights ({why})") from error

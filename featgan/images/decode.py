@@ -10,14 +10,7 @@ import warnings
 from contextlib import suppress
 
 import numpy as np
-from PIL import (
-    Image,
-    ImageFile,
-    ImageOps,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from featgan.errors import first_line
 

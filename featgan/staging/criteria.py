@@ -77,6 +77,4 @@ def _highest(values: Sequence[float]) -> int:
 
 def _means(values: Sequence[float], window: int) -> list[float]:
     """Return the mean of each window."""
-    return [
-        sum(values[start : start + window]) / window for start in range(len(values) - window + 1)
-    ]
+    return [sum(values[end - window : end]) / window for end in range(window, len(values) + 1)]

@@ -55,6 +55,5 @@ def radii(features: Tensor, neighbours: int) -> Tensor:
     """
     if len(features) <= neighbours:
         raise TooFew(f"{len(features)} images have no {neighbours} neighbours each")
-    blocks = distances(features, features)
-    nearest = [block.topk(neighbours + 1, largest=False).values for block in blocks]
-    return torch.cat([block[:, -1] for block in nearest])  # sorted; the first is itself
+    blocks = [block.topk(neighbours + 1, largest=False) for block in distances(features, features)]
+    return torch.cat([block.values[:, -1] for block in blocks])  # sorted; the first is itself
