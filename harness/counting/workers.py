@@ -167,6 +167,7 @@ def count(
     # not from_arrow, which starts a task for each part to look at it
     data: Any = ray.data.from_blocks(parts)
     del blocks, parts  # they lie in Ray's store now
+    pa.default_memory_pool().release_unused()
     options: dict[str, Any] = {"num_cpus": 1}
     if gpu:
         options = {"num_cpus": 0, "num_gpus": share}

@@ -55,14 +55,17 @@ class Listing:
         """Read all rows of a source."""
         tables, problems = [SCHEMA.empty_table()], dict[str, str]()
         for _, rows in groupby(found.rows, key=lambda row: row.origin):
-            part = _mapped(_slices(rows, problems))
+            part = _mapped(SCHEMA, _slices(rows, problems))
             places = part["location"]
             if pc.any(pc.less(places[1:], places[:-1])).as_py():  # to sort takes a copy
-                part = _mapped([part.take(pc.sort_indices(places))])
+                part = _mapped(SCHEMA, [part.take(pc.sort_indices(places))])
             tables.append(part)
         images = pa.concat_tables(tables)
         if images["origin"].null_count == len(images):
             images = images.drop_columns("origin")
+        columns = (images.select([name]).combine_chunks() for name in images.column_names)
+        mapped = [_mapped(column.schema, [column]) for column in columns]  # of one piece each
+        images = pa.table({table.column_names[0]: table[0] for table in mapped})
         # pandas has compact columns for text, but not yet for bytes
         kinds = {pa.large_binary(): pd.ArrowDtype(pa.large_binary())}
         frame = images.to_pandas(types_mapper=kinds.get)
@@ -127,10 +130,10 @@ class Listing:
         return hashed.hexdigest()
 
 
-def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
+def _mapped(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
     """Return the tables as one, mapped from a temporary file that has no name any more."""
     with tempfile.NamedTemporaryFile() as file:
-        with pa.ipc.new_file(file, SCHEMA) as writer:
+        with pa.ipc.new_file(file, schema) as writer:
             for table in tables:
                 writer.write_table(table)
         file.flush()
