@@ -33,7 +33,7 @@ PAPER_CLAIMS = (
 """The paper's claims; the authors judged outlines, colours and similarity by eye."""
 IGNORED = {
     "conventional": frozenset(
-        ("groups.method", "groups.tolerance", "stages.change", "stages.rewind")
+        ("groups.method", "groups.tolerance", "stages.change", "stages.rank", "stages.rewind")
     )
 }
 """Keys that a mode does not read: one stage of all images has no groups, and ends at its peak."""

@@ -78,8 +78,11 @@ class Source(Settings):
     def _possible_corruption(self) -> Self:
         if self.remove_duplicates and self.corrupt and self.corrupt.duplicate:
             raise ValueError("remove_duplicates would undo corrupt.duplicate: drop one of them")
-        if self.corrupt and not {*self.corrupt.mixed} <= {*getattr(self, "sources", ())}:
-            raise ValueError("corrupt.mixed: names one of the `sources` of a union, and its share")
+        mixed = {*self.corrupt.mixed} if self.corrupt else set()
+        if mixed and not mixed < {*getattr(self, "sources", ())}:
+            raise ValueError("corrupt.mixed: names some `sources` of a union, and their shares")
+        if self.held_out and self.corrupt and self.corrupt.duplicate:
+            raise ValueError("held_out: copies by corrupt.duplicate could be trained on: drop one")
         return self
 
     @abstractmethod

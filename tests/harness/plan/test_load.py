@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featgan.errors import UserError
-from harness.plan.grid import expand
+from harness.plan.grid import expand, family
 from harness.plan.load import load
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -63,10 +63,16 @@ def test_a_deviation_is_not_watched(read):
 PACED = "\npacing: {by: loss}"
 
 
+def test_no_image_that_is_held_out_trains_the_classifier(read):
+    share = ("set: digits}", "set: digits, held_out: 0.1}")
+    with pytest.raises(UserError, match=r"data\.b\.held_out: the data sets of score\.trained_on"):
+        read("", *share)
+    assert read("grid: {data: [a]}", *share).data["b"].held_out == 0.1
+
+
 @pytest.mark.parametrize(
     ("mode", "more"),
     [
-        ("conventional", ""),
         ("random", ""),
         ("middle_out", ""),
         ("ascending", PACED),
@@ -75,6 +81,11 @@ PACED = "\npacing: {by: loss}"
 def test_images_are_ranked_in_the_papers_orders_alone(read, mode, more):
     rank = "stages: {rank: discriminator_loss}\ngrid: {mode: [%s]}"
     assert read(rank % "ascending, descending").stages.rank == "discriminator_loss"
+    both = "grid: {mode: [conventional, descending], stages.rank: [none, discriminator_output]}"
+    claims = "\nverdict: {claims: [conventional > descending in end_score]}"
+    sweep = read(both + claims)
+    assert len(expand(sweep)) == 2 * 3 * 3  # conventional training has no groups to rank
+    assert len(family(sweep)) == 2 * 2
     with pytest.raises(UserError, match=r"stages\.rank: is for modes .*, without pacing$"):
         read(rank % mode + more)
 

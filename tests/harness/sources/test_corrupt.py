@@ -140,10 +140,12 @@ def test_contradictions_are_refused():
         BuiltinSource.model_validate(settings | {"remove_duplicates": True})
     with pytest.raises(ValidationError, match="set corrupt next to `sources`, not in a"):
         UnionSource.model_validate({"source": "union", "sources": {"a": settings}})
+    with pytest.raises(ValidationError, match=r"held_out: copies by corrupt\.duplicate could be"):
+        BuiltinSource.model_validate(settings | {"held_out": 0.1})
     mixed = {"source": "builtin", "set": "digits"}
     union = {"source": "union", "sources": {"a": mixed}}
-    for of, name in ((mixed, "a"), (union, "b")):
-        with pytest.raises(ValidationError, match=r"corrupt\.mixed: names one of the `sources`"):
+    for of, name in ((mixed, "a"), (union, "b"), (union, "a")):
+        with pytest.raises(ValidationError, match=r"corrupt\.mixed: names some `sources`"):
             SETTINGS.validate_python(of | {"corrupt": {"mixed": {name: 0.3}}})
     with pytest.raises(ValidationError, match="at most 1 item"):
         Corruption(mixed={"a": 0.1, "b": 0.1})
