@@ -178,6 +178,7 @@ def test_ctrl_c_with_failing_storage_is_reported(
     screen = Screen(out := io.StringIO())
     watch = ProgressCallback(SweepProgress(0), store, screen)
     monkeypatch.setattr(store, "put", full)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     with module.stop_on_signals(partial(module._ask_to_stop, store, "s/stop", watch, screen)):
         signal.raise_signal(signal.SIGINT)
         assert watch.stopped

@@ -86,4 +86,4 @@ def test_a_user_defined_metric(tmp_path, monkeypatch):
 
 def test_fid_and_kid_are_better_when_lower():
     lower = [name for name in reported([*METRICS]) if lower_is_better(name)]
-    assert lower == ["fid", "kid", "kid_sd"]
+    assert lower == ["fid", "kid", "kid_sd", "cmmd"]
