@@ -72,7 +72,8 @@ def test_a_stopped_rescore_continues_and_measures_nothing_twice(
     record = path.read_bytes()  # the runs of this sweep have equal generators
     path.unlink()
 
-    def stand_in(rescoring: Any, run: Any, *_: Any) -> float:
+    def stand_in(rescoring: Any, of: Any, *_: Any) -> float:
+        run, _, _ = of
         tries = len(rescoring.store.list(f"tries/{run.run}"))
         rescoring.store.put(f"tries/{run.run}/{tries}", b"")
         if run.cell["seed"] == 7 and not tries:
