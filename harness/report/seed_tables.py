@@ -139,7 +139,8 @@ def pair_table(block: Block) -> Table:
     frame["corrected"] = step_down(pd.DataFrame(differences).sort_index(axis=1).to_numpy())
     notes = [
         "Fresh last: that of the end of training. Low, high: 95 % intervals by Student and, of P, "
-        "Newcombe. p: exact sign flips; corrected for all rows by Westfall and Young's step-down."
+        "Newcombe. p: sign flips, exact to 20 seeds; corrected for all by Westfall and Young's "
+        "step-down. A diverged run counts as 1 in fresh scores; its other values are left out."
     ]
     what = "paired differences, same seed and same start"
     return block_table(block, "pairs", what, frame.rename(columns=HEADINGS), notes, DIGITS)
