@@ -36,12 +36,14 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
             _check(sweep, expand(sweep))
         except ValidationError as error:
             raise UserError(f"grid: {explain(error, None, Method)}") from None
-        tested = family(sweep) if sweep.verdict.claims else []
-        for claim in sweep.claims if sweep.verdict.claims else ():
-            if not any(test.startswith(f"{claim.text} on ") for test in tested):
-                raise UserError(
-                    f"verdict.claims: {claim.text}: no two runs of the grid differ in this alone"
-                )
+        if sweep.verdict.claims:
+            tested = {test.partition(" on ")[0] for test in family(sweep)}
+            for claim in sweep.claims:
+                if claim.text not in tested:
+                    raise UserError(
+                        f"verdict.claims: {claim.text}: no two runs of the grid differ in this "
+                        "alone"
+                    )
         check_results(sweep)
         check_user_functions(sweep)
     except ValidationError as error:
