@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -81,11 +81,6 @@ class Block:
     def best(self) -> pd.DataFrame:
         """The best of n of each pattern that has a finished run, by `pattern`."""
         return self.runs[self.runs["best"]].set_index("pattern")
-
-    def by_axes(self) -> Iterator[tuple[Axes, pd.DataFrame]]:
-        """Yield the runs by their further axes."""
-        for axes, runs in self.runs.groupby("axes", sort=False):
-            yield cast(Axes, axes), runs
 
     def by_seed(self, column: str) -> pd.DataFrame:
         """Return a column of finished runs, fresh scores of diverged ones too: [pattern, seed]."""
