@@ -12,7 +12,7 @@ from featgan.errors import UserError
 from featgan.scores.classifiers import Classifier
 from featgan.scores.metrics.statistics import FeatureStatistics
 
-KIND = "featgan real features 4"
+KIND = "featgan real features 5"
 ADVICE = "delete it; the next sweep recreates it"
 
 

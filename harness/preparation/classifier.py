@@ -52,14 +52,14 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
 
 def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
     """Return, bool [n], which images of a data set the classifier of `sets` was not fitted to."""
-    found = np.ones(data.images, bool)
-    rows = [np.flatnonzero(_labels(store, each).notna()) for each in sets]
-    if sets:
-        keys = np.repeat([each.key for each in sets], [*map(len, rows)])
-        _, fitted = split(len(keys), torch.Generator().manual_seed(SEED))
-        own = fitted.numpy()[keys[fitted] == data.key]
-        found[np.concatenate(rows)[own]] = False
-    return found
+    digests = [np.array([], object)]
+    for each in sets:
+        labelled = _labels(store, each).notna().to_numpy()
+        digests.append(load_table(store, each.key, ["sha256"])["sha256"].to_numpy()[labelled])
+    of_all = np.concatenate(digests)
+    _, fitted = split(len(of_all), torch.Generator().manual_seed(SEED))
+    own = load_table(store, data.key, ["sha256"])["sha256"]
+    return ~own.isin(of_all[fitted.numpy()]).to_numpy()
 
 
 def _labels(store: Store, data: DataSet) -> pd.Series:

@@ -244,7 +244,8 @@ class _Preparation:
         groups = self._group(data, *by_count, features)[1] if by_count else None
         real = RealImages(label, data, score, chosen, features, groups, self._gpu)
         record = real.measure(self._store, self._sweep.resources.cpus_per_run, self._progress)
-        self._put(f"real/{label}-{short_hash(record.protocol)[:6]}.json", record.to_json())
+        protocols = short_hash(record.protocol, record.metrics_protocol)[:6]
+        self._put(f"real/{label}-{protocols}.json", record.to_json())
         return real.features_key
 
     def _label(self, data: DataSet) -> str:

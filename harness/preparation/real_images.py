@@ -67,7 +67,7 @@ class RealImages:
 
     def _key(self, suffix: str, *more: Any) -> str:
         chosen = self.settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
-        made_from = [self.data.digest, chosen, self.classifier.digest, self.gpu]
+        made_from = [feature_file.KIND, self.data.digest, chosen, self.classifier.digest, self.gpu]
         split = (self.data.held_out,) if self.data.held_out else ()
         return f"{self.data.key}/real/{short_hash(made_from, *more, *split)}.{suffix}"
 
@@ -137,6 +137,7 @@ def _measure(of: RealImages, store: Store, threads: int) -> bytes:
         name=of.name,
         digest=of.data.digest,
         protocol=score.protocol,
+        metrics_protocol=score.metrics_protocol,
         images=min(images, settings.count),
         metrics_images=score.parts(len(features), images) if found.metrics else None,
         features_key=features_key,

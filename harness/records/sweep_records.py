@@ -144,6 +144,7 @@ class RealRecord(Sealed):
     digest: str
     protocol: str
     """Protocol of the scores that this one compares with, except for the number of images."""
+    metrics_protocol: str = ""
     images: int
     """Images of the score: none of those that the classifier was fitted to."""
     score: float

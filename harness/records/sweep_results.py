@@ -271,9 +271,17 @@ class SweepResults:
         return row
 
     def real_of(self, run: RunRecord) -> RealRecord | None:
-        """Return the measurements of a run's real images under its protocol."""
-        wanted = self.variant(run), run.score_protocol
-        return next((r for r in self.real if (r.name, r.protocol) == wanted), None)
+        """Return the measurements of a run's real images under its protocols."""
+        wanted = self.variant(run), run.score_protocol, run.metrics_protocol
+        found = (r for r in self.real if (r.name, r.protocol, r.metrics_protocol) == wanted)
+        return next(found, None)
+
+    def held_out(self, run: RunRecord) -> float:
+        """Return the share of a data set that is held out of a run; UserError if none is known."""
+        record = self.data.get(self.variant(run))
+        if record is None:
+            raise UserError(f"{self.folder}/data: no record for {run.run}; run the sweep again")
+        return float(record.source.get("held_out", 0.0))
 
     def blocks(self) -> Iterator[Block]:
         """Yield the runs by data set and score protocol; scores of two protocols never mix."""

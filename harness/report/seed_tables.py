@@ -174,14 +174,15 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
 def metric_table(block: Block) -> Table:
     """Return the further metrics at the last stage's peak, as means over the finished runs."""
     runs, real = block.finished[block.finished["metrics"].astype(bool)], block.real
-    how = "; ".join(sorted({run.metrics_protocol for run in block.finished["record"]} - {""}))
+    protocols = {run.metrics_protocol for run in runs["record"]}
+    how = "; ".join(sorted(protocols))
     watched = {run.settings["stages"]["watch"] for run in runs["record"]}
     notes = [
         f"Means over runs, of the images of the score, at peaks of {' or '.join(sorted(watched))}. "
         f"How: {readable(how)}."
     ]
     parts = [_metric_means(runs, "metrics", "")]
-    if len(runs) and real and real.metrics and real.metrics_images:
+    if real and protocols == {real.metrics_protocol} and real.metrics_images:
         part, others = real.metrics_images
         parts.append(_metric_means(runs, "metrics_as_real", f", {part:,} images"))
         parts.append(pd.DataFrame([{"pattern": "real images", **real.metrics}]))

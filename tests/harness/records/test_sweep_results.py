@@ -6,6 +6,7 @@ from math import nan
 import pytest
 
 from featgan.errors import UserError
+from harness.records.sweep_records import RealRecord
 from harness.records.sweep_results import SweepResults, cell_name
 
 GROUPS = [[3], [3, 2]]
@@ -70,6 +71,19 @@ def test_real_images_of_two_variants_of_a_data_set_are_not_mixed(
         assert [results.real_of(run).score for run in results.runs] == [4.0, 5.0][: seed + 1]
         (block,) = results.blocks()
         assert (block.real is None) == (seed == 1)
+
+
+def test_real_images_are_those_of_the_runs_metrics(tmp_path, make_run, save_run, save_real):
+    for seed, network in enumerate(["FID vgg16", "FID dino"]):
+        run = make_run({"data": "a", "mode": "m", "seed": seed}, [[2.0]], [[1]], images=[1])
+        save_run(tmp_path, run.model_copy(update={"metrics_protocol": network}))
+        save_real(tmp_path, "a", 4.0 + seed)
+        path = max((tmp_path / "real").iterdir())
+        record = RealRecord.model_validate_json(path.read_bytes())
+        of_run = record.model_copy(update={"metrics_protocol": network})
+        path.write_bytes(of_run.to_json())
+    results = SweepResults(tmp_path)
+    assert [results.real_of(run).score for run in results.runs] == [4.0, 5.0]
 
 
 def test_fresh_scores_and_collapse_of_each_run(tmp_path, make_run, save_run, save_rescored):
