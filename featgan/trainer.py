@@ -80,7 +80,8 @@ class StagedTrainer:
         if gan.conditional:
             if labels is None:
                 raise ValueError("a conditional GAN needs the labels of the images")
-            names, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+            names, numbers = np.unique(labels, return_inverse=True)
+            counts = np.bincount(numbers[groups > 0], minlength=len(names))
             classes = dict(zip(map(str, names), counts.tolist(), strict=True))
             self._classes = on_device(torch.from_numpy(numbers), device)
         self.gan = Gan(gan, training, images.size, seed, device, length=length, classes=classes)

@@ -13,6 +13,8 @@ from PIL import Image
 
 VERSION = 1
 """Part of the name of stored values; raise it when a function below returns other values."""
+HELD_OUT = -2
+"""Stands for the number of the label of an image that is held out."""
 JPEG_QUALITY = 75
 EDGE = 16
 """Smallest difference of neighbours at an edge, in grey levels."""

@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
 from featgan.errors import UserError
+from featgan.features.image_values import HELD_OUT
 from featgan.features.settings import ValueSettings
 
 NEIGHBOUR = 5
@@ -37,6 +38,11 @@ def ppca(features: np.ndarray, settings: ValueSettings) -> np.ndarray:
     variances *= len(features) / (len(features) - 1)
     kept = 1 + np.searchsorted(variances.cumsum(), 0.95 * variances.sum(), side="right")
     variances[kept:] = variances[kept:].mean()
+    if variances[-1] <= 1e-9 * variances[0]:
+        raise UserError(
+            f"{settings.section}.by: ppca finds no noise in the {len(features)} images of a label; "
+            "add images, or choose another value"
+        )
     return _log_likelihood(values, variances, variances[-1], features.shape[1])
 
 
@@ -106,10 +112,11 @@ def values_by_label(
 ) -> np.ndarray:
     """Return the value [n] of each image among those of its label; `labels` are numbers [n].
 
-    Raises UserError where a label has too few images.
+    It is 0 for held-out images, which are compared with none. Raises UserError where a label has
+    too few images.
     """
-    values = np.empty(len(features))
-    for label in np.unique(labels):
+    values = np.zeros(len(features))
+    for label in np.unique(labels[labels != HELD_OUT]):
         rows = np.flatnonzero(labels == label)
         if len(rows) <= NEIGHBOUR:
             raise UserError(

@@ -1,7 +1,7 @@
 """Inputs of a generator: noise, and for a conditional one the class as a one-hot vector after it.
 
-`classes` are the names of a data set's classes with their numbers of images, in the order of the
-one-hot vector; without any a generator is unconditional.
+`classes` are the names of a data set's classes with their numbers of images to train on, in the
+order of the one-hot vector; without any a generator is unconditional.
 """
 
 import math

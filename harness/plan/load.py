@@ -106,13 +106,13 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
         ordered = cell.mode in ("ascending", "descending") and cell.method.pacing.by == "none"
         if cell.method.stages.rank != "none" and not (ordered or cell.mode == "conventional"):
             raise UserError("stages.rank: is for modes ascending and descending, without pacing")
-        shares = {sweep.data[name].held_out for name in (cell.data, *(score.trained_on or ()))}
-        if sweep.data[cell.data].held_out and len(shares) > 1:
+        sets = [sweep.data[name] for name in (cell.data, *(score.trained_on or ()))]
+        if sets[0].held_out and len({(of.held_out, of.changes_pixels) for of in sets}) > 1:
             raise UserError(
-                f"data.{cell.data}.held_out: the data sets of score.trained_on need the same, or "
-                "the classifier is trained on images that are held out"
+                f"data.{cell.data}.held_out: the data sets of score.trained_on need the same, and "
+                "the same corruption, or the classifier is trained on images that are held out"
             )
-        corrupt = sweep.data[cell.data].corrupt
+        corrupt = sets[0].corrupt
         if corrupt and corrupt.labels and not cell.method.gan.conditional:
             raise UserError(f"data.{cell.data}.corrupt.labels: needs gan.conditional: true")
     if sweep.pilot is None:

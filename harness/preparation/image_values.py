@@ -21,7 +21,7 @@ from pyarrow import csv, parquet
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
-from featgan.features.image_values import PIXEL_VALUES, VERSION, highest
+from featgan.features.image_values import HELD_OUT, PIXEL_VALUES, VERSION, highest
 from featgan.features.settings import (
     IMAGE_VALUES,
     NONE,
@@ -73,8 +73,7 @@ class ImageValues:
             made_from, compute = [settings.seed], self._at_random
         elif by in OF_FEATURES:
             features = self.features.model_dump(mode="json")
-            labels = digest(label_numbers(self.store, self.data))
-            of = {"features": features, "labels": labels}
+            of = {"features": features, "labels": digest(self._numbers())}
             made_from, compute = [of, settings.seed, settings.clusters], self._of_features
         else:
             made_from, compute = [source_digest(by)], self._of_pixels
@@ -110,11 +109,13 @@ class ImageValues:
     def _of_features(self) -> np.ndarray:
         """Return values [n] in the space of a network's features; these stay in Ray's memory.
 
-        Centrality is the distance of an image's features to their mean.
+        Centrality is the distance of an image's features to their mean. Images that are held out
+        change no other's value.
         """
         store, data, gpu = self.store, self.data, self.gpu
         kind = "GPU" if gpu else "CPU"
         connect.await_room({kind: 1}, self.progress)
+        numbers = self._numbers()
         parts, weights = self._parts(FEATURE_IMAGES), shared_weights(self.features)
         amount = int(ray.cluster_resources().get(kind, 1))
         actor: Any = ray.remote(num_cpus=int(not gpu), num_gpus=int(gpu))(_Features)
@@ -122,15 +123,23 @@ class ImageValues:
             actor.remote(store, data.key, self.features, weights, gpu)
             for _ in range(min(max(amount, 1), len(parts)))
         ]
-        found = [actors[number % len(actors)].of.remote(part) for number, part in enumerate(parts)]
+        found = [
+            actors[number % len(actors)].of.remote(part, numbers[part] != HELD_OUT)
+            for number, part in enumerate(parts)
+        ]
         sums = self._results([total for _, total in found])
         del actors  # ends them: the tasks need their processors
         if self.settings.by != "centrality":
-            labels = label_numbers(store, data)
             features = (part for part, _ in found)
-            return ray.get(_within_labels.remote(self.settings, labels, *features))
-        mean = ray.put(np.sum(sums, axis=0) / data.images)
+            return ray.get(_within_labels.remote(self.settings, numbers, *features))
+        mean = ray.put(np.sum(sums, axis=0) / np.count_nonzero(numbers != HELD_OUT))
         return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
+
+    def _numbers(self) -> np.ndarray:
+        """Return the number [n] of each image's label; `HELD_OUT` of those that are held out."""
+        numbers = label_numbers(self.store, self.data)
+        numbers[held_out(self.store, self.data)] = HELD_OUT
+        return numbers
 
     def _parts(self, length: int) -> list[range]:
         rows = range(self.data.images)
@@ -257,11 +266,11 @@ class _Features:
         self._counter = counter(settings, weights, gpu)
 
     @ray.method(num_returns=2)
-    def of(self, part: range) -> tuple[np.ndarray, np.ndarray]:
-        """Return features float32 [len(part), d], and their sum float64 [d]."""
+    def of(self, part: range, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return features float32 [len(part), d], and float64 [d] their sum over what `counts`."""
         images = resized(self._pack.rows(np.array(part)), self._counter.input_size)
         features = self._counter.features(images)
-        return features, features.sum(axis=0, dtype=np.float64)
+        return features, features[counts].sum(axis=0, dtype=np.float64)
 
 
 @ray.remote(num_cpus=1)

@@ -107,6 +107,11 @@ def test_a_conditional_gan_is_measured_with_the_data_sets_classes(make_trainer):
     assert torch.equal(grid, trainer.gan.generate(inputs))
 
 
+def test_classes_are_as_frequent_as_in_the_images_trained_on(make_trainer):
+    trainer = make_trainer(gan={"network": "sngan", "conditional": True}, count=20, left_out=5)
+    assert trainer.gan.classes == {"round": 7, "square": 8}
+
+
 BEYOND = [
     {"staging": {"criterion": "smoothed_peak", "window": 3}},
     {"staging": {"criterion": "patience", "patience": 1}},

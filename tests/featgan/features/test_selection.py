@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
 from featgan.errors import UserError
-from featgan.features.image_values import highest
+from featgan.features.image_values import HELD_OUT, highest
 from featgan.features.selection import FEATURE_VALUES, values_by_label
 from featgan.features.settings import SelectSettings
 
@@ -91,6 +91,21 @@ def test_a_label_of_too_few_images_is_refused(mixture):
     labels = np.append(labels[:-3], [2] * 3)
     with pytest.raises(UserError, match=r"select\.by: ppca compares .* only 3; it takes 6 or more"):
         values_by_label(features, labels, SelectSettings(by="ppca"))
+
+
+def test_ppca_of_images_without_noise_is_refused():
+    points = np.random.default_rng(0).normal(size=(6, 50))
+    with pytest.raises(UserError, match=r"select\.by: ppca finds no noise in the 6 images"):
+        FEATURE_VALUES["ppca"](points, SELECT)
+
+
+def test_held_out_images_change_no_others_value(mixture):
+    features, labels, _ = mixture
+    labels = np.where(np.arange(320) % 7, labels, HELD_OUT)
+    of_others, others = SelectSettings(by="gaussian"), labels != HELD_OUT
+    found = values_by_label(features, labels, of_others)
+    assert not found[~others].any()
+    assert (found[others] == values_by_label(features[others], labels[others], of_others)).all()
 
 
 def test_the_highest_share_of_each_label_by_hand():

@@ -78,6 +78,13 @@ def test_centrality_is_the_distance_to_the_mean_feature(
     assert values(store, by="centrality") == pytest.approx(expected, rel=1e-9)
     assert len(set(expected)) == IMAGES
 
+    def first(store: Store, data: DataSet) -> np.ndarray:
+        return np.arange(IMAGES) < 3
+
+    monkeypatch.setattr(image_values, "held_out", first)
+    expected = np.linalg.norm(features - features[3:].mean(axis=0), axis=1)
+    assert values(store, by="centrality") == pytest.approx(expected, rel=1e-9)
+
 
 @pytest.mark.usefixtures("ray_session")
 def test_values_among_the_images_of_a_label(
