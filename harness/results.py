@@ -48,6 +48,10 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError("more than two folders; give one sweep, or two to compare")
     if options.count is not None and not 1 <= options.count <= MOST_COUNT:
         raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
+    if others and (options.rescore or options.metrics):
+        raise UserError("a re-score takes one folder, not two")
+    if options.features != "classifier" and not options.metrics:
+        raise UserError("--features: needs --metrics, such as --metrics fid,kid")
     further = None
     if options.metrics:
         asked = {name: vars(options)[name] for name in ("features", "features_weights")}

@@ -90,8 +90,7 @@ class Score:
         part, others = self.parts(len(features), unseen)
         metrics: dict[str, float] = {}
         if part > 1:  # one image has no variance
-            with suppress(TooFew):
-                metrics = self.metrics_of(features[:part], FeatureStatistics(features[-others:]))
+            metrics = self.metrics_of(features[:part], FeatureStatistics(features[-others:]))
         return Measurement(score, deviation, metrics)
 
     def parts(self, images: int, unseen: int) -> tuple[int, int]:
@@ -103,11 +102,14 @@ class Score:
         return part, images - max(part, len(self.real.held_out) if self.real else 0)
 
     def metrics_of(self, features: Tensor, real: FeatureStatistics | None) -> dict[str, float]:
-        """Return the metrics of features [n, width] against those of real images, if any."""
+        """Return the metrics of features [n, width] against those of real images, if any.
+
+        Those for which the images are too few are left out.
+        """
         found: dict[str, float] = {}
-        if real is not None:
-            for name in self.settings.metrics:
-                found |= measure(name, real, features)
+        for name in self.settings.metrics:
+            with suppress(TooFew):
+                found |= measure(name, real, features) if real else {}
         return found
 
 

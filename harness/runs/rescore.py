@@ -7,9 +7,8 @@ nor the choice of the peak ever saw. Needs no Ray.
 
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from featgan.errors import UserError
 from featgan.features.counter import FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.gans.classes import draw
-from featgan.gans.generator_file import SavedGenerator, load_generator
+from featgan.gans.generator_file import load_generator
 from featgan.images.decode import resized
 from featgan.images.pack import ImagePack
 from featgan.sample import GENERATOR, LAST_GENERATOR, generate
@@ -29,10 +28,11 @@ from featgan.scores import feature_file, image_quality
 from featgan.scores.classifiers import Classifier
 from featgan.scores.inception_score import inception_score
 from featgan.scores.metrics.registry import measure
-from featgan.scores.metrics.statistics import FeatureStatistics, TooFew
+from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Generate, Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
+from featgan.weights import weights_file
 from harness.records.data_set import check, held_out, open_pack, read_data_set
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import CountStatistics, RealRecord, Rescored
@@ -56,10 +56,12 @@ def rescore(folder: Path, count: int | None = None, **how: Any) -> None:
     results, home = SweepResults(folder), folder.resolve()
     store, device = Store(str(home.parent)), "cuda" if torch.cuda.is_available() else "cpu"
     rescoring = Rescoring(store, home.name, device, count=count, **how)
-    missing, needs = rescoring.missing(results), rescoring.further and GENERATOR
-    for run in [run for run in missing if needs and not store.exists(rescoring.file(run, needs))]:
-        print(f"{cell_name(run.cell)}: not measured, as its generator is gone", flush=True)
-        missing.remove(run)
+    missing = rescoring.missing(results)
+    for run in [*missing] if rescoring.further else []:
+        needs = [GENERATOR] if run.run in results.rescored else [GENERATOR, LAST_GENERATOR]
+        if not all(store.exists(rescoring.file(run, name)) for name in needs):
+            print(f"{cell_name(run.cell)}: not measured, as its generator is gone", flush=True)
+            missing.remove(run)
     try:
         for key in sorted({run.data_key for run in missing}):
             check(store, read_data_set(store, key))
@@ -68,7 +70,8 @@ def rescore(folder: Path, count: int | None = None, **how: Any) -> None:
             f"{error.filename}: missing; measuring needs the folder `features/` next to the sweep's"
         ) from None
     for number, run in enumerate(missing, 1):
-        score = rescoring.measure(run, results.real_of(run), results.rescored.get(run.run))
+        of = results.held_out(run), results.real_of(run), results.rescored.get(run.run)
+        score = rescoring.measure(run, *of)
         print(f"{number} of {len(missing)}: {cell_name(run.cell)}: {score:.3f}", flush=True)
 
 
@@ -86,9 +89,12 @@ class Rescoring:
     further: ScoreSettings | None = None
     """Further metrics to measure, and the features for them."""
 
-    @property
+    @cached_property
     def _request(self) -> str:
-        return short_hash(self.further.model_dump(), self.count) if self.further else ""
+        """Hash of the further metrics, of the bytes of their weights and of the count."""
+        asked = self.further or ScoreSettings()
+        weights = [weights_file(path, "", "--features-weights")[1] for path in asked.files]
+        return short_hash(asked.model_dump(exclude={"features_weights"}), weights, self.count)
 
     def file(self, run: RunRecord, name: str) -> str:
         """Return the store key of a file of a run."""
@@ -106,13 +112,15 @@ class Rescoring:
         runs = (run for run in results.runs if run.run not in measured)
         return [run for run in runs if run.status == "finished"]
 
-    def measure(self, run: RunRecord, real: RealRecord | None, before: Rescored | None) -> float:
+    def measure(
+        self, run: RunRecord, share: float, real: RealRecord | None, before: Rescored | None
+    ) -> float:
         """Measure the generators of a run: of its peak, also in the way of `real`, and of its end.
 
         Returns the score of the first. The record keeps further metrics that it had `before`;
-        where `further` ones are asked for, they are added to it, and all else stays.
+        where `further` ones are asked for, they are added to it, and all else stays. `share` of
+        the data set is held out.
         """
-        started = time.perf_counter()
         settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
         count, splits = self.count or settings.fresh_count(self.device == "cuda"), settings.splits
         if count < 2 * splits:
@@ -120,23 +128,34 @@ class Rescoring:
                 f"--count {count}: too few for {run.run}: each of its score's {splits} "
                 f"splits takes 2 images or more; give at least {2 * splits}"
             )
-        where = self.store.root, self.sweep, self.device
-        classifier = _classifier(*where, settings.model_dump_json(), run.score_protocol)
-        kept = self._generator(run, GENERATOR, run.generator_sha256)
-        last = self._generator(run, LAST_GENERATOR, run.last_generator_sha256)
-
-        # a stream that neither training nor evaluations use
-        random, size = stream(run.cell["seed"], "rescore"), max(count, QUALITY_IMAGES)
-        noise = draw(kept.gan.latent, kept.classes, size, random)
-        of_peak, of_end = (drawn(partial(generate, of), noise) for of in (kept, last))
+        of_peak = self._images(run, GENERATOR, run.generator_sha256, count)
+        further, record = dict(before.further) if before else {}, before
         # cuDNN's defaults, but without TF32, as training in fp32
         with torch.backends.cudnn.flags(True, allow_tf32=False):
-            features, logits = classify(classifier, of_peak, count, settings.batch_size)
-            _, last_logits = classify(classifier, of_end, count, settings.batch_size)
-            images = of_peak(0, QUALITY_IMAGES).numpy()
-            share, further = real.held_out if real else 0.0, dict(before.further) if before else {}
             if self.further:
-                further[self._request] = self._measure(self.further, run, share, of_peak, count)
+                further[self._request] = self._further(self.further, run, share, of_peak, count)
+            if not (record and self.further):
+                record = self._rescore(settings, run, share, real, of_peak, count)
+        record = record.model_copy(update={"further": further})
+        self.store.put(self.file(run, "rescored.json"), record.to_json())
+        return record.score
+
+    def _rescore(
+        self,
+        settings: ScoreSettings,
+        run: RunRecord,
+        share: float,
+        real: RealRecord | None,
+        of_peak: Generate,
+        count: int,
+    ) -> Rescored:
+        """Return all but further metrics."""
+        started, splits = time.perf_counter(), settings.splits
+        classifier = self._classifier(settings, run)
+        of_end = self._images(run, LAST_GENERATOR, run.last_generator_sha256, count)
+        features, logits = classify(classifier, of_peak, count, settings.batch_size)
+        _, last_logits = classify(classifier, of_end, count, settings.batch_size)
+        images = of_peak(0, QUALITY_IMAGES).numpy()
         score, score_std = inception_score(logits, splits)
         same_protocol = Score(classifier, settings).protocol
         score_as_real, metrics_as_real = None, dict[str, float]()
@@ -145,7 +164,7 @@ class Rescoring:
             metrics_as_real = self._metrics_as_real(run, real, classifier, features)
         network = FeatureSettings.model_validate(run.settings["features"])
         training = training_images(self.store.root, run.data_key, share)
-        record = Rescored(
+        return Rescored(
             generator_sha256=run.generator_sha256 or "",
             images=count,
             protocol=Score(classifier, settings.model_copy(update={"count": count})).protocol,
@@ -156,18 +175,13 @@ class Rescoring:
             last_fresh_scores=_scores(last_logits, settings.count, splits),
             score_as_real=score_as_real,
             metrics_as_real=metrics_as_real,
-            further=further,
             qualities=image_quality.measure(images, training),
             feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
             seconds=time.perf_counter() - started,
         )
-        if before and self.further:
-            record = before.model_copy(update={"further": further})
-        self.store.put(self.file(run, "rescored.json"), record.to_json())
-        return record.score
 
-    def _measure(
+    def _further(
         self, further: ScoreSettings, run: RunRecord, share: float, of_peak: Generate, count: int
     ) -> dict[str, float]:
         """Return further metrics of a generator's images, by number and protocol.
@@ -176,18 +190,20 @@ class Rescoring:
         """
         asked = further.model_dump(include={"metrics", "features", "features_weights"})
         settings = ScoreSettings.model_validate({**run.settings["score"], **asked})
-        where = self.store.root, self.sweep, self.device
-        classifier = _classifier(*where, settings.model_dump_json(), run.score_protocol)
+        classifier = self._classifier(settings, run)
         training = _real_features(self.store.root, run.data_key, share, classifier)
         features, _ = classify(classifier, of_peak, count, settings.batch_size)
         held_out, numbers = training.held_out[:count], dict[str, float]()
         same = [("", features[: len(held_out)]), (" of held-out images", held_out)]
         for of, images in [("", features), *(same if share else [])]:
             score = Score(classifier, settings.model_copy(update={"count": len(images)}), training)
-            with suppress(TooFew):
-                for name, value in score.metrics_of(images, training).items():
-                    numbers[f"{name}{of}: {score.metrics_protocol}"] = value
+            for name, value in score.metrics_of(images, training).items():
+                numbers[f"{name}{of}: {score.metrics_protocol}"] = value
         return numbers
+
+    def _classifier(self, settings: ScoreSettings, run: RunRecord) -> Classifier:
+        where = self.store.root, self.sweep, self.device
+        return _classifier(*where, settings.model_dump_json(), run.score_protocol)
 
     def _metrics_as_real(
         self, run: RunRecord, real: RealRecord, classifier: Classifier, features: torch.Tensor
@@ -203,15 +219,21 @@ class Rescoring:
                 found |= measure(metric, others, features[:part])
         return found
 
-    def _generator(self, run: RunRecord, name: str, digest: str | None) -> SavedGenerator:
-        """Load a generator of a run; UserError if it is missing or another one."""
+    def _images(self, run: RunRecord, name: str, digest: str | None, count: int) -> Generate:
+        """Return a generator of a run, as a function; UserError if it is missing or another one.
+
+        Its noise is from a stream that neither training nor evaluations use.
+        """
         key = self.file(run, name)
         if not self.store.exists(key) or sha256_of_file(path := self.store.local(key)) != digest:
             raise UserError(
                 f"{self.store.join(key)}: missing, or not the generator with which the run ended; "
                 "remove the run's folder, and the sweep trains it again"
             )
-        return load_generator(path, torch.device(self.device), self.networks)
+        saved = load_generator(path, torch.device(self.device), self.networks)
+        random, size = stream(run.cell["seed"], "rescore"), max(count, QUALITY_IMAGES)
+        noise = draw(saved.gan.latent, saved.classes, size, random)
+        return drawn(partial(generate, saved), noise)
 
 
 def _scores(logits: torch.Tensor, images: int, splits: int) -> list[float]:

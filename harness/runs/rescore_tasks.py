@@ -61,7 +61,8 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
     with stop_on_signals(say) as stopped:
         while not stopped.is_set():
             for run in islice(waiting, at_once - len(running)):
-                of = run, results.real_of(run), results.rescored.get(run.run)
+                before = results.rescored.get(run.run)
+                of = run, results.held_out(run), results.real_of(run), before
                 running[task.remote(rescoring, of, threads, preflight.versions())] = run
             if not running:
                 break
@@ -81,7 +82,7 @@ def rescore_runs(sweep: Sweep, store: Store, gpus_per_run: float, screen: Screen
 
 def _measure(
     rescoring: Rescoring,
-    of: tuple[RunRecord, RealRecord | None, Rescored | None],
+    of: tuple[RunRecord, float, RealRecord | None, Rescored | None],
     threads: int,
     versions: Mapping[str, str],
 ) -> float:

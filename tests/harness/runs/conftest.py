@@ -20,6 +20,7 @@ from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import load_trained, train_classifier
+from harness.records.sweep_records import DataRecord
 from harness.storage.store import Store
 
 SCORE = ScoreSettings(classifier="trained", count=20, splits=2, batch_size=16, metrics=["fid"])
@@ -72,7 +73,8 @@ def finished_sweep(
             (folder / "runs" / run.run / "last_generator.safetensors").write_bytes(last)
         images = np.random.default_rng(1).integers(0, 256, (30, 3, 32, 32), np.uint8)
         store, key = Store(str(tmp_path / "results")), "features/apples-0a1b"
-        put_counted(store, key, images, range(100, 130), name="apples", digest="0a1b")
+        counted = put_counted(store, key, images, range(100, 130), name="apples", digest="0a1b")
+        store.put("try/data/apples.json", DataRecord(**dict(counted)).to_json())
         return folder
 
     return write

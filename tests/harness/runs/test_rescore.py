@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
 from harness import results
 from harness.records.data_set import open_pack
+from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
 from harness.runs import rescore
 from harness.storage.store import Store
@@ -224,12 +224,39 @@ def test_metrics_are_measured_later_once(several, capsys):
     assert all(column.count(": ") == 1 for column in {*more} - {*names[:2]})
 
 
-def test_later_metrics_have_the_held_out_images_beside(several, monkeypatch):
-    real = SimpleNamespace(held_out=0.2, protocol="of another score")
-    monkeypatch.setattr(SweepResults, "real_of", lambda *_: real)
+def test_later_metrics_do_not_need_the_last_generator(several, capsys):
+    assert results.main([str(several), "--rescore", "--count", "20"]) == 0
+    for path in several.rglob("last_generator.safetensors"):
+        path.unlink()
+    before = SweepResults(several).rescored
+    assert results.main([str(several), *DINO, "fid"]) == 0
+    for name, after in SweepResults(several).rescored.items():
+        assert after.further
+        assert before[name] == after.model_copy(update={"further": {}})
+
+
+def test_weights_and_not_their_path_tell_requests_apart(several, tmp_path, capsys):
+    file = tmp_path / "vit.safetensors"
+    asked = [str(several), *DINO, "fid", "--features-weights"]
+    for name, content, measured in (("a", b"1", 3), ("b", b"1", 0), ("b", b"2", 3)):
+        file = tmp_path / name
+        file.write_bytes(content)
+        assert results.main([*asked, str(file)]) == 0
+        assert capsys.readouterr().out.count(" of 3: ") == measured
+
+
+def test_a_run_of_an_unknown_data_set_is_not_measured_again(several, capsys):
+    (several / "data" / "apples.json").unlink()
+    assert results.main([str(several), "--rescore"]) == 2
+    assert "data: no record for " in capsys.readouterr().err
+
+
+def test_later_metrics_have_the_held_out_images_beside(several):
+    path = several / "data" / "apples.json"
+    record = DataRecord.model_validate_json(path.read_bytes())
+    path.write_bytes(record.model_copy(update={"source": {"held_out": 0.2}}).to_json())
     further = ScoreSettings(metrics=["fid"], features="dinov2-vit-l-14")
     rescore.rescore(several, count=20, further=further)
-    monkeypatch.undo()
     how = "FID dinov2-vit-l-14-None n={} real=24 width=3 fp32".format
     names = [f"fid: {how(20)}", f"fid: {how(6)}", f"fid of held-out images: {how(6)}"]
     for again in SweepResults(several).rescored.values():
@@ -244,6 +271,8 @@ def test_later_metrics_have_the_held_out_images_beside(several, monkeypatch):
         (["--rescore", "--metrics", "cmmd"], "--metrics: .*cmmd is defined for features: clip"),
         (["--rescore", "--metrics", "fidd"], r"--metrics: metrics\.0: 'fidd' is none of fid, "),
         (["--rescore", "--metrics", "fid", "--features", "vit"], "--metrics: features: "),
+        (["--rescore", "--features", "vgg16"], "--features: needs --metrics"),
+        (["another", "--metrics", "fid"], "a re-score takes one folder"),
     ],
 )
 def test_metrics_that_contradict_are_refused(tmp_path, options, line, capsys):

@@ -73,7 +73,7 @@ def test_a_stopped_rescore_continues_and_measures_nothing_twice(
     path.unlink()
 
     def stand_in(rescoring: Any, of: Any, *_: Any) -> float:
-        run, _, _ = of
+        run, *_ = of
         tries = len(rescoring.store.list(f"tries/{run.run}"))
         rescoring.store.put(f"tries/{run.run}/{tries}", b"")
         if run.cell["seed"] == 7 and not tries:
