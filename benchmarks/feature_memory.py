@@ -52,10 +52,18 @@ def main() -> None:
     parser.add_argument("--source", choices=["folder", "parquet", "tar"], default="folder")
     parser.add_argument("--kill", action="store_true", help="each count again, killed on the way")
     parser.add_argument("--alone", type=Path, help="count the images in this folder, once")
+    parser.add_argument("--ray-alone", action="store_true", help="start Ray Data with idle actors")
     options = parser.parse_args()
     if options.alone:
         print(json.dumps(peaks(options.alone, options.source)))
         return
+    if options.ray_alone:
+        print(json.dumps(ray_alone()))
+        return
+    idle = answer([sys.executable, __file__, "--ray-alone"])
+    print(
+        f"Ray alone: the first answer of two actors that do nothing after {idle['seconds']:.1f} s"
+    )
     long = [1_000, 10_000, 100_000, 1_000_000]
     counts = options.counts or (long if options.long else [1_000, 20_000])
     print("| images | images/s | start, end s | written | driver MB | actors MB |")
@@ -111,16 +119,7 @@ def killed(command: list[str], count: int, whole: dict[str, Any]) -> str:
 def peaks(folder: Path, kind: str) -> dict[str, Any]:
     """Return peak megabytes of the driver (and before it began) and of each actor, and seconds."""
     counted: list[tuple[float, int]] = []
-    import ray  # after harness, which sets its environment
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        log_to_driver=False,
-        logging_level="ERROR",
-        include_dashboard=False,
-        object_store_memory=500_000_000,
-    )
+    start_ray()
     tiny_network()
 
     highest: dict[str, float] = {}
@@ -143,7 +142,6 @@ def peaks(folder: Path, kind: str) -> dict[str, Any]:
     first = next(at for at, done in counted if done > found)
     last = max(at for at, _ in counted)
     highest = highest.copy()
-    ray.shutdown()
     files = list(folder.joinpath("store").rglob("*.*"))
     return {
         "before": before,
@@ -157,6 +155,37 @@ def peaks(folder: Path, kind: str) -> dict[str, Any]:
         "start": first - start,
         "end": end - last,
     }
+
+
+def start_ray() -> None:
+    import ray  # after harness, which sets its environment
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        log_to_driver=False,
+        logging_level="ERROR",
+        include_dashboard=False,
+        object_store_memory=500_000_000,
+    )
+
+
+def ray_alone() -> dict[str, float]:
+    """Return the seconds of Ray Data's own start, up to the first answer of two idle actors."""
+    import ray.data
+
+    start_ray()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    start = time.perf_counter()
+    data = ray.data.from_blocks([pa.table({"number": [number]}) for number in range(8)])
+    data = data.map_batches(Idle, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1)
+    next(iter(data.iter_batches(batch_size=None)))
+    return {"seconds": time.perf_counter() - start}
+
+
+class Idle:
+    def __call__(self, batch: Any) -> Any:
+        return batch
 
 
 def draw(count: int, folder: Path, kind: str) -> None:
