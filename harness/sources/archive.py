@@ -4,7 +4,6 @@ Nothing is unpacked to disk: an image is read at its place in the archive. Ray D
 WebDataset gives samples no place, and stops at a damaged one.
 """
 
-import gzip
 import json
 import os
 import posixpath
@@ -25,7 +24,6 @@ from harness.sources.base import Found, Row, describe
 from harness.sources.folder import MAGIC, MOST_BYTES, kind_of, oversize, readable
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
-Stream = IO[bytes] | gzip.GzipFile
 
 
 class ArchiveSource(containers.ContainerSource):
@@ -45,11 +43,6 @@ class ArchiveSource(containers.ContainerSource):
         files = containers.find_files(self.path, ENDINGS)
         return Found(self.draw(self._rows(files, skipped)), skipped=skipped)
 
-    @property
-    def has_labels(self) -> bool:
-        """Return whether images have labels."""
-        return self.labels is not None
-
     def read(self, location: bytes) -> bytes:
         """Return the bytes of an image in an archive."""
         return read(location)
@@ -57,15 +50,15 @@ class ArchiveSource(containers.ContainerSource):
     def _rows(self, files: list[containers.ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
         for file in files:
             prefix = f"{file.name}/" if len(files) > 1 else ""
-            last, seen, listed = "its beginning", set[str](), dict[str, object]()
+            last, seen, listed = "", set[str](), dict[str, object]()
             try:
                 for _, sample in groupby(_members(file, self._bytes_wanted), _sample_of):
-                    members = list(sample)
-                    images = [member for member in members if _is_image(member)]
-                    label = self._label(file, members)
-                    for member in members:
+                    members = {member: _is_image(member) for member in sample}
+                    last = next(iter(members)).name
+                    label = self._label(file, [*members])
+                    for member, is_image in members.items():
                         last = member.name
-                        if member in images:
+                        if is_image:
                             if last in seen:
                                 raise ValueError("it holds two images of this name")
                             seen.add(last)
@@ -77,12 +70,12 @@ class ArchiveSource(containers.ContainerSource):
                             if seen:
                                 raise ValueError("it comes after images; move it to the front")
                             listed.update(json.loads(member.content)["labels"] or [])
-                        elif not (images and self._is_label(last)):
+                        elif not (any(members.values()) and self._is_label(last)):
                             skipped[kind_of(last)[0]] += 1
-            # damaged, in one of many ways; or a bucket's client has errors of its own
-            except Exception as error:
-                reason = first_line(error)
-                raise UserError(f"data: {file.name} is damaged at {last}: {reason}") from error
+            except UserError:
+                raise
+            except Exception as error:  # whatever is in the files of labels
+                raise UserError(f"data: {file.name}: {last}: {first_line(error)}") from error
             if not seen:
                 held = describe(skipped) or "nothing"
                 raise UserError(f"data: no images in {file.name}; skipped: {held}")
@@ -91,12 +84,15 @@ class ArchiveSource(containers.ContainerSource):
         """Return the label of members whose names begin alike."""
         if self.labels == "folder":
             folder = posixpath.dirname(sample[0].name)
-            return posixpath.basename(folder or file.name.partition(".")[0])
-        for member in sample:
-            if self._is_label(member.name):
-                text = member.content.decode().strip()
-                return text if self.labels == "cls" else json.loads(text).get(self.label_key)
-        return None
+            return posixpath.basename(folder) or posixpath.basename(file.name).partition(".")[0]
+        labels = [member for member in sample if self._is_label(member.name)]
+        if len(labels) > 1:
+            first, second, *_ = (member.name for member in labels)
+            raise ValueError(f"{first} and {second} are of one sample: names end at a dot")
+        if not labels:
+            return None
+        text = labels[0].content.decode().strip()
+        return text if self.labels == "cls" else json.loads(text).get(self.label_key)
 
     def _is_label(self, name: str) -> bool:
         return self.labels in ("cls", "json") and name.endswith(f".{self.labels}")
@@ -135,20 +131,27 @@ def _members(
     file: containers.ContainerFile, bytes_wanted: Callable[[str], int]
 ) -> Iterator[_Member]:
     """Yield the files in an archive, of zip files sorted by name: `dataset.json` comes first."""
-    with _open(file.place) as opened:
-        if file.name.lower().endswith(".zip"):
-            yield from _zip_members(opened, bytes_wanted)
-        elif file.name.lower().endswith(ENDINGS):
-            yield from _tar_members(opened, bytes_wanted)
-        else:
-            raise ValueError(f"its ending is none of {', '.join(ENDINGS)}")
+    if not file.name.lower().endswith(ENDINGS):
+        raise UserError(f"data: {file.name}: its ending is none of {', '.join(ENDINGS)}")
+    members = _zip_members if file.name.lower().endswith(".zip") else _tar_members
+    last = "its beginning"
+    try:
+        with containers.open_file(file.place) as opened:
+            for member in members(opened, bytes_wanted):
+                last = member.name
+                yield member
+    # damaged, in one of many ways; or a bucket's client has errors of its own
+    except Exception as error:
+        reason = f"is damaged at or after {last}: {first_line(error)}"
+        raise UserError(f"data: {file.name} {reason}") from error
 
 
-def _zip_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+def _zip_members(file: IO[bytes], bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
     with zipfile.ZipFile(file) as archive:
-        infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        for name in sorted(infos, key=lambda name: (name != "dataset.json", name)):
-            info, wanted = infos[name], bytes_wanted(name)
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        for info in sorted(infos, key=lambda of: (of.filename != "dataset.json", of.filename)):
+            name = posixpath.normpath(info.filename)
+            wanted = bytes_wanted(name)
             place = f"{info.header_offset:015d}-{info.compress_size}"
             place += f"-{info.compress_type}-{info.CRC}"
             problem = oversize(info.file_size)
@@ -163,32 +166,28 @@ def _zip_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_
             yield _Member(name, place, problem, content)
 
 
-def _tar_members(file: Stream, bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
+def _tar_members(file: IO[bytes], bytes_wanted: Callable[[str], int]) -> Iterator[_Member]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep a million
             if info.isdir():
                 continue
             name = readable(os.fsencode(posixpath.normpath(info.name)))
-            member, wanted = archive.extractfile(info) if info.isreg() else None, bytes_wanted(name)
-            problem = oversize(info.size) if member else "a link or a device"
+            plain, wanted = info.isreg() and not info.issparse(), bytes_wanted(name)
+            member = archive.extractfile(info) if plain else None
+            problem = oversize(info.size) if member else "a link, a device or a sparse file"
             content = member.read(wanted) if member and wanted else b""
             yield _Member(name, f"{info.offset_data:015d}-{info.size}", problem, content)
-        file.seek(archive.offset)  # at a damaged header tarfile stops without a word
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        file.seek(archive.offset)  # at a damaged or empty header tarfile stops without a word
+        end = file.read(tarfile.BLOCKSIZE)
+        rest = end
+        while rest and not rest.strip(b"\0"):  # to the end, where gzip has its checksum
+            rest = file.read(2**20)
+        if rest or not end:
             raise ValueError("what follows is neither a file nor the end of the archive")
 
 
-def _open(place: bytes) -> Stream:
-    file = containers.open_file(place)
-    if not place.lower().endswith(b"gz"):
-        return file
-    unzipped = gzip.GzipFile(fileobj=file)
-    unzipped.myfileobj = file  # type: ignore[assignment]  # which it then closes
-    return unzipped
-
-
-_opened = containers.kept_open(_open)
+_opened = containers.kept_open(containers.open_file)
 
 
 def read(location: bytes) -> bytes:

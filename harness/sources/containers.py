@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 from featgan.errors import UserError, first_line
@@ -61,7 +62,12 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
         # a bucket's client has errors of its own
         except Exception as error:
             raise UserError(f"data: {path} cannot be listed: {first_line(error)}") from error
-        files = {name: info for name, info in infos.items() if info["type"] == "file"}
+        # a link, as in the hub's cache, is of no type to fsspec
+        files = {
+            name: info
+            for name, info in infos.items()
+            if info["type"] == "file" or (not scheme and os.path.isfile(name))
+        }
         if not files:
             raise UserError(f"data: {path} is no file, nor are there {' or '.join(endings)} files")
         for name, info in files.items():
@@ -72,7 +78,7 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
     # of letters: commonpath would take the // out of a URI
     common = os.path.commonprefix([*found]).rfind("/") + 1  # noqa: RUF071
     return [
-        ContainerFile(place[common:], os.fsencode(place), stamp)
+        ContainerFile(folders.readable(os.fsencode(place[common:])), os.fsencode(place), stamp)
         for place, stamp in sorted(found.items())
     ]
 
@@ -96,9 +102,10 @@ def _above_glob(path: str) -> str:
 
 
 def open_file(place: bytes) -> IO[bytes]:
-    """Open a local or remote file for reading."""
+    """Open a local or remote file for reading, a compressed tar file for its content."""
     system, path = folders.connect(os.fsdecode(place))
-    file: IO[bytes] = system.open(path, "rb")
+    packed = "gzip" if path.lower().endswith((".tar.gz", ".tgz")) else None
+    file: IO[bytes] = system.open(path, "rb", compression=packed)
     return file
 
 
@@ -107,14 +114,5 @@ def kept_open(opener: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
     The images of a file are read one after another, also from one block to the next.
     """
-    kept = dict[tuple[bytes, str], Any]()
-
-    def opened(place: bytes) -> Any:
-        key = place, folders.state_of(place)[0]
-        if key not in kept:
-            while kept:
-                kept.popitem()[1].close()
-            kept[key] = opener(place)
-        return kept[key]
-
-    return opened
+    kept = lru_cache(1)(lambda place, stamp: opener(place))
+    return lambda place: kept(place, folders.state_of(place)[0])

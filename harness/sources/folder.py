@@ -52,11 +52,6 @@ class FolderSource(LimitedSource):
         rows = find_images(self.path, self.has_labels, skipped)
         return Found(self.draw(rows), skipped=skipped)
 
-    @property
-    def has_labels(self) -> bool:
-        """Return whether the names of folders are labels."""
-        return self.labels is not None
-
     def read(self, location: bytes) -> bytes:
         """Return the bytes of a local or remote file."""
         return read(location)

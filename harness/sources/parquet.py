@@ -6,14 +6,12 @@ the column of labels alone, for a block of images the rows of that block.
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import repeat
+from typing import Any, Literal
 
 from featgan.errors import UserError, first_line
 from harness.sources import containers
 from harness.sources.base import Found, Row
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROWS = 32
 """Images of a file that are in memory at a time."""
@@ -35,19 +33,19 @@ class ParquetSource(containers.ContainerSource):
         return Found(self.draw(self._rows(containers.find_files(self.path, (".parquet",)))))
 
     def _rows(self, files: list[containers.ContainerFile]) -> Iterator[Row]:
-        import pyarrow as pa  # here, so that --help and a refused file do not wait for it
-
         for file in files:
             try:
                 for number, label in enumerate(self._labels(file)):
                     row = f"/{number:09d}"
                     yield Row(file.name + row, file.place + row.encode(), label, file.stamp)
-            # damaged, or a bucket's client has errors of its own
-            except (pa.ArrowException, OSError) as error:
+            except UserError:
+                raise
+            except Exception as error:  # damaged, or a bucket's client has errors of its own
                 raise UserError(f"data: {file.name} cannot be read: {first_line(error)}") from error
 
     def _labels(self, file: containers.ContainerFile) -> Iterator[str | None]:
         """Yield the label of each row; UserError if a column is missing or holds something else."""
+        import pyarrow as pa  # here, so that --help and a refused file do not wait for it
         import pyarrow.parquet as pq
 
         with containers.open_file(file.place) as opened, pq.ParquetFile(opened) as table:
@@ -60,19 +58,15 @@ class ParquetSource(containers.ContainerSource):
                 held = schema.field(self.image).type
                 raise UserError(f"data: {file.name}: column {self.image} holds {held}, no images")
             if self.label is None:
-                yield from (None for _ in range(table.metadata.num_rows))
+                yield from repeat(None, table.metadata.num_rows)
                 return
             names = _class_names(schema, self.label)
+            kind = pa.int64() if names else pa.string()
             for batch in table.iter_batches(LABELS, columns=[self.label], use_threads=False):
-                for value in batch.column(0).to_pylist():
+                for value in batch.column(0).cast(kind).to_pylist():
                     if names and value is not None:
-                        value = names[value] if 0 <= value < len(names) else None
-                    yield None if value is None else str(value)
-
-    @property
-    def has_labels(self) -> bool:
-        """Return whether a column is named."""
-        return self.label is not None
+                        value = names[value] if value >= 0 else None
+                    yield value
 
     def read(self, location: bytes) -> bytes:
         """Return the bytes of an image; empty where the row has none."""
@@ -80,7 +74,7 @@ class ParquetSource(containers.ContainerSource):
         return _opened(place).read(self.image, int(row))
 
 
-def _bytes_in(schema: "pa.Schema", column: str) -> str | None:
+def _bytes_in(schema: Any, column: str) -> str | None:
     """Return the path of the image files' bytes; None where the column has none."""
     import pyarrow as pa
 
@@ -90,7 +84,7 @@ def _bytes_in(schema: "pa.Schema", column: str) -> str | None:
     return column if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
 
 
-def _class_names(schema: "pa.Schema", column: str) -> list[str]:
+def _class_names(schema: Any, column: str) -> list[str]:
     """Return the names that the hub gives the classes; of -1 there is none."""
     hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = hub.get("info", {}).get("features", {}).get(column, {})
@@ -104,8 +98,9 @@ class _Images:
         import numpy as np
         import pyarrow.parquet as pq
 
-        # in pages: a group of rows may not fit into memory
-        self._table: pq.ParquetFile = pq.ParquetFile(containers.open_file(place), buffer_size=2**20)
+        # in pages, not by pre_buffer's groups: one may not fit into memory
+        file = containers.open_file(place)
+        self._table: Any = pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
         metadata = self._table.metadata
         lengths = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
         self._starts = np.cumsum([0, *lengths])
@@ -122,14 +117,12 @@ class _Images:
             self._batches = self._table.iter_batches(ROWS, [group], [path], use_threads=False)
             self._reading, self._end = (column, group), int(self._starts[group])
         while row >= self._end:
+            reading, self._reading = self._reading, None  # after an error, from the start again
             self._values = next(self._batches).column(0)
+            self._reading = reading
             self._first, self._end = self._end, self._end + len(self._values)
         value = self._values[row - self._first].as_py()
         return (value["bytes"] if isinstance(value, dict) else value) or b""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._table.close(force=True)
 
 
 _opened = containers.kept_open(_Images)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
+import subprocess
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -115,7 +119,7 @@ def test_what_is_no_plain_image_has_a_reason(tmp_path: Path) -> None:
         archive.addfile(good, io.BytesIO(IMAGES["00.png"]))
     packed = write_zip(tmp_path / "a.zip", {"1.png": b"x", "2.png": b"x"}, zipfile.ZIP_BZIP2)
 
-    assert listed(path).problems == {"link.png": "a link or a device"}
+    assert listed(path).problems == {"link.png": "a link, a device or a sparse file"}
     assert contents(path) == {"good": IMAGES["00.png"]}
     assert {*listed(packed).problems.values()} == {"packed in another way than stored or deflated"}
 
@@ -133,8 +137,58 @@ def test_a_damaged_tar_is_named_with_its_member(tmp_path: Path, damage: str) -> 
     else:
         del data[offsets[2] + (10 if damage == "cut in a member" else 1024) :]
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"data: a\.tar is damaged at 0[12]\.png: "):
+    with pytest.raises(UserError, match=r"data: a\.tar is damaged at or after 02\.png: "):
         listed(path)
+
+
+def test_an_empty_header_or_two_archives_in_one_are_damage(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", IMAGES)
+    whole = path.read_bytes()
+    offset = int(Path(listed(path).images["location"][3].decode()).name[:15])
+    without = bytearray(whole)
+    without[offset - 512 : offset] = bytes(512)
+    for content, last in ((without, "02"), (whole * 2, "05")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"is damaged at or after {last}\.png: what follows"):
+            listed(path)
+
+
+def test_a_changed_byte_in_a_compressed_tar_is_damage(tmp_path: Path) -> None:
+    plain = write_tar(tmp_path / "a.tar", IMAGES).read_bytes()
+    packed = bytearray(gzip.compress(plain, compresslevel=0))
+    packed[packed.index(IMAGES["03.png"]) + 60] ^= 1
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(UserError, match=r"a\.tar\.gz is damaged at or after 0\d\.png: CRC"):
+        listed(tmp_path / "a.tar.gz")
+
+
+def test_a_sparse_member_is_rejected(tmp_path: Path) -> None:
+    hole = tmp_path / "hole.png"
+    hole.write_bytes(IMAGES["00.png"])
+    os.truncate(hole, 2**20)
+    command = ["tar", "-cSf", "a.tar", "--format=gnu", "hole.png"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert [*listed(tmp_path / "a.tar").problems] == ["hole.png"]
+
+
+def test_names_with_dots_are_not_one_sample(tmp_path: Path) -> None:
+    members = {"a.1.png": b"", "a.1.cls": b"0", "a.2.png": b"", "a.2.cls": b"1"}
+    path = write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UserError, match=r"a\.1\.cls and a\.2\.cls are of one sample"):
+        labels(path, labels="cls")
+
+
+def test_the_name_of_an_archive_in_a_folder_with_a_dot_is_a_label(tmp_path: Path) -> None:
+    for folder, name in (("v1.0", "cats"), ("v1.1", "dogs")):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / f"{name}.tar", {f"{name}.png": b""})
+    assert {*labels(tmp_path, labels="folder").values()} == {"cats", "dogs"}
+
+
+def test_linked_archives_are_read(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "a.zip").symlink_to(write_zip(tmp_path / "blob", IMAGES))
+    assert contents(tmp_path / "cache") == IMAGES
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])
@@ -142,7 +196,7 @@ def test_a_cut_archive_is_named(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     (write_zip if ending == "zip" else write_tar)(path, IMAGES)
     path.write_bytes(path.read_bytes()[:-600])
-    with pytest.raises(UserError, match=rf"data: a\.{ending} is damaged at "):
+    with pytest.raises(UserError, match=rf"data: a\.{ending} is damaged at or after "):
         listed(path)
 
 
@@ -171,10 +225,16 @@ def test_unusable_archives_are_named(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as twice:
         for _ in range(2):
             twice.addfile(tarfile.TarInfo("1.png"))
-    with pytest.raises(UserError, match=r"damaged at 1\.png: it holds two images of this name"):
+    with pytest.raises(UserError, match=r"1\.png: it holds two images of this name"):
         listed(path)
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("./1.png", b"")
+    with pytest.raises(UserError, match=r"1\.png: it holds two images of this name"):
+        listed(tmp_path / "twice.zip")
     with pytest.raises(UserError, match=r"no images in a\.zip; skipped: 1 \.txt"):
         listed(write_zip(tmp_path / "a.zip", {"a.txt": b""}))
     (tmp_path / "a.7z").touch()
-    with pytest.raises(UserError, match=r"a\.7z is damaged at .*: its ending is none of \.zip"):
+    with pytest.raises(UserError, match=r"a\.7z: its ending is none of \.zip"):
         listed(tmp_path / "a.7z")

@@ -10,6 +10,7 @@ from containers import png, write_parquet
 from sourced import source
 
 from featgan.errors import UserError
+from harness.sources import parquet
 from harness.sources.listing import Listing
 
 IMAGES = [png(number) for number in range(10)]
@@ -41,6 +42,30 @@ def test_labels_without_names_are_text(tmp_path: Path) -> None:
 
     assert contents(str(numbers), label="label")[2] == ["7", None]
     assert contents(str(words), label="label")[2] == ["oak", "elm"]
+    for values, found in (([b"oak", None], ["oak", None]), ([1.0, 2.0], ["1", "2"])):
+        other = write_parquet(tmp_path / "c.parquet", IMAGES[:2], values)
+        assert contents(str(other), label="label")[2] == found
+    lists = write_parquet(tmp_path / "d.parquet", IMAGES[:2], [[1], [2]])
+    with pytest.raises(UserError, match=r"d\.parquet cannot be read: "):
+        contents(str(lists), label="label")
+
+
+def test_after_an_error_the_rows_of_a_group_are_read_again(tmp_path: Path, monkeypatch) -> None:
+    path = write_parquet(tmp_path / "a.parquet", IMAGES)
+    of = source("parquet", path=str(path))
+    places = Listing.of(of.find(32)).images["location"]
+    monkeypatch.setattr(parquet, "ROWS", 2)  # of three in a group
+    assert of.read(places[0]) == IMAGES[0]
+    images = parquet._opened(str(path).encode())
+
+    def failing():
+        raise OSError("connection reset")
+        yield
+
+    images._batches = failing()
+    with pytest.raises(OSError, match="connection reset"):
+        of.read(places[2])
+    assert of.read(places[2]) == IMAGES[2]
 
 
 def test_several_files_are_one_data_set(tmp_path: Path) -> None:
