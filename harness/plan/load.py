@@ -106,14 +106,15 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
         ordered = cell.mode in ("ascending", "descending") and cell.method.pacing.by == "none"
         if cell.method.stages.rank != "none" and not (ordered or cell.mode == "conventional"):
             raise UserError("stages.rank: is for modes ascending and descending, without pacing")
-        sets = [sweep.data[name] for name in (cell.data, *(score.trained_on or ()))]
-        if sets[0].held_out and len({(of.held_out, of.changes_pixels) for of in sets}) > 1:
+        data = sweep.data[cell.data]
+        sets = [data, *(sweep.data[name] for name in {*(score.trained_on or ())} - {cell.data})]
+        blurred = len(sets) > 1 and any(each.changes_pixels for each in sets)
+        if data.held_out and (blurred or len({each.held_out for each in sets}) > 1):
             raise UserError(
                 f"data.{cell.data}.held_out: the data sets of score.trained_on need the same, and "
-                "the same corruption, or the classifier is trained on images that are held out"
+                "neither blur nor JPEG, or the classifier is trained on images that are held out"
             )
-        corrupt = sets[0].corrupt
-        if corrupt and corrupt.labels and not cell.method.gan.conditional:
+        if data.corrupt and data.corrupt.labels and not cell.method.gan.conditional:
             raise UserError(f"data.{cell.data}.corrupt.labels: needs gan.conditional: true")
     if sweep.pilot is None:
         return

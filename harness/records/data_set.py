@@ -90,17 +90,14 @@ def load_labels(store: Store, data: DataSet) -> np.ndarray:
 def held_out(store: Store, data: DataSet) -> np.ndarray:
     """Return, bool [n], which images of a data set are never trained on.
 
-    They are drawn within each label, by a hash of their pixels' digests: the same in every
-    container. Equal images stay together. Raises UserError where they are fewer than two.
+    They are drawn by a hash of their pixels' digests: the same in every data set that has them.
+    Raises UserError where they are fewer than two.
     """
     if not data.held_out:
         return np.zeros(data.images, bool)
-    table = load_table(store, data.key, ["sha256", "label"])
-    first = table.drop_duplicates("sha256")
-    hashes = pd.util.hash_array(first["sha256"].to_numpy(object), hash_key=DRAW, categorize=False)
-    of_label = pd.Series(hashes).groupby(first["label"].fillna("").to_numpy(object))
-    drawn = of_label.rank() <= (data.held_out * of_label.transform("size")).round()
-    found = table["sha256"].isin(first["sha256"][drawn.to_numpy()]).to_numpy()
+    digests = load_table(store, data.key, ["sha256"])["sha256"].to_numpy(object)
+    hashes = pd.util.hash_array(digests, hash_key=DRAW, categorize=False)
+    found = hashes < data.held_out * 2.0**64
     if found.sum() < 2:
         raise UserError(
             f"data.{data.name}.held_out: {found.sum()} of {data.images} images, and metrics take 2 "

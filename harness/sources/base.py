@@ -71,8 +71,8 @@ class Source(Settings):
     corrupt: Corruption | None = None
     """Corruption of shares of the images, such as `{duplicate: 0.3}`; null: none."""
     held_out: float = Field(0.0, ge=0, le=0.5)
-    """Share of the images of each label that is never trained on or grouped, but is what metrics
-    compare with the others as real images; drawn once, by pixels. 0: none."""
+    """Chance of each image to be held out: never trained on or grouped, but what metrics compare
+    with the others as real images. It is drawn once, by pixels. 0: none."""
 
     @model_validator(mode="after")
     def _possible_corruption(self) -> Self:
@@ -97,7 +97,7 @@ class Source(Settings):
     @property
     def has_labels(self) -> bool:
         """Return whether any of its images may have a label."""
-        return True
+        return getattr(self, "labels", getattr(self, "label", True)) is not None
 
     @abstractmethod
     def read(self, location: bytes) -> bytes:

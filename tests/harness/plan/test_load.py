@@ -70,7 +70,7 @@ def test_no_image_that_is_held_out_trains_the_classifier(read):
     assert read("grid: {data: [a]}", *share).data["b"].held_out == 0.1
     both = "held_out: 0.1, count: 60}", "held_out: 0.1, corrupt: {blur: 0.5}}"
     lines = "count: 60}\n  b: {source: builtin, set: digits}"
-    with pytest.raises(UserError, match="and the same corruption"):
+    with pytest.raises(UserError, match="and neither blur nor JPEG"):
         read("", lines, f"{both[0]}\n  b: {{source: builtin, set: digits, {both[1]}")
 
 
