@@ -91,7 +91,8 @@ class Listing:
             order = np.random.default_rng((how.seed, number)).permutation(len(clean))
             return order[: round(share * len(order))]
 
-        copies, originals = drawn(0, how.duplicate), np.arange(len(clean))
+        copies = drawn(0, how.duplicate)[: len(clean) - 1]  # of at least one original
+        originals = np.arange(len(clean))
         rest = np.setdiff1d(originals, copies)
         originals[copies] = np.random.default_rng((how.seed, 1)).choice(rest, len(copies))
         ids = clean["image_id"]
@@ -99,9 +100,8 @@ class Listing:
         kinds[drawn(2, how.blur)] += "blur"
         kinds[drawn(3, how.jpeg)] += "jpeg"
         images = clean.iloc[originals].set_axis(ids.index)
-        places = [
-            kind.encode() + b":" + at for kind, at in zip(kinds, images["location"], strict=True)
-        ]
+        pairs = zip(kinds, images["location"], strict=True)
+        places = [kind.encode() + b":" + at for kind, at in pairs]
         if how.labels:
             codes, labels = pd.factorize(images["label"], sort=True)
             if len(labels) < 2:
@@ -111,14 +111,11 @@ class Listing:
             noisy = pd.Series(labels[codes % len(labels)], ids.index)
             images = images.assign(noisy_label=noisy.where(images["label"].notna()))
         of = images["image_id"] + f" {how.blur_radius} {how.jpeg_quality} " + kinds
-        return replace(
-            self,
-            images=images.assign(
-                image_id=ids,
-                location=pd.Series(places, ids.index, images["location"].dtype),
-                stamp=images["stamp"].astype(str) + " from " + of,
-            ),
-        )
+        location = pd.Series(places, ids.index, images["location"].dtype)
+        stamp = images["stamp"].astype(str) + " from " + of
+        images = images.assign(image_id=ids, location=location, stamp=stamp)
+        in_order = images.iloc[np.argsort(originals, kind="stable")]  # as files are read best
+        return replace(self, images=in_order.reset_index(drop=True))
 
     def digest(self) -> str:
         """Return a hash that changes when an image is added, removed, renamed or rewritten."""
