@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"--count {options.count}: a re-score takes 1 to {MOST_COUNT:,} images")
     if others and (options.rescore or options.metrics):
         raise UserError("a re-score takes one folder, not two")
-    if options.features != "classifier" and not options.metrics:
+    if (options.features != "classifier" or options.features_weights) and not options.metrics:
         raise UserError("--features: needs --metrics, such as --metrics fid,kid")
     further = None
     if options.metrics:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Generate, Score, classify, drawn, load_classifier
 from featgan.scores.settings import METRICS, ScoreSettings
 from featgan.seeds import stream
+from featgan.user_code import source_digest
 from featgan.weights import weights_file
 from harness.records.data_set import check, held_out, open_pack, read_data_set
 from harness.records.run_record import RunRecord
@@ -91,10 +93,11 @@ class Rescoring:
 
     @cached_property
     def _request(self) -> str:
-        """Hash of the further metrics, of the bytes of their weights and of the count."""
+        """Hash of the further metrics, of the bytes of weights and code, and of the count."""
         asked = self.further or ScoreSettings()
-        weights = [weights_file(path, "", "--features-weights")[1] for path in asked.files]
-        return short_hash(asked.model_dump(exclude={"features_weights"}), weights, self.count)
+        files = [weights_file(path, "", "--features-weights")[1] for path in asked.files]
+        code = [source_digest(metric) for metric in asked.metrics]
+        return short_hash(asked.model_dump(exclude={"features_weights"}), files, code, self.count)
 
     def file(self, run: RunRecord, name: str) -> str:
         """Return the store key of a file of a run."""
@@ -121,7 +124,7 @@ class Rescoring:
         where `further` ones are asked for, they are added to it, and all else stays. `share` of
         the data set is held out.
         """
-        settings = ScoreSettings.model_validate({**run.settings["score"], "metrics": []})
+        settings = ScoreSettings.model_validate(run.settings["score"])
         count, splits = self.count or settings.fresh_count(self.device == "cuda"), settings.splits
         if count < 2 * splits:
             raise UserError(
@@ -135,23 +138,18 @@ class Rescoring:
             if self.further:
                 further[self._request] = self._further(self.further, run, share, of_peak, count)
             if not (record and self.further):
-                record = self._rescore(settings, run, share, real, of_peak, count)
+                record = self._rescore(run, share, real, of_peak, count)
         record = record.model_copy(update={"further": further})
         self.store.put(self.file(run, "rescored.json"), record.to_json())
         return record.score
 
     def _rescore(
-        self,
-        settings: ScoreSettings,
-        run: RunRecord,
-        share: float,
-        real: RealRecord | None,
-        of_peak: Generate,
-        count: int,
+        self, run: RunRecord, share: float, real: RealRecord | None, of_peak: Generate, count: int
     ) -> Rescored:
         """Return all but further metrics."""
-        started, splits = time.perf_counter(), settings.splits
-        classifier = self._classifier(settings, run)
+        started, own = time.perf_counter(), ScoreSettings.model_validate(run.settings["score"])
+        classifier, splits = self._classifier(own, run), own.splits
+        settings = own.model_copy(update={"metrics": []})
         of_end = self._images(run, LAST_GENERATOR, run.last_generator_sha256, count)
         features, logits = classify(classifier, of_peak, count, settings.batch_size)
         _, last_logits = classify(classifier, of_end, count, settings.batch_size)
@@ -160,7 +158,9 @@ class Rescoring:
         same_protocol = Score(classifier, settings).protocol
         score_as_real, metrics_as_real = None, dict[str, float]()
         if real and real.protocol == same_protocol:
-            score_as_real = _score_as_real(real, logits, splits)
+            enough = real.images >= 2 * splits
+            as_real = _scores(logits, real.images, splits) if enough else []
+            score_as_real = float(np.mean(as_real)) if as_real else None
             metrics_as_real = self._metrics_as_real(run, real, classifier, features)
         network = FeatureSettings.model_validate(run.settings["features"])
         training = training_images(self.store.root, run.data_key, share)
@@ -188,15 +188,18 @@ class Rescoring:
 
         Where a share of the images is held out, also of those, and of as many generated images.
         """
+        own = ScoreSettings.model_validate(run.settings["score"])
         asked = further.model_dump(include={"metrics", "features", "features_weights"})
-        settings = ScoreSettings.model_validate({**run.settings["score"], **asked})
+        settings = own.model_copy(update=asked)
         classifier = self._classifier(settings, run)
         training = _real_features(self.store.root, run.data_key, share, classifier)
         features, _ = classify(classifier, of_peak, count, settings.batch_size)
         held_out, numbers = training.held_out[:count], dict[str, float]()
         same = [("", features[: len(held_out)]), (" of held-out images", held_out)]
-        for of, images in [("", features), *(same if share else [])]:
-            score = Score(classifier, settings.model_copy(update={"count": len(images)}), training)
+        parts = [("", features), *(same if share else [])]
+        for metric, (of, images) in product(further.metrics, parts):
+            alone = {"metrics": [metric], "count": len(images)}  # whatever else is asked for
+            score = Score(classifier, settings.model_copy(update=alone), training)
             for name, value in score.metrics_of(images, training).items():
                 numbers[f"{name}{of}: {score.metrics_protocol}"] = value
         return numbers
@@ -240,12 +243,6 @@ def _scores(logits: torch.Tensor, images: int, splits: int) -> list[float]:
     """Return the score of each disjoint set of so many images."""
     sets = (part for part in logits.split(images) if len(part) == images)
     return [inception_score(part, splits)[0] for part in sets]
-
-
-def _score_as_real(real: RealRecord, logits: torch.Tensor, splits: int) -> float | None:
-    """Return the mean score of sets of as many images as the score of the real images has."""
-    scores = _scores(logits, real.images, splits) if real.images >= 2 * splits else []
-    return float(np.mean(scores)) if scores else None
 
 
 @lru_cache(1)

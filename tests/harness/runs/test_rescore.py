@@ -23,7 +23,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.settings import ScoreSettings
 from featgan.seeds import stream
 from harness import results
-from harness.records.data_set import open_pack
+from harness.records.data_set import DataSet, held_out, open_pack
 from harness.records.sweep_records import DataRecord
 from harness.records.sweep_results import SweepResults
 from harness.runs import rescore
@@ -191,9 +191,10 @@ def test_metrics_are_measured_later_once(several, capsys):
     out = capsys.readouterr().out
     assert "apples-ascending-seed5: not measured, as its generator is gone\n" in out
     assert "2 of 2: apples-ascending-seed6" in out
-    how = "FID AUTHPCT dinov2-vit-l-14-None n=20 real=30 width=3 fp32"
+    how = "{} dinov2-vit-l-14-None n=20 real=30 width=3 fp32".format
     table = columns_of(several)
-    names = ["pattern", "runs", f"fid: {how}", f"authpct: {how}"]
+    fid = f"fid: {how('FID')}"
+    names = ["pattern", "runs", fid, f"authpct: {how('AUTHPCT')}"]
     assert [*table] == names
     assert table["runs"].tolist() == [2]
     assert "Not measured: apples-ascending-seed5." in (several / "tables/tables.md").read_text()
@@ -208,7 +209,7 @@ def test_metrics_are_measured_later_once(several, capsys):
             noise = draw(8, kept.classes, 256, stream(run.cell["seed"], "rescore"))
             made = torch.from_numpy(sample.generate(kept, noise)[:20]).float().mean((2, 3))
             found.append(frechet_distance(training, made))
-    assert table[f"fid: {how}"][0] == pytest.approx(np.mean(found), rel=1e-3)
+    assert table[fid][0] == pytest.approx(np.mean(found), rel=1e-3)
 
     before = {path: path.read_bytes() for path in several.rglob("rescored.json")}
     assert results.main([str(several), *DINO, "fid,authpct"]) == 0
@@ -254,11 +255,14 @@ def test_a_run_of_an_unknown_data_set_is_not_measured_again(several, capsys):
 def test_later_metrics_have_the_held_out_images_beside(several):
     path = several / "data" / "apples.json"
     record = DataRecord.model_validate_json(path.read_bytes())
-    path.write_bytes(record.model_copy(update={"source": {"held_out": 0.2}}).to_json())
+    path.write_bytes(record.model_copy(update={"source": {"held_out": 0.4}}).to_json())
     further = ScoreSettings(metrics=["fid"], features="dinov2-vit-l-14")
     rescore.rescore(several, count=20, further=further)
-    how = "FID dinov2-vit-l-14-None n={} real=24 width=3 fp32".format
-    names = [f"fid: {how(20)}", f"fid: {how(6)}", f"fid of held-out images: {how(6)}"]
+    store, data = Store(str(several.parent)), DataSet(**dict(record), held_out=0.4)
+    apart = int(held_out(store, data).sum())
+    assert 2 <= apart <= 20
+    how = f"FID dinov2-vit-l-14-None n={{}} real={30 - apart} width=3 fp32".format
+    names = [f"fid: {how(20)}", f"fid: {how(apart)}", f"fid of held-out images: {how(apart)}"]
     for again in SweepResults(several).rescored.values():
         (numbers,) = again.further.values()
         assert [*numbers] == names
