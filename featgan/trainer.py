@@ -72,7 +72,7 @@ class StagedTrainer:
         self.batches = Batches(images, groups, training, seed, device)
         length = RunLength(
             sum(stage.epochs * self.batches.steps(stage) for stage in stages),
-            training.epoch_steps or math.ceil(np.count_nonzero(groups) / training.batch_size),
+            math.ceil(np.count_nonzero(groups) / training.batch_size),
         )
         classes: dict[str, int] = {}
         self._classes: Tensor | None = None

@@ -101,7 +101,7 @@ class ValueSettings(Settings):
     section: ClassVar[str]
     """Name of the section, for errors."""
     by: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """For `random`, `cluster` and `core_set`: seed of the values."""
     clusters: int = Field(default=10, ge=1)
     """For `cluster`: number of clusters, within each label."""

@@ -177,10 +177,8 @@ class Gan:
                 else:
                     logits = discriminator(seen).float()
                     losses_g = self.loss.generator(logits)
-            if self.settings.top_k < 1:
-                loss_g = top_k_mean(losses_g, logits, self._top_k)
-            else:
-                loss_g = losses_g.mean()
+            few = self.settings.top_k < 1
+            loss_g = top_k_mean(losses_g, logits, self._top_k) if few else losses_g.mean()
             self._adam_g.zero_grad()
             loss_g.backward()
             self._adam_g.step()

@@ -28,7 +28,7 @@ class RunLength:
 
 def top_k(least: float, epochs: int, images: int) -> int:
     """Return how many of `images` G is updated by after so many epochs (Sinha et al. 2020)."""
-    return max(1, math.floor(images * max(least, 0.99**epochs)))
+    return max(1, math.floor(round(images * max(least, 0.99**epochs), 6)))
 
 
 def burn_in(share: float) -> float:

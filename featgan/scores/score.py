@@ -88,10 +88,9 @@ class Score:
         if min(unseen, count) >= 2 * splits:
             score, deviation = inception_score(logits[: min(unseen, count)], splits)
         part, others = self.parts(len(features), unseen)
-        metrics: dict[str, float] = {}
-        if part > 1:  # one image has no variance
-            metrics = self.metrics_of(features[:part], FeatureStatistics(features[-others:]))
-        return Measurement(score, deviation, metrics)
+        # one image has no variance
+        rest = FeatureStatistics(features[-others:]) if part > 1 else None
+        return Measurement(score, deviation, self.metrics_of(features[:part], rest))
 
     def parts(self, images: int, unseen: int) -> tuple[int, int]:
         """Return the sizes of the two parts of real images that the metrics compare.

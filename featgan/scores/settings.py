@@ -101,6 +101,8 @@ class ScoreSettings(Settings):
             raise ValueError(
                 f"weights belongs to the classifier inception; {self.classifier} has its own"
             )
+        if self.features != "classifier" and not self.metrics:
+            raise ValueError("features are those of metrics: name some in metrics, such as [fid]")
         if self.features_weights is not None and self.features == "classifier":
             raise ValueError("features_weights belongs to features other than the classifier's")
         if "cmmd" in self.metrics and self.features != (clip := "clip-vit-l-14-336"):

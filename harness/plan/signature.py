@@ -32,7 +32,8 @@ def signature(
     way of counting is hashed again. Of a user-defined function the source is hashed.
     """
     pacing = cell.method.pacing
-    if cell.mode == "conventional" and pacing.by == pacing.grow == "none":
+    unordered = pacing.grow == "none" or pacing.order == "random"
+    if cell.mode == "conventional" and pacing.by == "none" and unordered:
         values_digest = None
     functions = [source_digest(name) for name in cell.functions]
     digests = functions, data_digest, values_digest, classifier_digest, selected_digest

@@ -137,7 +137,9 @@ class ImageValues:
 
     def _numbers(self) -> np.ndarray:
         """Return the number [n] of each image's label; `HELD_OUT` of those that are held out."""
-        numbers = label_numbers(self.store, self.data)
+        numbers, settings = label_numbers(self.store, self.data), self.settings
+        if isinstance(settings, SelectSettings) and settings.within == "all":
+            numbers[:] = 0
         numbers[held_out(self.store, self.data)] = HELD_OUT
         return numbers
 

@@ -170,7 +170,9 @@ def test_keras_weights_need_h5py(
 def test_features_of_vision_transformers_need_timm(
     plan: Callable[[str], Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = [Grid.model_validate({"score.features": ["classifier", "dinov2-vit-l-14"]})]
+    grid = [
+        Grid.model_validate({"score.metrics": [["fid"]], "score.features": ["dinov2-vit-l-14"]})
+    ]
     monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "timm" else name)
     checks.check_environment(plan("{k: 2}"), [])
     with pytest.raises(UserError, match=r"features:dinov2-vit-l-14 needs timm, .*'\.\[timm\]'"):
