@@ -22,9 +22,8 @@ def dump(features: Tensor, classifier: Classifier, name: str, held_out: int = 0)
     They are in the order in which real images are measured: those that the classifier was not
     fitted to come first, or the `held_out` ones where there are any.
     """
-    header = {"name": name, "classifier": classifier.digest}
-    more = {"held_out": held_out} if held_out else {}
-    return tensor_file.dump(KIND, header | more, {"features": features})
+    header = {"name": name, "classifier": classifier.digest, "held_out": held_out}
+    return tensor_file.dump(KIND, header, {"features": features})
 
 
 def read(path: str, classifier: Classifier) -> FeatureStatistics:

@@ -108,8 +108,9 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
             raise UserError("stages.rank: is for modes ascending and descending, without pacing")
         data = sweep.data[cell.data]
         sets = [data, *(sweep.data[name] for name in {*(score.trained_on or ())} - {cell.data})]
-        blurred = len(sets) > 1 and any(each.changes_pixels for each in sets)
-        if data.held_out and (blurred or len({each.held_out for each in sets}) > 1):
+        differ = any(of.corrupt and (of.corrupt.blur or of.corrupt.jpeg) for of in sets)
+        differ |= len({of.held_out for of in sets}) > 1
+        if data.held_out and len(sets) > 1 and differ:
             raise UserError(
                 f"data.{cell.data}.held_out: the data sets of score.trained_on need the same, and "
                 "neither blur nor JPEG, or the classifier is trained on images that are held out"

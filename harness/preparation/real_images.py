@@ -67,9 +67,9 @@ class RealImages:
 
     def _key(self, suffix: str, *more: Any) -> str:
         chosen = self.settings.model_dump(mode="json", include=CLASSIFIER_SETTINGS)
-        made_from = [feature_file.KIND, self.data.digest, chosen, self.classifier.digest, self.gpu]
-        split = (self.data.held_out,) if self.data.held_out else ()
-        return f"{self.data.key}/real/{short_hash(made_from, *more, *split)}.{suffix}"
+        data = self.data.digest, self.data.held_out
+        made_from = [feature_file.KIND, *data, chosen, self.classifier.digest, self.gpu]
+        return f"{self.data.key}/real/{short_hash(made_from, *more)}.{suffix}"
 
     def measure(self, store: Store, cpus: int, progress: Progress) -> RealRecord:
         """Return the measurements; write the features if metrics need them.

@@ -90,11 +90,6 @@ class Source(Settings):
         """Find all images; `image_size` is the side in pixels at which the sweep trains."""
 
     @property
-    def changes_pixels(self) -> bool:
-        """Return whether images may be blurred or compressed: others, to draw held-out ones."""
-        return bool(self.corrupt and (self.corrupt.blur or self.corrupt.jpeg))
-
-    @property
     def has_labels(self) -> bool:
         """Return whether any of its images may have a label."""
         return getattr(self, "labels", getattr(self, "label", True)) is not None
