@@ -54,7 +54,8 @@ def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNet
             raise ValueError("it has no positions, or those of images of another size")
         network.load_state_dict(checkpoint_filter_fn(state, network), assign=True)
     except Exception as error:  # timm tells layouts apart by names alone
-        raise UserError(f"{SETTING}: {weights} is not {name}'s: {first_line(error)}") from error
+        of = weights or published["hf_hub_id"]
+        raise UserError(f"{SETTING}: {of} is not {name}'s: {first_line(error)}") from error
     if size != network.patch_embed.img_size[0]:
         positions, side = network.pos_embed.detach().float(), network.patch_embed.grid_size[0]
         network.set_input_size(size)

@@ -39,6 +39,7 @@ from harness.records.data_set import (
     DataSet,
     check,
     data_record,
+    held_out,
     load_labels,
     load_table,
     load_values,
@@ -170,14 +171,15 @@ class _Preparation:
     ) -> tuple[str | None, str | None, np.ndarray]:
         """Return store key and digest of the list of images to train on, None for all; bool [n].
 
-        Images that are left out are listed in the sweep's folder, with their values (of those that
-        are only held out, the feature counts).
+        Images that are left out are listed in the sweep's folder, with their values (without one
+        where they are held out).
         """
         if settings.by == NONE and not data.held_out:
             return None, None, np.ones(data.images, bool)
         *_, values = self._values(data, settings, features)
         key = image_values.select(data, settings, values, self._store)
         kept = load_values(self._store, data.key, key)
+        values = np.where(held_out(self._store, data), np.nan, values)  # most have none
         out = load_table(self._store, data.key)[["image_id"]].assign(value=values)[kept == 0]
         name = f"{self._label(data)}-{re.sub(NO_NAME, '.', settings.by)}-{short_hash(key)[:6]}"
         self._put(f"left-out/{name}.csv", out.to_csv(index=False).encode())
