@@ -224,7 +224,7 @@ def others(folder: Path) -> dict[str, Kind]:
 
     return {
         "classifier": Kind(folder / "c.safetensors", classifier, LATER),
-        "real features": Kind(folder / "f.safetensors", of_real, (b"features 4", b"features 5")),
+        "real features": Kind(folder / "f.safetensors", of_real, (b"features 5", b"features 6")),
         "generator": Kind(folder / "g.safetensors", generator, (b"generator 1", b"generator 2")),
         "checkpoint": Kind(folder / "checkpoint.pt", state, None),
         "block": Kind(folder / "count" / "blocks" / "00000.json", block, FORMATS),
