@@ -206,7 +206,7 @@ def test_a_recount_that_ends_early_loses_nothing(photos: Path, tmp_path: Path, h
 def test_a_data_set_that_another_sweep_counts_is_waited_for(
     photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "SweepLock", partial(SweepLock, beat=0.05, patience=0.4))
+    monkeypatch.setattr(build, "SweepLock", partial(SweepLock, beat=0.05, patience=2.0))
     store, said = Store(str(tmp_path / "store")), list[str]()
     data, content = counted(photos, store)
     record = store.get(f"{data.key}/dataset.json")
@@ -222,11 +222,11 @@ def test_a_data_set_that_another_sweep_counts_is_waited_for(
     def say(text: str, *_: object) -> None:
         said.append(text)
         if len(said) == 1:  # longer than the patience with a driver without a heartbeat
-            threading.Timer(1.0, finish).start()
+            threading.Timer(3.0, finish).start()
 
     assert counted(photos, store, progress=say) == (data, content)
     assert here.read == []
-    assert "waiting up to 0 s for its heartbeat, and for its end" in said[0]
+    assert "waiting up to 2 s for its heartbeat, and for its end" in said[0]
 
 
 def test_29_of_100_images_may_be_bad_and_not_one_more(
