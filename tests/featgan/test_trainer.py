@@ -112,6 +112,11 @@ def test_classes_are_as_frequent_as_in_the_images_trained_on(make_trainer):
     assert trainer.gan.classes == {"round": 7, "square": 8}
 
 
+def test_top_k_is_annealed_by_passes_over_the_data(make_trainer):
+    trainer = make_trainer(gan={"top_k": 0.5}, count=20, epoch_steps=1)
+    assert trainer.gan._length.epoch == 3  # batches of 8
+
+
 BEYOND = [
     {"staging": {"criterion": "smoothed_peak", "window": 3}},
     {"staging": {"criterion": "patience", "patience": 1}},

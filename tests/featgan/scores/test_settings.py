@@ -15,6 +15,7 @@ from featgan.scores.settings import ScoreSettings
         ({"metrics": ["fid", "fid"]}, "same name: fid, fid"),
         ({"metrics": ["precision_recall"], "count": 3, "splits": 1}, "needs a count over 3, not 3"),
         ({"features_weights": "vgg16.pth"}, "belongs to features other than the classifier's"),
+        ({"features": "vgg16"}, "features are those of metrics: name some in metrics"),
         ({"metrics": ["cmmd"]}, "cmmd is defined for features: clip-vit-l-14-336, not classifier"),
         ({"trained_on": ["apples"]}, "belongs to the classifier trained"),
     ],

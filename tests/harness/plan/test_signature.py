@@ -87,6 +87,10 @@ def test_a_conventional_run_depends_on_values_only_if_paced(read):
 
     assert len(signatures("", "conventional")) == 1
     assert len(signatures("pacing: {by: loss}", "conventional")) == 3
+    axes = "grid: {{mode: [conventional], training.epoch_steps: [4]}}"
+    grown = ("pacing: {{grow: linear, order: {}}}\n" + axes).format
+    assert len(signatures(grown("ascending"), "conventional")) == 3
+    assert len(signatures(grown("random"), "conventional")) == 1
     assert len(signatures("", "descending")) == 3
 
 

@@ -18,7 +18,7 @@ from featgan.errors import UserError
 from featgan.features import image_values as image_scores
 from featgan.features.counter import FeatureCounter
 from featgan.features.selection import values_by_label
-from featgan.features.settings import FeatureSettings, GroupSettings
+from featgan.features.settings import FeatureSettings, GroupSettings, SelectSettings
 from featgan.images.decode import resized
 from harness.preparation import image_values
 from harness.preparation.image_values import ImageValues
@@ -96,6 +96,15 @@ def test_values_among_the_images_of_a_label(
     expected = values_by_label(features, np.full(IMAGES, -1), settings)  # no image has a label
 
     assert values(store, by="neighbour") == pytest.approx(expected, rel=1e-9)
+
+
+def test_labels_are_ignored_within_all(store: Store) -> None:
+    data = DataSet(name="a", key="features/a-0", digest="0", images=IMAGES, held_out=0.5)
+    for within, label in (("label", -1), ("all", 0)):  # none has a label
+        settings = SelectSettings(by="core_set", within=within)
+        values = ImageValues(data, settings, FEATURES, store, False, lambda *_: None)
+        held = image_values.held_out(store, data)
+        assert values._numbers().tolist() == np.where(held, -2, label).tolist()
 
 
 OWN = """
