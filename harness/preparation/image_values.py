@@ -73,8 +73,10 @@ class ImageValues:
             made_from, compute = [settings.seed], self._at_random
         elif by in OF_FEATURES:
             features = self.features.model_dump(mode="json")
-            of = {"features": features, "labels": digest(self._numbers())}
-            made_from, compute = [of, settings.seed, settings.clusters], self._of_features
+            labels = label_numbers(self.store, self.data, settings)
+            of = {"features": features, "labels": digest(labels)}
+            made_from = [of, settings.seed, settings.clusters]
+            compute = partial(self._of_features, labels)
         else:
             made_from, compute = [source_digest(by)], self._of_pixels
         # images that become readable change the digest
@@ -106,7 +108,7 @@ class ImageValues:
         tasks = [_values.remote(self.store, key, self.settings, part) for part in parts]
         return np.concatenate(self._results(tasks))
 
-    def _of_features(self) -> np.ndarray:
+    def _of_features(self, labels: np.ndarray) -> np.ndarray:
         """Return values [n] in the space of a network's features; these stay in Ray's memory.
 
         Centrality is the distance of an image's features to their mean. Images that are held out
@@ -115,7 +117,6 @@ class ImageValues:
         store, data, gpu = self.store, self.data, self.gpu
         kind = "GPU" if gpu else "CPU"
         connect.await_room({kind: 1}, self.progress)
-        numbers = self._numbers()
         parts, weights = self._parts(FEATURE_IMAGES), shared_weights(self.features)
         amount = int(ray.cluster_resources().get(kind, 1))
         actor: Any = ray.remote(num_cpus=int(not gpu), num_gpus=int(gpu))(_Features)
@@ -124,24 +125,16 @@ class ImageValues:
             for _ in range(min(max(amount, 1), len(parts)))
         ]
         found = [
-            actors[number % len(actors)].of.remote(part, numbers[part] != HELD_OUT)
+            actors[number % len(actors)].of.remote(part, labels[part] != HELD_OUT)
             for number, part in enumerate(parts)
         ]
         sums = self._results([total for _, total in found])
         del actors  # ends them: the tasks need their processors
         if self.settings.by != "centrality":
             features = (part for part, _ in found)
-            return ray.get(_within_labels.remote(self.settings, numbers, *features))
-        mean = ray.put(np.sum(sums, axis=0) / np.count_nonzero(numbers != HELD_OUT))
+            return ray.get(_within_labels.remote(self.settings, labels, *features))
+        mean = ray.put(np.sum(sums, axis=0) / np.count_nonzero(labels != HELD_OUT))
         return np.concatenate(ray.get([_distances.remote(part, mean) for part, _ in found]))
-
-    def _numbers(self) -> np.ndarray:
-        """Return the number [n] of each image's label; `HELD_OUT` of those that are held out."""
-        numbers, settings = label_numbers(self.store, self.data), self.settings
-        if isinstance(settings, SelectSettings) and settings.within == "all":
-            numbers[:] = 0
-        numbers[held_out(self.store, self.data)] = HELD_OUT
-        return numbers
 
     def _parts(self, length: int) -> list[range]:
         rows = range(self.data.images)
@@ -208,9 +201,9 @@ def select(data: DataSet, settings: SelectSettings, values: np.ndarray, store: S
 
     None that is held out is kept; without `settings.by`, all others are.
     """
-    labels = label_numbers(store, data) if settings.within == "label" else np.zeros(len(values))
+    labels = label_numbers(store, data, settings)
     high = values if settings.end == "high" else -values.astype(np.float64)
-    allowed = ~held_out(store, data)
+    allowed = labels != HELD_OUT
     kept = allowed.astype(np.float64)
     if settings.by != NONE:
         kept[allowed] = highest(high[allowed], labels[allowed], settings.keep)
@@ -220,9 +213,16 @@ def select(data: DataSet, settings: SelectSettings, values: np.ndarray, store: S
     return store.once(key, lambda: dump_values(key, ids, kept))
 
 
-def label_numbers(store: Store, data: DataSet) -> np.ndarray:
-    """Return the number [n] of each image's label, -1 without one."""
-    return pd.factorize(load_table(store, data.key)["label"], sort=True)[0]
+def label_numbers(store: Store, data: DataSet, settings: ValueSettings) -> np.ndarray:
+    """Return the number [n] of each image's label, -1 without one; `HELD_OUT` where it is that.
+
+    0 for all others where the settings ignore labels.
+    """
+    numbers = pd.factorize(load_table(store, data.key)["label"], sort=True)[0]
+    if isinstance(settings, SelectSettings) and settings.within == "all":
+        numbers[:] = 0
+    numbers[held_out(store, data)] = HELD_OUT
+    return numbers
 
 
 def label(settings: ValueSettings, features: FeatureSettings) -> str:
