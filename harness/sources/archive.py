@@ -53,12 +53,13 @@ class ArchiveSource(containers.ContainerSource):
             last, seen, listed = "", set[str](), dict[str, object]()
             try:
                 for _, sample in groupby(_members(file, self._bytes_wanted), _sample_of):
-                    members = {member: _is_image(member) for member in sample}
-                    last = next(iter(members)).name
-                    label = self._label(file, [*members])
-                    for member, is_image in members.items():
+                    members = list(sample)
+                    images = {member.place for member in members if _is_image(member)}
+                    last = members[0].name
+                    label = self._label(file, members)
+                    for member in members:
                         last = member.name
-                        if is_image:
+                        if member.place in images:
                             if last in seen:
                                 raise ValueError("it holds two images of this name")
                             seen.add(last)
@@ -70,11 +71,11 @@ class ArchiveSource(containers.ContainerSource):
                             if seen:
                                 raise ValueError("it comes after images; move it to the front")
                             listed.update(json.loads(member.content)["labels"] or [])
-                        elif not (any(members.values()) and self._is_label(last)):
+                        elif not (images and self._is_label(last)):
                             skipped[kind_of(last)[0]] += 1
             except UserError:
                 raise
-            except Exception as error:  # whatever is in the files of labels
+            except Exception as error:  # files of labels may hold anything
                 raise UserError(f"data: {file.name}: {last}: {first_line(error)}") from error
             if not seen:
                 held = describe(skipped) or "nothing"
