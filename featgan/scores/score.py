@@ -106,9 +106,10 @@ class Score:
         Those for which the images are too few are left out.
         """
         found: dict[str, float] = {}
-        for name in self.settings.metrics:
-            with suppress(TooFew):
-                found |= measure(name, real, features) if real else {}
+        if real is not None:
+            for name in self.settings.metrics:
+                with suppress(TooFew):
+                    found |= measure(name, real, features)
         return found
 
 

@@ -52,7 +52,9 @@ def train(store: Store, sets: Sequence[DataSet]) -> bytes:
 
 def unseen(store: Store, sets: Sequence[DataSet], data: DataSet) -> np.ndarray:
     """Return, bool [n], which images of a data set the classifier of `sets` was not fitted to."""
-    digests = [np.array([], object)]
+    if not sets:
+        return np.ones(data.images, bool)
+    digests = []
     for each in sets:
         labelled = _labels(store, each).notna().to_numpy()
         digests.append(load_table(store, each.key, ["sha256"])["sha256"].to_numpy()[labelled])

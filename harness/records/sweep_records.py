@@ -145,6 +145,7 @@ class RealRecord(Sealed):
     protocol: str
     """Protocol of the scores that this one compares with, except for the number of images."""
     metrics_protocol: str = ""
+    """Protocol of `metrics`; empty without any."""
     images: int
     """Images of the score: none of those that the classifier was fitted to."""
     score: float

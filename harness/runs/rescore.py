@@ -136,18 +136,26 @@ class Rescoring:
         # cuDNN's defaults, but without TF32, as training in fp32
         with torch.backends.cudnn.flags(True, allow_tf32=False):
             if self.further:
-                further[self._request] = self._further(self.further, run, share, of_peak, count)
+                asked = self.further.model_dump(include={"metrics", "features", "features_weights"})
+                of_run = settings.model_copy(update=asked)
+                further[self._request] = self._further(of_run, run, share, of_peak, count)
             if not (record and self.further):
-                record = self._rescore(run, share, real, of_peak, count)
+                record = self._rescore(settings, run, share, real, of_peak, count)
         record = record.model_copy(update={"further": further})
         self.store.put(self.file(run, "rescored.json"), record.to_json())
         return record.score
 
     def _rescore(
-        self, run: RunRecord, share: float, real: RealRecord | None, of_peak: Generate, count: int
+        self,
+        own: ScoreSettings,
+        run: RunRecord,
+        share: float,
+        real: RealRecord | None,
+        of_peak: Generate,
+        count: int,
     ) -> Rescored:
-        """Return all but further metrics."""
-        started, own = time.perf_counter(), ScoreSettings.model_validate(run.settings["score"])
+        """Return all but further metrics; `own` are the run's settings."""
+        started = time.perf_counter()
         classifier, splits = self._classifier(own, run), own.splits
         settings = own.model_copy(update={"metrics": []})
         of_end = self._images(run, LAST_GENERATOR, run.last_generator_sha256, count)
@@ -182,23 +190,20 @@ class Rescoring:
         )
 
     def _further(
-        self, further: ScoreSettings, run: RunRecord, share: float, of_peak: Generate, count: int
+        self, settings: ScoreSettings, run: RunRecord, share: float, of_peak: Generate, count: int
     ) -> dict[str, float]:
-        """Return further metrics of a generator's images, by number and protocol.
+        """Return the metrics of `settings` of a generator's images, by number and protocol.
 
         Where a share of the images is held out, also of those, and of as many generated images.
         """
-        own = ScoreSettings.model_validate(run.settings["score"])
-        asked = further.model_dump(include={"metrics", "features", "features_weights"})
-        settings = own.model_copy(update=asked)
         classifier = self._classifier(settings, run)
         training = _real_features(self.store.root, run.data_key, share, classifier)
         features, _ = classify(classifier, of_peak, count, settings.batch_size)
         held_out, numbers = training.held_out[:count], dict[str, float]()
         same = [("", features[: len(held_out)]), (" of held-out images", held_out)]
         parts = [("", features), *(same if share else [])]
-        for metric, (of, images) in product(further.metrics, parts):
-            alone = {"metrics": [metric], "count": len(images)}  # whatever else is asked for
+        for metric, (of, images) in product(settings.metrics, parts):
+            alone = {"metrics": [metric], "count": len(images)}  # its column does not name others
             score = Score(classifier, settings.model_copy(update=alone), training)
             for name, value in score.metrics_of(images, training).items():
                 numbers[f"{name}{of}: {score.metrics_protocol}"] = value
