@@ -35,8 +35,9 @@ class Resources(Settings):
     cpus_per_run: int = Field(1, ge=1)
     """CPU cores, and threads, of each run. A sum over more threads is rounded differently, so an
     interrupted run cannot continue with another number."""
-    gpus_per_run: float | None = Field(None, ge=0)
-    """GPUs of each run, fractions included; null: 1 where the machines have GPUs, else 0."""
+    gpus_per_run: float | None = Field(None, ge=0, le=1)
+    """Share of a GPU for each run, which is one process; null: 1 where the machines have GPUs, else
+    0."""
     max_concurrent: int | None = Field(None, ge=1)
     """Largest number of runs at the same time; null: as many as fit."""
     feature_actors: int | None = Field(None, ge=1)

@@ -149,6 +149,10 @@ def test_a_pilots_grace_ends_before_its_runs(read):
         ("grid: {seed: {upto: 9}}", "grid.seed.up_to: missing"),
         ("grid: [{seed: {up_to: 9}}, {}]", "grid.seed: where one grid has `up_to`, each needs"),
         ("rescore: false\ngrid: {seed: {up_to: 9}}", "grid.seed: `up_to` needs `rescore: true`"),
+        (
+            "resources: {gpus_per_run: 2}",
+            "resources.gpus_per_run: input should be less than or equal to 1, not 2",
+        ),
         ("verdict: {claims: [a is best]}", "verdict.claims: 'a is best' is not a claim; write two"),
         (
             "verdict: {claims: [random > ascending in score]}",
