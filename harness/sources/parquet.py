@@ -33,9 +33,10 @@ class ParquetSource(containers.ContainerSource):
         return Found(self.draw(self._rows(containers.find_files(self.path, (".parquet",)))))
 
     def _rows(self, files: list[containers.ContainerFile]) -> Iterator[Row]:
+        classes: dict[tuple[str, ...], str] = {}
         for file in files:
             try:
-                for number, label in enumerate(self._labels(file)):
+                for number, label in enumerate(self._labels(file, classes)):
                     row = f"/{number:09d}"
                     yield Row(file.name + row, file.place + row.encode(), label, file.stamp)
             except UserError:
@@ -43,8 +44,13 @@ class ParquetSource(containers.ContainerSource):
             except Exception as error:  # damaged, or a bucket's client has errors of its own
                 raise UserError(f"data: {file.name} cannot be read: {first_line(error)}") from error
 
-    def _labels(self, file: containers.ContainerFile) -> Iterator[str | None]:
-        """Yield the label of each row; UserError if a column is missing or holds something else."""
+    def _labels(
+        self, file: containers.ContainerFile, classes: dict[tuple[str, ...], str]
+    ) -> Iterator[str | None]:
+        """Yield the label of each row; UserError if a column is missing or holds something else.
+
+        `classes` holds the classes' names of the files before, each with the first such file.
+        """
         import pyarrow as pa  # here, so that --help and a refused file do not wait for it
         import pyarrow.parquet as pq
 
@@ -61,6 +67,13 @@ class ParquetSource(containers.ContainerSource):
                 yield from repeat(None, table.metadata.num_rows)
                 return
             names = _class_names(schema, self.label)
+            classes.setdefault(tuple(names), file.name)
+            if len(classes) > 1:
+                one, other = classes.values()
+                raise UserError(
+                    f"data: {one} and {other} name the classes of column {self.label} differently; "
+                    "write both with the same names, or give each a data set of its own"
+                )
             kind = pa.int64() if names else pa.string()
             for batch in table.iter_batches(LABELS, columns=[self.label], use_threads=False):
                 for value in batch.column(0).cast(kind).to_pylist():

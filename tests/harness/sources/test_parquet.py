@@ -135,6 +135,20 @@ def test_a_wrong_column_is_named(tmp_path: Path, settings: dict[str, str], says:
         contents(str(path), **settings)
 
 
+@pytest.mark.parametrize("names", [None, ["apple", "pear"]])
+def test_files_that_name_classes_differently_are_refused(tmp_path: Path, names) -> None:
+    write_parquet(tmp_path / "a.parquet", IMAGES[:2], [0, 1], ["pear", "apple"])
+    write_parquet(tmp_path / "b.parquet", IMAGES[2:4], [1, 0], names)
+
+    says = r"^data: a\.parquet and b\.parquet name the classes of column label differently; write"
+    with pytest.raises(UserError, match=says):
+        contents(str(tmp_path), label="label")
+    assert contents(str(tmp_path))[1] == IMAGES[:4], "labels that nobody asked for"
+
+    write_parquet(tmp_path / "b.parquet", IMAGES[2:4], [1, 0], ["pear", "apple"])
+    assert contents(str(tmp_path), label="label")[2] == ["pear", "apple", "apple", "pear"]
+
+
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", IMAGES)
     path.write_bytes(path.read_bytes()[:-100])
