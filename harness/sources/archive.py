@@ -48,6 +48,7 @@ class ArchiveSource(containers.ContainerSource):
         return read(location)
 
     def _rows(self, files: list[containers.ContainerFile], skipped: Counter[str]) -> Iterator[Row]:
+        labelled = False
         for file in files:
             prefix = f"{file.name}/" if len(files) > 1 else ""
             last, seen, listed = "", set[str](), dict[str, object]()
@@ -66,6 +67,7 @@ class ArchiveSource(containers.ContainerSource):
                             own = listed.get(last, label)
                             location = file.place + b"/" + member.place.encode()
                             text = None if own is None else str(own)
+                            labelled |= own is not None
                             yield Row(prefix + last, location, text, file.stamp, member.problem)
                         elif last == self.labels:
                             if seen:
@@ -80,6 +82,12 @@ class ArchiveSource(containers.ContainerSource):
             if not seen:
                 held = describe(skipped) or "nothing"
                 raise UserError(f"data: no images in {file.name}; skipped: {held}")
+        if self.labels and not labelled:
+            key = f" and label_key: {self.label_key}" if self.labels == "json" else ""
+            raise UserError(
+                f"data: no image in {self.path} has a label by `labels: {self.labels}{key}`; "
+                f"skipped: {describe(skipped) or 'nothing'}"
+            )
 
     def _label(self, file: containers.ContainerFile, sample: list["_Member"]) -> object:
         """Return the label of members whose names begin alike."""

@@ -66,7 +66,9 @@ def test_dataset_tools_labels_are_read(tmp_path: Path) -> None:
 
     assert labels(path, labels="dataset.json") == {"a/00.png": "3", "b/01.png": "0", "c.png": None}
     write_zip(path, files | {"dataset.json": b'{"labels": null}'})
-    assert {*labels(path, labels="dataset.json").values()} == {None}
+    assert {*labels(path).values()} == {None}
+    with pytest.raises(UserError, match=r"a label by `labels: dataset\.json`; skipped: nothing"):
+        labels(path, labels="dataset.json")
 
 
 def test_webdataset_shards_have_labels_next_to_images(tmp_path: Path) -> None:
@@ -88,10 +90,15 @@ def test_webdataset_shards_have_labels_next_to_images(tmp_path: Path) -> None:
     assert {*labels(path, labels="json", label_key="kind").values()} == {"oak"}
     assert {*labels(path).values()} == {None}
     assert listed(path, labels="cls").skipped == {".json": 4}
+    with pytest.raises(UserError, match="by `labels: json and label_key: species`; skipped"):
+        labels(path, labels="json", label_key="species")
 
 
 def test_a_label_apart_from_its_image_is_counted_as_skipped(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"1.cls": b"0", **IMAGES})
+    with pytest.raises(UserError, match=r"has a label by `labels: cls`; skipped: 1 \.cls$"):
+        labels(path, labels="cls")
+    write_tar(path, {"1.cls": b"0", **IMAGES, "2.png": b"", "2.cls": b"1"})
     assert listed(path, labels="cls").skipped == {".cls": 1}
 
 
