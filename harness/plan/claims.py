@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from harness.plan.yaml_file import value_of
+
 MEASURES = {
     "kept_score": ("keeps a model of {} score than", "higher", "lower"),
     "end_score": ("ends with a {} score than", "higher", "lower"),
@@ -41,7 +43,10 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that one mode is above (`sign` 1) or below (-1) another in a measure."""
+    """A claim that one pattern is above (`sign` 1) or below (-1) another in a measure.
+
+    A pattern is a mode and the settings named with it, such as `descending, groups.k=4`.
+    """
 
     first: str
     sign: int
@@ -55,40 +60,56 @@ class Claim:
 
     @property
     def verb(self) -> str:
-        """What the first mode does, such as `ends with a higher score than`."""
+        """What the first pattern does, such as `ends with a higher score than`."""
         sentence, more, less = MEASURES[self.measure]
         return sentence.format(more if self.sign > 0 else less)
 
     @property
     def statement(self) -> str:
         """The claim as a sentence without its end."""
-        return f"{self.first} training {self.verb} {self.second}"
+        first, second = (text.partition(", ") for text in (self.first, self.second))
+        ends = [f" with {axes}" if axes else "" for *_, axes in (first, second)]
+        return f"{first[0]} training{ends[0]} {self.verb} {second[0]}{ends[1]}"
+
+    @property
+    def modes(self) -> set[str]:
+        """The modes of both patterns."""
+        return {_mode_and_axes(self.first)[0], _mode_and_axes(self.second)[0]}
 
     def tests(
         self, data: str, patterns: Mapping[str, tuple[str, Mapping[str, Any]]]
     ) -> Iterator[tuple[str, str, str]]:
         """Yield the name of each test of the claim, and the keys of the two patterns it compares.
 
-        `patterns` are modes and further axes of the runs of a data set. The two differ in their
-        mode alone; one may have axes that the other's mode ignores.
+        `patterns` are modes and further axes of the runs of a data set. The two differ in what the
+        claim names alone: a setting named for one of them is an axis that the other does not have.
+        One may have axes that the other's mode ignores.
         """
-        ignored = IGNORED.get(self.first, frozenset()) | IGNORED.get(self.second, frozenset())
-        keys: dict[str, dict[str, list[str]]] = {self.first: {}, self.second: {}}
+        sides = [_mode_and_axes(self.first), _mode_and_axes(self.second)]
+        named = {key for _, axes in sides for key in axes}
+        unread = named.union(*(IGNORED.get(mode, ()) for mode, _ in sides))
+        found: list[dict[str, list[str]]] = [{}, {}]
         for key, (mode, axes) in patterns.items():
-            if mode in keys:
-                read = json.dumps({name: axes[name] for name in sorted(axes.keys() - ignored)})
-                keys[mode].setdefault(read, []).append(key)
-        for read, firsts in keys[self.first].items():
-            for first, second in itertools.product(firsts, keys[self.second].get(read, [])):
+            rest = json.dumps({name: axes[name] for name in sorted(axes.keys() - unread)})
+            pattern = mode, {name: axis_value(axes[name]) for name in named & axes.keys()}
+            for side, keys in zip(sides, found, strict=True):
+                if pattern == side:
+                    keys.setdefault(rest, []).append(key)
+        for rest, firsts in found[0].items():
+            for first, second in itertools.product(firsts, found[1].get(rest, [])):
                 both = {**patterns[first][1], **patterns[second][1]}
-                shown = (json.dumps(v) if isinstance(v, list | dict) else v for v in both.values())
-                where = [data, *(f"{k}={v}" for k, v in zip(both, shown, strict=True))]
-                yield f"{self.text} on {', '.join(where)}", first, second
+                others = (f"{k}={axis_value(v)}" for k, v in both.items() if k not in named)
+                yield f"{self.text} on {', '.join([data, *others])}", first, second
+
+
+def axis_value(value: Any) -> Any:
+    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def parse_claim(text: str) -> tuple[Claim, ...]:
     """Return the claim of a text, two for `score`; raise ValueError with the right form."""
-    found = re.fullmatch(r"\s*(\S+)\s+([<>])\s+(\S+)\s+in\s+(\w+)\s*", text)
+    found = re.fullmatch(r"\s*(\S.*?)\s+([<>])\s+(\S.*?)\s+in\s+(\w+)\s*", text)
     first, sign, second, measure = found.groups() if found else ("", "", "", "")
     measures = SCORES if measure == "score" else (measure,)
     if first == second or not {*measures} <= MEASURES.keys():
@@ -100,6 +121,13 @@ def parse_claim(text: str) -> tuple[Claim, ...]:
     return tuple(Claim(first, 1 if sign == ">" else -1, second, name) for name in measures)
 
 
+def _mode_and_axes(pattern: str) -> tuple[str, dict[str, Any]]:
+    """Return the mode and the settings of `mode, key=value, ...`, the form that tables have."""
+    mode, *axes = re.split(r", (?=[\w.]+=)", pattern)
+    pairs = (axis.partition("=") for axis in axes)
+    return mode, {key: axis_value(value_of(text)) for key, _, text in pairs}
+
+
 def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
     """Return the claims of texts (None: the paper's) whose modes are among `modes`, each once.
 
@@ -108,6 +136,6 @@ def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, .
     found = [claim for text in texts or PAPER_CLAIMS for claim in parse_claim(text)]
     asked: dict[tuple[frozenset[str], str], Claim] = {}
     for claim in found:
-        if {claim.first, claim.second} <= modes:
+        if claim.modes <= modes:
             asked.setdefault((frozenset((claim.first, claim.second)), claim.measure), claim)
     return tuple(asked.values())

@@ -84,6 +84,14 @@ def parse(path: Path) -> dict[str, Any]:
     return content
 
 
+def value_of(text: str) -> Any:
+    """Return the value that a text has in a sweep file; the text itself where it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    except Exception:  # of as many kinds as in `parse`
+        return text
+
+
 def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> str:
     """Return one line on the first of pydantic's errors: key, what is wrong, nearest valid key.
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from featgan.scores.image_quality import Qualities
+from harness.plan.claims import axis_value
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     CountStatistics,
@@ -324,11 +325,6 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def axis_value(value: Any) -> Any:
-    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _axes(cell: Cell) -> Axes:

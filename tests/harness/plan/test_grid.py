@@ -93,6 +93,35 @@ def test_conventional_training_is_compared_whatever_it_ignores(read):
     assert len(family(read(claim + f"grid: {replaced}"))) == 2
 
 
+def test_a_claim_may_name_values_of_axes_and_runs_of_two_grids(read):
+    claim = "verdict: {claims: ['%s in end_score']}\n"
+    method = "groups.method=quantile"
+    of_method = claim % f"descending, {method} > descending, groups.method=kmeans"
+    grid = "mode: [descending], groups.method: [kmeans, quantile], data: [a]"
+    of_k = f"grid: {{{grid}, groups.k: [2, 3]}}"
+    names = [f"descending, {method} > descending, groups.method=kmeans in end_score on a"]
+    assert family(read(of_method + f"grid: {{{grid}}}")) == names
+    assert family(read(of_method + of_k)) == [f"{names[0]}, groups.k={k}" for k in (2, 3)]
+    for first in ("conventional", "random"):  # one ignores the method, one is of another grid
+        of_mode = claim % f"{first} > descending, {method}"
+        both = of_mode + f"grid: [{{mode: [{first}], data: [a]}}, {{{grid}}}]"
+        assert family(read(both)) == [f"{first} > descending, {method} in end_score on a"]
+    rate = claim % "descending, training.learning_rate=0.0001 > descending"
+    rates = "grid: [{mode: [descending]}, {mode: [descending], training.learning_rate: [1e-4]}]"
+    assert len(family(read(rate + rates))) == 2
+    lists = claim % "descending, gan.augment=[color] > descending, gan.augment=[]"
+    assert len(family(read(lists + "grid: {mode: [descending], gan.augment: [[], [color]]}"))) == 2
+
+
+@pytest.mark.parametrize(
+    "first", ["descending, groups.k=4", "descending, groups.kk=2", "descending, groups.k=[2"]
+)
+def test_a_claim_on_a_value_that_no_run_has_is_refused(read, first):
+    claim = f"verdict: {{claims: ['{first} > descending, groups.k=3 in end_score']}}\n"
+    with pytest.raises(UserError, match=r"in end_score: no two runs of the grid differ in this"):
+        read(claim + "grid: {mode: [descending], groups.k: [2, 3]}")
+
+
 def test_a_claim_that_no_two_runs_can_answer_is_refused(read):
     claim = "verdict: {claims: [descending > random in diversity]}\n"
     apart = "grid: [{mode: [descending], groups.k: [2]}, {mode: [random], groups.k: [3]}]"

@@ -26,17 +26,19 @@ MIXED = [3.0, 1.0, 2.0, 3.0, 1.0, 2.5, 1.5]
 
 @pytest.fixture
 def study(tmp_path, make_run, save_run, save_rescored):
-    """Return a function that writes a sweep of two modes from fresh scores; None: diverged.
+    """Return a function that writes a sweep of two patterns from fresh scores; None: diverged.
 
-    `end` are those of the end of training, `measured` other qualities of both modes.
+    `end` are those of the end of training, `measured` other qualities of both.
     """
 
-    def write(conventional, descending, *, end=None, rescored=True, plan=None, **measured):
-        scores = {"conventional": conventional, "descending": descending}
+    def write(
+        first, second, *, end=None, rescored=True, plan=None, mode=None, axes=({}, {}), **measured
+    ):
         cells = []
-        for number, (mode, values) in enumerate(scores.items()):
+        modes = [mode, mode] if mode else ["conventional", "descending"]
+        for number, (mode, values) in enumerate(zip(modes, (first, second), strict=True)):
             for seed, fresh in enumerate(values):
-                cell = {"data": "a", "mode": mode, "seed": seed}
+                cell = {"data": "a", "mode": mode, "seed": seed, **axes[number]}
                 cells.append(cell)
                 stages = [[2.0, 3.0, 2.5]] if mode == "conventional" else [[2.0], [3.0]]
                 status = "finished" if fresh else "diverged"
@@ -70,6 +72,33 @@ def test_a_clear_difference_supports_a_claim(study):
     # epochs do not differ
     epochs = "descending training needs fewer epochs to its peak than conventional"
     assert by_claim(results)[epochs].verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("axes", "second", "others"),
+    [
+        ({"groups.k": 3}, "descending, groups.k=3", ""),
+        ({}, "descending", ""),
+        ({"groups.k": 3, "gan.r1": 0.5}, "descending, groups.k=3", ", gan.r1=0.5"),
+        (
+            {"gan.augment": ["color"], "groups.k": 3},
+            "descending, groups.k=3",
+            ', gan.augment=["color"]',
+        ),
+    ],
+)
+def test_a_claim_on_values_of_an_axis_gets_a_verdict(study, axes, second, others):
+    text = f"descending, groups.k=4 > {second} in end_score"
+    assert parse_claim(text)[0].text == text
+    tests = {"tests": [f"{text} on a{others}"]}
+    four = {**axes, "groups.k": 4}
+    results = study(HIGH, LOW, mode="descending", axes=(four, axes), plan=tests)
+    found = [answer for answer in answers(results) if answer.verdict != "exploratory"]
+    assert [answer.sentence for answer in found] == [
+        "Descending training with groups.k=4 ends with a higher score than "
+        f"{second.replace(', ', ' with ')} on a{others}: +1.06, 95% interval +0.898 to +1.22, "
+        "p = 0.0156 (0.0156 corrected), 7 seeds: supported."
+    ]
 
 
 def test_deviations_are_of_paired_differences_in_fresh_scores(study):
