@@ -97,7 +97,16 @@ class RunRecord(Sealed):
         """Number of images, with repetitions, trained on in `epochs_to_peak`."""
         training = self.settings.get("training", {})
         of_epoch = (training.get("epoch_steps") or 0) * training.get("batch_size", 0)
-        return sum((stage.peak_epoch or 0) * (of_epoch or stage.images) for stage in self.stages)
+        epochs = [stage.peak_epoch or 0 for stage in self.stages]
+        if not self.rewinds:  # earlier stages count in full, as in `epochs_to_peak`
+            epochs[:-1] = [stage.epochs for stage in self.stages[:-1]]
+        counted = zip(epochs, self.stages, strict=True)
+        return sum(number * (of_epoch or stage.images) for number, stage in counted)
+
+    @property
+    def rewinds(self) -> bool:
+        """Return whether each stage begins with the model of the peak before it."""
+        return bool(self.settings.get("stages", {}).get("rewind", True))
 
     @property
     def choices(self) -> int:

@@ -196,7 +196,7 @@ def curves(results: SweepResults, block: Block) -> Figure:
         panel.set_title(f"{label} ({finished})", loc="left", color=colour)
         panel.set_ylabel("score")
     panels[-1].set_xlabel("epochs spent")
-    dashed = "; dashed: rewind to it" if any(map(rewinds, block.runs["record"])) else ""
+    dashed = "; dashed: rewind to it" if any(run.rewinds for run in block.runs["record"]) else ""
     figure.suptitle(
         f"{block.data}: {readable(block.protocol)}\nbold: best of n; ● peak of a stage{dashed}; "
         "pale: after the peak; dotted: other data",
@@ -220,15 +220,10 @@ def _curve(panel: Axes, run: RunRecord, colour: str, best: bool) -> None:
         if kept and stage.peak_epoch is not None:
             size = 5 if best else 3
             panel.plot(*kept[-1], "o", color=colour, markersize=size, alpha=solid, zorder=3)
-            if best and rewinds(run) and stage is not run.stages[-1]:  # the next is this very model
+            if best and run.rewinds and stage is not run.stages[-1]:  # the next is this very model
                 rewind = [kept[-1][0], start + stage.epochs], [kept[-1][1]] * 2
                 panel.plot(*rewind, color=colour, linewidth=0.9, linestyle="--")
         start += stage.epochs
-
-
-def rewinds(run: RunRecord) -> bool:
-    """Return whether each stage of a run begins with the model of the peak before it."""
-    return bool(run.settings.get("stages", {}).get("rewind", True))
 
 
 def stage_ends(run: RunRecord) -> list[int]:
@@ -255,7 +250,7 @@ def mode_colour(results: SweepResults, mode: str) -> str:
 
 def sample_path(results: SweepResults, run: RunRecord, stage: int) -> Path | None:
     """Return the sample grid of a run's stage, at its peak; None if there is none yet."""
-    path = results.run_folder(run) / "samples" / f"stage{stage}.png"
+    path = results.folder / "runs" / run.run / "samples" / f"stage{stage}.png"
     return path if path.is_file() else None
 
 

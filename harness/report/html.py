@@ -22,7 +22,7 @@ from featgan.staging.progress import StageRecord
 from harness.plan.settings import Method
 from harness.records.run_record import RunRecord
 from harness.records.sweep_results import SweepResults, dotted
-from harness.report.figures import rewinds, sample_path
+from harness.report.figures import sample_path
 from harness.report.paper_tables import readable
 from harness.report.table import Table
 
@@ -134,7 +134,7 @@ def _peaks(results: SweepResults) -> dict[str, list[tuple[str, Path]]]:
 def _stage_caption(run: RunRecord, stage: StageRecord) -> str:
     """Return what a stage's grid shows: its peak if the run went back to it, else its end."""
     name = f"Stage {stage.stage}, groups {', '.join(map(str, stage.groups))}"
-    if rewinds(run) or stage is run.stages[-1]:
+    if run.rewinds or stage is run.stages[-1]:
         epoch = f"epoch {stage.peak_epoch:,} of {stage.epochs:,}"
         return f"{name}: {epoch}, score {stage.peak_score:.3f}"
     last = [e.score for e in run.evaluations if e.stage == stage.stage][-1]

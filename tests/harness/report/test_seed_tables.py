@@ -231,3 +231,11 @@ def test_images_to_peak_are_of_the_stages_epochs(tmp_path, make_run, save_run):
     (tmp_path / "runs" / run.run / "run.json").write_text(run.model_dump_json())
     frame = SweepResults(tmp_path).frame
     assert frame["images_to_peak"].tolist() == [30 * 3 * 64]
+
+
+def test_without_rewinds_earlier_stages_count_in_full(tmp_path, make_run, save_run):
+    cell = {"data": "a", "mode": "x", "seed": 0}
+    run = make_run(cell, [[2.0, 1.0], [3.0, 1.0]], [[1], [1, 2]], images=[100, 300])
+    assert run.images_to_peak == 10 * 100 + 10 * 300
+    run.settings["stages"] = {"rewind": False}
+    assert run.images_to_peak == 20 * 100 + 10 * 300
