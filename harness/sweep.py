@@ -192,12 +192,14 @@ def seeds_needed(sweep: Sweep) -> str:
     from harness.plan.power import seeds_text
     from harness.records.sweep_results import SweepResults
     from harness.report.claims import deviations
+    from harness.sources.folder import absolute
     from harness.storage.local_copy import mirrored
 
     earlier = sweep.verdict.sd_from
-    root, _, name = (earlier or f"{sweep.results}/{sweep.name}").rstrip("/").rpartition("/")
+    place = absolute(earlier or f"{sweep.results}/{sweep.name}")
+    root, _, name = place.rstrip("/").rpartition("/")
     try:
-        with mirrored(Store(root or "."), name) as folder:
+        with mirrored(Store(root or "/"), name) as folder:
             results = SweepResults(folder)
         known, fixed = deviations(results, sweep.claims), [] if earlier else results.plan.tests
     except UserError:

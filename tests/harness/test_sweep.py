@@ -90,6 +90,10 @@ def test_a_dry_run_says_how_many_seeds_a_difference_takes(sweep_file, tmp_path, 
     file = sweep_file(extra=f"verdict: {{difference: 0.1, sd_from: {tmp_path}/earlier}}\n")
     assert main([str(file), "--dry-run"]) == 2
     assert f"{tmp_path}/earlier: no such folder" in capsys.readouterr().err
+    for empty in (".", "..", "/", "~"):
+        file = sweep_file(extra=f"verdict: {{difference: 0.1, sd_from: '{empty}'}}\n")
+        assert main([str(file), "--dry-run"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_dry_run_prints_settings_grid_and_runs(sweep_file, tmp_path):
