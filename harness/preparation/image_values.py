@@ -180,10 +180,12 @@ class ImageValues:
                 names = ", ".join(table.column_names[:20])
                 raise UserError(f"{where} has {number} columns {column!r}, not one; it has {names}")
         try:
+            names = table["image_id"].cast("string").to_pandas()
             numbers = table[wanted].cast("float64", safe=False)
         except pa.ArrowException as error:
-            raise UserError(f"{where}: column {wanted!r} does not hold numbers only") from error
-        values = pd.Series(numbers.to_numpy(), table["image_id"].cast("string").to_pandas())
+            what = f"column {wanted!r} does not hold numbers only, or image_id no texts"
+            raise UserError(f"{where}: {what} ({first_line(error)})") from error
+        values = pd.Series(numbers.to_numpy(), names)
         ids = load_table(self.store, self.data.key)["image_id"]
         rows = ids.map(values.index.value_counts()).fillna(0).astype(int)
         wrong = np.flatnonzero(rows != 1)

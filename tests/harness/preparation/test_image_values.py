@@ -207,6 +207,9 @@ def test_a_column_of_dates_or_with_a_missing_number_is_refused(
         values(store, by="table", table=path, column="day")
     with pytest.raises(UserError, match="gives nan for '00'"):
         values(store, by="table", table=path, column="count")
+    pd.DataFrame({"image_id": [[i] for i in IDS], "count": 1}).to_parquet(path)
+    with pytest.raises(UserError, match="or image_id no texts"):
+        values(store, by="table", table=path, column="count")
 
 
 def test_a_table_is_not_waited_for_at_a_pipe(store: Store, tmp_path: Path) -> None:
