@@ -67,8 +67,8 @@ class SmallCnn(FeatureExtractorBase):
 
     def __init__(self, path: Path) -> None:
         super().__init__("small-cnn", ["logits"])
-        training, tensors, _ = read_trained(path)
-        self.model = nn.Sequential(*network(len(training.classes))).eval()
+        header, tensors, _ = read_trained(path)
+        self.model = nn.Sequential(*network(len(header["classes"]))).eval()
         self.model.load_state_dict(tensors)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
@@ -262,7 +262,7 @@ def main() -> None:
         print(
             f"\nThe CNN, trained in {time.process_time() - started:.1f} s of one thread:", end=" "
         )
-        print(f"{read_trained(small)[0].accuracy:.0%} right on held-out digits")
+        print(f"{read_trained(small)[0]['accuracy']:.0%} right on held-out digits")
         compare(
             "trained CNN",
             load_trained(small, device),

@@ -16,17 +16,15 @@ from featgan.features import network, packaged
 from featgan.features.settings import FeatureSettings
 from featgan.weights import State
 
-MEANS = {
-    "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255),
-    "keras": (123.68, 116.779, 103.939),
-    "lite": (packaged.MEAN,) * 3,
+STATISTICS = {
+    "torchvision": (
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+    "keras": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
+    "lite": ((packaged.MEAN,) * 3, (packaged.DEVIATION,) * 3),
 }
-"""Means of the channels, red first, in grey levels."""
-DEVIATIONS = {
-    "torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255),
-    "keras": (1.0, 1.0, 1.0),
-    "lite": (packaged.DEVIATION,) * 3,
-}
+"""Means and deviations of the channels, red first, in grey levels."""
 
 
 class FeatureCounter:
@@ -42,8 +40,8 @@ class FeatureCounter:
         self._network = network.build(settings, state).to(device)
         self._dtype = count_type(settings)
         preprocessing = settings.trained_with
-        self._mean = torch.tensor(MEANS[preprocessing], device=device).view(3, 1, 1)
-        self._deviation = torch.tensor(DEVIATIONS[preprocessing], device=device).view(3, 1, 1)
+        statistics = torch.tensor(STATISTICS[preprocessing], device=device)
+        self._mean, self._deviation = statistics.view(2, 3, 1, 1)
         self._bgr = preprocessing == "keras"
         cpu = device.type == "cpu"
         self.batch = 8 if cpu else 128

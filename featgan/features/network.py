@@ -49,13 +49,10 @@ def empty(settings: FeatureSettings) -> GraphModule:
     # training differs, by dropout for instance, and is not used
     names = feature_extraction.get_graph_node_names(network, suppress_diff_warning=True)[1]
     if not any(f"{name}.".startswith(f"{layer}.") for name in names):
-        near = get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:]
-        raise UserError(
-            f"features.layer: {settings.network} has no {layer!r}; near: {', '.join(near)}"
-        )
-    found = feature_extraction.create_feature_extractor(
-        network, [layer], suppress_diff_warning=True
-    )
+        near = ", ".join(get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:])
+        raise UserError(f"features.layer: {settings.network} has no {layer!r}; near: {near}")
+    create = feature_extraction.create_feature_extractor
+    found = create(network, [layer], suppress_diff_warning=True)
     output = next(reversed(found.graph.nodes))
     output.args = (*output.args[0].values(),)  # not a dictionary of them
     found.graph._tracer_cls = None  # torchvision's, which would be loaded with the network
@@ -149,8 +146,6 @@ def _models(name: str) -> Any:
 
     known = models.list_models(module=models)
     if name not in known:
-        near = get_close_matches(name, [*known, PACKAGED[0]], n=4, cutoff=0.4) or known
-        raise UserError(
-            f"features.network: torchvision has no classifier {name!r}; near: {', '.join(near)}"
-        )
+        near = ", ".join(get_close_matches(name, [*known, PACKAGED[0]], n=4, cutoff=0.4) or known)
+        raise UserError(f"features.network: torchvision has no classifier {name!r}; near: {near}")
     return models

@@ -62,7 +62,5 @@ def load_generator(
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: not the weights of {gan.network!r} ({first_line(error)})"
-        ) from error
+        raise UserError(f"{path}: not weights of {gan.network!r} ({first_line(error)})") from error
     return SavedGenerator(network.to(device).eval(), gan, image_size, classes)

@@ -67,10 +67,10 @@ class Discriminator(nn.Module):
     def __init__(self, channels: list[int], classes: int = 0) -> None:
         super().__init__()
         blocks, features = BLOCKS * len(channels), channels[-1] if classes else 1
-        self.embedding: nn.Linear | None = None
-        if classes:
-            embedding = nn.Linear(classes, features, bias=False)
-            self.embedding = _scaled(embedding, 1 / math.sqrt(features))
+        gain = 1 / math.sqrt(features)
+        self.embedding = (
+            _scaled(nn.Linear(classes, features, bias=False), gain) if classes else None
+        )
         layers = [_pointwise(3, channels[0]), *_residuals(channels[0], blocks)]
         for inputs, outputs in pairwise(channels):
             layers += [down(), *_change(inputs, outputs), *_residuals(outputs, blocks)]

@@ -155,8 +155,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: list[int], halved: int, pool: Pool, classes: int = 0) -> None:
         super().__init__()
-        embedding = _glorot(nn.Linear(classes, channels[-1], bias=False)) if classes else None
-        self.embedding = embedding
+        self.embedding = _glorot(nn.Linear(classes, channels[-1], bias=False)) if classes else None
         self.layers = nn.Sequential(
             *(
                 Down(inputs, outputs, halve=number < halved, first=number == 0)

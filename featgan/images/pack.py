@@ -23,15 +23,13 @@ class ImagePack:
     more, such as duplicates.
     """
 
-    def __init__(
-        self, shards: Sequence[Path], lengths: Sequence[int], stored: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, shards: Sequence[Path], lengths: Sequence[int], stored: np.ndarray) -> None:
         """Open shards of `lengths` images; pixels are not read before `rows` asks for them.
 
         `stored` [n] is the place of each image in the shards; None: they are in the same order.
         """
         self._starts = np.cumsum([0, *lengths])
-        self._stored = np.arange(self._starts[-1]) if stored is None else stored
+        self._stored = stored
         self._open = lru_cache(None)(lambda number: _mapped(shards[number]))
         self.size = int(self._open(0).shape[-1])
 

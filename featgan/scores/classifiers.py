@@ -34,7 +34,7 @@ class FeatureNetwork:
     """Function of uint8 images [n, 3, S, S] on the device that returns float32 [n, width]."""
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Classifier:
     """A frozen network on one device: uint8 images [n, 3, S, S] -> float32 logits [n, classes].
 
@@ -159,15 +159,9 @@ def load_inception(
     # the others are registered in the order in which they run
     layers = [layer for name, layer in network.named_children() if name != "fc"]
     published = digest.startswith(published_digits(url))
-    return Classifier(
-        name="inception-v3-compat" + ("" if published else f"-{digest[:6]}"),
-        digest=digest,
-        prepare=_prepare_inception,
-        body=nn.Sequential(*layers, nn.Flatten()),
-        head=network.fc,
-        device=device,
-        dtype=dtype,
-    )
+    name = "inception-v3-compat" + ("" if published else f"-{digest[:6]}")
+    body = nn.Sequential(*layers, nn.Flatten())
+    return Classifier(name, digest, _prepare_inception, body, network.fc, device, dtype)
 
 
 def _prepare_packaged(images: Tensor) -> Tensor:
@@ -184,12 +178,5 @@ def load_packaged(device: torch.device, dtype: torch.dtype = torch.float32) -> C
     network.load_state_dict(read_weights(file, setting), assign=True)
     head = cast(nn.Linear, network._fc)
     network._fc = nn.Identity()
-    return Classifier(
-        name=f"efficientnet-lite0-{PACKAGED_SIZE}px",
-        digest=digest,
-        prepare=_prepare_packaged,
-        body=network,
-        head=head,
-        device=device,
-        dtype=dtype,
-    )
+    name = f"efficientnet-lite0-{PACKAGED_SIZE}px"
+    return Classifier(name, digest, _prepare_packaged, network, head, device, dtype)

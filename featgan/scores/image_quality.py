@@ -48,7 +48,7 @@ def measure(images: Images, training: Images, *, same: bool = False) -> Qualitie
         colour=float(colour(images).mean()),
         colourfulness=float(colourfulness(images).mean()),
         diversity=diversity(images),
-        near_duplicates=near_duplicates(images),
+        near_duplicates=float((nearest(images, images, same=True) < NEAR).mean()),
         nearest_training=float(nearest(images, training, same=same).mean()),
     )
 
@@ -98,11 +98,6 @@ def diversity(images: Images) -> float:
         return float("nan")
     distance = distances(images, images)
     return float(distance.sum() / (len(images) * (len(images) - 1)))
-
-
-def near_duplicates(images: Images) -> float:
-    """Return the share of the images that have a near-duplicate in the set."""
-    return float((nearest(images, images, same=True) < NEAR).mean())
 
 
 def nearest(images: Images, others: Images, *, same: bool = False) -> Numbers:

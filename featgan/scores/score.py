@@ -141,15 +141,11 @@ def load_classifier(
 
 def add_feature_network(classifier: Classifier, settings: ScoreSettings) -> Classifier:
     """Return the classifier; add the network of the features if they are not its own."""
-    weights, device = settings.features_weights, classifier.device
-    if settings.features == "vgg16":
-        from featgan.scores.vgg16 import load_vgg16  # imports torchvision's models
+    if settings.features != "classifier":
+        from featgan.scores.feature_networks import load  # imports torchvision's models
 
-        classifier.feature_network = load_vgg16(weights, device)
-    elif settings.features != "classifier":
-        from featgan.scores.vit import load_vit
-
-        classifier.feature_network = load_vit(settings.features, weights, device)
+        weights, device = settings.features_weights, classifier.device
+        classifier.feature_network = load(settings.features, weights, device)
     return classifier
 
 

@@ -34,19 +34,13 @@ class Metric:
 METRICS = {
     "fid": Metric(("fid",), lower_is_better=True),
     "kid": Metric(
-        ("kid", "kid_sd"),
-        lower_is_better=True,
-        how=f"-{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
+        ("kid", "kid_sd"), lower_is_better=True, how=f"-{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}"
     ),
     "precision_recall": Metric(
-        ("precision", "recall"),
-        fewest_real=MANIFOLD_NEIGHBOURS + 1,
-        how=f"-k{MANIFOLD_NEIGHBOURS}",
+        ("precision", "recall"), fewest_real=MANIFOLD_NEIGHBOURS + 1, how=f"-k{MANIFOLD_NEIGHBOURS}"
     ),
     "density_coverage": Metric(
-        ("density", "coverage"),
-        fewest_real=DENSITY_NEIGHBOURS + 1,
-        how=f"-k{DENSITY_NEIGHBOURS}",
+        ("density", "coverage"), fewest_real=DENSITY_NEIGHBOURS + 1, how=f"-k{DENSITY_NEIGHBOURS}"
     ),
     "cmmd": Metric(("cmmd",), lower_is_better=True),
     "authpct": Metric(("authpct",)),
@@ -98,9 +92,7 @@ class ScoreSettings(Settings):
                 f"not {self.count}"
             )
         if self.weights is not None and self.classifier != "inception":
-            raise ValueError(
-                f"weights belongs to the classifier inception; {self.classifier} has its own"
-            )
+            raise ValueError(f"weights are those of inception; {self.classifier} has its own")
         if self.features != "classifier" and not self.metrics:
             raise ValueError("features are those of metrics: name some in metrics, such as [fid]")
         if self.features_weights is not None and self.features == "classifier":

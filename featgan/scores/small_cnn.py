@@ -7,8 +7,8 @@ accuracy on held-out images.
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,20 +30,6 @@ EPOCHS = 14
 """Fewest epochs; with more than 28 classes there are half as many as classes: 60 need 30."""
 SHIFT = 2
 """Pixels by which training images are shifted at most, so that 1,200 of them suffice."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """The training of a `trained` classifier; the header of its file."""
-
-    classes: list[str]
-    image_size: int
-    images: int
-    held_out: int
-    accuracy: float
-    """Share of the held-out images that are classified correctly."""
-    seed: int
-    epochs: int
 
 
 def conv_block(channels: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -102,16 +88,16 @@ def train_classifier(
         _fit(model, inputs, targets, fitted, epochs)
         with torch.no_grad():
             correct = model.eval()(inputs[held_out]).argmax(1) == targets[held_out]
-    training = Training(
-        classes=classes,
-        image_size=images.shape[-1],
-        images=len(images),
-        held_out=len(held_out),
-        accuracy=round(correct.double().mean().item(), 4),
-        seed=seed,
-        epochs=epochs,
-    )
-    return tensor_file.dump(KIND, asdict(training), model.state_dict())
+    header = {
+        "classes": classes,
+        "image_size": images.shape[-1],
+        "images": len(images),
+        "held_out": len(held_out),
+        "accuracy": round(correct.double().mean().item(), 4),
+        "seed": seed,
+        "epochs": epochs,
+    }
+    return tensor_file.dump(KIND, header, model.state_dict())
 
 
 def split(images: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -151,28 +137,19 @@ def _seeded_on_one_thread(seed: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def read_trained(path: Path | str) -> tuple[Training, dict[str, Tensor], str]:
-    """Return the description, tensors and digest of a file that `train_classifier` made."""
-    header, tensors, digest = tensor_file.read(
-        path, KIND, "delete it and run the sweep again, which trains the classifier again"
-    )
-    return Training(**header), tensors, digest
+def read_trained(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Return the header, tensors and digest of a file that `train_classifier` made."""
+    advice = "delete it and run the sweep again, which trains the classifier again"
+    return tensor_file.read(path, KIND, advice)
 
 
 def load_trained(
     path: Path, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Classifier:
     """Load the classifier of a file that `train_classifier` made."""
-    training, tensors, digest = read_trained(path)
+    header, tensors, digest = read_trained(path)
     with torch.random.fork_rng(devices=[]):
-        body, head = network(len(training.classes))
+        body, head = network(len(header["classes"]))
     nn.Sequential(body, head).load_state_dict(tensors)
-    return Classifier(
-        name=f"trained-cnn2-{digest[:6]}",
-        digest=digest,
-        prepare=prepare,
-        body=body,
-        head=head,
-        device=device,
-        dtype=dtype,
-    )
+    name = f"trained-cnn2-{digest[:6]}"
+    return Classifier(name, digest, prepare, body, head, device, dtype)

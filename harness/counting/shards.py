@@ -54,10 +54,6 @@ class Block(Sealed):
     """The file of the good images, in the data set's `pack` folder."""
     makers: Makers = Field([])
 
-    def put(self, store: Store) -> None:
-        """Write the file that makes the block a finished one."""
-        store.put(f"{self.key}/blocks/{self.number:05d}.json", self.to_json())
-
 
 class Blocks:
     """The results of a count so far, by the index of an image in the listing."""

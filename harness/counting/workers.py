@@ -117,9 +117,9 @@ class Counter:
         if self._decodes:
             batch = decode_block(batch, self._job, self._earlier)
         block = Block.model_validate_json(batch["block"][0].as_py())
-        if content := batch["inputs"][0].as_buffer():
+        if pixels := batch["inputs"][0].as_buffer():
             side = self._job.features.input_size
-            inputs = np.frombuffer(content, np.uint8).reshape(-1, 3, side, side)
+            inputs = np.frombuffer(pixels, np.uint8).reshape(-1, 3, side, side)
             new = iter(self._counter.count(inputs).tolist())
             counts = [
                 next(new) if count == NOT_COUNTED and place not in block.problems else count
@@ -127,8 +127,9 @@ class Counter:
             ]
             makers = [m for m in block.makers if m != self._job.maker] + [self._job.maker]
             block = block.model_copy(update={"counts": counts, "makers": makers})
-        block.put(self._job.store)
-        return pa.table({"block": [block.to_json()]})
+        content = block.to_json()  # the file that makes the block a finished one
+        self._job.store.put(f"{block.key}/blocks/{block.number:05d}.json", content)
+        return pa.table({"block": [content]})
 
 
 def shared_weights(settings: FeatureSettings) -> list[ray.ObjectRef]:

@@ -30,9 +30,7 @@ def check_environment(sweep: Sweep, files: Sequence[str]) -> None:
     for package, (part, use) in NEEDS.items():
         if (found := re.search(use, text)) and find_spec(package) is None:
             setting = found[0].replace('"', "")
-            raise UserError(
-                f"{setting} needs {package}, which is not installed: {INSTALL.format(part)}"
-            )
+            raise UserError(f"{setting} needs {package}, which is missing: {INSTALL.format(part)}")
     for file in files:
         if not os.path.exists(os.path.expanduser(file)):
             raise UserError(f"there is no file or folder {file}")

@@ -59,17 +59,13 @@ class Claim:
         return f"{self.first} {'>' if self.sign > 0 else '<'} {self.second} in {self.measure}"
 
     @property
-    def verb(self) -> str:
-        """What the first pattern does, such as `ends with a higher score than`."""
-        sentence, more, less = MEASURES[self.measure]
-        return sentence.format(more if self.sign > 0 else less)
-
-    @property
     def statement(self) -> str:
         """The claim as a sentence without its end."""
+        sentence, more, less = MEASURES[self.measure]
+        verb = sentence.format(more if self.sign > 0 else less)
         first, second = (text.partition(", ") for text in (self.first, self.second))
         ends = [f" with {axes}" if axes else "" for *_, axes in (first, second)]
-        return f"{first[0]} training{ends[0]} {self.verb} {second[0]}{ends[1]}"
+        return f"{first[0]} training{ends[0]} {verb} {second[0]}{ends[1]}"
 
     @property
     def modes(self) -> set[str]:
@@ -91,20 +87,15 @@ class Claim:
         found: list[dict[str, list[str]]] = [{}, {}]
         for key, (mode, axes) in patterns.items():
             rest = json.dumps({name: axes[name] for name in sorted(axes.keys() - unread)})
-            pattern = mode, {name: axis_value(axes[name]) for name in named & axes.keys()}
+            pattern = mode, {name: _shown(axes[name]) for name in named & axes.keys()}
             for side, keys in zip(sides, found, strict=True):
                 if pattern == side:
                     keys.setdefault(rest, []).append(key)
         for rest, firsts in found[0].items():
             for first, second in itertools.product(firsts, found[1].get(rest, [])):
                 both = {**patterns[first][1], **patterns[second][1]}
-                others = (f"{k}={axis_value(v)}" for k, v in both.items() if k not in named)
+                others = (f"{k}={_shown(v)}" for k, v in both.items() if k not in named)
                 yield f"{self.text} on {', '.join([data, *others])}", first, second
-
-
-def axis_value(value: Any) -> Any:
-    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def parse_claim(text: str) -> tuple[Claim, ...]:
@@ -125,7 +116,7 @@ def _mode_and_axes(pattern: str) -> tuple[str, dict[str, Any]]:
     """Return the mode and the settings of `mode, key=value, ...`, the form that tables have."""
     mode, *axes = re.split(r", (?=[\w.]+=)", pattern)
     pairs = (axis.partition("=") for axis in axes)
-    return mode, {key: axis_value(value_of(text)) for key, _, text in pairs}
+    return mode, {key: _shown(value_of(text)) for key, _, text in pairs}
 
 
 def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
@@ -139,3 +130,8 @@ def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, .
         if claim.modes <= modes:
             asked.setdefault((frozenset((claim.first, claim.second)), claim.measure), claim)
     return tuple(asked.values())
+
+
+def _shown(value: Any) -> Any:
+    """Return a setting as the report's axes hold it: a list or mapping as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value

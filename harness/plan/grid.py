@@ -103,21 +103,16 @@ def ignored_settings(mode: str, method: Method) -> set[str]:
 def _cells(sweep: Sweep, grid: Grid) -> Iterator[Cell]:
     for combination in itertools.product(*grid.axes.values()):
         values = dict(zip(grid.axes, combination, strict=True))
-        method = _method(sweep, values)
+        settings = sweep.model_dump(include=set(Method.model_fields))
+        for key, value in values.items():
+            section, _, name = key.rpartition(".")
+            (settings[section] if section else settings)[name] = value
+        method = Method.model_validate(settings)
         for mode in grid.mode:
             ignored = ignored_settings(mode, method)
             axes = {key: value for key, value in values.items() if key not in ignored}
             for data, seed in itertools.product(grid.data or sweep.data, grid.seeds):
                 yield Cell(data, mode, seed, method, axes)
-
-
-def _method(sweep: Sweep, values: dict[str, Any]) -> Method:
-    """The settings of a run: the file's, with the values of dotted keys replaced."""
-    settings = sweep.model_dump(include=set(Method.model_fields))
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        (settings[section] if section else settings)[name] = value
-    return Method.model_validate(settings)
 
 
 def _file_name(value: Any) -> str:

@@ -94,9 +94,7 @@ def _check(sweep: Sweep, cells: list[Cell]) -> None:
                     "have labels"
                 )
         if score.classifier == "trained" and not score.trained_on:
-            raise UserError(
-                "score.trained_on: name the data sets whose labels train the classifier"
-            )
+            raise UserError("score.trained_on: name the data sets whose labels train a classifier")
         steps = cell.method.training.epoch_steps
         if cell.method.pacing.grow != "none" and not (cell.mode == "conventional" and steps):
             raise UserError(

@@ -32,19 +32,12 @@ from harness.plan.run import Run
 from harness.plan.settings import Sweep
 from harness.plan.signature import signature
 from harness.preparation import classifier, image_values
-from harness.preparation.histogram import EVENT_FILE, event_file
 from harness.preparation.image_values import ImageValues
 from harness.preparation.real_images import ChosenClassifier, RealImages
-from harness.records.data_set import (
-    DataSet,
-    check,
-    data_record,
-    held_out,
-    load_labels,
-    load_table,
-    load_values,
-)
+from harness.records import data_set
+from harness.records.data_set import DataSet
 from harness.records.sweep_records import GroupsRecord
+from harness.runs.tensorboard import HISTOGRAM_FILE, histogram
 from harness.storage.store import Store
 
 NO_NAME = r"[^A-Za-z0-9_.-]+"
@@ -141,15 +134,15 @@ class _Preparation:
             max_rejected=self._sweep.max_rejected,
             progress=self._progress,
         ).build()
-        check(self._store, data)
-        record = data_record(self._store, data, self._sweep.data[name])
+        data_set.check(self._store, data)
+        record = data_set.data_record(self._store, data, self._sweep.data[name])
         self._put(f"data/{self._label(data)}.json", record.to_json())
         return data
 
     @cache
     def _labelled_digest(self, data: DataSet) -> str:
         """Return a hash of a data set with its labels, of which each image has one."""
-        return short_hash(data.digest, *load_labels(self._store, data))
+        return short_hash(data.digest, *data_set.load_labels(self._store, data))
 
     @cache
     def _values(
@@ -160,9 +153,9 @@ class _Preparation:
         Key and digest are None for feature counts, a part of the data set and of its digest.
         """
         if settings.by in ("feature_count", NONE):
-            return None, None, load_values(self._store, data.key, None)
+            return None, None, data_set.load_values(self._store, data.key, None)
         key = ImageValues(data, settings, features, self._store, self._gpu, self._progress).make()
-        values = load_values(self._store, data.key, key)
+        values = data_set.load_values(self._store, data.key, key)
         return key, image_values.digest(values), values
 
     @cache
@@ -178,9 +171,10 @@ class _Preparation:
             return None, None, np.ones(data.images, bool)
         *_, values = self._values(data, settings, features)
         key = image_values.select(data, settings, values, self._store)
-        kept = load_values(self._store, data.key, key)
-        values = np.where(held_out(self._store, data), np.nan, values)  # most have none
-        out = load_table(self._store, data.key)[["image_id"]].assign(value=values)[kept == 0]
+        kept = data_set.load_values(self._store, data.key, key)
+        values = np.where(data_set.held_out(self._store, data), np.nan, values)  # most have none
+        table = data_set.load_table(self._store, data.key)
+        out = table[["image_id"]].assign(value=values)[kept == 0]
         name = f"{self._label(data)}-{re.sub(NO_NAME, '.', settings.by)}-{short_hash(key)[:6]}"
         self._put(f"left-out/{name}.csv", out.to_csv(index=False).encode())
         return key, image_values.digest(kept), kept > 0
@@ -207,7 +201,7 @@ class _Preparation:
             **vars(groups),
         )
         name = f"groups/{self._label(data)}-{self._group_label(settings, select)}"
-        self._put(f"{name}/{EVENT_FILE}", event_file(settings.by, groups.histogram))
+        self._put(f"{name}/{HISTOGRAM_FILE}", histogram(settings.by, groups.histogram))
         return self._put(f"{name}.json", record.to_json()), groups
 
     @cache

@@ -134,9 +134,7 @@ def _local_shards(store: Store, data: DataSet) -> list[Path]:
 
 
 def _damaged(store: Store, key: str, what: str) -> UserError:
-    return UserError(
-        f"{store.join(key)}: {first_line(what)}; remove this folder, and it is counted again"
-    )
+    return UserError(f"{store.join(key)}: {first_line(what)}; remove this folder to count it again")
 
 
 def load_rejected(store: Store, data: DataSet) -> pd.DataFrame:

@@ -133,7 +133,6 @@ class Rescored(Sealed):
     feature_counts: CountStatistics
     """Feature counts of generated images."""
     device: str
-    seconds: float
 
 
 class RealRecord(Sealed):

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from featgan.scores.image_quality import Qualities
-from harness.plan.claims import axis_value
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     CountStatistics,
@@ -288,28 +287,20 @@ class SweepResults:
         """Yield the runs by data set and score protocol; scores of two protocols never mix."""
         for data, of_data in self.frame.groupby("data", sort=False):
             protocols = list(of_data["protocol"].unique())
-            modes = {cell["mode"] for cell in self.plan.cells if cell["data"] == data}
-            not_begun = modes - {*of_data["mode"]}
+            planned = {cell["mode"] for cell in self.plan.cells if cell["data"] == data}
+            not_begun = planned - {*of_data["mode"]}
             for number, protocol in enumerate(protocols, 1):
                 runs = of_data[of_data["protocol"] == protocol]
+                suffix = f"-protocol{number}" if len(protocols) > 1 else ""
+                modes = [mode for mode in self.modes if mode in {*runs["mode"]} | not_begun]
                 variants = {*map(self.variant, runs["record"])}
-                yield Block(
-                    data=str(data),
-                    protocol=protocol,
-                    suffix=f"-protocol{number}" if len(protocols) > 1 else "",
-                    runs=runs,
-                    modes=[mode for mode in self.modes if mode in {*runs["mode"]} | not_begun],
-                    real=self.real_of(runs["record"].iloc[0]) if len(variants) == 1 else None,
-                )
+                real = self.real_of(runs["record"].iloc[0]) if len(variants) == 1 else None
+                yield Block(str(data), protocol, suffix, runs, modes, real)
 
     def variant(self, run: RunRecord) -> str:
         """Return the name in `data` of the run's data set, as its images were made and counted."""
         same = (name for name, record in self.data.items() if record.key == run.data_key)
         return next(same, run.cell["data"]) if run.data_key else str(run.cell["data"])
-
-    def run_folder(self, run: RunRecord) -> Path:
-        """Return the folder in which a run keeps its files."""
-        return self.folder / "runs" / run.run
 
 
 def cell_name(cell: Cell) -> str:
@@ -325,6 +316,11 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def axis_value(value: Any) -> Any:
+    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _axes(cell: Cell) -> Axes:

@@ -10,9 +10,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from harness.plan.claims import axis_value
 from harness.records.run_record import RunRecord
-from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, dotted
+from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
 from harness.report.paper_tables import block_table, readable
 from harness.report.statistics import compare, improvement, step_down
 from harness.report.table import Table

@@ -74,12 +74,6 @@ def improvement(a: Values, b: Values) -> tuple[float, float, float]:
     return found, float(low), float(high)
 
 
-def holm(ps: Values) -> np.ndarray:
-    """Return p-values [n] corrected for n tests by Holm's step-down."""
-    p = pd.Series(np.asarray(ps, float)).sort_values()
-    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
-
-
 def step_down(differences: np.ndarray) -> np.ndarray:
     """Return p-values [claims] of differences [claims, seeds], corrected for all claims.
 

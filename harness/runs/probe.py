@@ -128,14 +128,11 @@ def measure(method: Method, real: int, device: torch.device, seconds: float) -> 
         trainer.train(1)
         taken = trainer.gan.steps - warm_steps
     trainer.evaluate()
-    return Pace(
-        trainer.seconds["train"] / taken,
-        trainer.seconds["score"],
-        torch.cuda.max_memory_reserved(device)
-        if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        precision.name(trainer.gan.precision),
-    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if on_gpu:
+        memory = torch.cuda.max_memory_reserved(device)
+    step, score = trainer.seconds["train"] / taken, trainer.seconds["score"]
+    return Pace(step, score, memory, precision.name(trainer.gan.precision))
 
 
 def _classifier(method: Method, device: torch.device) -> Classifier:
@@ -143,7 +140,5 @@ def _classifier(method: Method, device: torch.device) -> Classifier:
     if method.score.classifier != "trained":
         return load_classifier(method.score, device)
     dtype, (body, head) = precision.resolve(method.score.precision, device), network(classes=10)
-    untrained = Classifier(
-        name="none", digest="", prepare=prepare, body=body, head=head, device=device, dtype=dtype
-    )
+    untrained = Classifier("none", "", prepare, body, head, device, dtype)
     return add_feature_network(untrained, method.score)

@@ -5,7 +5,6 @@ generator of the peak and that of the last evaluation are scored with noise that
 nor the choice of the peak ever saw. Needs no Ray.
 """
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -155,7 +154,6 @@ class Rescoring:
         count: int,
     ) -> Rescored:
         """Return all but further metrics; `own` are the run's settings."""
-        started = time.perf_counter()
         classifier, splits = self._classifier(own, run), own.splits
         settings = own.model_copy(update={"metrics": []})
         of_end = self._images(run, LAST_GENERATOR, run.last_generator_sha256, count)
@@ -186,7 +184,6 @@ class Rescoring:
             qualities=image_quality.measure(images, training),
             feature_counts=CountStatistics.of(count_features(network, images, self.device)),
             device=self.device,
-            seconds=time.perf_counter() - started,
         )
 
     def _further(

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.records.run_record import RunRecord
 from harness.records.sweep_results import dotted
 from harness.storage.store import Store
 
+HISTOGRAM_FILE = "events.out.tfevents.histogram"
 SUMMARY = ("final_score", "best_score", "epochs_to_peak", "epochs_spent")
 """Fields of the run's record that TensorBoard compares runs by."""
 
@@ -92,3 +94,15 @@ class EventWriter:
         """Write all events to the store; nothing can be added afterwards."""
         self.flush()
         self._writer.close()
+
+
+def histogram(by: str, counts: Mapping[int | float, int]) -> bytes:
+    """Return TensorBoard's event file of the histogram: number of images by value."""
+    values = np.repeat(list(counts), list(counts.values()))
+    # a count is an interval of length 1; TensorBoard's own bins are logarithmic
+    last = values.max() + (1 if values.dtype.kind == "i" else 0)
+    with tempfile.TemporaryDirectory(prefix="featgan-events-") as folder:
+        with SummaryWriter(folder) as writer:
+            writer.add_histogram(by, values, 0, bins=np.linspace(values.min(), last, 65))
+        (path,) = Path(folder).iterdir()
+        return path.read_bytes()

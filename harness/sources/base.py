@@ -7,13 +7,15 @@ the same files. Decoding, counting and copying are not its business.
 import heapq
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from featgan.digests import short_hash
+from featgan.errors import UserError, first_line
 from featgan.settings import Settings
 from harness.sources.corrupt import Corruption
 
@@ -56,6 +58,17 @@ class Found:
     """Images that passed the source's filter, before any limit; None without a filter."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files that are not taken for images, by kind; complete once all rows are read."""
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Raise any error, of which each client of a bucket has its own, as a UserError with `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"data: {what}: {first_line(error)}") from error
 
 
 def describe(skipped: Mapping[str, int]) -> str:

@@ -7,12 +7,12 @@ files, and one layout.
 import io
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from featgan.errors import UserError, did_you_mean, first_line
-from harness.sources.base import Found, LimitedSource, Place, Row
+from harness.sources.base import Found, LimitedSource, Place, Row, reported
 from harness.sources.folder import absolute, check_folder, connect, find_images, local, read
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class CelebASource(LimitedSource):
     """CelebA: `list_attr_celeba.txt` or `.csv`, and the images in a folder `img_align_celeba`."""
 
     source: Literal["celeba"]
+    labels: ClassVar[None] = None  # attributes are no classes
     path: Place
     """The folder that holds both, also in `Anno/` and `Img/`, or in `celeba/`."""
     attributes: dict[str, bool] = Field(default_factory=dict)
@@ -50,11 +51,6 @@ class CelebASource(LimitedSource):
             raise UserError(f"data: no image in {path} has the attributes {self.attributes}")
         return Found(self.draw(rows[name] for name in table.index), len(table), skipped)
 
-    @property
-    def has_labels(self) -> bool:
-        """Return False: attributes are no classes."""
-        return False
-
     def read(self, location: bytes) -> bytes:
         """Return the bytes of a local or remote file."""
         return read(location)
@@ -71,13 +67,10 @@ def _read_attributes(path: str) -> "pd.DataFrame":
     inner = ("", "/Anno", "/celeba", "/celeba/Anno")
     files = [f"{path}{place}/{ATTRIBUTES}{end}" for place in inner for end in (".txt", ".csv")]
     system, _ = connect(path)
-    try:
+    with reported(f"{path} cannot be read"):
         file = next(filter(system.exists, files), "")
         data = read(file.encode()) if file else b""
         held = ", ".join(sorted(os.path.basename(name) for name in system.ls(path, False))[:9])
-    # a bucket's client has errors of its own
-    except Exception as error:
-        raise UserError(f"data: {path} cannot be read: {first_line(error)}") from error
     if not file:
         raise UserError(
             f"data: {path} holds no {ATTRIBUTES}.txt or .csv, nor do its folders Anno and celeba; "

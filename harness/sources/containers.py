@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError
 from harness.sources import folder as folders
-from harness.sources.base import LimitedSource, Places
+from harness.sources.base import LimitedSource, Places, reported
 
 
 class ContainerFile(NamedTuple):
@@ -46,7 +46,7 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
     ):
         scheme = path[: path.find("://") + 3] if "://" in path else ""
         system, top = folders.connect(path)
-        try:
+        with reported(f"{path} cannot be listed"):
             if system.isdir(top):
                 names = system.find(top, detail=True)
                 infos = {
@@ -59,9 +59,6 @@ def find_files(paths: str | list[str], endings: tuple[str, ...]) -> list[Contain
                 infos = {top: system.info(top)}
             else:
                 infos = system.glob(top, detail=True)
-        # a bucket's client has errors of its own
-        except Exception as error:
-            raise UserError(f"data: {path} cannot be listed: {first_line(error)}") from error
         # a link, as in the hub's cache, is of no type to fsspec
         files = {
             name: info

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from featgan.errors import UserError, first_line
-from harness.sources.base import Found, LimitedSource, Places, Row, describe
+from harness.sources.base import Found, LimitedSource, Places, Row, describe, reported
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -267,16 +267,13 @@ def _find_remote(number: int, uri: str, skipped: Counter[str]) -> Iterator[tuple
     scheme = uri.partition("://")[0]
     system, top = connect(uri)
     length = len(top.strip("/")) + 1
-    try:
+    with reported(f"{uri} cannot be listed"):
         files = system.find(top, detail=True)
         if not files and not system.isdir(top):
             raise FileNotFoundError("there is no such folder")
         kinds = {path: kind_of(path.lstrip("/")[length:]) for path in files}
         unknown = [path for path, (_, is_image) in kinds.items() if is_image is None]
         found = system.cat_ranges(unknown, 0, 32, on_error="return")
-    # a bucket's client has errors of its own
-    except Exception as error:
-        raise UserError(f"data: {uri} cannot be listed: {first_line(error)}") from error
     heads = dict(zip(unknown, found, strict=True))
     for path, info in files.items():
         kind, is_image = kinds[path]
@@ -300,8 +297,5 @@ def connect(uri: str) -> tuple[Any, str]:
     import fsspec  # here, so that --help and a refused file do not wait for it
 
     scheme, _, path = uri.partition("://") if "://" in uri else ("file", "", uri)
-    try:
+    with reported(f"{scheme}:// cannot be read"):  # a package or more than an address is missing
         return fsspec.filesystem(scheme, use_listings_cache=False), path
-    # a package is missing; file systems that need more than an address have errors of their own
-    except Exception as error:
-        raise UserError(f"data: {scheme}:// cannot be read: {first_line(error)}") from error

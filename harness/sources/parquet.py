@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import Any, Literal
 
-from featgan.errors import UserError, first_line
+from featgan.errors import UserError
 from harness.sources import containers
-from harness.sources.base import Found, Row
+from harness.sources.base import Found, Row, reported
 
 ROWS = 32
 """Images of a file that are in memory at a time."""
@@ -35,14 +35,10 @@ class ParquetSource(containers.ContainerSource):
     def _rows(self, files: list[containers.ContainerFile]) -> Iterator[Row]:
         classes: dict[tuple[str, ...], str] = {}
         for file in files:
-            try:
+            with reported(f"{file.name} cannot be read"):
                 for number, label in enumerate(self._labels(file, classes)):
                     row = f"/{number:09d}"
                     yield Row(file.name + row, file.place + row.encode(), label, file.stamp)
-            except UserError:
-                raise
-            except Exception as error:  # damaged, or a bucket's client has errors of its own
-                raise UserError(f"data: {file.name} cannot be read: {first_line(error)}") from error
 
     def _labels(
         self, file: containers.ContainerFile, classes: dict[tuple[str, ...], str]

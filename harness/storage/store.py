@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from featgan.digests import short_hash
 from featgan.errors import UserError, first_line
@@ -175,9 +174,7 @@ class Store:
                     self._fs.get_file(path, str(temporary))
         return copy
 
-    def _write(
-        self, key: str, data: bytes | mmap.mmap, mode: Literal["create", "overwrite"]
-    ) -> None:
+    def _write(self, key: str, data: bytes | mmap.mmap, mode: str) -> None:
         path = self._path(key)
         if not self.is_local:
             self._fs.pipe_file(path, bytes(data), mode=mode)
@@ -194,9 +191,7 @@ class Store:
 def _check_key(key: str) -> str:
     """Return `key`; raise ValueError where it could leave the root or hide a file."""
     if any(not part or part.startswith(".") for part in key.split("/")):
-        raise ValueError(
-            f"{key!r} is not a valid key: give a relative path without empty or dotted parts"
-        )
+        raise ValueError(f"{key!r} is no key: give a relative path without empty or dotted parts")
     return key
 
 

@@ -326,7 +326,6 @@ def save_rescored() -> Callable[..., None]:
             qualities=quality_record(**qualities),
             feature_counts=CountStatistics(images=96, mean=1100.0, sd=90.0),
             device="cpu",
-            seconds=3.0,
         )
         path = folder / "runs" / run.run / "rescored.json"
         path.write_text(record.model_dump_json())

@@ -104,7 +104,7 @@ def test_the_functions_of_the_docs_train_as_documented(tmp_path, monkeypatch):
 
     images = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), np.uint8)
     (tmp_path / "shard.npy").write_bytes(shard_bytes(images))
-    pack = ImagePack([tmp_path / "shard.npy"], [45])
+    pack = ImagePack([tmp_path / "shard.npy"], [45], np.arange(45))
     (tmp_path / "classifier").write_bytes(
         train_classifier(images, np.arange(45) % 2, ["x", "y"], seed=0, epochs=1)
     )

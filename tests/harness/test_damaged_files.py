@@ -132,7 +132,7 @@ def outcome(folder: Path, make_run: Callable[..., RunRecord]) -> dict[str, Kind]
         generator_sha256="0a1b", images=9, protocol="p", score=2.5, score_std=0.1,
         same_protocol="p", fresh_scores=[2.0], last_fresh_scores=[], score_as_real=2.4,
         metrics_as_real={}, qualities=quality, feature_counts=counted,
-        device="cpu", seconds=1.0,
+        device="cpu",
     )  # fmt: skip
     real = RealRecord(
         name="a", digest="d", protocol="p", images=8, score=2.5, score_std=0.1, qualities=quality,
@@ -213,7 +213,7 @@ def others(folder: Path) -> dict[str, Kind]:
         problems={7: "damaged PNG"}, shard=Shard("0.npy", 7, "0"),
     )  # fmt: skip
     store.put("count/pack/0.npy", b"pixels")
-    record.put(store)
+    store.put("count/blocks/00000.json", record.to_json())
 
     @refusing
     def block() -> Any:

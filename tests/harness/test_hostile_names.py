@@ -130,7 +130,7 @@ def test_a_pack_in_a_bucket_cannot_write_outside_of_its_copy(
     shards = (replace(data.shards[0], file=name),)
     hostile = data.model_copy(update={"shards": shards})
     store.put(f"{data.key}/dataset.json", hostile.to_json())
-    with pytest.raises(ValueError, match="is not a valid key"):
+    with pytest.raises(ValueError, match="is no key"):
         open_pack(store, "features/a-0")
     assert not Path("/tmp/outside").exists()
     assert not list(tmp_path.rglob("outside"))

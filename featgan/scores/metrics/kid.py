@@ -8,12 +8,7 @@ from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.settings import KERNEL_SUBSET_SIZE, KERNEL_SUBSETS
 
 
-def kernel_distance(
-    real: FeatureStatistics,
-    generated: Tensor,
-    subsets: int = KERNEL_SUBSETS,
-    size: int = KERNEL_SUBSET_SIZE,
-) -> tuple[float, float]:
+def kernel_distance(real: FeatureStatistics, generated: Tensor) -> tuple[float, float]:
     """Return the KID of features [n, d] and its standard deviation over subsets.
 
     The unbiased MMD² of a cubic kernel, in float64: the mean over `subsets` draws of `size` images
@@ -21,9 +16,8 @@ def kernel_distance(
     torch-fidelity's order. It can be a little below 0; its expectation does not depend on n.
     """
     x, y = generated.double(), real.features
-    size = min(size, len(x), len(y))
-    if size == len(x) == len(y):
-        subsets = 1  # every draw is all of them
+    size = min(KERNEL_SUBSET_SIZE, len(x), len(y))
+    subsets = 1 if size == len(x) == len(y) else KERNEL_SUBSETS  # one draw is all of them
     random = np.random.RandomState(2020)
     draws = [(_draw(random, x, size), _draw(random, y, size)) for _ in range(subsets)]
     key = ("kid", len(x), size, subsets)  # what the draws depend on

@@ -10,7 +10,7 @@ from torchvision import transforms
 from torchvision.models import vgg16
 
 from featgan.features import network
-from featgan.features.counter import MEANS, FeatureCounter
+from featgan.features.counter import STATISTICS, FeatureCounter
 from featgan.features.settings import FeatureSettings
 from featgan.images.decode import square
 from featgan.weights import State
@@ -112,7 +112,7 @@ def test_keras_files_imply_keras_preprocessing(
     settings = FeatureSettings(weights=weights, input_size=32, preprocessing=preprocessing)
     assert settings.trained_with == expected
     counter = FeatureCounter(settings, CPU, state)
-    assert counter._mean.flatten().tolist() == pytest.approx(MEANS[expected])
+    assert counter._mean.flatten().tolist() == pytest.approx(STATISTICS[expected][0])
 
 
 def test_wrong_size_is_refused(state: State) -> None:

@@ -94,7 +94,7 @@ def test_an_altered_generator_is_refused(tmp_path, damage, why):
 @pytest.mark.parametrize(
     ("gan", "size", "why"),
     [
-        (SMALL.model_dump(), 64, "not the weights of 'dcgan'"),
+        (SMALL.model_dump(), 64, "not weights of 'dcgan'"),
         (SMALL.model_dump(), "x", "invalid settings of a generator"),
         ({"network": 5}, 32, "invalid settings of a generator"),
         (None, 32, "invalid settings of a generator"),

@@ -25,7 +25,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_rows_come_in_any_order_across_shards(shards: list[Path]) -> None:
-    pack = ImagePack(shards, LENGTHS)
+    pack = ImagePack(shards, LENGTHS, np.arange(sum(LENGTHS)))
     assert (len(pack), pack.size) == (5, 8)
     assert pack.rows(np.array([4, 1, 2, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2, 1]
     assert pack.rows(np.array([], int)).shape == (0, 3, 8, 8)
@@ -33,7 +33,7 @@ def test_rows_come_in_any_order_across_shards(shards: list[Path]) -> None:
 
 def test_open_shards_take_no_file_descriptors(shards: list[Path]) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    pack = ImagePack(shards, LENGTHS)
+    pack = ImagePack(shards, LENGTHS, np.arange(sum(LENGTHS)))
     pack.rows(np.arange(5))
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -50,7 +50,7 @@ def test_a_shard_is_a_file_that_numpy_reads(shards: list[Path]) -> None:
 
 
 def test_opening_a_pack_reads_no_pixels(shards: list[Path]) -> None:
-    pack = ImagePack(shards, LENGTHS)
+    pack = ImagePack(shards, LENGTHS, np.arange(sum(LENGTHS)))
     with shards[0].open("r+b") as file:  # changed after opening, seen by reading
         file.seek(-1, os.SEEK_END)
         file.write(b"\x07")

@@ -98,10 +98,10 @@ def test_diversity_is_the_mean_over_pairs():
 
 
 def test_near_duplicates_are_counted_as_images():
-    images = flat((0, 0, 0), (5, 5, 5), (100, 100, 100), (200, 200, 200))
-    assert image_quality.near_duplicates(images) == 0.5
-    apart = flat((0, 0, 0), (15, 15, 15))
-    assert image_quality.near_duplicates(apart) == 0.0
+    images = flat((0, 0, 0), (5, 5, 5), (100, 100, 100), (200, 200, 200), size=20)
+    assert image_quality.measure(images, images).near_duplicates == 0.5
+    apart = flat((0, 0, 0), (15, 15, 15), size=20)
+    assert image_quality.measure(apart, apart).near_duplicates == 0.0
 
 
 def test_nearest_training_image_finds_copies_across_blocks():

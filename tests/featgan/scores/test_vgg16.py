@@ -9,11 +9,11 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from featgan.features import network
 from featgan.features.settings import FeatureSettings
+from featgan.scores.feature_networks import load_vgg16
 from featgan.scores.metrics.statistics import FeatureStatistics
 from featgan.scores.score import Score, load_classifier
 from featgan.scores.settings import ScoreSettings
 from featgan.scores.small_cnn import train_classifier
-from featgan.scores.vgg16 import load_vgg16
 
 CPU = torch.device("cpu")
 

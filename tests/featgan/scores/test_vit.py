@@ -16,7 +16,7 @@ timm = pytest.importorskip("timm")
 
 from featgan.errors import UserError  # noqa: E402
 from featgan.scores.classifiers import FeatureNetwork  # noqa: E402
-from featgan.scores.vit import load_vit  # noqa: E402
+from featgan.scores.feature_networks import load_vit  # noqa: E402
 from featgan.weights import State  # noqa: E402
 
 DINO, CLIP = "dinov2-vit-l-14", "clip-vit-l-14-336"

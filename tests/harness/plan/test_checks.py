@@ -137,7 +137,7 @@ def test_results_elsewhere_or_in_a_bucket_are_accepted(plan: Callable[[str], Swe
             "s3fs",
             r"s3:// needs s3fs, .* -e '\.\[s3\]' -c",
         ),
-        ({"results": "gs://bucket/x"}, "gcsfs", r"gs:// needs gcsfs, which is not installed: pip "),
+        ({"results": "gs://bucket/x"}, "gcsfs", r"gs:// needs gcsfs, which is missing: pip "),
         ({"data": HUB}, "huggingface_hub", r"hf:// needs huggingface_hub, .* -e '\.\[hf\]' -c"),
     ],
     ids=["classifier", "s3", "gs", "hf"],

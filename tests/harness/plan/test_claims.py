@@ -9,14 +9,16 @@ def test_a_claim_is_read_and_written():
     (claim,) = parse_claim("  descending  <  conventional in epochs_to_peak ")
     assert claim == Claim("descending", -1, "conventional", "epochs_to_peak")
     assert claim.text == "descending < conventional in epochs_to_peak"
-    assert claim.verb == "needs fewer epochs to its peak than"
+    words = "descending training needs fewer epochs to its peak than conventional"
+    assert claim.statement == words
     assert parse_claim(claim.text) == (claim,)
 
 
 def test_a_score_is_that_of_the_kept_model_and_of_the_end():
     kept, end = parse_claim("own.modes:mine > random in score")
     assert (kept.measure, end.measure) == ("kept_score", "end_score")
-    assert (end.first, end.verb) == ("own.modes:mine", "ends with a higher score than")
+    words = "own.modes:mine training ends with a higher score than random"
+    assert (end.first, end.statement) == ("own.modes:mine", words)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def store(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.setattr(preparation.DataSetBuilder, "build", lambda _: counted)
     record = DataRecord(name="a", digest=DATA.digest, images=40)
-    monkeypatch.setattr(preparation, "data_record", lambda *_: record)
+    monkeypatch.setattr(preparation.data_set, "data_record", lambda *_: record)
     monkeypatch.setattr(real_images, "count_features", lambda _, images, device: np.arange(9))
     for module, task in (
         (classifier, "train"),

@@ -30,7 +30,7 @@ def test_qualities_may_be_nan() -> None:
         generator_sha256="0a1b", images=9, protocol="p", score=2.5, score_std=0.1,
         same_protocol="p", fresh_scores=[], last_fresh_scores=[], score_as_real=None,
         metrics_as_real={}, qualities=qualities, feature_counts=counts,
-        device="cpu", seconds=1.0,
+        device="cpu",
     ).to_json()  # fmt: skip
 
     read = Rescored.model_validate_json(written).qualities

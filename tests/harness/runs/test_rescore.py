@@ -16,7 +16,7 @@ from featgan.gans.classes import draw
 from featgan.gans.generator_file import generator_bytes
 from featgan.gans.registry import build
 from featgan.gans.settings import GanSettings
-from featgan.scores import vit
+from featgan.scores import feature_networks
 from featgan.scores.classifiers import FeatureNetwork
 from featgan.scores.metrics.fid import frechet_distance
 from featgan.scores.metrics.statistics import FeatureStatistics
@@ -172,7 +172,7 @@ def several(finished_sweep, monkeypatch):
     def load(name, weights, device):
         return FeatureNetwork(f"{name}-{weights}", lambda images: images.float().mean((2, 3)))
 
-    monkeypatch.setattr(vit, "load_vit", load)
+    monkeypatch.setattr(feature_networks, "load_vit", load)
     yield finished_sweep(4, 5, 6)
     rescore._counter.cache_clear()
 

@@ -1,4 +1,4 @@
-"""Features of vision transformers through timm: DINOv2's class token, CLIP's image embedding."""
+"""Features of other networks: VGG16's fc2, and through timm DINOv2's and CLIP's."""
 
 from typing import Any
 
@@ -7,8 +7,11 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from featgan.errors import INSTALL, UserError, first_line
+from featgan.features import network as counted
+from featgan.features.counter import STATISTICS
+from featgan.features.settings import FeatureSettings
 from featgan.images.decode import resized
-from featgan.scores.classifiers import FeatureNetwork
+from featgan.scores.classifiers import FeatureNetwork, resize_like_tensorflow1
 from featgan.weights import read_weights, weights_file
 
 SETTING = "score.features_weights"
@@ -17,6 +20,11 @@ NETWORKS = {
     "clip-vit-l-14-336": ("vit_large_patch14_clip_quickgelu_336.openai", 336),
 }
 """timm's model, and the side of its images in pixels, by the names in `score.features`."""
+
+
+def load(name: str, weights: str | None, device: torch.device) -> FeatureNetwork:
+    """Load the network of `score.features`, whose `weights` are a file or its published ones."""
+    return load_vgg16(weights, device) if name == "vgg16" else load_vit(name, weights, device)
 
 
 def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNetwork:
@@ -72,3 +80,22 @@ def load_vit(name: str, weights: str | None, device: torch.device) -> FeatureNet
         return nn.functional.normalize(found) if name.startswith("clip") else found
 
     return FeatureNetwork(f"{name}{suffix}", features)
+
+
+def load_vgg16(weights: str | None, device: torch.device) -> FeatureNetwork:
+    """Load VGG16 up to its second fully connected layer, from a file or torchvision's copy.
+
+    As in torch-fidelity, images are resized as TensorFlow 1 did, and features [n, 4096] are taken
+    after ReLU. Raises UserError if the weights cannot be read.
+    """
+    settings = FeatureSettings(layer="classifier.4", weights=weights or "imagenet")
+    state = counted.load(settings, SETTING)
+    vgg16 = counted.build(settings, state).to(device)
+    statistics = [*map(list, STATISTICS["torchvision"])]
+
+    def features(images: Tensor) -> Tensor:
+        pixels = resize_like_tensorflow1(images.float(), settings.input_size)
+        return vgg16(normalize(pixels, *statistics))
+
+    suffix = f"-{counted.identity(settings)[:6]}" if weights else ""
+    return FeatureNetwork(f"vgg16-fc2{suffix}", features)
