@@ -100,10 +100,10 @@ class Claim:
 
 def parse_claim(text: str) -> tuple[Claim, ...]:
     """Return the claim of a text, two for `score`; raise ValueError with the right form."""
-    found = re.fullmatch(r"\s*(\S.*?)\s+([<>])\s+(\S.*?)\s+in\s+(\w+)\s*", text)
-    first, sign, second, measure = found.groups() if found else ("", "", "", "")
+    patterns, _, measure = " ".join(text.split()).rpartition(" in ")
+    first, sign, second = [*re.split(" ([<>]) ", patterns, maxsplit=1), "", ""][:3]
     measures = SCORES if measure == "score" else (measure,)
-    if first == second or not {*measures} <= MEASURES.keys():
+    if not sign or first == second or not {*measures} <= MEASURES.keys():
         raise ValueError(
             f"verdict.claims: {text[:60]!r} is not a claim; write two modes, `<` or `>`, and a "
             "measure, such as `conventional > descending in score`; measures: score, "

@@ -29,6 +29,9 @@ def test_a_score_is_that_of_the_kept_model_and_of_the_end():
         "conventional > random in beauty",
         "conventional > random",
         "random > random in score",
+        "> random in score",
+        "random > in score",
+        "conventional > random" + " " * 200_000 + "in beauty",
         "",
     ],
 )
