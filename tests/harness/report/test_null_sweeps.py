@@ -96,6 +96,18 @@ def test_false_verdicts_next_to_one_true_effect(noise):
     assert clear[:, ~true].any(axis=1).mean() <= 0.06
 
 
+@pytest.mark.parametrize("effect", [0, 10])
+@pytest.mark.parametrize("noise", NOISE)
+def test_false_verdicts_of_settings_that_share_a_control(noise, effect):
+    rng = np.random.default_rng(10)
+    control, *settings = NOISE[noise](rng, (8, 1500, 8))
+    settings[0] += effect
+    rows = np.stack(settings, axis=1) - control[:, None]
+    clear = np.array([step_down(report) for report in rows]) < 0.05
+    assert (clear[:, 0].mean() > 0.95) == bool(effect)
+    assert clear[:, bool(effect) :].any(axis=1).mean() <= 0.06
+
+
 def test_choosing_is_an_advantage_and_the_end_has_none():
     rng = np.random.default_rng(3)
     rows = differences(measured(NOISE["normal"], rng, 1000, 10, equal_choice=False))
