@@ -70,7 +70,7 @@ def expand(sweep: Sweep) -> list[Cell]:
 
 
 def family(sweep: Sweep) -> list[str]:
-    """Return the names of the tests: of each claim one for each data set and axes of both modes."""
+    """Return the names of the tests: of each claim one for each data set and other axes."""
     patterns: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
     for cell in expand(sweep):
         key = json.dumps([cell.mode, cell.axes])

@@ -64,7 +64,7 @@ def seeds_text(sweep: Sweep, tests: int, deviations: Mapping[str, Deviation]) ->
     if not deviations:
         return (
             f"{what} takes a number that depends on the standard deviation of paired differences: "
-            "run and re-score two seeds of each mode of a claim first, or name the folder of an "
+            "run and re-score two seeds of what a claim compares first, or name the folder of an "
             "earlier sweep in verdict.sd_from"
         )
     name, (sd, pairs) = max(deviations.items(), key=lambda item: item[1].sd)

@@ -40,7 +40,7 @@ class Answer:
     verdict: str
     remarks: tuple[str, ...] = ()
     found: Comparison | None = None
-    """First minus second mode; None for a claim that no seed varies."""
+    """First minus second pattern; None for a claim that no seed varies."""
     corrected: float = np.nan
     """The p-value corrected for the family; NaN of a claim that is not tested."""
 
@@ -68,9 +68,9 @@ class _Question:
     data: str
     """The data set and the axes; the protocol, where a data set has several."""
     choices: Sequence[float]
-    """Evaluations that the kept models of both modes were chosen among, in the median."""
+    """Evaluations that the kept models of both were chosen among, in the median."""
     difference: pd.Series
-    """First minus second mode, by seed; NaN where one has no value."""
+    """First minus second pattern, by seed; NaN where one has no value."""
     untested: str
     """Verdict on a claim that is not tested; empty for one of the family."""
     spoiled: np.ndarray
@@ -116,7 +116,7 @@ def answers(results: SweepResults) -> list[Answer]:
     begun = {q.test for q in questions}
     for test in (test for test in results.plan.tests if test not in begun):
         text, _, data = test.partition(" on ")
-        verdict = "not decided: no run of both modes has begun"
+        verdict = "not decided: no seed of both has begun"
         given.append(Answer(parse_claim(text)[0].statement, data, verdict))
     return [*given, *_middle_groups(results), *_wider_counts(results)]
 
@@ -126,7 +126,7 @@ def remarks(results: SweepResults) -> list[str]:
     found = [
         "A seed varies initial weights, batches and noise, not the images, their groups or the "
         "classifier: conclusions hold for those alone.",
-        "Differences are first minus second mode. Intervals are Student's, of each claim alone, "
+        "Differences are first minus second. Intervals are Student's, of each claim alone, "
         "and may leave out 0 where a claim is undecided; p is of the sign-flip test. "
         + (
             f"Neither allows for the looks at up to {up_to} seeds; the verdicts do."
@@ -155,7 +155,7 @@ def claim_table(results: SweepResults) -> Table:
     ]
     names = ["claim", "data", "verdict", *DIFFERENCE, "remarks"]
     notes = [
-        "First minus second mode. Low, high: Student's 95 % interval. p: two-sided sign-flip test; "
+        "First minus second. Low, high: Student's 95 % interval. p: two-sided sign-flip test; "
         "corrected for all tested claims by Westfall and Young's step-down. A diverged run counts "
         "as the lowest score, 1."
     ]
@@ -171,7 +171,7 @@ def deviations(results: SweepResults, claims: Sequence[Claim]) -> dict[str, Devi
 
 
 def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> Iterator[_Question]:
-    """Yield claims for all runs of both modes; None: the family's, then the exploratory ones."""
+    """Yield claims for all runs of both patterns; None: the family's, then the exploratory ones."""
     texts = [test.partition(" on ")[0] for test in (*results.plan.tests, *results.plan.later)]
     claims = dict.fromkeys(c for text in (*texts, *PAPER_CLAIMS) for c in parse_claim(text))
     blocks = [
@@ -191,7 +191,7 @@ def _questions(results: SweepResults, asked: Iterable[Claim] | None = None) -> I
                 untested = untested or "not decided: re-score first"
                 difference *= np.nan
             elif not difference.notna().any():
-                untested = untested or "not decided: no seed of both modes has finished"
+                untested = untested or "not decided: no seed of both has finished"
             data = test.partition(" on ")[2]
             data += f" ({readable(block.protocol)})" if block.suffix else ""
             bad = runs["seed"][runs["collapsed"] | (runs["status"] == "diverged")]

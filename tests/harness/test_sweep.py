@@ -86,7 +86,7 @@ def scores(folder):
 def test_a_dry_run_says_how_many_seeds_a_difference_takes(sweep_file, tmp_path, capsys):
     file = sweep_file(extra="verdict: {difference: 0.1}\n")
     assert main([str(file), "--dry-run"]) == 0
-    assert "run and re-score two seeds of each mode" in capsys.readouterr().out
+    assert "run and re-score two seeds of what a claim compares" in capsys.readouterr().out
     file = sweep_file(extra=f"verdict: {{difference: 0.1, sd_from: {tmp_path}/earlier}}\n")
     assert main([str(file), "--dry-run"]) == 2
     assert f"{tmp_path}/earlier: no such folder" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_the_text_names_seeds_level_and_deviation(read):
 
 def test_without_a_deviation_the_text_says_what_is_missing(read):
     text = seeds_text(read(VERDICT), 4, {})
-    assert "run and re-score two seeds of each mode" in text
+    assert "run and re-score two seeds of what a claim compares" in text
     assert "verdict.sd_from" in text
     assert "no two runs of the grid differ" in seeds_text(read(VERDICT), 0, {"a": Deviation(1, 3)})
     assert "the grid's 3 find none: fewer than 6" in seeds_text(
