@@ -79,31 +79,34 @@ class Claim:
 
         `patterns` are modes and further axes of the runs of a data set. The two differ in what the
         claim names alone: a setting named for one of them is an axis that the other does not have.
-        One may have axes that the other's mode ignores.
+        One may have axes that the other's mode ignores. Both are scored alike.
         """
         sides = [_mode_and_axes(self.first), _mode_and_axes(self.second)]
         named = {key for _, axes in sides for key in axes}
-        unread = named.union(*(IGNORED.get(mode, ()) for mode, _ in sides))
+        apart = named.union(*(IGNORED.get(mode, ()) for mode, _ in sides))
+        apart = {key for key in apart if not key.startswith("score.")}
         found: list[dict[str, list[str]]] = [{}, {}]
         for key, (mode, axes) in patterns.items():
-            rest = json.dumps({name: axes[name] for name in sorted(axes.keys() - unread)})
-            pattern = mode, {name: _shown(axes[name]) for name in named & axes.keys()}
-            for side, keys in zip(sides, found, strict=True):
-                if pattern == side:
-                    keys.setdefault(rest, []).append(key)
-        for rest, firsts in found[0].items():
-            for first, second in itertools.product(firsts, found[1].get(rest, [])):
+            shared = json.dumps({name: axes[name] for name in sorted(axes.keys() - apart)})
+            settings = {name: axes[name] for name in named & axes.keys()}
+            for (of_mode, texts), keys in zip(sides, found, strict=True):
+                if mode == of_mode and _agree(texts, settings):
+                    keys.setdefault(shared, []).append(key)
+        for shared, firsts in found[0].items():
+            for first, second in itertools.product(firsts, found[1].get(shared, [])):
                 both = {**patterns[first][1], **patterns[second][1]}
                 others = (f"{k}={_shown(v)}" for k, v in both.items() if k not in named)
-                yield f"{self.text} on {', '.join([data, *others])}", first, second
+                if first != second:
+                    yield f"{self.text} on {', '.join([data, *others])}", first, second
 
 
 def parse_claim(text: str) -> tuple[Claim, ...]:
     """Return the claim of a text, two for `score`; raise ValueError with the right form."""
     patterns, _, measure = " ".join(text.split()).rpartition(" in ")
-    first, sign, second = [*re.split(" ([<>]) ", patterns, maxsplit=1), "", ""][:3]
+    parts = re.split(" ([<>]) ", patterns)
+    first, sign, second = parts if len(parts) == 3 else ("", "", "")
     measures = SCORES if measure == "score" else (measure,)
-    if not sign or first == second or not {*measures} <= MEASURES.keys():
+    if first == second or not {*measures} <= MEASURES.keys():
         raise ValueError(
             f"verdict.claims: {text[:60]!r} is not a claim; write two modes, `<` or `>`, and a "
             "measure, such as `conventional > descending in score`; measures: score, "
@@ -112,11 +115,21 @@ def parse_claim(text: str) -> tuple[Claim, ...]:
     return tuple(Claim(first, 1 if sign == ">" else -1, second, name) for name in measures)
 
 
-def _mode_and_axes(pattern: str) -> tuple[str, dict[str, Any]]:
+def _mode_and_axes(pattern: str) -> tuple[str, dict[str, str]]:
     """Return the mode and the settings of `mode, key=value, ...`, the form that tables have."""
     mode, *axes = re.split(r", (?=[\w.]+=)", pattern)
-    pairs = (axis.partition("=") for axis in axes)
-    return mode, {key: _shown(value_of(text)) for key, _, text in pairs}
+    texts = {key: text for key, _, text in (axis.partition("=") for axis in axes)}
+    if len(texts) < len(axes):
+        raise ValueError(f"verdict.claims: {pattern[:60]!r} names a setting twice")
+    return mode, texts
+
+
+def _agree(texts: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
+    """Return whether texts stand for settings, as in a table or as in a sweep file."""
+    return texts.keys() == settings.keys() and all(
+        text == str(_shown(settings[key])) or _shown(value_of(text)) == _shown(settings[key])
+        for key, text in texts.items()
+    )
 
 
 def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
@@ -134,4 +147,4 @@ def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, .
 
 def _shown(value: Any) -> Any:
     """Return a setting as the report's axes hold it: a list or mapping as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else value

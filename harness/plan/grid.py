@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,13 +71,21 @@ def expand(sweep: Sweep) -> list[Cell]:
 
 
 def family(sweep: Sweep) -> list[str]:
-    """Return the names of the tests: of each claim one for each data set and other axes."""
+    """Return the names of the tests: of each claim one for each data set and other axes.
+
+    A test has seeds in common, and one that asks the same as another comes once.
+    """
     patterns: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
+    seeds, tests = defaultdict[tuple[str, str], set[int]](set), dict[Any, str]()
     for cell in expand(sweep):
-        key = json.dumps([cell.mode, cell.axes])
-        patterns.setdefault(cell.data, {})[key] = cell.mode, cell.axes
-    pairs = itertools.product(sweep.claims, patterns.items())
-    return [name for claim, (data, of) in pairs for name, *_ in claim.tests(data, of)]
+        key = json.dumps([cell.mode, cell.axes], sort_keys=True)
+        patterns.setdefault(cell.data, {}).setdefault(key, (cell.mode, cell.axes))
+        seeds[cell.data, key].add(cell.seed)
+    for claim, (data, of) in itertools.product(sweep.claims, patterns.items()):
+        for name, first, second in claim.tests(data, of):
+            if seeds[data, first] & seeds[data, second]:
+                tests.setdefault((claim.measure, data, frozenset((first, second))), name)
+    return [*tests.values()]
 
 
 def ignored_settings(mode: str, method: Method) -> set[str]:

@@ -42,7 +42,8 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
                 if claim.text not in tested:
                     raise UserError(
                         f"verdict.claims: {claim.text}: no two runs of the grid differ in this "
-                        "alone"
+                        "alone; name all that they differ in, or take it out if another claim "
+                        "asks the same"
                     )
         check_results(sweep)
         check_user_functions(sweep)

@@ -31,6 +31,7 @@ def test_a_score_is_that_of_the_kept_model_and_of_the_end():
         "random > random in score",
         "> random in score",
         "random > in score",
+        "a, groups.k=5 > a, groups.k=4 > a, groups.k=3 in score",
         "conventional > random" + " " * 200_000 + "in beauty",
         "",
     ],

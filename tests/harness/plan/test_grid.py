@@ -109,17 +109,70 @@ def test_a_claim_may_name_values_of_axes_and_runs_of_two_grids(read):
     rate = claim % "descending, training.learning_rate=0.0001 > descending"
     rates = "grid: [{mode: [descending]}, {mode: [descending], training.learning_rate: [1e-4]}]"
     assert len(family(read(rate + rates))) == 2
+    for epoch_steps in ("null", "None"):  # as in a sweep file, as in a table
+        steps = claim % f"descending, training.epoch_steps={epoch_steps} > random"
+        both = "grid: [{mode: [random]}, {mode: [descending], training.epoch_steps: [null, 9]}]"
+        assert len(family(read(steps + both))) == 2
     lists = claim % "descending, gan.augment=[color] > descending, gan.augment=[]"
     assert len(family(read(lists + "grid: {mode: [descending], gan.augment: [[], [color]]}"))) == 2
 
 
+AXES = "grid: {mode: [descending], groups.k: [2, 3], score.count: [20, 40], data: [a]}"
+
+
 @pytest.mark.parametrize(
-    "first", ["descending, groups.k=4", "descending, groups.kk=2", "descending, groups.k=[2"]
+    "first",
+    [
+        "descending, groups.k=4",
+        "descending, groups.kk=2",
+        "descending, groups.k=[2",
+        "descending, groups.k=[2020-01-01]",
+        "descending, groups.k=3.0",  # the very same
+        "descending, groups.k=2, score.count=20",  # of another protocol
+    ],
 )
 def test_a_claim_on_a_value_that_no_run_has_is_refused(read, first):
     claim = f"verdict: {{claims: ['{first} > descending, groups.k=3 in end_score']}}\n"
     with pytest.raises(UserError, match=r"in end_score: no two runs of the grid differ in this"):
-        read(claim + "grid: {mode: [descending], groups.k: [2, 3]}")
+        read(claim + AXES)
+
+
+def test_a_claim_that_names_a_setting_twice_is_refused(read):
+    claim = "verdict: {claims: ['descending, groups.k=7, groups.k=2 > descending in outlines']}\n"
+    with pytest.raises(UserError, match=r"'descending, groups\.k=7, groups\.k=2' names a setting"):
+        read(claim + AXES)
+
+
+def test_a_question_is_asked_once_in_whatever_words(read):
+    texts = [
+        "descending, groups.k=2, gan.width=16 > descending, gan.width=16, groups.k=3 in outlines",
+        "descending, gan.width=16, groups.k=3. < descending, groups.k=2, gan.width=16 in outlines",
+    ]
+    grid = "grid: {mode: [descending], groups.k: [2, 3], gan.width: [16], data: [a]}"
+    asked = [read(f"verdict: {{claims: ['{text}']}}\n{grid}") for text in texts]
+    assert [family(sweep) for sweep in asked] == [[f"{text} on a"] for text in texts]
+    with pytest.raises(UserError, match="take it out if another claim asks the same"):
+        read(f"verdict: {{claims: {texts}}}\n{grid}")
+
+
+def test_axes_in_another_order_are_the_same_pattern(read):
+    claim = "verdict: {claims: [ascending > descending in outlines]}\n"
+    one = "mode: [ascending, descending], data: [a]"
+    orders = (
+        "groups.k: [2], gan.width: [16], seed: [0]",
+        "gan.width: [16], groups.k: [2], seed: [1]",
+    )
+    grids = ", ".join(f"{{{one}, {axes}}}" for axes in orders)
+    name = "ascending > descending in outlines on a, groups.k=2, gan.width=16"
+    assert family(read(f"{claim}grid: [{grids}]")) == [name]
+
+
+def test_runs_without_a_seed_in_common_answer_no_claim(read):
+    claim = "verdict: {claims: [descending > random in diversity]}\n"
+    grid = "grid: [{mode: [descending], seed: [0, 1]}, {mode: [random], seed: [%d, 3]}]"
+    assert len(family(read(claim + grid % 1))) == 2
+    with pytest.raises(UserError, match="no two runs of the grid differ in this alone"):
+        read(claim + grid % 2)
 
 
 def test_a_claim_that_no_two_runs_can_answer_is_refused(read):
