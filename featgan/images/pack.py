@@ -26,7 +26,7 @@ class ImagePack:
     def __init__(self, shards: Sequence[Path], lengths: Sequence[int], stored: np.ndarray) -> None:
         """Open shards of `lengths` images; pixels are not read before `rows` asks for them.
 
-        `stored` [n] is the place of each image in the shards; None: they are in the same order.
+        `stored` [n] is the place of each image in the shards.
         """
         self._starts = np.cumsum([0, *lengths])
         self._stored = stored

@@ -69,7 +69,8 @@ class RunRecord(Sealed):
     """Protocol of the further metrics; empty without any."""
     stages: list[StageRecord]
     epochs_to_peak: int
-    """Sum of the stages' peak epochs: the paper's "total training epochs"."""
+    """Sum of the stages' peak epochs: the paper's "total training epochs". Without rewinds, earlier
+    stages count in full."""
     epochs_spent: int
     final_score: float | None
     """The last stage's peak, or the peak before it if the run ended without one."""

@@ -33,19 +33,19 @@ class ParquetSource(containers.ContainerSource):
         return Found(self.draw(self._rows(containers.find_files(self.path, (".parquet",)))))
 
     def _rows(self, files: list[containers.ContainerFile]) -> Iterator[Row]:
-        classes: dict[tuple[str, ...], str] = {}
+        named: dict[bool, str] = {}
         for file in files:
             with reported(f"{file.name} cannot be read"):
-                for number, label in enumerate(self._labels(file, classes)):
+                for number, label in enumerate(self._labels(file, named)):
                     row = f"/{number:09d}"
                     yield Row(file.name + row, file.place + row.encode(), label, file.stamp)
 
     def _labels(
-        self, file: containers.ContainerFile, classes: dict[tuple[str, ...], str]
+        self, file: containers.ContainerFile, named: dict[bool, str]
     ) -> Iterator[str | None]:
         """Yield the label of each row; UserError if a column is missing or holds something else.
 
-        `classes` holds the classes' names of the files before, each with the first such file.
+        `named` has of the files before the first whose numbers have names, and one without.
         """
         import pyarrow as pa  # here, so that --help and a refused file do not wait for it
         import pyarrow.parquet as pq
@@ -63,12 +63,12 @@ class ParquetSource(containers.ContainerSource):
                 yield from repeat(None, table.metadata.num_rows)
                 return
             names = _class_names(schema, self.label)
-            classes.setdefault(tuple(names), file.name)
-            if len(classes) > 1:
-                one, other = classes.values()
+            if table.metadata.num_rows and pa.types.is_integer(schema.field(self.label).type):
+                named.setdefault(bool(names), file.name)
+            if len(named) > 1:
                 raise UserError(
-                    f"data: {one} and {other} name the classes of column {self.label} differently; "
-                    "write both with the same names, or give each a data set of its own"
+                    f"data: column {self.label} holds classes with names in {named[True]}, without "
+                    f"in {named[False]}; give all files the hub's metadata, or none"
                 )
             kind = pa.int64() if names else pa.string()
             for batch in table.iter_batches(LABELS, columns=[self.label], use_threads=False):

@@ -5,6 +5,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from containers import png, write_parquet
 from sourced import source
@@ -135,18 +136,25 @@ def test_a_wrong_column_is_named(tmp_path: Path, settings: dict[str, str], says:
         contents(str(path), **settings)
 
 
-@pytest.mark.parametrize("names", [None, ["apple", "pear"]])
-def test_files_that_name_classes_differently_are_refused(tmp_path: Path, names) -> None:
+def test_class_names_in_some_files_and_numbers_in_others_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", IMAGES[:2], [0, 1], ["pear", "apple"])
-    write_parquet(tmp_path / "b.parquet", IMAGES[2:4], [1, 0], names)
+    other = write_parquet(tmp_path / "b.parquet", IMAGES[2:4], [1, 0])
 
-    says = r"^data: a\.parquet and b\.parquet name the classes of column label differently; write"
+    says = r"^data: column label holds classes with names in a\.parquet, without in b\.parquet; g"
     with pytest.raises(UserError, match=says):
         contents(str(tmp_path), label="label")
     assert contents(str(tmp_path))[1] == IMAGES[:4], "labels that nobody asked for"
 
-    write_parquet(tmp_path / "b.parquet", IMAGES[2:4], [1, 0], ["pear", "apple"])
-    assert contents(str(tmp_path), label="label")[2] == ["pear", "apple", "apple", "pear"]
+    found = ["pear", "apple"]
+    for labels, names, of_other in (
+        ([1, 0], ["apple", "pear"], ["pear", "apple"]),  # each file by its own names
+        (["pear", "oak"], None, ["pear", "oak"]),
+        ([None, None], None, [None, None]),
+    ):
+        write_parquet(other, IMAGES[2:4], labels, names)
+        assert contents(str(tmp_path), label="label")[2] == found + of_other
+    pq.write_table(pq.read_table(other).slice(0, 0), other)
+    assert contents(str(tmp_path), label="label")[2] == found
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
