@@ -116,7 +116,7 @@ def answers(results: SweepResults) -> list[Answer]:
     begun = {q.test for q in questions}
     for test in (test for test in results.plan.tests if test not in begun):
         text, _, data = test.partition(" on ")
-        verdict = "not decided: no seed of both has begun"
+        verdict = "not decided: no seed of both, scored alike, has begun"
         given.append(Answer(parse_claim(text)[0].statement, data, verdict))
     return [*given, *_middle_groups(results), *_wider_counts(results)]
 
