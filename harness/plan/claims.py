@@ -115,6 +115,12 @@ def parse_claim(text: str) -> tuple[Claim, ...]:
     return tuple(Claim(first, 1 if sign == ">" else -1, second, name) for name in measures)
 
 
+def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
+    """Return the claims of texts (None: the paper's) whose modes are among `modes`, each once."""
+    found = [claim for text in texts or PAPER_CLAIMS for claim in parse_claim(text)]
+    return tuple(dict.fromkeys(claim for claim in found if claim.modes <= modes))
+
+
 def _mode_and_axes(pattern: str) -> tuple[str, dict[str, str]]:
     """Return the mode and the settings of `mode, key=value, ...`, the form that tables have."""
     mode, *axes = re.split(r", (?=[\w.]+=)", pattern)
@@ -130,19 +136,6 @@ def _agree(texts: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
         text == str(_shown(settings[key])) or _shown(value_of(text)) == _shown(settings[key])
         for key, text in texts.items()
     )
-
-
-def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, ...]:
-    """Return the claims of texts (None: the paper's) whose modes are among `modes`, each once.
-
-    A claim and its opposite are one question, asked as it stands first.
-    """
-    found = [claim for text in texts or PAPER_CLAIMS for claim in parse_claim(text)]
-    asked: dict[tuple[frozenset[str], str], Claim] = {}
-    for claim in found:
-        if claim.modes <= modes:
-            asked.setdefault((frozenset((claim.first, claim.second)), claim.measure), claim)
-    return tuple(asked.values())
 
 
 def _shown(value: Any) -> Any:
