@@ -41,7 +41,7 @@ def load(path: Path | str, scale: Scale = "full") -> Sweep:
             for claim in sweep.claims:
                 if claim.text not in tested:
                     raise UserError(
-                        f"verdict.claims: {claim.text}: no two runs of the grid differ in this "
+                        f"verdict.claims: {claim.text}: no two runs of a seed differ in this "
                         "alone; name all that they differ in, or take it out if another claim "
                         "asks the same"
                     )

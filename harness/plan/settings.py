@@ -65,8 +65,8 @@ class Verdict(Settings):
     """Claims that get a verdict, such as `conventional > descending in score`: two modes, `<` or
     `>`, and `score`, `kept_score`, `end_score`, `epochs_to_peak`, `outlines`, `colour`,
     `diversity` or `feature_count`. A mode may have settings that are axes of the grid, as in
-    `descending, groups.k=4 > descending, groups.k=3 in score`. Null: the paper's claims on modes
-    of the grid. Fixed once a run is scored; a claim named later is exploratory."""
+    `ascending, groups.by=entropy > ascending, groups.by=feature_count in score`. Null: the paper's
+    claims on modes of the grid. Fixed once a run has begun; a claim named later is exploratory."""
     difference: float | None = Field(None, gt=0)
     """A difference of fresh scores worth knowing; `--dry-run` prints how many seeds it takes."""
     power: float = Field(0.8, gt=0, lt=1)

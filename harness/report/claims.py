@@ -42,7 +42,7 @@ class Answer:
     found: Comparison | None = None
     """First minus second pattern; None for a claim that no seed varies."""
     corrected: float = np.nan
-    """The p-value corrected for the family; NaN of a claim that is not tested."""
+    """The p-value corrected for the family; NaN of a claim that is not tested, and with `up_to`."""
 
     @property
     def sentence(self) -> str:

@@ -133,7 +133,7 @@ AXES = "grid: {mode: [descending], groups.k: [2, 3], score.count: [20, 40], data
 )
 def test_a_claim_on_a_value_that_no_run_has_is_refused(read, first):
     claim = f"verdict: {{claims: ['{first} > descending, groups.k=3 in end_score']}}\n"
-    with pytest.raises(UserError, match=r"in end_score: no two runs of the grid differ in this"):
+    with pytest.raises(UserError, match=r"in end_score: no two runs of a seed differ in this"):
         read(claim + AXES)
 
 
@@ -171,14 +171,14 @@ def test_runs_without_a_seed_in_common_answer_no_claim(read):
     claim = "verdict: {claims: [descending > random in diversity]}\n"
     grid = "grid: [{mode: [descending], seed: [0, 1]}, {mode: [random], seed: [%d, 3]}]"
     assert len(family(read(claim + grid % 1))) == 2
-    with pytest.raises(UserError, match="no two runs of the grid differ in this alone"):
+    with pytest.raises(UserError, match="no two runs of a seed differ in this alone"):
         read(claim + grid % 2)
 
 
 def test_a_claim_that_no_two_runs_can_answer_is_refused(read):
     claim = "verdict: {claims: [descending > random in diversity]}\n"
     apart = "grid: [{mode: [descending], groups.k: [2]}, {mode: [random], groups.k: [3]}]"
-    with pytest.raises(UserError, match=r"descending > random in diversity: no two runs of the"):
+    with pytest.raises(UserError, match=r"descending > random in diversity: no two runs of a"):
         read(claim + apart)
 
 
