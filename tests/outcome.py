@@ -17,12 +17,9 @@ def records(sweep: Path) -> dict[str, dict[str, Any]]:
 
 
 def rescored(sweep: Path) -> dict[str, dict[str, Any]]:
-    """Return what was measured again by run, without durations."""
+    """Return what was measured again by run."""
     found = sorted(sweep.glob("runs/*/rescored.json"))
-    records = {path.parent.name: json.loads(path.read_bytes()) for path in found}
-    for record in records.values():
-        del record["seconds"], record["sha256"]
-    return records
+    return {path.parent.name: json.loads(path.read_bytes()) for path in found}
 
 
 def outcome(sweep: Path) -> dict[str, Any]:
