@@ -5,7 +5,8 @@ A settings class is frozen, strict and closed to unknown keys. Each package decl
 copied into `docs/sweep-file.md`.
 """
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,11 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def as_shown(setting: Any) -> Any:
+    """Return a setting as tables and names of tests show it: a list or mapping as JSON."""
+    return json.dumps(setting, default=str) if isinstance(setting, list | dict) else setting
 
 
 class TrainingSettings(Settings):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from featgan.settings import as_shown
 from harness.plan.yaml_file import value_of
 
 MEASURES = {
@@ -88,14 +89,14 @@ class Claim:
         found: list[dict[str, list[str]]] = [{}, {}]
         for key, (mode, axes) in patterns.items():
             shared = json.dumps({name: axes[name] for name in sorted(axes.keys() - apart)})
-            settings = {name: axes[name] for name in named & axes.keys()}
-            for (of_mode, texts), keys in zip(sides, found, strict=True):
-                if mode == of_mode and _agree(texts, settings):
+            settings = {name: as_shown(axes[name]) for name in named & axes.keys()}
+            for (of_mode, of_axes), keys in zip(sides, found, strict=True):
+                if mode == of_mode and _agree(of_axes, settings):
                     keys.setdefault(shared, []).append(key)
         for shared, firsts in found[0].items():
             for first, second in itertools.product(firsts, found[1].get(shared, [])):
                 both = {**patterns[first][1], **patterns[second][1]}
-                others = (f"{k}={_shown(v)}" for k, v in both.items() if k not in named)
+                others = (f"{k}={as_shown(v)}" for k, v in both.items() if k not in named)
                 if first != second:
                     yield f"{self.text} on {', '.join([data, *others])}", first, second
 
@@ -121,23 +122,20 @@ def claims_among(texts: Sequence[str] | None, modes: Set[str]) -> tuple[Claim, .
     return tuple(dict.fromkeys(claim for claim in found if claim.modes <= modes))
 
 
-def _mode_and_axes(pattern: str) -> tuple[str, dict[str, str]]:
-    """Return the mode and the settings of `mode, key=value, ...`, the form that tables have."""
+def _mode_and_axes(pattern: str) -> tuple[str, dict[str, tuple[str, Any]]]:
+    """Return the mode and the settings of `mode, key=value, ...`, the form that tables have.
+
+    Of each setting the text, as a table has it, and the value that it has in a sweep file.
+    """
     mode, *axes = re.split(r", (?=[\w.]+=)", pattern)
     texts = {key: text for key, _, text in (axis.partition("=") for axis in axes)}
     if len(texts) < len(axes):
         raise ValueError(f"verdict.claims: {pattern[:60]!r} names a setting twice")
-    return mode, texts
+    return mode, {key: (text, as_shown(value_of(text))) for key, text in texts.items()}
 
 
-def _agree(texts: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
-    """Return whether texts stand for settings, as in a table or as in a sweep file."""
-    return texts.keys() == settings.keys() and all(
-        text == str(_shown(settings[key])) or _shown(value_of(text)) == _shown(settings[key])
-        for key, text in texts.items()
+def _agree(named: Mapping[str, tuple[str, Any]], settings: Mapping[str, Any]) -> bool:
+    """Return whether the named settings are those of a pattern, as shown."""
+    return named.keys() == settings.keys() and all(
+        text == str(settings[key]) or value == settings[key] for key, (text, value) in named.items()
     )
-
-
-def _shown(value: Any) -> Any:
-    """Return a setting as the report's axes hold it: a list or mapping as JSON."""
-    return json.dumps(value, default=str) if isinstance(value, list | dict) else value

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from featgan.errors import UserError
 from featgan.scores.image_quality import Qualities
+from featgan.settings import as_shown
 from harness.records.run_record import RunRecord
 from harness.records.sweep_records import (
     CountStatistics,
@@ -318,14 +319,9 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
-def axis_value(value: Any) -> Any:
-    """Return a setting as axes are compared and shown: a list or mapping as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
-
-
 def _axes(cell: Cell) -> Axes:
     extra = ((key, cell[key]) for key in cell if key not in ("data", "mode", "seed"))
-    return tuple((key, axis_value(value)) for key, value in extra)
+    return tuple((key, as_shown(value)) for key, value in extra)
 
 
 def _key(cell: Cell, without: str = "") -> str:

@@ -10,8 +10,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from featgan.settings import as_shown
 from harness.records.run_record import RunRecord
-from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, axis_value, dotted
+from harness.records.sweep_results import PAPER_MODES, Block, SweepResults, dotted
 from harness.report.paper_tables import block_table, readable
 from harness.report.statistics import compare, improvement, step_down
 from harness.report.table import Table
@@ -155,7 +156,7 @@ def comparable(patterns: pd.DataFrame) -> list[tuple[str, str]]:
     """
     keys = {key for axes in patterns["axes"] for key, _ in axes}
     own = {
-        key: axis_value(dict(dotted(run.settings)).get(key))
+        key: as_shown(dict(dotted(run.settings)).get(key))
         for axes, run in zip(patterns["axes"], patterns["record"], strict=True)
         for key in keys - {*dict(axes)}
     }
