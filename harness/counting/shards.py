@@ -54,6 +54,12 @@ class Block(Sealed):
     """The file of the good images, in the data set's `pack` folder."""
     makers: Makers = Field([])
 
+    def put(self, store: Store) -> bytes:
+        """Write the file that makes the block a finished one, and return its content."""
+        content = self.to_json()
+        store.put(f"{self.key}/blocks/{self.number:05d}.json", content)
+        return content
+
 
 class Blocks:
     """The results of a count so far, by the index of an image in the listing."""

@@ -127,9 +127,7 @@ class Counter:
             ]
             makers = [m for m in block.makers if m != self._job.maker] + [self._job.maker]
             block = block.model_copy(update={"counts": counts, "makers": makers})
-        content = block.to_json()  # the file that makes the block a finished one
-        self._job.store.put(f"{block.key}/blocks/{block.number:05d}.json", content)
-        return pa.table({"block": [content]})
+        return pa.table({"block": [block.put(self._job.store)]})
 
 
 def shared_weights(settings: FeatureSettings) -> list[ray.ObjectRef]:

@@ -213,7 +213,7 @@ def others(folder: Path) -> dict[str, Kind]:
         problems={7: "damaged PNG"}, shard=Shard("0.npy", 7, "0"),
     )  # fmt: skip
     store.put("count/pack/0.npy", b"pixels")
-    store.put("count/blocks/00000.json", record.to_json())
+    record.put(store)
 
     @refusing
     def block() -> Any:

@@ -36,7 +36,7 @@ def put(store: Store, number: int, images: int = 3, **more: object) -> Block:
     }
     block = Block.model_validate(fields | more)
     store.put(f"{KEY}/pack/{shard.file}", b"pixels")
-    store.put(f"{KEY}/blocks/{number:05d}.json", block.to_json())
+    block.put(store)
     return block
 
 
