@@ -77,6 +77,8 @@ class Batches:
         `rows` replace those of the stage.
         """
         rows, batch_size = self.rows(stage) if rows is None else rows, self.training.batch_size
+        if len(rows) == 0:
+            raise ValueError(f"no image in groups {stage.groups}")
         steps = self.steps(stage)
         count, random = steps * batch_size, stream(self.seed, "order", stage.number, epoch)
         if chances is None:

@@ -51,8 +51,9 @@ def empty(settings: FeatureSettings) -> GraphModule:
     if not any(f"{name}.".startswith(f"{layer}.") for name in names):
         near = ", ".join(get_close_matches(layer, names, n=4, cutoff=0.3) or names[-4:])
         raise UserError(f"features.layer: {settings.network} has no {layer!r}; near: {near}")
-    create = feature_extraction.create_feature_extractor
-    found = create(network, [layer], suppress_diff_warning=True)
+    found = feature_extraction.create_feature_extractor(
+        network, [layer], suppress_diff_warning=True
+    )
     output = next(reversed(found.graph.nodes))
     output.args = (*output.args[0].values(),)  # not a dictionary of them
     found.graph._tracer_cls = None  # torchvision's, which would be loaded with the network

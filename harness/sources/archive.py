@@ -80,13 +80,12 @@ class ArchiveSource(containers.ContainerSource):
             except Exception as error:  # files of labels may hold anything
                 raise UserError(f"data: {file.name}: {last}: {first_line(error)}") from error
             if not seen:
-                held = describe(skipped) or "nothing"
-                raise UserError(f"data: no images in {file.name}; skipped: {held}")
+                raise UserError(f"data: no images in {file.name}; skipped: {describe(skipped)}")
         if self.labels and not labelled:
             key = f" and label_key: {self.label_key}" if self.labels == "json" else ""
             raise UserError(
                 f"data: no image in {self.path} has a label by `labels: {self.labels}{key}`; "
-                f"skipped: {describe(skipped) or 'nothing'}"
+                f"skipped: {describe(skipped)}"
             )
 
     def _label(self, file: containers.ContainerFile, sample: list["_Member"]) -> object:

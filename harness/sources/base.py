@@ -72,8 +72,8 @@ def reported(what: str) -> Iterator[None]:
 
 
 def describe(skipped: Mapping[str, int]) -> str:
-    """Return how many files of which kinds were skipped."""
-    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items()))
+    """Return how many files of which kinds were skipped, or `nothing`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items())) or "nothing"
 
 
 class Source(Settings):

@@ -7,7 +7,7 @@ files, and one layout.
 import io
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,6 @@ class CelebASource(LimitedSource):
     """CelebA: `list_attr_celeba.txt` or `.csv`, and the images in a folder `img_align_celeba`."""
 
     source: Literal["celeba"]
-    labels: ClassVar[None] = None  # attributes are no classes
     path: Place
     """The folder that holds both, also in `Anno/` and `Img/`, or in `celeba/`."""
     attributes: dict[str, bool] = Field(default_factory=dict)
@@ -50,6 +49,11 @@ class CelebASource(LimitedSource):
         if not len(table):
             raise UserError(f"data: no image in {path} has the attributes {self.attributes}")
         return Found(self.draw(rows[name] for name in table.index), len(table), skipped)
+
+    @property
+    def has_labels(self) -> bool:
+        """Return False: attributes are no classes."""
+        return False
 
     def read(self, location: bytes) -> bytes:
         """Return the bytes of a local or remote file."""

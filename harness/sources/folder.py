@@ -94,7 +94,7 @@ def find_images(path: str | list[str], label: bool, skipped: Counter[str]) -> It
             yield Row(prefixes[number] + readable(relative), location, name, stamp, problem)
     if empty:
         without = ", ".join(paths[number] for number in sorted(empty))
-        seen = describe(skipped) or "nothing"
+        seen = describe(skipped)
         raise UserError(
             f"data: no images in {without}; skipped: {seen} (unpack archives, or write "
             "`source: archive`)"

@@ -45,7 +45,8 @@ class ParquetSource(containers.ContainerSource):
     ) -> Iterator[str | None]:
         """Yield the label of each row; UserError if a column is missing or holds something else.
 
-        `named` has of the files before the first whose numbers have names, and one without.
+        `named` collects over all files the first whose numbers have names, and the first whose have
+        none.
         """
         import pyarrow as pa  # here, so that --help and a refused file do not wait for it
         import pyarrow.parquet as pq

@@ -112,6 +112,11 @@ def test_half_the_images_are_mirrored():
     assert (images.sum(dim=(1, 2, 3)) == 0).all()
 
 
+def test_a_stage_without_images_is_an_error():
+    with pytest.raises(ValueError, match="no image in groups"):
+        next(batches().epoch(Stage(1, (7,), 5), 0))
+
+
 def test_every_batch_says_which_images_it_holds():
     epoch = [(images, rows) for images, rows in batches().epoch(ALL, 0)]
     assert numbers(epoch) == [rows.tolist() for _, rows in epoch]

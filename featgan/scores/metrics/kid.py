@@ -11,9 +11,10 @@ from featgan.scores.settings import KERNEL_SUBSET_SIZE, KERNEL_SUBSETS
 def kernel_distance(real: FeatureStatistics, generated: Tensor) -> tuple[float, float]:
     """Return the KID of features [n, d] and its standard deviation over subsets.
 
-    The unbiased MMD² of a cubic kernel, in float64: the mean over `subsets` draws of `size` images
-    of each kind (of all, if there are fewer; the deviation is then 0), with a fixed seed and in
-    torch-fidelity's order. It can be a little below 0; its expectation does not depend on n.
+    The unbiased MMD² of a cubic kernel, in float64: the mean over `KERNEL_SUBSETS` draws of
+    `KERNEL_SUBSET_SIZE` images of each kind (of all, if there are fewer; the deviation is then 0),
+    with a fixed seed and in torch-fidelity's order. It can be a little below 0; its expectation
+    does not depend on n.
     """
     x, y = generated.double(), real.features
     size = min(KERNEL_SUBSET_SIZE, len(x), len(y))
